@@ -1,0 +1,226 @@
+"""Every error that grid raises on purpose, in one small tree.
+
+    GridError
+     ├─ HostError(what, host=, hint=)             something failed on, or on the way to, one host
+     │   ├─ ConnectError                          no answer, refused, name unknown
+     │   ├─ HostKeyError                          the host's key is unknown or has changed
+     │   ├─ LoginError                            the host answered and refused us
+     │   ├─ PythonError                           interpreter missing, too old, or without pyzmq or dill
+     │   └─ DiskError                             temp directory missing, read-only or full
+     ├─ InventoryError(what, file=, line=, ...)   a hosts file says something that we can't use
+     ├─ StagingError(what, hint=, failures=)      files that could not be chosen or copied
+     ├─ ServiceError(what, service_id=, hint=)    something about one published service
+     │   ├─ UnknownService                        no such id in this grid              (also a KeyError)
+     │   ├─ PublishError                          no host brought up a server; `.failures` says why, host by host
+     │   ├─ NoServers                             the last server is gone, or the service was withdrawn
+     │   ├─ ServerLost                            the server that ran the call died or went silent
+     │   ├─ Released                              a call on a proxy that was released
+     │   └─ AcquireTimeout                        no server became free in time        (also a TimeoutError)
+     ├─ SerialisationError                        an argument, result or instance can't travel (also a TypeError)
+     │   └─ VersionError                          code by value between different Python versions
+     ├─ MissingModules                            the host can't import what the object needs (also an ImportError)
+     ├─ RemoteError                               stands for a remote exception that can't itself travel
+     ├─ Backlog                                   too many calls or bytes wait on one server
+     ├─ GridStopped                               the grid was terminated
+     └─ ForkError                                 a grid used in a forked child
+
+Each message says what, where and what to do next; the same facts are attributes. An error raised on a server survives
+the trip home: every class rebuilds itself from its attributes when unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+
+class GridError(Exception):
+    """Base of every error that grid raises on purpose. Keyword facts become attributes."""
+
+    def __init__(self, what: str, **facts: Any) -> None:
+        super().__init__(self._render(what, facts))
+        self.what = what
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        hint = facts.get("hint")
+        return f"{what}. {hint}" if hint else what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), self.what, **self.facts), ()
+
+
+class HostError(GridError):
+    """Something failed on `host`; `hint` is the next thing to try."""
+
+    host: str
+    hint: str
+
+    def __init__(self, what: str, *, host: str, hint: str, **facts: Any) -> None:
+        super().__init__(what, host=host, hint=hint, **facts)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        return f"host {facts['host']!r}: {what}. {facts['hint']}"
+
+
+class ConnectError(HostError):
+    """The host gave no answer, refused the connection, or its name is unknown."""
+
+
+class HostKeyError(HostError):
+    """The host's key is unknown, or is not the one on record."""
+
+
+class LoginError(HostError):
+    """The host answered and refused to let this user in."""
+
+
+class PythonError(HostError):
+    """The host's interpreter is missing, too old, or lacks pyzmq or dill."""
+
+
+class DiskError(HostError):
+    """The host's temp directory is missing, read-only, full or not ours."""
+
+
+class InventoryError(GridError):
+    """A hosts file says something that grid can't use; `file`, `line` (1-based) and `key` say where."""
+
+    file: str
+    line: int | None
+    key: str | None
+
+    def __init__(
+        self, what: str, *, file: str, line: int | None = None, key: str | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(what, file=file, line=line, key=key, hint=hint)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        where = facts["file"] if facts["line"] is None else f"{facts['file']}:{facts['line']}"
+        return f"{where}: {what}. {facts['hint']}".removesuffix(" ")
+
+
+class StagingError(GridError):
+    """Files could not be chosen or copied. `failures`: host name -> what went wrong there."""
+
+    failures: dict[str, str]
+
+    def __init__(self, what: str, *, hint: str = "", failures: Mapping[str, str] | None = None) -> None:
+        super().__init__(what, hint=hint, failures=dict(failures or {}))
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        lines = [f"{what}. {facts['hint']}".removesuffix(" ")]
+        lines += [f"  host {host!r}: {reason}" for host, reason in facts["failures"].items()]
+        return "\n".join(lines)
+
+
+class ServiceError(GridError):
+    """Something about the service `service_id`."""
+
+    service_id: str
+    hint: str
+
+    def __init__(self, what: str, *, service_id: str, hint: str = "", **facts: Any) -> None:
+        super().__init__(what, service_id=service_id, hint=hint, **facts)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        return f"service {facts['service_id']!r}: {what}. {facts['hint']}".removesuffix(" ")
+
+
+class UnknownService(ServiceError, KeyError):
+    """This grid has published no service of that id."""
+
+    __str__ = Exception.__str__  # KeyError would show the repr of the message
+
+
+class PublishError(ServiceError):
+    """Not one host brought up a server. `failures`: host name -> the error met there."""
+
+    failures: dict[str, Exception]
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        lines = [super()._render(what, facts)]
+        lines += [f"  {reason}" for reason in facts.get("failures", {}).values()]
+        return "\n".join(lines)
+
+
+class NoServers(ServiceError):
+    """The service's last server is gone, or the service was withdrawn."""
+
+
+class ServerLost(ServiceError):
+    """The server that had the call died or went silent; the call was not repeated.
+
+    `server` is its name (`service id/number`), `host` where it ran, `exit_status` and `signal` how it ended
+    (None where unknown), `last_output` the last lines that it printed.
+    """
+
+    server: str
+    host: str
+    exit_status: int | None
+    signal: int | None
+    last_output: str
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        text = f"server {facts['server']!r} on host {facts['host']!r}: {what}. {facts.get('hint', '')}".removesuffix(" ")
+        tail = facts.get("last_output")
+        return f"{text}\nLast lines that it printed:\n{tail}" if tail else text
+
+
+class Released(ServiceError):
+    """A call on a proxy that was released; acquire the service again."""
+
+
+class AcquireTimeout(ServiceError, TimeoutError):
+    """No server of the service became free in time; the message says what its servers are doing."""
+
+
+class SerialisationError(GridError, TypeError):
+    """An instance, argument, result or exception can't be serialised; the message says which part."""
+
+
+class VersionError(SerialisationError):
+    """Code by value can't cross between Python versions: byte code of one crashes or misleads the other."""
+
+
+class MissingModules(GridError, ImportError):
+    """A host can't import modules that the object needs. `modules`: their names."""
+
+    host: str
+    modules: tuple[str, ...]
+
+    def __init__(self, what: str, *, host: str, modules: tuple[str, ...], hint: str = "") -> None:
+        super().__init__(what, host=host, modules=modules, hint=hint)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        return f"host {facts['host']!r}: {what}. {facts['hint']}".removesuffix(" ")
+
+
+class RemoteError(GridError):
+    """Stands for a remote exception that can't itself travel; `kind` is its class, `remote_traceback` its text."""
+
+    kind: str
+    remote_traceback: str
+
+
+class Backlog(GridError):
+    """One server has too many calls or bytes waiting, and took none off in the time allowed."""
+
+
+class GridStopped(GridError):
+    """The grid was terminated; nothing can be asked of it any more."""
+
+
+class ForkError(GridError):
+    """A grid, proxy or result of the parent was used in a forked child."""
