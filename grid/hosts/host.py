@@ -1,0 +1,311 @@
+"""One machine that grid may use.
+
+Lives here: `Host` and the check of each of its fields, lists of hosts, the three forms of `init_cmd`.
+Elsewhere:  the file that lists hosts (`inventory.py`), how one is reached (`launch/`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+SSH = Literal["paramiko", "openssh", "local"]
+Transport = Literal["auto", "direct", "tunnel"]
+
+# ssh refuses these in names for the same reason: a ProxyCommand hands %h and %r to a shell.
+_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}*?!#,/@]")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def parse_address(text: str) -> tuple[str | None, str, int | None]:
+    """`user@host:port` -> (user, host, port); parts that are absent are None.
+
+    An IPv6 address takes brackets where a port follows: `[fe80::1]:2222`; alone it may go without.
+
+    Raises:
+        ValueError: Not of this form.
+    """
+    user, at, rest = text.rpartition("@")
+    if at and not user:
+        raise ValueError(f"name {text!r}: nothing stands before '@'")
+    port: str | None = None
+    if rest.startswith("["):
+        name, closed, tail = rest[1:].partition("]")
+        if not closed or (tail and not tail.startswith(":")):
+            raise ValueError(f"name {text!r}: write an IPv6 address as [address] or [address]:port")
+        port = tail[1:] if tail else None
+    elif rest.count(":") == 1:
+        name, _, port = rest.partition(":")
+    else:
+        name = rest
+    if port is not None and not (port.isascii() and port.isdigit()):
+        raise ValueError(f"name {text!r}: port {port!r} is not a number")
+    return user or None, name, None if port is None else int(port)
+
+
+@dataclass(eq=False)
+class Host:
+    """One entry in a list of hosts; two entries of one machine stay two entries, and their servers add up.
+
+    Every field is checked when it is set, at construction and later alike; ValueError names field and host.
+
+    Args:
+        name: What ssh connects to: a host name, an address or a `Host` of ~/.ssh/config. `user@name:port` is
+            taken apart; `user` and `port` given as well must not contradict it.
+        temp_path: Directory on the host for staged files, absolute or starting with `~`; expanded there.
+        n_cpu: Processors of the host that are ours. `use_n_cpu` (0..n_cpu, at first n_cpu) says how many
+            servers this entry starts now.
+        niceness: -20..19; negative values need permission on the host.
+        python: The interpreter's command there. The default name means: find one that fits.
+        init_cmd: Runs before the interpreter; see `compose_command`.
+        user, port, key, jump: As in ~/.ssh/config, which answers where they are None. `key` is a file of this
+            machine. `jump` is one `user@host:port` or several with commas, the nearest first.
+        env: Environment variables that the servers get.
+        ssh: `paramiko`, `openssh` (your own ssh binary, with all that it can), `local` (this machine, no ssh).
+        transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
+        groups: Names under which `load_hosts(..., group=)` finds this entry.
+    """
+
+    name: str
+    temp_path: str | None = None
+    n_cpu: int = 1
+    niceness: int = 0
+    python: str = "python"
+    init_cmd: str = ""
+    user: str | None = field(default=None, kw_only=True)
+    port: int | None = field(default=None, kw_only=True)
+    key: str | None = field(default=None, kw_only=True)
+    jump: str | None = field(default=None, kw_only=True)
+    env: dict[str, str] = field(default_factory=dict, kw_only=True)
+    ssh: SSH = field(default="paramiko", kw_only=True)
+    transport: Transport = field(default="auto", kw_only=True)
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
+    use_n_cpu: int = field(default=None, kw_only=True)  # type: ignore[assignment]  # None: as many as n_cpu
+
+    def __post_init__(self) -> None:
+        user, self.name, port = parse_address(self.name)
+        for what, said, given in (("user", user, self.user), ("port", port, self.port)):
+            if said is not None and given is not None and said != given:
+                raise ValueError(f"host {self.name!r}: {what}: the name says {said!r}, the field {given!r}")
+            setattr(self, what, given if said is None else said)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = FIELDS.get(name)
+        if check is None:
+            raise AttributeError(f"a host has no field {name!r}{did_you_mean(name, FIELDS)}")
+        try:
+            if name == "use_n_cpu" and value is None:
+                value = self.n_cpu
+            value = check(value)
+            if name == "use_n_cpu" and value > self.n_cpu:
+                raise ValueError(f"{value} is more than the {self.n_cpu} of n_cpu")
+        except ValueError as exc:
+            raise ValueError(f"host {self.__dict__.get('name', value)!r}: {name}: {exc}") from None
+        super().__setattr__(name, value)
+        if name == "n_cpu" and self.__dict__.get("use_n_cpu", 0) > value:
+            self.use_n_cpu = value
+
+    @property
+    def label(self) -> str:
+        """How messages and tables call this host: the name, with user and port where the entry gives them."""
+        name = f"[{self.name}]" if ":" in self.name and self.port is not None else self.name
+        user = "" if self.user is None else f"{self.user}@"
+        port = "" if self.port is None else f":{self.port}"
+        return f"{user}{name}{port}"
+
+    def set_temp_path(self, path: str | os.PathLike[str]) -> None:
+        """Set the directory for staged files: absolute, or `~...`; kept as written, expanded on the host."""
+        self.temp_path = os.fspath(path)
+
+    def set_niceness(self, niceness: int) -> None:
+        """Set the servers' priority, -20 (first) to 19 (last)."""
+        self.niceness = niceness
+
+
+def create_host_list(
+    names: Iterable[str],
+    temp_path: str | os.PathLike[str] | None,
+    niceness: int = 0,
+    python: str = "python",
+    init_cmd: str = "",
+) -> list[Host]:
+    """One host per name, in order, duplicates kept; all else is shared."""
+    path = None if temp_path is None else os.fspath(temp_path)
+    return [Host(name, path, niceness=niceness, python=python, init_cmd=init_cmd) for name in names]
+
+
+def as_hosts(hosts: str | Host | Iterable[str | Host]) -> list[Host]:
+    """Names become hosts, hosts stay the same objects; order and duplicates are kept. One alone will do."""
+    if isinstance(hosts, (str, Host)):
+        hosts = [hosts]
+    result = []
+    for item in hosts:
+        if not isinstance(item, (str, Host)):
+            raise TypeError(f"a host is a name or a Host, not {type(item).__name__}: {item!r}")
+        result.append(item if isinstance(item, Host) else Host(item))
+    return result
+
+
+def compose_command(init_cmd: str, interpreter: str) -> str:
+    """Put `init_cmd` in front of the interpreter's command line: text for a POSIX shell.
+
+    The last non-blank character decides:
+      `;`   it stands in front as it is:                   `module load py;`  -> `module load py; python`
+      `!`   the mark goes, the rest wraps the interpreter: `numactl -N 0 !`   -> `numactl -N 0 python`
+      else  a `;` is added:                                `. ~/env/activate` -> `. ~/env/activate; python`
+    Empty or blank: the interpreter alone.
+
+    Both arguments are shell text already: quoting inside them is the writer's own and stays untouched.
+    """
+    text = init_cmd.strip()
+    if not text:
+        return interpreter
+    if text.endswith(";"):
+        return f"{text} {interpreter}"
+    if text.endswith("!"):
+        return f"{text[:-1].rstrip()} {interpreter}".lstrip()
+    return f"{text}; {interpreter}"
+
+
+# ---- checks, one per field -------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {value!r}")
+    if "\0" in value:
+        raise ValueError("contains a NUL character")
+    return value
+
+
+def _name(value: Any) -> str:
+    user, name, port = parse_address(_text(value))
+    _safe_word(name)
+    if user is not None:
+        _safe_word(user)
+    _port(port)
+    return str(value)
+
+
+def _safe_word(value: Any) -> str:
+    text = _text(value)
+    if not text:
+        raise ValueError("is empty")
+    if text.startswith("-"):
+        raise ValueError(f"{text!r} starts with '-', which ssh takes for an option")
+    if found := _UNSAFE.search(text):
+        raise ValueError(f"{text!r} contains {found.group()!r}")
+    return text
+
+
+def _user(value: Any) -> str | None:
+    return None if value is None else _safe_word(value)
+
+
+def _port(value: Any) -> int | None:
+    return None if value is None else _number(1, 65535)(value)
+
+
+def _jump(value: Any) -> str | None:
+    if value is None:
+        return None
+    for stop in _text(value).split(","):
+        _name(stop.strip())
+    return ",".join(stop.strip() for stop in value.split(","))
+
+
+def _path_there(value: Any) -> str | None:
+    if value is None:
+        return None
+    path = _text(value)
+    if not path.startswith(("/", "~")):
+        raise ValueError(f"{path!r} is neither absolute nor starts with '~'")
+    return path
+
+
+def _path_here(value: Any) -> str | None:
+    if value is None:
+        return None
+    path = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if not path.strip():
+        raise ValueError("is empty")
+    return path
+
+
+def _command(value: Any) -> str:
+    if not _text(value).strip():
+        raise ValueError("is empty")
+    return str(value)
+
+
+def _number(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be a whole number, not {value!r}")
+        if not low <= value <= high:
+            raise ValueError(f"must be {low}..{high}, not {value}")
+        return value
+
+    return check
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            hint = did_you_mean(value, choices)
+            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}{hint}")
+        return str(value)
+
+    return check
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a mapping of names to values, not {value!r}")
+    result = {}
+    for name, content in value.items():
+        if not isinstance(name, str) or not _VARIABLE.match(name):
+            raise ValueError(f"{name!r} is not the name of a variable")
+        if isinstance(content, (list, tuple, dict)) or content is None:
+            raise ValueError(f"{name}: must be text or a number, not {content!r}")
+        result[name] = _text(str(content).lower() if isinstance(content, bool) else str(content))
+    return result
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.replace(",", " ").split()
+    if not isinstance(value, Iterable) or isinstance(value, Mapping):
+        raise ValueError(f"must be a list of names, not {value!r}")
+    return tuple(_safe_word(name) for name in value)
+
+
+FIELDS: dict[str, Callable[[Any], Any]] = {
+    "name": _name,
+    "temp_path": _path_there,
+    "n_cpu": _number(1, 1_000_000),
+    "niceness": _number(-20, 19),
+    "python": _command,
+    "init_cmd": _text,
+    "user": _user,
+    "port": _port,
+    "key": _path_here,
+    "jump": _jump,
+    "env": _environment,
+    "ssh": _one_of(*get_args(SSH)),
+    "transport": _one_of(*get_args(Transport)),
+    "groups": _names,
+    "use_n_cpu": _number(0, 1_000_000),
+}
+assert list(FIELDS) == [f.name for f in dataclasses.fields(Host)], "a field without a check, or the reverse"
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """`. Did you mean 'x'?`, or nothing where nothing is near."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f". Did you mean {close[0]!r}?" if close else ""
