@@ -66,7 +66,7 @@ class Host:
         user, port, key, jump: As in ~/.ssh/config, which answers where they are None. `key` is a file of this
             machine. `jump` is one `user@host:port` or several with commas, the nearest first.
         env: Environment variables that the servers get.
-        ssh: `paramiko`, `openssh` (your own ssh binary, with all that it can), `local` (this machine, no ssh).
+        ssh: `paramiko`, `openssh` (your own ssh binary) or `local` (this machine, no ssh).
         transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
         groups: Names under which `load_hosts(..., group=)` finds this entry.
     """

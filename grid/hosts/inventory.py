@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 
 from grid.errors import InventoryError
-from grid.hosts.host import FIELDS, Host, did_you_mean
-
+from grid.hosts.host import FIELDS, Host, did_you_mean, parse_address
 
 
 def find_hosts_file() -> Path | None:
