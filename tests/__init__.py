@@ -1,0 +1,1 @@
+"""Tests of grid; a package so that helpers have one name: `from tests.lab import Lab`."""

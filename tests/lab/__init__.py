@@ -1,0 +1,11 @@
+"""Test hosts on one Debian machine: each with its own network, name, processes, /tmp, home and a real OpenSSH sshd.
+
+`Lab` is a set of them, `LabHost` says what one should be like, `MissingPart` says why this machine can't have it.
+Needs root and the Debian packages that `scripts/test` installs; stands on nothing else.
+"""
+
+from tests.lab.ground import MissingPart, missing_parts
+from tests.lab.host import LabHost, RunningHost
+from tests.lab.lab import Lab
+
+__all__ = ["Lab", "LabHost", "MissingPart", "RunningHost", "missing_parts"]
