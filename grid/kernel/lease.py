@@ -1,0 +1,84 @@
+"""Leases: a written record, on each host, of which grid holds processes there, for whom, and until when.
+
+One file for each agent in the user's runtime directory, renewed while the agent lives and gone when it ends. A file that
+has outlived its agent, or its expiry, belongs to a crashed run: `grid clean` ends what is left of it.
+
+Lives here: the record, writing, reading, telling whether its processes live.
+Elsewhere:  renewing (`agent`), listing over hosts (`cli/`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from grid.wire.places import private_dir, runtime_dir
+
+
+def lease_dir() -> Path:
+    """Where this host's leases of this user lie."""
+    return private_dir(runtime_dir() / "leases")
+
+
+def start_ticks(pid: int) -> int | None:
+    """When process `pid` started, in clock ticks since boot (proc(5), field 22); None if there is none.
+
+    A pid is used again; pid and start together are not.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return 0  # no /proc here
+
+
+class Lease:
+    """The agent's own lease."""
+
+    def __init__(self, grid_id: str, facts: dict[str, Any]) -> None:
+        self.path = lease_dir() / f"{grid_id}-{os.uname().nodename}-{os.getpid()}.json"
+        self._facts = {
+            "grid": grid_id,
+            "host": os.uname().nodename,
+            "agent": os.getpid(),
+            "agent_started": start_ticks(os.getpid()),
+            "began": time.time(),
+            **facts,
+        }
+
+    def renew(self, lasts_s: float, servers: dict[str, int]) -> None:
+        """Write it anew: good for `lasts_s` seconds; `servers`: name -> pid."""
+        held = {name: [pid, start_ticks(pid)] for name, pid in servers.items()}
+        record = {**self._facts, "renewed": time.time(), "expires": time.time() + lasts_s, "servers": held}
+        scratch = self.path.with_suffix(".new")
+        scratch.write_text(json.dumps(record))
+        os.replace(scratch, self.path)
+
+    def end(self) -> None:
+        """Remove it."""
+        self.path.unlink(missing_ok=True)
+
+
+def read_leases() -> list[dict[str, Any]]:
+    """All leases of this user on this host, each with `alive`: pids of it that still run, and `path`."""
+    found = []
+    for path in sorted(lease_dir().glob("*.json")):
+        try:
+            record = json.loads(path.read_text())
+            if record["host"] != os.uname().nodename:
+                continue  # a directory shared between hosts
+            held = [(record["agent"], record["agent_started"]), *map(tuple, record["servers"].values())]
+            record["alive"] = [pid for pid, started in held if started is not None and start_ticks(pid) == started]
+            record["path"] = str(path)
+            record["expired"] = record["expires"] < time.time()
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # half written or not ours
+        found.append(record)
+    return found

@@ -1,0 +1,240 @@
+"""One server: one process that holds a copy of a published instance and runs its calls in order.
+
+Three threads, of which two sleep: the main thread runs calls; one waits for words from the agent (cancel, and the end
+of the line, which means that the agent is gone); over TCP one admits connections (`wire/keys.py`). libzmq answers
+heartbeats in a thread of its own, so a server deep in C code is still alive to its client.
+
+Lives here: loading the instance, the loop, one call, what a reply says.
+Elsewhere:  how this process came to be (`zygote`), messages (`hostend`), who restarts it (`grids/`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import zmq
+
+from grid.errors import GridError, RemoteError
+from grid.kernel.hostend import HostEnd
+from grid.limits import Limits
+from grid.wire import bulk, codec, mainimage
+from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
+from grid.wire.keys import Gatekeeper, Keys
+
+logger = logging.getLogger(__name__)
+
+IMAGE = 8
+"""Flag of a CALL: its first buffer is an image of `__main__`."""
+
+
+def main(spec: dict[str, Any], control: socket.socket) -> NoReturn:
+    """Body of a server's process; `spec` is what the agent's `start` made of the client's wishes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the client's terminal is the client's affair
+    status = 1
+    try:
+        server = Server(spec, control)
+        server.run()
+        status = 0
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else 0
+    except BaseException as exc:
+        text = _without_us(exc)
+        print(text, file=sys.stderr)
+        _say(control, {"failed": f"{type(exc).__name__}: {exc}", "traceback": text})
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                pass
+        os._exit(status)  # user code may have left threads that would hold us
+
+
+class Server:
+    """The instance, its link, and what was withdrawn."""
+
+    def __init__(self, spec: dict[str, Any], control: socket.socket) -> None:
+        self.name: str = spec["name"]
+        self._control = control
+        self._limits = Limits(**spec["limits"])
+        self._set_up_process(spec)
+        context: zmq.Context[Any] = zmq.Context()
+        self._end = HostEnd(context, spec["peer"], self._limits)
+        if spec["keys"]:
+            keys = Keys.from_json(spec["keys"])
+            self._gatekeeper = Gatekeeper(context, keys.other_public)
+            ends = self._end.bind_ports(spec["address"], keys)
+        else:
+            ends = self._end.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
+        self._store = bulk.Store(Path(spec["blobs"]))
+        parts = self._store.read(spec["blob"], spec["sizes"], drop=False)
+        if spec["image"]:
+            mainimage.install(spec["image"])
+        self.instance = codec.loads(parts[0], parts[1:])
+        self._current = 0  # the call that runs, or ran last
+        self._withdrawn: set[int] = set()
+        self._claim = threading.Lock()
+        threading.Thread(target=self._listen, name="grid-control", daemon=True).start()
+        _say(control, {"ready": list(ends), "pid": os.getpid()})
+
+    def _set_up_process(self, spec: dict[str, Any]) -> None:
+        os.environ.update(spec["env"])
+        os.environ["GRID_ROOT"] = spec["root"]
+        os.environ["GRID_SERVER"] = self.name
+        os.environ["GRID_SERVICE_ID"] = spec["service_id"]
+        os.chdir(spec["root"])
+        sys.path[:0] = [spec["root"]]
+        sys.path += [entry for entry in spec["path"] if entry not in sys.path]
+        sys.argv = [self.name]
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        logging.basicConfig(level=logging.DEBUG if spec["debug"] else logging.WARNING)
+        if spec["niceness"]:
+            try:
+                os.nice(spec["niceness"])
+            except OSError as exc:
+                logger.warning("can't take niceness %d (%s); going on without", spec["niceness"], exc)
+
+    def run(self) -> None:
+        """Take messages and run calls until a BYE."""
+        end = self._end
+        receive = end.pull.recv
+        while not end.said_bye:
+            frame = end.take(receive())
+            if frame is not None:
+                self._perform(frame)
+        end.close()
+
+    def _perform(self, frame: Frame) -> None:
+        call = frame.call
+        with self._claim:
+            self._current = call
+            withdrawn = call in self._withdrawn
+            self._withdrawn.discard(call)
+        if withdrawn:
+            self._end.reply(call, b"", flags=CANCELLED)
+            return
+        began = time.perf_counter()
+        try:
+            value = self._call(frame)
+            seconds = time.perf_counter() - began
+        except BaseException as exc:
+            self._reply_error(call, exc, time.perf_counter() - began)
+            if isinstance(exc, SystemExit) and not self._running_users_code(exc):
+                raise  # SIGTERM reached us
+            return
+        try:
+            dumped = codec.dumps(value, "the result")
+            data, buffers, flags = dumped.data, dumped.buffers, 0
+            if buffers and sum(map(len, buffers)) >= bulk.LARGE:
+                name = self._store.write(buffers)
+                data, buffers, flags = bulk.prefix(name, [len(b) for b in buffers]) + data, (), BULK
+        except Exception as exc:
+            self._reply_error(call, exc, seconds)
+            return
+        self._end.reply(call, data, buffers, flags, seconds)
+
+    def _call(self, frame: Frame) -> Any:
+        pickle, buffers = frame.pickle, frame.buffers
+        if frame.flags & IMAGE:
+            mainimage.install(bytes(buffers[0]))
+            buffers = buffers[1:]
+        if frame.flags & BULK:
+            name, sizes, pickle = bulk.split(pickle)
+            buffers = self._store.read(name, sizes)
+        method, args, kwargs = codec.loads(pickle, buffers)
+        if method[0] != "@":
+            return getattr(self.instance, method)(*args, **kwargs)
+        if method == "@get":
+            value = getattr(self.instance, args[0])
+            if callable(value) and args[0] not in getattr(self.instance, "__dict__", {}):
+                return _IsMethod()
+            return value
+        if method == "@set":
+            return setattr(self.instance, *args)
+        if method == "@call":  # an instance that is itself a function
+            return self.instance(*args, **kwargs)
+        raise GridError(f"{method!r} is nothing that a server does", hint="Client and host differ in version")
+
+    def _running_users_code(self, exc: SystemExit) -> bool:
+        frames = traceback.extract_tb(exc.__traceback__)
+        return bool(frames) and frames[-1].name != "<lambda>"
+
+    def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
+        text = _without_us(exc)
+        what: BaseException = exc
+        if not isinstance(exc, Exception):  # SystemExit and its like must not end the client
+            what = _stand_in(exc, text)
+        try:
+            data = codec.dumps_whole(what)
+            codec.loads(data)  # an exception whose constructor wants other arguments fails only here
+        except Exception:
+            data = codec.dumps_whole(_stand_in(exc, text))
+        self._end.reply(call, codec.dumps_whole((data, text)), flags=ERROR, seconds=seconds)
+
+    def _listen(self) -> None:
+        """Thread: words from the agent. Its silence for good ends this process and all that it started."""
+        try:
+            with self._control.makefile("rb") as lines:
+                for line in lines:
+                    message = json.loads(line)
+                    if "cancel" in message:
+                        call = message["cancel"]
+                        with self._claim:
+                            granted = call > self._current
+                            if granted:
+                                self._withdrawn.add(call)
+                        _say(self._control, {"cancelled": call, "granted": granted})
+                    elif "debug" in message:
+                        logging.getLogger().setLevel(logging.DEBUG if message["debug"] else logging.WARNING)
+        except (OSError, ValueError):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+
+class _IsMethod:
+    """What reading a method as an attribute gives: the proxy makes a method of its own of it."""
+
+
+def is_method(value: object) -> bool:
+    """Whether a remote attribute turned out to be a method."""
+    return isinstance(value, _IsMethod)
+
+
+def _stand_in(exc: BaseException, text: str) -> RemoteError:
+    kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
+    try:
+        said = str(exc)
+    except Exception:
+        said = "(its text can't be made)"
+    return RemoteError(f"{kind}: {said}", kind=kind, remote_traceback=text)
+
+
+def _without_us(exc: BaseException) -> str:
+    """The traceback of an exception of the user's code, without grid's own frames at its top."""
+    here = os.path.dirname(__file__)
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(here):
+        frames = frames.tb_next
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, frames))
+    except Exception:
+        return f"{type(exc).__qualname__} (its traceback can't be formatted)\n"
+
+
+def _say(control: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        control.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        pass  # the agent is gone; `_listen` ends us

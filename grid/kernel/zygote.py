@@ -1,0 +1,147 @@
+"""A warmed process that forks servers: the interpreter and pyzmq are loaded once per host, not once per server.
+
+Starting Python and importing pyzmq and dill takes 100 ms, a fork 5. The zygote has one thread, no sockets of ZeroMQ and
+none of the user's code, so forking it is safe. It reaps the servers, and is the executor of the agent's will: when the
+agent is gone it kills every server's process group and removes the agent's directories.
+
+    agent -> zygote   length (4 bytes), pickle of a server's spec; with it two descriptors: output, control
+    zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"exited": p, "status": s, "peak_kb": m}
+
+Lives here: forking, reaping, the will.
+Elsewhere:  what a server does (`serve`), what happens when one ends (`agent`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import select
+import shutil
+import signal
+import socket
+import struct
+import sys
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent is gone (Linux; elsewhere the control line must do)."""
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass
+
+
+def main(fd: int, will: list[str]) -> NoReturn:
+    """Body of the zygote's process. `fd`: the socket to the agent; `will`: directories to remove after its death."""
+    import dill  # noqa: F401  # loaded here once, for every server
+
+    import grid.kernel.serve
+    import grid.wire.codec
+    import grid.wire.mainimage  # noqa: F401
+
+    agent = socket.socket(fileno=fd)
+    children: dict[int, str] = {}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    os.set_blocking(reader, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        while True:
+            ready, _, _ = select.select([agent, reader], [], [])
+            if reader in ready:
+                os.read(reader, 4096)
+                _reap(agent, children)
+            if agent in ready and not _fork_one(agent, children, (reader, writer)):
+                break
+    except OSError:
+        pass  # the agent is gone in the middle of a word
+    for pid in children:
+        _kill_group(pid)
+    for directory in will:
+        shutil.rmtree(directory, ignore_errors=True)
+    os._exit(0)
+
+
+def _reap(agent: socket.socket, children: dict[int, str]) -> None:
+    while children:
+        try:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        children.pop(pid, None)
+        _kill_group(pid)  # what it started and left
+        word = {"exited": pid, "status": status, "peak_kb": usage.ru_maxrss}
+        agent.sendall(json.dumps(word).encode() + b"\n")
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _fork_one(agent: socket.socket, children: dict[int, str], ours: tuple[int, int]) -> bool:
+    head, fds, _, _ = socket.recv_fds(agent, 4, 2)
+    if not head:
+        return False
+    while len(head) < 4:
+        head += agent.recv(4 - len(head))
+    (length,) = struct.unpack("<I", head)
+    data = bytearray()
+    while len(data) < length:
+        part = agent.recv(min(1 << 20, length - len(data)))
+        if not part:
+            return False
+        data += part
+    output, control = fds
+    spec: dict[str, Any] = pickle.loads(data)
+    pid = os.fork()
+    if pid == 0:
+        _become_server(agent, ours, output, control, spec)
+    os.close(output)
+    os.close(control)
+    children[pid] = spec["name"]
+    agent.sendall(json.dumps({"forked": spec["name"], "pid": pid}).encode() + b"\n")
+    return True
+
+
+def _become_server(
+    agent: socket.socket, ours: tuple[int, int], output: int, control: int, spec: dict[str, Any]
+) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        die_with_parent()
+        agent.close()
+        for fd in ours:
+            os.close(fd)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for fd in (null, output):
+            os.close(fd)
+        os.set_inheritable(1, True)
+        os.set_inheritable(2, True)
+        from grid.kernel import serve
+
+        serve.main(spec, socket.socket(fileno=control))
+    except BaseException as exc:
+        os.write(2, f"server did not start: {type(exc).__name__}: {exc}\n".encode())
+    finally:
+        os._exit(70)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

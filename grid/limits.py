@@ -1,0 +1,49 @@
+"""Every limit of a grid in one frozen value: no wait without an end, no queue without a size.
+
+Times in seconds, sizes in bytes. Hosts get the part that concerns them with their start message.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def _from_environment(name: str, default: float) -> Any:
+    return field(default_factory=lambda: float(os.environ.get(name) or default))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a grid waits for, how long, and how much it holds."""
+
+    start_s: float = _from_environment("GRID_START_S", 60.0)
+    """One host: from connecting to a kernel that answers."""
+    publish_s: float = _from_environment("GRID_PUBLISH_S", 600.0)
+    """All hosts: until the wanted number of servers is ready."""
+    probe_s: float = 2.0
+    """Trying a direct connection before taking the tunnel."""
+    heartbeat_s: float = 5.0
+    """Between heartbeats on every link."""
+    lost_s: float = 15.0
+    """Silence after which a server or host counts as unreachable."""
+    orphan_s: float = _from_environment("GRID_ORPHAN_S", 60.0)
+    """A host without its client ends all it started after this; a cut-off client can come back within it."""
+    stop_s: float = 5.0
+    """A server's time to end after a polite request; then SIGTERM, then SIGKILL."""
+    control_s: float = 30.0
+    """An agent's answer to a short request."""
+    send_s: float = 60.0
+    """A caller's patience where too many calls are in flight to one server."""
+    in_flight: int = 100_000
+    """Calls to one server without an answer, at most."""
+    starts_at_once: int = 16
+    """Hosts that are started side by side."""
+    output_lines: int = 50
+    """Last lines of a server's output that an error about it shows."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) <= 0:
+                raise ValueError(f"Limits.{each.name} must be more than 0, not {getattr(self, each.name)!r}")

@@ -1,0 +1,368 @@
+"""Large buffers: written once to a file in shared memory on the host where they are used, mapped there.
+
+A *blob* is such a file: buffers one after another, each at a multiple of 64 bytes. Mapped privately its arrays are
+writable, and a page is copied only when it is written to, so that all servers of a host share one copy of a published
+instance. On the client's own machine the client writes the file itself; to other hosts it goes over the *lane*, TLS 1.3
+streams to the agent (CURVE with the libsodium in pyzmq's wheels moves 50 MB/s, TLS 800 or more).
+
+Writing is synchronous: when it returns the caller may change its array, and nothing was copied at the sender.
+
+The lane, request by request, each a JSON line and then raw bytes:
+
+    {"op": "put", "name": N, "size": S}  + S bytes   ->  {"ok": true} | {"error": text}
+    {"op": "get", "name": N, "drop": B}              ->  {"size": S} + S bytes | {"error": text}
+    {"op": "drop", "name": N}                        ->  {"ok": true}
+
+Lives here: the store (one machine's blobs), the lane's two ends, the prefix that names a blob in a message.
+Elsewhere:  when a buffer is large enough (`LARGE`, used by `link` and `kernel/serve.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import re
+import secrets
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from grid.errors import ConnectError, DiskError, GridError
+
+T = TypeVar("T")
+
+LARGE = 256 * 1024
+"""Buffers of one message that come to this many bytes together travel as a blob."""
+_ALIGN = 64
+_CHUNK = 1 << 20
+_NAME = re.compile(r"[0-9a-f]{32}")
+
+
+class Blobs(Protocol):
+    """Where one host's blobs are put and read; the same on this machine and across the network."""
+
+    def write(self, buffers: Sequence[memoryview]) -> str: ...
+    def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]: ...
+    def drop(self, name: str) -> None: ...
+
+
+def prefix(name: str, sizes: Sequence[int]) -> bytes:
+    """What stands before the pickle of a message whose buffers are in blob `name`."""
+    return struct.pack(f"<32sI{len(sizes)}Q", name.encode(), len(sizes), *sizes)
+
+
+def split(data: memoryview) -> tuple[str, tuple[int, ...], memoryview]:
+    """The inverse of `prefix`: blob name, sizes of its buffers, the pickle."""
+    name, count = struct.unpack_from("<32sI", data)
+    sizes = struct.unpack_from(f"<{count}Q", data, 36)
+    return name.decode(), sizes, data[36 + 8 * count :]
+
+
+def _padded(size: int) -> int:
+    return -size % _ALIGN
+
+
+def _slices(view: memoryview, sizes: Sequence[int]) -> list[memoryview]:
+    at, parts = 0, []
+    for size in sizes:
+        parts.append(view[at : at + size])
+        at += size + _padded(size)
+    return parts
+
+
+class Store:
+    """The blobs of one grid on this machine: files in a private directory, of shared memory where there is some."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, name: str) -> Path:
+        """Where blob `name` lies.
+
+        Raises:
+            GridError: Not a name that a store gives out (so never a path into other places).
+        """
+        if not _NAME.fullmatch(name):
+            raise GridError(f"{name!r} is not the name of a blob", hint="Names are 32 hexadecimal digits")
+        return self.directory / name
+
+    def create(self, size: int, name: str | None = None) -> tuple[str, int]:
+        """A new empty blob with room for `size` bytes: (its name, a descriptor open for writing).
+
+        Raises:
+            DiskError: There is no room for it.
+        """
+        name = name or secrets.token_hex(16)
+        fd = os.open(self.path(name), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if size:
+                os.posix_fallocate(fd, 0, size)  # now, and not as a SIGBUS in the middle of the copy
+        except OSError as exc:
+            os.close(fd)
+            self.drop(name)
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DiskError(
+                    f"no room for {size / 1e6:.1f} MB in {self.directory}",
+                    host=os.uname().nodename,
+                    hint="Free shared memory there, or point GRID_RUNTIME_DIR to a larger file system",
+                ) from exc
+            raise
+        return name, fd
+
+    def write(self, buffers: Sequence[memoryview]) -> str:
+        """Copy `buffers` into a new blob; returns its name."""
+        total = sum(len(buffer) + _padded(len(buffer)) for buffer in buffers)
+        name, fd = self.create(total)
+        try:
+            at = 0
+            for buffer in buffers:
+                done = 0
+                while done < len(buffer):
+                    done += os.pwrite(fd, buffer[done : done + (1 << 30)], at + done)
+                at += len(buffer) + _padded(len(buffer))
+        except BaseException:
+            self.drop(name)
+            raise
+        finally:
+            os.close(fd)
+        return name
+
+    def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]:
+        """Map a blob privately: views that are writable, of which written pages become our own.
+
+        With `drop` the name goes at once; the memory goes with the last view.
+        """
+        fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            if size < sum(sizes):
+                raise GridError(f"blob {name} holds {size} bytes of {sum(sizes)}", hint="It was cut; send it again")
+            mapped = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) if size else b""
+        finally:
+            os.close(fd)
+        if drop:
+            self.drop(name)
+        return _slices(memoryview(mapped), sizes)
+
+    def drop(self, name: str) -> None:
+        """Remove a blob; one that is gone already is fine."""
+        try:
+            os.unlink(self.path(name))
+        except FileNotFoundError:
+            pass
+
+
+class Lane:
+    """The client's end of the lane to one agent: a store that lies on another machine."""
+
+    def __init__(
+        self, connect: Callable[[], socket.socket], context: ssl.SSLContext, host: str, timeout: float
+    ) -> None:
+        self._connect, self._context, self._host, self._timeout = connect, context, host, timeout
+        self._idle: list[ssl.SSLSocket] = []
+        self._lock = threading.Lock()
+
+    def write(self, buffers: Sequence[memoryview]) -> str:
+        """Send `buffers` into a new blob on the host; returns its name once the host has all of it."""
+        total = sum(len(buffer) + _padded(len(buffer)) for buffer in buffers)
+        return self.write_stream(_with_padding(buffers), total)
+
+    def write_stream(self, chunks: Iterable[memoryview | bytes], size: int) -> str:
+        """Send `size` bytes, as they come out of `chunks`, into a new blob; returns its name."""
+        name = secrets.token_hex(16)
+
+        def put(stream: ssl.SSLSocket) -> str:
+            _send_line(stream, {"op": "put", "name": name, "size": size})
+            for chunk in chunks:
+                view = memoryview(chunk).cast("B")
+                for at in range(0, len(view), _CHUNK):
+                    stream.sendall(view[at : at + _CHUNK])
+            self._answer(stream)
+            return name
+
+        return self._with_stream(put)
+
+    def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]:
+        """Fetch a blob into fresh memory of ours, writable."""
+
+        def get(stream: ssl.SSLSocket) -> list[memoryview]:
+            _send_line(stream, {"op": "get", "name": name, "drop": drop})
+            size = self._answer(stream)["size"]
+            target = memoryview(mmap.mmap(-1, size)) if size else memoryview(bytearray())
+            _receive_into(stream, target)
+            return _slices(target, sizes)
+
+        return self._with_stream(get)
+
+    def drop(self, name: str) -> None:
+        """Remove a blob on the host."""
+
+        def drop(stream: ssl.SSLSocket) -> None:
+            _send_line(stream, {"op": "drop", "name": name})
+            self._answer(stream)
+
+        self._with_stream(drop)
+
+    def close(self) -> None:
+        """End the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for stream in idle:
+            stream.close()
+
+    def _with_stream(self, use: Callable[[ssl.SSLSocket], T]) -> T:
+        with self._lock:
+            stream = self._idle.pop() if self._idle else None
+        try:
+            if stream is None:
+                raw = self._connect()
+                raw.settimeout(self._timeout)
+                if raw.family != socket.AF_UNIX:
+                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                stream = self._context.wrap_socket(raw)
+            outcome = use(stream)
+        except (OSError, EOFError) as exc:
+            if stream is not None:
+                stream.close()
+            raise ConnectError(
+                f"the transfer of a large buffer broke off ({exc or type(exc).__name__})",
+                host=self._host,
+                hint="Is the host still there? Try `grid doctor` on it",
+            ) from exc
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            raise
+        with self._lock:
+            self._idle.append(stream)
+        return outcome
+
+    def _answer(self, stream: ssl.SSLSocket) -> dict[str, Any]:
+        answer = _receive_line(stream)
+        if "error" in answer:
+            raise DiskError(str(answer["error"]), host=self._host, hint="See the space left with `grid hosts check`")
+        return answer
+
+
+def _with_padding(buffers: Sequence[memoryview]) -> Iterable[memoryview | bytes]:
+    for buffer in buffers:
+        yield buffer
+        if _padded(len(buffer)):
+            yield bytes(_padded(len(buffer)))
+
+
+class LaneServer:
+    """The agent's end of the lane: a thread that accepts, and one for each of a few connections."""
+
+    CONNECTIONS = 32
+
+    def __init__(self, address: str, context: ssl.SSLContext, store: Store) -> None:
+        self._listener = socket.create_server((address, 0), backlog=64)
+        self._context, self._store = context, store
+        self._places = threading.BoundedSemaphore(self.CONNECTIONS)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, name="grid-lane", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting; connections end with the process."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                raw, _ = self._listener.accept()
+            except OSError:
+                return
+            self._places.acquire()
+            threading.Thread(target=self._serve, args=(raw,), name="grid-lane-stream", daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        try:
+            raw.settimeout(30.0)  # for the handshake: a stranger must not hold a place
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._context.wrap_socket(raw, server_side=True) as stream:
+                stream.settimeout(None)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                while True:
+                    self._answer(stream, _receive_line(stream))
+        except (OSError, EOFError, ValueError):
+            raw.close()
+        finally:
+            self._places.release()
+
+    def _answer(self, stream: ssl.SSLSocket, request: dict[str, Any]) -> None:
+        operation, name = request["op"], request["name"]
+        if operation == "put":
+            self._put(stream, name, int(request["size"]))
+            return
+        try:
+            if operation == "get":
+                with open(self._store.path(name), "rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    _send_line(stream, {"size": size})
+                    if size:
+                        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
+                            for at in range(0, size, _CHUNK):
+                                with view[at : at + _CHUNK] as chunk:
+                                    stream.sendall(chunk)
+                if request.get("drop"):
+                    self._store.drop(name)
+                return
+            self._store.drop(name)
+            _send_line(stream, {"ok": True})
+        except (GridError, FileNotFoundError) as exc:
+            _send_line(stream, {"error": f"no blob {name} ({exc})"})
+
+    def _put(self, stream: ssl.SSLSocket, name: str, size: int) -> None:
+        try:
+            _, fd = self._store.create(size, name)
+        except (GridError, OSError) as exc:
+            scratch = memoryview(bytearray(min(size, _CHUNK) or 1))
+            left = size
+            while left:  # take the bytes off the line, so that the answer is read and the stream stays usable
+                left -= stream.recv_into(scratch[: min(left, len(scratch))]) or left
+            _send_line(stream, {"error": getattr(exc, "what", str(exc))})
+            return
+        try:
+            if size:
+                with mmap.mmap(fd, size) as mapped, memoryview(mapped) as view:
+                    _receive_into(stream, view)
+        except BaseException:
+            self._store.drop(name)
+            raise
+        finally:
+            os.close(fd)
+        _send_line(stream, {"ok": True})
+
+
+def _send_line(stream: ssl.SSLSocket, message: dict[str, Any]) -> None:
+    stream.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive_line(stream: ssl.SSLSocket, limit: int = 4096) -> dict[str, Any]:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = stream.recv(1)  # from TLS's own buffer: no system call each
+        if not byte or len(line) > limit:
+            raise EOFError("the other end closed the lane")
+        line += byte
+    message = json.loads(line)
+    if not isinstance(message, dict):
+        raise ValueError("not a request")
+    return message
+
+
+def _receive_into(stream: ssl.SSLSocket, target: memoryview) -> None:
+    at = 0
+    while at < len(target):
+        with target[at : at + _CHUNK] as window:
+            got = stream.recv_into(window)
+        if not got:
+            raise EOFError("the other end closed the lane")
+        at += got
