@@ -210,13 +210,14 @@ class RunningHost:
         self.finish_start()
         for host in self.lab.hosts.values():  # its own network died with it: wire up what stands behind
             if host.gateway is self and host.is_on:
+                call(*host._enter("--net"), "ip", "link", "delete", "eth0", check=False)
                 host._plug_in()
 
     def kill(self) -> None:
         """Cut the power: every process of the host dies at once, and its network with them."""
-        self._stop_wire()
         if self._unshare is None:
             return
+        self._unplug()
         unshare, self._unshare = self._unshare, None
         if unshare.poll() is None:
             unshare.kill()  # --kill-child: PID 1 goes with it, and with PID 1 all the others
@@ -267,6 +268,12 @@ class RunningHost:
         # A jump host relays what its users ask it to, not packets. (/proc/sys/net is that of whoever looks.)
         call(*self._enter("--net"), "sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
 
+    def _unplug(self) -> None:
+        """The kernel would take the wire away by itself, but only some time after the last process."""
+        self._stop_wire()
+        if self.gateway is None or self.gateway.is_on:
+            self._outer_ip("link", "delete", self.outer_link, check=False)
+
     @property
     def inner_address(self) -> str:
         """Its address on the network of the hosts behind it."""
@@ -278,9 +285,9 @@ class RunningHost:
     def _ip(self, commands: str) -> None:
         call(*self._enter("--net"), "ip", "-batch", "-", input=commands)
 
-    def _outer_ip(self, *command: str) -> None:
+    def _outer_ip(self, *command: str, check: bool = True) -> None:
         around = [] if self.gateway is None else self.gateway._enter("--net")
-        call(*around, "ip", *command)
+        call(*around, "ip", *command, check=check)
 
     def cut(self) -> None:
         """Cut its wire: nothing arrives, and nobody is told. Its processes run on."""
