@@ -291,9 +291,7 @@ def _recorded(folder: str) -> frozenset[str]:
 
 def _tree(folder: str, place: str) -> list[StagedFile]:
     selection = select(folder, "*.py", exclude=_NOT_OF_A_PACKAGE)
-    return [
-        StagedFile(f"{place}/{file.relative}", file.source, file.size, file.mode) for file in selection.files
-    ]
+    return [StagedFile(f"{place}/{file.relative}", file.source, file.size, file.mode) for file in selection.files]
 
 
 def _staged(path: str, relative: str) -> StagedFile:

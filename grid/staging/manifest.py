@@ -61,9 +61,7 @@ class Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def hash_files(
-    files: Iterable[StagedFile], cache: HashCache, clock_ns: Callable[[], int] = time.time_ns
-) -> Manifest:
+def hash_files(files: Iterable[StagedFile], cache: HashCache, clock_ns: Callable[[], int] = time.time_ns) -> Manifest:
     """Hash the files, reading only those that `cache` does not know in their present state.
 
     A file changed within the last two seconds is not entered into the cache: its next change might leave
@@ -179,8 +177,6 @@ def _chunks(source: FileIO, size: int, file: StagedFile) -> Iterator[bytes]:
     while size:
         chunk = source.read(min(size, BLOCK_BYTES))
         if not chunk:
-            raise StagingError(
-                f"{str(file.source)!r} became shorter while it was sent", hint="Copy the files again"
-            )
+            raise StagingError(f"{str(file.source)!r} became shorter while it was sent", hint="Copy the files again")
         size -= len(chunk)
         yield chunk

@@ -186,9 +186,7 @@ class _Walk:
         self._root = root
         self._patterns = patterns
         self._exclude = exclude
-        self._folder_matchers = {
-            name: _matcher(name, exact=False) for pattern in patterns for name in pattern.folders
-        }
+        self._folder_matchers = {name: _matcher(name, exact=False) for pattern in patterns for name in pattern.folders}
         self._files: list[StagedFile] = []
         self._matched: set[int] = set()
         self._named_folders: dict[int, str] = {}
