@@ -1,0 +1,284 @@
+"""One way into one host, as staging, launch and tunnel see it.
+
+Lives here: `Connection` and `RemoteProcess`, which every way in must fill; `run`, made of them; `Completed`.
+Elsewhere:  the ways in (`local.py`, `paramiko_ssh.py`, `openssh.py`), quoting (`shell.py`), the choice of one
+            (`__init__.py`).
+
+What a command is: text for a POSIX shell, everywhere. The ways in see to it that it reaches one, whichever login
+shell the user has on the host.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from grid.errors import ConnectError
+from grid.hosts import Host
+from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
+from grid.launch.shell import PID_LINE
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+QUIET_S = 0.5
+"""A process that has ended, and whose pipes say nothing for so long, has handed them to a daemon: stop reading."""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a command left. `returncode` is negative if a signal ended it."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, without the last newline."""
+        return self.stdout.decode("utf-8", "replace").removesuffix("\n")
+
+
+class Tail:
+    """The last bytes of a stream that nobody reads while it flows; finds the process id that a command announces."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self._lock = threading.Lock()
+        self.pid: int | None = None
+        self.ended = threading.Event()
+
+    def feed(self, chunk: bytes) -> None:
+        with self._lock:
+            self._kept += chunk
+            if self.pid is None and (found := PID_LINE.search(self._kept)):
+                self.pid = int(found.group(1))
+                del self._kept[found.start() : found.end()]
+            if len(self._kept) > 2 * self._limit:  # not at each chunk: that would move all of it each time
+                del self._kept[: -self._limit]
+
+    def content(self) -> bytes:
+        with self._lock:
+            return bytes(self._kept[-self._limit :])
+
+
+class RemoteProcess(ABC):
+    """A command under way. One thread may read and another write; its open stdin is the far side's lifeline."""
+
+    def __init__(self, command: str, limits: ConnectLimits) -> None:
+        self.command = command
+        self._limits = limits
+        self._tail = Tail(limits.stderr_bytes)
+        self._line = bytearray()
+
+    @abstractmethod
+    def write(self, data: bytes, timeout: float) -> None:
+        """Write all of it to stdin.
+
+        Raises:
+            TimeoutError: The far side took no more for so long; part of the data may have gone.
+            BrokenPipeError: It will take no more.
+        """
+
+    @abstractmethod
+    def read(self, timeout: float) -> bytes:
+        """What has arrived on stdout, waiting for the first byte; b"" at its end. TimeoutError."""
+
+    @abstractmethod
+    def close_stdin(self) -> None:
+        """Tell the far side that nothing follows."""
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """The exit status if it has ended: negative for a signal or a cut link."""
+
+    @abstractmethod
+    def wait(self, timeout: float) -> int | None:
+        """Wait for the exit status; None if it is still running then."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it with all that it started in its session, as far as that can be done from here."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it: the far side sees the end of its stdin. Idempotent, bounded."""
+
+    def read_line(self, timeout: float) -> bytes:
+        """The next line of stdout with its newline; a last line without one; b"" at the end.
+
+        Raises:
+            TimeoutError: No whole line in time; what came of it is kept for the next call.
+            ValueError: A line longer than `line_bytes`: this is not the protocol that the caller speaks.
+        """
+        deadline = time.monotonic() + timeout
+        searched = 0
+        while True:
+            end = self._line.find(b"\n", searched)
+            if end >= 0:
+                line = bytes(self._line[: end + 1])
+                del self._line[: end + 1]
+                return line
+            searched = len(self._line)
+            if searched > self._limits.line_bytes:
+                raise ValueError(f"a line of more than {self._limits.line_bytes} bytes from {self.command!r}")
+            chunk = self.read(max(0.0, deadline - time.monotonic()))
+            if not chunk:
+                line = bytes(self._line)
+                self._line.clear()
+                return line
+            self._line += chunk
+
+    def stderr_bytes(self, timeout: float = 0.0) -> bytes:
+        """The last `stderr_bytes` of standard error, waiting at most `timeout` for its end."""
+        self._tail.ended.wait(timeout)
+        return self._tail.content()
+
+    def stderr_tail(self) -> str:
+        """The last lines of standard error as text; never waits."""
+        return self._tail.content()[-16384:].decode("utf-8", "replace").strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Connection(ABC):
+    """One way into `host`. Methods may be called from any thread; leaving the `with` block closes it."""
+
+    def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
+        self.host = host
+        self.limits = limits
+
+    @abstractmethod
+    def start(self, command: str) -> RemoteProcess:
+        """Start a command without a terminal. Whoever calls this closes the process.
+
+        Raises:
+            ConnectError: The connection is closed or lost, or the host opens no session for us.
+        """
+
+    @abstractmethod
+    def forward(self, address: str, port: int) -> str:
+        """Path of a UNIX socket here whose connections are carried to `address:port` as seen from the host.
+
+        Asking twice gives the same path. It ends with `unforward` or with this connection. A connection that the
+        host can't make is closed at once: the far end of a forward answers for itself.
+        """
+
+    @abstractmethod
+    def unforward(self, address: str, port: int) -> None:
+        """End a forward and the streams it carries; unknown ones are ignored."""
+
+    @abstractmethod
+    def server_address(self) -> str | None:
+        """Address under which this machine reached the host, None if it did so through others.
+
+        Not the third word of $SSH_CONNECTION: behind address translation that names an address which only the
+        host itself knows, and what a client needs is one to connect to.
+        """
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """False once it is closed or its link is known to be cut; a cut is noticed within `silence_s`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all that goes through it here. Idempotent, bounded by `close_s`."""
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None) -> Completed:
+        """Run a command to its end.
+
+        Raises:
+            ConnectError: It took longer than `timeout` (then its cause is a TimeoutError, and what could be killed
+                was), wrote more than `output_bytes`, or the link was lost.
+        """
+        timeout = self.limits.command_s if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        with self.start(command) as process:
+            feeder = threading.Thread(
+                target=_feed, args=(process, stdin, timeout), name=f"grid-stdin-{self.host.name}", daemon=True
+            )
+            feeder.start()
+            try:
+                output = self._collect(process, deadline)
+                code = process.wait(max(0.0, deadline - time.monotonic()))
+                if code is None:
+                    raise TimeoutError
+            except TimeoutError as exc:
+                process.kill()
+                raise ConnectError(
+                    f"no end of the command within {timeout:g} s; killed: {shorten(command)}",
+                    host=self.host.label,
+                    hint=_said(process) or "Try it by hand, or allow more time",
+                ) from exc
+            if code < 0 and not self.alive():
+                raise ConnectError(
+                    f"the connection was lost during the command: {shorten(command)}",
+                    host=self.host.label,
+                    hint=f"`grid doctor {self.host.label}` says how far it is reachable now",
+                )
+            return Completed(code, output, process.stderr_bytes(QUIET_S))
+
+    def _collect(self, process: RemoteProcess, deadline: float) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                chunk = process.read(max(0.0, min(left, QUIET_S)))
+            except TimeoutError:
+                if process.poll() is not None:
+                    break
+                if left <= 0:
+                    raise
+                continue
+            if not chunk:
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self.limits.output_bytes:
+                process.kill()
+                raise ConnectError(
+                    f"more than {self.limits.output_bytes} bytes of output from: {shorten(process.command)}",
+                    host=self.host.label,
+                    hint="Send it to a file there, or read it as a stream with start()",
+                )
+        return b"".join(chunks)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def shorten(command: str, length: int = 200) -> str:
+    """A command for a message: one line, not too long."""
+    line = " ".join(command.split())
+    return line if len(line) <= length else f"{line[:length]} ..."
+
+
+def _feed(process: RemoteProcess, stdin: bytes, timeout: float) -> None:
+    try:
+        if stdin:
+            process.write(stdin, timeout)
+        process.close_stdin()
+    except OSError:
+        pass  # it ended without reading all (`head`), or the reader meets the same fault and reports it
+
+
+def _said(process: RemoteProcess) -> str:
+    tail = process.stderr_tail()
+    return f"It wrote: {tail[-1000:]}" if tail else ""

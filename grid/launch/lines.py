@@ -1,0 +1,343 @@
+"""Authenticated ssh connections, shared: one per user, host and way, however many ask.
+
+Lives here: the handshake with its retries and limits, the watch over a silent link, the pool and its counts.
+Elsewhere:  the bytes below (`wires.py`), keys (`known_hosts.py`, `login.py`), what runs on a line (`paramiko_ssh.py`).
+
+A line belongs to the pool. `acquire` lends it, `release` gives it back; the last to do so closes it. A line through a
+jump host holds one loan of the jump host's line. Each paramiko transport has a thread of its own; `_tick` runs there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+import paramiko
+from paramiko.common import cMSG_GLOBAL_REQUEST
+
+from grid.errors import ConnectError, HostError, HostKeyError
+from grid.launch import known_hosts, wires
+from grid.launch.known_hosts import Verdict
+from grid.launch.limits import ConnectLimits
+from grid.launch.login import log_in
+from grid.launch.ssh_config import Target
+
+logger = logging.getLogger(__name__)
+
+# paramiko logs a traceback for every fault that it also raises. Its records go to a logger of ours that lets nothing
+# through unless somebody asks for it: the user's own "paramiko" logger stays as it is.
+_QUIET = "grid.launch.paramiko"
+logging.getLogger(_QUIET).setLevel(logging.CRITICAL + 1)
+
+
+class Line:
+    """One authenticated transport. `sessions` counts the commands that may run on it at once."""
+
+    def __init__(
+        self,
+        target: Target,
+        transport: paramiko.Transport,
+        wire: wires.Wire,
+        address: str | None,
+        via: Line | None,
+        limits: ConnectLimits,
+    ) -> None:
+        self.target = target
+        self.transport = transport
+        self.address = address
+        self.loans = 0  # the pool's
+        self.sessions = threading.BoundedSemaphore(limits.sessions)
+        self._wire = wire
+        self._via = via
+        self._limits = limits
+        transport.packetizer.set_keepalive(limits.keepalive_s, self._tick)
+
+    def alive(self) -> bool:
+        return self.transport.is_active()
+
+    def close(self) -> None:
+        self.transport.close()
+        self.transport.join(self._limits.close_s)
+        if self._via is not None:
+            via, self._via = self._via, None
+            pool.release(via)
+
+    def _tick(self) -> None:
+        """Called by the transport's thread after `keepalive_s` without traffic: ask, and give up on who is silent.
+
+        paramiko's own keepalive asks for no answer, so it never notices one that doesn't come. TCP_USER_TIMEOUT is
+        the kernel's own watch, but a wire through a jump host has no TCP of ours to the far end.
+        """
+        if time.monotonic() - self._wire.heard > self._limits.silence_s:
+            logger.warning("link cut", extra={"action": "link_cut", "host": self.target.label})
+            self.transport.close()
+            return
+        question = paramiko.Message()
+        question.add_byte(cMSG_GLOBAL_REQUEST)
+        question.add_string("keepalive@openssh.com")
+        question.add_boolean(True)
+        # Private, for global_request() with an answer would wait for it in the thread that has to read it.
+        self.transport._send_user_message(question)  # type: ignore[attr-defined]
+
+
+class Pool:
+    """Lines by target. Who asks first makes the line; the others wait for it and share its fate."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as a forked child must: the lines are the parent's."""
+        self._lock = threading.Lock()
+        self._lines: dict[Target, Future[Line]] = {}
+        self._handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+
+    def acquire(self, target: Target, limits: ConnectLimits) -> Line:
+        """A living line to the target, made if there is none.
+
+        Raises:
+            HostError: As `open_line`; all who waited for the same line get the same error.
+        """
+        while True:
+            with self._lock:
+                future = self._lines.get(target)
+                first = future is None
+                if future is None:
+                    future = self._lines[target] = Future()
+            if first:
+                return self._open(target, limits, future)
+            try:
+                line = future.result(_patience(limits))
+            except FutureTimeout as exc:
+                raise _too_many(target) from exc
+            with self._lock:
+                if line.loans and line.alive():
+                    line.loans += 1
+                    return line
+                if self._lines.get(target) is future:
+                    del self._lines[target]  # it died; whoever still holds it gives it back to be closed
+
+    def _open(self, target: Target, limits: ConnectLimits, future: Future[Line]) -> Line:
+        try:
+            line = open_line(target, limits, self._gate(target, limits))
+        except BaseException as exc:
+            with self._lock:
+                self._lines.pop(target, None)
+            future.set_exception(exc)
+            raise
+        line.loans = 1
+        future.set_result(line)
+        return line
+
+    def release(self, line: Line) -> None:
+        """Give a loan back; the last one closes the line."""
+        with self._lock:
+            line.loans -= 1
+            if line.loans:
+                return
+            future = self._lines.get(line.target)
+            if future is not None and future.done() and not future.exception() and future.result() is line:
+                del self._lines[line.target]
+        line.close()
+
+    def _gate(self, target: Target, limits: ConnectLimits) -> threading.BoundedSemaphore:
+        with self._lock:
+            key = (target.hostname, target.port)
+            return self._handshakes.setdefault(key, threading.BoundedSemaphore(limits.handshakes))
+
+
+pool = Pool()
+os.register_at_fork(after_in_child=pool.forget)
+
+
+def open_line(target: Target, limits: ConnectLimits, gate: threading.BoundedSemaphore) -> Line:
+    """Connect, check the host's key, log in; a server that hangs up on us is asked again, with growing pauses.
+
+    Args:
+        gate: Held during each handshake: so many at once is all that one sshd gets from us.
+    Raises:
+        ConnectError, HostKeyError, LoginError: See there; only dropped handshakes are retried.
+    """
+    for attempt in range(limits.retries + 1):
+        if attempt:
+            time.sleep(limits.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+        if not gate.acquire(timeout=_patience(limits)):
+            raise _too_many(target)
+        try:
+            return _handshake(target, limits)
+        except wires.Dropped as exc:
+            logger.debug("handshake dropped", extra={"host": target.label, "attempt": attempt, "reason": str(exc)})
+            dropped = exc
+        finally:
+            gate.release()
+    said = f" ({dropped})" if str(dropped) else ""
+    raise ConnectError(
+        f"sshd hung up during the handshake, {limits.retries + 1} times{said}",
+        host=target.label,
+        hint="It may be overloaded (MaxStartups), or ban this machine (fail2ban, hosts.deny): ask its administrator",
+    ) from dropped
+
+
+def show_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
+    """The key that the host shows now, judged by nobody: for `trust.py`."""
+    wire, _, via = _wire(target, limits)
+    transport = _negotiate(wire, target, limits, ())
+    try:
+        return transport.get_remote_server_key()
+    finally:
+        transport.close()
+        if via is not None:
+            pool.release(via)
+
+
+def _handshake(target: Target, limits: ConnectLimits) -> Line:
+    records = known_hosts.read_known_hosts(target.known_hosts)
+    name = target.key_name or target.hostname
+    wire, address, via = _wire(target, limits)
+    try:
+        types = known_hosts.known_types(records, name, target.port)
+        transport = _negotiate(wire, target, limits, types)
+        try:
+            _check_key(target, name, transport.get_remote_server_key(), records)
+            transport.auth_timeout = limits.auth_s
+            log_in(transport, target)
+        except BaseException:
+            transport.close()
+            raise
+    except BaseException:
+        if via is not None:
+            pool.release(via)
+        raise
+    wires.limit_silence(wire, limits.silence_s)
+    return Line(target, transport, wire, address, via, limits)
+
+
+def _wire(target: Target, limits: ConnectLimits) -> tuple[wires.Wire, str | None, Line | None]:
+    """The byte stream, the address if we dialled it ourselves, the jump host's line if there is one."""
+    seconds = target.connect_s or limits.connect_s
+    if target.via is not None:
+        try:
+            via = pool.acquire(target.via, limits)
+        except HostError as exc:
+            what = f"on the way, jump host {exc.host!r}: {exc.what}"
+            raise type(exc)(what, host=target.label, hint=exc.hint) from exc
+        try:
+            return wires.dial_through(via.transport, target, seconds), None, via
+        except BaseException:
+            pool.release(via)
+            raise
+    if target.proxy_command is not None:
+        return wires.dial_by_command(target), None, None
+    wire, address = wires.dial(target, seconds)
+    return wire, address, None
+
+
+def _negotiate(
+    wire: wires.Wire, target: Target, limits: ConnectLimits, types: Iterable[str]
+) -> paramiko.Transport:
+    """Greeting and key exchange: an encrypted transport to somebody whose key is still to be judged."""
+    try:
+        wire.await_greeting(limits.banner_s)
+        transport = paramiko.Transport(wire)  # type: ignore[arg-type]  # all that it uses of a socket is there
+    except TimeoutError as exc:
+        wire.close()
+        raise ConnectError(
+            f"{target.hostname} port {target.port} takes connections but sent no ssh greeting "
+            f"within {limits.banner_s:g} s",
+            host=target.label,
+            hint="Its sshd hangs, or something else listens on that port",
+        ) from exc
+    except ValueError as exc:
+        wire.close()
+        raise ConnectError(
+            f"what answers at {target.hostname} port {target.port} is no sshd: {exc}",
+            host=target.label,
+            hint="Is the port right?",
+        ) from exc
+    except BaseException:
+        wire.close()
+        raise
+    transport.set_log_channel(_QUIET)
+    transport.banner_timeout = limits.banner_s
+    transport.handshake_timeout = limits.auth_s
+    transport.channel_timeout = limits.channel_s
+    options = transport.get_security_options()
+    first = {name for known in types for name in _ALGORITHMS.get(known, (known,))}
+    options.key_types = sorted(options.key_types, key=lambda name: name not in first)
+    finished = threading.Event()
+    transport.start_client(event=finished)
+    if finished.wait(limits.auth_s) and transport.is_active():
+        return transport
+    fault = transport.get_exception()
+    silent = transport.is_active()
+    transport.close()
+    if silent:
+        raise ConnectError(
+            f"sshd greeted, but the key exchange was not done within {limits.auth_s:g} s",
+            host=target.label,
+            hint="The host is overloaded, or its sshd hangs",
+        )
+    if fault is None or isinstance(fault, (EOFError, OSError)):
+        raise wires.Dropped("during the key exchange") from fault
+    raise ConnectError(
+        f"the key exchange failed: {fault}",
+        host=target.label,
+        hint="Its sshd may be too old or too strict for paramiko: try `ssh: openssh` for this host",
+    ) from fault
+
+
+_ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""Type of a key on record -> the signature algorithms that show such a key, where the names differ."""
+
+
+def _check_key(target: Target, name: str, key: paramiko.PKey, records: list[known_hosts.Line]) -> None:
+    blob = key.get_base64()
+    verdict, line = known_hosts.judge(records, name, target.port, key.get_name(), blob)
+    if verdict is Verdict.KNOWN:
+        return
+    seen = f"{key.get_name()} {known_hosts.fingerprint(blob)}"
+    record = known_hosts.record_name(name, target.port)
+    if verdict is Verdict.UNKNOWN:
+        if target.accept_new and target.known_hosts:
+            known_hosts.add_key(target.known_hosts[0], name, target.port, key.get_name(), blob)
+            logger.warning("key recorded", extra={"action": "key_recorded", "host": target.label, "key": seen})
+            return
+        raise HostKeyError(
+            f"its key is unknown: {seen}",
+            host=target.label,
+            hint="Compare the fingerprint with the one that its administrator gives you, then accept it: "
+            f"`grid hosts trust {target.label}`",
+            fingerprint=known_hosts.fingerprint(blob),
+        )
+    assert line is not None
+    where = f"{line.file}:{line.number}"
+    if verdict is Verdict.REVOKED:
+        what, hint = f"its key {seen} is marked as revoked in {where}", "Ask its administrator for the new one"
+    else:
+        old = f"{line.key_type} {known_hosts.fingerprint(line.key)}"
+        what = f"its key is not the one on record: it shows {seen}, {where} has {old}"
+        hint = (
+            "Somebody may be in between. Ask its administrator; if the change is meant, "
+            f"`ssh-keygen -R '{record}'` removes the old key, then `grid hosts trust {target.label}`"
+        )
+    raise HostKeyError(what, host=target.label, hint=hint, fingerprint=known_hosts.fingerprint(blob))
+
+
+def _patience(limits: ConnectLimits) -> float:
+    """How long to wait for a handshake that others make: theirs may use all its time, and all its retries."""
+    once = limits.connect_s + limits.banner_s + 2 * limits.auth_s
+    return float(once + 4 * limits.backoff_s * 2**limits.retries) * 2
+
+
+def _too_many(target: Target) -> ConnectError:
+    return ConnectError(
+        "too many log-ins were waiting for this host",
+        host=target.label,
+        hint="It answers slowly: try again later",
+    )

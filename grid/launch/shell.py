@@ -1,0 +1,72 @@
+r"""Text for shells: quoting that survives any login shell, and the search for an interpreter.
+
+Lives here: pure functions from text to text.
+Elsewhere:  what runs the text (`connection.py`), what goes in front of the interpreter (`hosts.compose_command`).
+
+sshd hands a command to the user's login shell, which may be csh or fish. Both treat some characters inside single
+quotes in their own way: csh wants no newline there and expands `!`, fish reads `\\` and `\'` as escapes. So a text
+that has any of these travels with them written as octal escapes, which printf of the POSIX shell turns back.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+PID_LINE = re.compile(rb"grid-pid (\d+)\n")
+_TROUBLE = "\\'!\n\r"
+MINIMUM = (3, 10)
+"""Oldest Python that the kernel runs on."""
+
+
+def sh_command(text: str) -> str:
+    """A command line that makes any login shell run `text` by `sh`."""
+    if not any(char in text for char in _TROUBLE):
+        return f"sh -c {shlex.quote(text)}"
+    encoded = "".join(f"\\0{ord(char):03o}" if char in _TROUBLE else char for char in text)
+    # In `encoded` no single quote is left, so these quotes are plain in every shell.
+    return f"""sh -c 'eval "$(printf %b "$0")"' '{encoded}'"""
+
+
+def announced(text: str) -> str:
+    """The same commands, whose first line on standard error tells their process id: see `kill_script`."""
+    return f'echo "grid-pid $$" >&2; {text}'
+
+
+def kill_script(pid: int) -> str:
+    """Ends the process group of an announced command, politely and then not.
+
+    The group and not the process: its children belong to the command. `ps` and not `-pid`: where the login shell
+    forks (csh, fish) it leads the group, not our shell.
+    """
+    return (
+        f"g=$(ps -o pgid= -p {pid} 2>/dev/null | tr -d ' '); g=${{g:+-$g}}; t=${{g:-{pid}}}; "
+        'kill -s TERM -- "$t" 2>/dev/null && sleep 1; kill -s KILL -- "$t" 2>/dev/null; :'
+    )
+
+
+def remote_path(path: str) -> str:
+    """A path on the host as one word of shell text: quoted, but for the `~` or `~user` that it starts with."""
+    if not path.startswith("~"):
+        return shlex.quote(path)
+    home, slash, rest = path.partition("/")
+    if not re.fullmatch(r"~[A-Za-z0-9._-]*", home):
+        return shlex.quote(path)
+    return home + slash + (shlex.quote(rest) if rest else "")
+
+
+def find_python_script(python: str, client_minor: int) -> str:
+    """POSIX shell text that sets $PY to the interpreter's command, or to nothing if there is none.
+
+    Args:
+        python: `Host.python`. Anything but the default `python` is what the user wants: taken as it is.
+        client_minor: N of the client's Python 3.N. First come the environment that `grid hosts setup` made for it
+            and an interpreter of that version; then any.
+    """
+    if python != "python":
+        return f"PY={remote_path(python)}"
+    own = f'"$HOME/.grid/env/py3{client_minor}/bin/python"'
+    return (
+        f"PY=; for p in {own} python3.{client_minor} python3 python; do "
+        'if command -v "$p" >/dev/null 2>&1; then PY=$p; break; fi; done'
+    )
