@@ -4,8 +4,8 @@
 Needs root and the Debian packages that `scripts/test` installs; stands on nothing else.
 """
 
-from tests.lab.ground import MissingPart, missing_parts
+from tests.lab.ground import MissingPart, MissingPython, missing_parts
 from tests.lab.host import LabHost, RunningHost
 from tests.lab.lab import Lab
 
-__all__ = ["Lab", "LabHost", "MissingPart", "RunningHost", "missing_parts"]
+__all__ = ["Lab", "LabHost", "MissingPart", "MissingPython", "RunningHost", "missing_parts"]

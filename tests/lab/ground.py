@@ -42,6 +42,10 @@ class MissingPart(Exception):
     """This machine can't raise what was asked for; the message says which part is missing."""
 
 
+class MissingPython(MissingPart):
+    """This machine lacks a Python that only a few tests want."""
+
+
 def missing_parts() -> list[str]:
     """Why no lab can stand on this machine; empty if one can."""
     if not sys.platform.startswith("linux"):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 START_S = 20.0  # a host is up within 0.3 s; this is for a machine under load
 FIRST_UID = 30_001
 HOST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+UNSHARE = ("unshare", "--net", "--uts", "--mount", "--pid", "--ipc", "--fork")
 HERE = Path(__file__).parent
 
 
@@ -39,8 +40,8 @@ HERE = Path(__file__).parent
 class LabHost:
     """What one test host should be like.
 
-    `pythons` lists minor versions; the first is what `python3` and `python` mean there, and a host with an empty list has
-    no Python at all. `packages` are all that its interpreters can import besides the standard library.
+    `pythons` lists minor versions; the first is what `python3` and `python` mean there, and a host with an empty list
+    has no Python at all. `packages` are all that its interpreters can import besides the standard library.
     """
 
     name: str
@@ -74,7 +75,7 @@ class RunningHost:
     def furnish(self) -> None:
         """Write everything that `init.sh` needs. The disk (homes, /tmp, /var) then lasts as long as the lab."""
         root = self.directory / "root"
-        for path in "usr opt etc sys proc dev mnt run/sshd var/log var/lib home root".split():
+        for path in ("usr", "opt", "etc", "sys", "proc", "dev", "mnt", "home", "root", "run/sshd", "var/log", "var/lib"):
             (root / path).mkdir(parents=True)
         for path in ("tmp", "var/tmp"):
             (root / path).mkdir()
@@ -184,8 +185,7 @@ class RunningHost:
         assert not self.is_on, f"{self.name} is on already"
         with open(self.directory / "init.log", "ab") as log:
             self._unshare = subprocess.Popen(
-                ["unshare", "--net", "--uts", "--mount", "--pid", "--ipc", "--fork", "--kill-child"]
-                + ["/bin/bash", str(HERE / "init.sh"), str(self.directory)],
+                [*UNSHARE, "--kill-child", "/bin/bash", str(HERE / "init.sh"), str(self.directory)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -403,7 +403,7 @@ class RunningHost:
         )
 
     def processes(self, *, everything: bool = False) -> list[tuple[int, str]]:
-        """(pid as this machine sees it, command line) of each process in the host, but not of PID 1 and sshd's listener."""
+        """(pid as this machine sees it, command line) of each process in the host, less PID 1 and sshd's listener."""
         if not everything and not self.is_on:
             return []
         found = []
@@ -436,8 +436,19 @@ class RunningHost:
     _last_namespace = ""
 
     def path(self, inside: str) -> Path:
-        """Where this machine sees a path of the host's own disk (not what is mounted there)."""
-        return self.directory / "root" / inside.lstrip("/")
+        """Where this machine sees a path of the host; of a host that is off only its disk, not its mounts."""
+        root = Path(f"/proc/{self._init}/root") if self.is_on else self.directory / "root"
+        return root / inside.lstrip("/")
+
+    def litter(self) -> list[str]:
+        """Whatever lies in its temp directories and in its shared memory."""
+        found: list[str] = []
+        for place in ("/tmp", "/var/tmp", "/dev/shm"):
+            root = self.path(place)
+            for directory, directories, files in os.walk(root):
+                inside = f"{place}{directory[len(str(root)) :]}"
+                found += [f"{inside}/{name}" for name in sorted(directories + files)]
+        return found
 
     def __repr__(self) -> str:
         return f"<test host {self.name} {self.address}{'' if self.is_on else ' (off)'}>"

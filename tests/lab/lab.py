@@ -24,8 +24,8 @@ from tests.lab.host import LabHost, RunningHost
 class Lab:
     """Use as a context manager; leaving it leaves nothing behind.
 
-    `user` may log in with the private key `key` on every host, and so may the other `users`. `ssh_config` holds an entry
-    for each host by name, `known_hosts` its key by name and by address. `address` is this machine's own in the lab.
+    `user` may log in with the private key `key` on every host, and so may the other `users`. `ssh_config` holds an
+    entry for each host by name, `known_hosts` its key by name and by address. `address` is this machine's in the lab.
     """
 
     def __init__(self, hosts: Sequence[LabHost] = (LabHost("s1"), LabHost("s2")), *, users: Sequence[str] = ("mara",)):

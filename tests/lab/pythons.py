@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tests.lab.ground import MissingPart
+from tests.lab.ground import MissingPart, MissingPython
 
 CLIENT = f"{sys.version_info.major}.{sys.version_info.minor}"  # "3.11", say
 KERNEL_PACKAGES = ("pyzmq", "dill")  # all that the kernel needs on a host
@@ -65,7 +65,8 @@ def interpreter(minor: str, packages: tuple[str, ...]) -> Interpreter:
     """A copy of CPython `minor` with `packages` and no others, made at the first demand.
 
     Raises:
-        MissingPart: There is no such Python on this machine, or its packages can't be had.
+        MissingPython: There is no such Python on this machine.
+        MissingPart: Its packages can't be had.
     """
     facts = _find(minor)
     versions = {name: _installed_version(name) if minor == CLIENT else None for name in packages}
@@ -97,7 +98,7 @@ def _find(minor: str) -> dict[str, str]:
             continue  # a shim without a version behind it, a broken installation: the next one
         if facts["minor"] == minor:
             return facts
-    raise MissingPart(f"no CPython {minor} on this machine")
+    raise MissingPython(f"no CPython {minor} on this machine")
 
 
 def _candidates(minor: str) -> list[str]:

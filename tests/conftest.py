@@ -1,0 +1,120 @@
+"""What every test of grid stands on: its own places for temporary things, the test hosts, and proof of tidiness.
+
+Lives here: the environment of a run, the marks `row` and `lab`, the fixture `lab`, the check after each test.
+Elsewhere:  the test hosts (`lab/`), what the check looks at (`tidiness.py`), the table of rows (`capabilities.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # `from tests.lab import Lab`, also when pytest was not started as a module
+    sys.path.insert(0, str(ROOT))
+
+from tests.capabilities import read_rows  # noqa: E402 - needs the path above
+from tests.lab import Lab, LabHost, MissingPart, MissingPython, missing_parts  # noqa: E402
+from tests.tidiness import Scene  # noqa: E402
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+GRACE_S = 5.0  # a process that was told to end may take this long, and no test less tidy than that passes
+
+_places = pytest.StashKey[Path]()
+_rows = pytest.StashKey[frozenset[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # In /tmp by name and short: the path of a UNIX socket has room for 107 bytes.
+    base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
+    config.stash[_places] = base
+    config.stash[_rows] = frozenset(read_rows())
+    for name, variable in {"r": "GRID_RUNTIME_DIR", "t": "TMPDIR"}.items():
+        (base / name).mkdir(mode=0o700)
+        os.environ[variable] = str(base / name)
+    os.environ["GRID_TEST_SESSION"] = uuid.uuid4().hex  # children inherit it, daemons too: so we know them as ours
+    tempfile.tempdir = None  # ask TMPDIR again
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_places], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.lab)
+        for mark in item.iter_markers("row"):
+            unknown = sorted(set(mark.args) - config.stash[_rows])
+            if unknown or not mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: no such row in docs/rows.toml: {', '.join(unknown)}")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    if item.get_closest_marker("lab") and _lab_is_missing():
+        _without("; ".join(_lab_is_missing()))
+    try:
+        yield
+    except MissingPart as missing:
+        _without(str(missing), excused=isinstance(missing, MissingPython))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    try:
+        yield
+    except MissingPart as missing:
+        _without(str(missing), excused=isinstance(missing, MissingPython))
+
+
+def _without(reason: str, *, excused: bool = False) -> None:
+    """A real part is missing: skip at a desk, fail where the run is what others trust."""
+    if IN_CI and not excused:
+        pytest.fail(f"{reason}. CI must have it: run scripts/test as root", pytrace=False)
+    pytest.skip(reason)
+
+
+_missing: list[list[str]] = []
+
+
+def _lab_is_missing() -> list[str]:
+    if not _missing:
+        _missing.append(missing_parts())
+    return _missing[0]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Three plain hosts s1, s2, s3 with the client's Python, pyzmq, dill and numpy; s1 and s2 share /shared.
+
+    Leave them as you found them: a test that cuts, kills or fills one mends it, or has a lab of its own.
+    """
+    packages = ("pyzmq", "dill", "numpy")
+    share = {"/shared": "common"}
+    hosts = [
+        LabHost("s1", packages=packages, shares=share),
+        LabHost("s2", packages=packages, shares=share),
+        LabHost("s3", packages=packages),
+    ]
+    with Lab(hosts) as lab:
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a process, thread, socket, open file or temp directory behind, here or on its hosts."""
+    labs = [value for value in getattr(request.node, "funcargs", {}).values() if isinstance(value, Lab)]
+    scene = Scene(labs)
+    yield
+    left = scene.left_behind(GRACE_S)
+    if left:
+        scene.clear_up()
+        pytest.fail("the test left behind:\n" + "\n".join(f"  {line}" for line in left), pytrace=False)

@@ -1,0 +1,35 @@
+"""The page of capabilities: is it up to date, and does its reader read?"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.capabilities import ROOT, Section, Shown, read_rows, render
+
+RANGES = {"G": [*range(1, 33), *range(40, 73)], "H": range(1, 14), "F": range(1, 16), "B": range(1, 16)}
+RANGES |= {"R": range(1, 14), "V": range(1, 25), "P": range(1, 27), "J": range(1, 26)}
+RANGES |= {"C": range(1, 43), "K": range(1, 43), "D": range(1, 10)}
+
+
+def test_every_row_has_one_line() -> None:
+    assert list(read_rows()) == [f"{letter}{n:02}" for letter, numbers in RANGES.items() for n in numbers]
+    assert all(text and not re.search(r"[|<>]", text) for text in read_rows().values())
+
+
+def test_a_row_names_its_tests_and_their_real_part_or_says_not_done() -> None:
+    page = render(
+        [Section("Things", {"X01": "Stands", "X02": "Falls"})],
+        {"X01": {Shown("tests/edges/test_x.py::test_y", "OpenSSH in namespaces")}},
+    )
+    assert "1 of 2 rows" in page
+    assert "| X01 | Stands | `tests/edges/test_x.py::test_y` | OpenSSH in namespaces |" in page
+    assert "| X02 | Falls | not done |  |" in page
+
+
+def test_the_page_is_up_to_date() -> None:
+    command = [sys.executable, str(Path(ROOT, "scripts/capabilities")), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr

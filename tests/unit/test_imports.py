@@ -1,0 +1,140 @@
+"""Imports of grid point one way, from the command line down to plain values."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+GRID = Path(__file__).parents[2] / "grid"
+
+# From the bottom up. A module imports from its own room and from lower floors.
+FLOORS = (
+    ("errors", "_version", "limits"),
+    ("hosts",),
+    ("wire",),
+    ("kernel",),
+    ("services",),
+    ("launch", "staging"),
+    ("grids",),
+    ("testing", "ensemble"),
+    ("jobs", "tasks"),
+    ("web",),
+    ("cli",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+# What runs on a host stands on the standard library, pyzmq and dill, and on nothing else of ours.
+ON_HOSTS = {"wire", "kernel"}
+ALLOWED_ON_HOSTS = {"grid.errors", "grid.limits", "grid._version", "grid.wire", "grid.kernel", "zmq", "dill"}
+
+# ... but for what only ever runs at the client, inside a function that is never called on a host.
+AT_THE_CLIENT = {("grid/wire/keys.py", "cryptography")}  # the certificate of a grid is made at its client
+
+
+def room_of(module: str) -> str:
+    """`grid.wire.link` -> `wire`; `grid` itself -> ``."""
+    return [*module.split("."), ""][1]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(GRID.rglob("*.py")):
+        parts = ["grid", *path.relative_to(GRID).with_suffix("").parts]
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    if not isinstance(node, ast.If):
+        return False
+    test = node.test
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def imports(path: Path, module: str) -> Iterator[tuple[int, str]]:
+    """(line, absolute name) of each import that runs, inside functions too."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    waiting: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
+    while waiting:
+        node = waiting.pop()
+        if is_for_types_only(node):
+            assert isinstance(node, ast.If)
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            if base == "grid":  # `from grid import wire` names a room; other names come from the front door
+                yield from ((node.lineno, f"grid.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, base
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room_of(module) for module, _ in modules()} - {"", "__main__"}
+    assert rooms <= FLOOR.keys(), "say in FLOORS where the new room stands"
+
+
+@pytest.mark.row("G69")
+def test_imports_point_down() -> None:
+    wrong = []
+    for module, path in modules():
+        room = room_of(module)
+        if room in ("", "__main__"):
+            continue  # the front door imports whatever it offers
+        for line, name in imports(path, module):
+            if name.split(".")[0] != "grid":
+                continue
+            other = room_of(name)
+            if other == room or (other in FLOOR and FLOOR[other] < FLOOR[room]):
+                continue
+            wrong.append(f"{path.relative_to(GRID.parent)}:{line}: {room} must not import {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.row("D02", "G69")
+def test_what_runs_on_hosts_needs_only_python_pyzmq_and_dill() -> None:
+    wrong = []
+    for module, path in modules():
+        if room_of(module) not in ON_HOSTS:
+            continue
+        for line, name in imports(path, module):
+            parts, file = name.split("."), str(path.relative_to(GRID.parent))
+            known = parts[0] in sys.stdlib_module_names or parts[0] in ALLOWED_ON_HOSTS
+            known = known or ".".join(parts[:2]) in ALLOWED_ON_HOSTS or (file, parts[0]) in AT_THE_CLIENT
+            if not known:
+                wrong.append(f"{file}:{line}: {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.row("D02", "G69")
+def test_the_kernel_starts_where_nothing_else_is_installed() -> None:
+    blocked = {"paramiko", "cryptography", "rich", "click", "yaml"}
+    names = [module for module, _ in modules() if room_of(module) in ON_HOSTS and not module.endswith("__main__")]
+    program = f"""
+import sys
+for name in {sorted(blocked)!r}:
+    sys.modules[name] = None  # importing it is now an ImportError
+for name in {names!r}:
+    __import__(name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=GRID.parent)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.row("D02")
+def test_importing_grid_is_light() -> None:
+    program = "import sys, grid; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=GRID.parent).split()
+    heavy = {"paramiko", "cryptography", "rich", "click", "yaml", "numpy"} & set(loaded)
+    assert not heavy, f"`import grid` takes {', '.join(sorted(heavy))} with it"
