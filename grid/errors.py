@@ -19,6 +19,7 @@
      ├─ SerialisationError                        an argument, result or instance can't travel (also a TypeError)
      │   └─ VersionError                          code by value between different Python versions
      ├─ MissingModules                            the host can't import what the object needs (also an ImportError)
+     ├─ CallTimeout                               `Result.get(timeout)` ran out of time    (also a TimeoutError)
      ├─ RemoteError                               stands for a remote exception that can't itself travel
      ├─ Backlog                                   too many calls or bytes wait on one server
      ├─ GridStopped                               the grid was terminated
@@ -30,6 +31,7 @@ the trip home: every class rebuilds itself from its attributes when unpickled.
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -205,6 +207,23 @@ class MissingModules(GridError, ImportError):
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
         return f"host {facts['host']!r}: {what}. {facts['hint']}".removesuffix(" ")
+
+
+class CallTimeout(
+    GridError, *dict.fromkeys([TimeoutError, concurrent.futures.TimeoutError])  # type: ignore[misc]
+):  # until Python 3.11 they are two classes
+    """A result was not ready in time; the call goes on."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback on the server, as text: shown as the cause of the exception that `get` raises."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\n{self.text}"
 
 
 class RemoteError(GridError):

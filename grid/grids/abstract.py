@@ -1,0 +1,598 @@
+"""The grid without its engine: services, queues of free servers, exclusive use, late release, groups.
+
+A derived grid supplies how a server comes to be: `publish`, `ishalted`, and a `Server` subclass that can `submit` a
+call. Everything else is here, and the same for all: our own kernels (`grid.py`), or another system's actors.
+
+Lives here: acquire and release, group calls, terminate, the tables `servers` and `queues`.
+Elsewhere:  the rules of states and queues (`services/roster.py`); waiting (`_wait`, which a derived grid may improve).
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from grid.errors import AcquireTimeout, ForkError, GridError, GridStopped, NoServers, ServiceError, UnknownService
+from grid.hosts import Host, as_hosts
+from grid.limits import Limits
+from grid.services.proxy import Proxy
+from grid.services.result import Result, Waiter
+from grid.services.roster import Action, Event, Granted, Roster, State
+from grid.services.server import Server
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+
+class _Service:
+    """What the grid keeps of one published instance."""
+
+    def __init__(self, service_id: str, methods: frozenset[str]) -> None:
+        self.service_id = service_id
+        self.methods = methods
+        self.roster = Roster()
+        self.servers: dict[str, Server] = {}  # all that were announced and are not gone
+        self.group: list[Proxy] | None = None  # what broadcast and scatter hold until release_all
+        self.group_lock = threading.Lock()
+
+
+class FreeQueue:
+    """The queue of free servers of one service: FIFO, unbounded; to look at, not to take from."""
+
+    def __init__(self, service: _Service, lock: threading.RLock) -> None:
+        self._service, self._lock = service, lock
+
+    def qsize(self) -> int:
+        """How many servers are free."""
+        return len(self.items())
+
+    def empty(self) -> bool:
+        """Whether none is free."""
+        return not self.items()
+
+    def items(self) -> list[Server]:
+        """The free servers, the next to go first."""
+        with self._lock:
+            return [self._service.servers[name] for name in self._service.roster.free]
+
+    def __len__(self) -> int:
+        return self.qsize()
+
+    def __repr__(self) -> str:
+        return f"<FreeQueue {[server.name for server in self.items()]}>"
+
+
+class _Table(Mapping[str, Any]):
+    """A read-only view: service id -> what `look` shows of it."""
+
+    def __init__(self, grid: AbstractGrid, look: Any) -> None:
+        self._grid, self._look = grid, look
+
+    def __getitem__(self, service_id: str) -> Any:
+        return self._look(self._grid._service(service_id))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._grid._services))
+
+    def __len__(self) -> int:
+        return len(self._grid._services)
+
+    def __repr__(self) -> str:
+        return repr({service_id: self[service_id] for service_id in self})
+
+
+class AbstractGrid(threading.Thread):
+    """A grid of servers over hosts. Subclass it to bring an engine; use `LocalGrid`, `SSHGrid` or `Grid` otherwise.
+
+    Args:
+        hosts: Names or `Host` objects, in order; one that occurs twice gets twice the servers.
+        src_path: Directory that `copy_files` and `initialise` take relative names from.
+        display: Show each server's output in a terminal of its own (tmux or xterm).
+        X11_delay: Seconds between launches of servers on one log-in host, against races of X authorisation.
+        debug: Log more, here and on the hosts.
+        verbose: Say on `debug_out` what is done.
+        shared_temp_path: True: `temp_path` of the first host is one directory that every host sees.
+        limits: Every time limit and bound, see `Limits`.
+    """
+
+    window_size = (30, 10)
+    """Columns and rows of the windows that `display` opens."""
+
+    def __init__(
+        self,
+        hosts: Sequence[str | Host],
+        src_path: str | os.PathLike[str] | None = None,
+        display: bool = False,
+        X11_delay: float = 0.0,
+        debug: bool = False,
+        verbose: bool = False,
+        shared_temp_path: bool = False,
+        *,
+        limits: Limits | None = None,
+        debug_out: TextIO | None = None,
+    ) -> None:
+        super().__init__(name="grid", daemon=True)
+        self.hosts = as_hosts(hosts)
+        self.src_path = None if src_path is None else os.fspath(src_path)
+        self.display = display
+        self.X11_delay = X11_delay
+        self.debug = debug
+        self.verbose = verbose
+        self.shared_temp_path = shared_temp_path
+        self.limits = limits or Limits()
+        self.debug_out: TextIO = debug_out or sys.stderr
+        self.others: dict[str, Any] = {}
+        self.failures: dict[str, Exception] = {}
+        """Hosts that could not be used, with the reason: label -> error."""
+        self._services: dict[str, _Service] = {}
+        self._lock = threading.RLock()
+        self._ids = itertools.count()
+        self._pid = os.getpid()
+        self._published: dict[int, tuple[Any, str]] = {}  # id of a live instance -> (it, its service id)
+        self._launched = False
+        self.servers: Mapping[str, list[Server]] = _Table(self, self._show_servers)
+        self.queues: Mapping[str, FreeQueue] = _Table(self, lambda service: FreeQueue(service, self._lock))
+        atexit.register(self._at_exit)
+
+    # -- what a derived grid supplies ------------------------------------------------------------------------------
+
+    def publish(self, instance: Any) -> str:
+        """Put a copy of `instance` on servers and return the service id."""
+        raise NotImplementedError("a derived grid publishes")
+
+    def ishalted(self) -> bool:
+        """Whether the grid has stopped."""
+        raise NotImplementedError("a derived grid knows")
+
+    def _wait(self, waiter: Waiter | Result, timeout: float | None) -> bool:
+        """Wait until `waiter.done_flag`; False after `timeout` seconds."""
+        raise NotImplementedError("a derived grid waits")
+
+    def _rouse(self, waiter: Waiter) -> None:
+        """`waiter` was granted or refused: wake who waits for it."""
+        raise NotImplementedError("a derived grid wakes")
+
+    def _halt(self, *, force: bool) -> None:
+        """End everything that the engine started."""
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the background loop; starting twice is harmless."""
+        self._check_usable()
+        with self._lock:
+            if self._launched:
+                return
+            self._launched = True
+        super().start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._terminate_all(force=kind is not None)
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._pid and not self.ishalted():
+            self.terminate()
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkError(
+                "this grid belongs to the parent process", hint="Make a grid of its own in the child, or fork before"
+            )
+        if self.ishalted():
+            raise GridStopped("the grid was terminated", hint="Make another one")
+
+    def terminate(self, service_id: str | None = None) -> None:
+        """End a service, or (without an id) everything; harmless if that is done already.
+
+        Servers leave the tables first, so that nobody acquires them; waiters get an error. Calls that servers have
+        already are finished within `limits.stop_s`, later ones fail.
+        """
+        if os.getpid() != self._pid or self.ishalted():
+            return
+        if service_id is None:
+            self._terminate_all(force=False)
+            return
+        service = self._service(service_id)
+        with self._lock:
+            servers = list(service.servers.values())
+            actions = service.roster.close()
+        self._carry_out(service, actions)
+        self._terminate_servers(servers)
+        with self._lock:
+            self._services.pop(service_id, None)
+            for key in [key for key, (_, sid) in self._published.items() if sid == service_id]:
+                del self._published[key]
+        self._withdrawn(service_id)
+
+    def _withdrawn(self, service_id: str) -> None:
+        """A service is gone: free what the engine holds for it."""
+
+    def _terminate_all(self, *, force: bool) -> None:
+        with self._lock:
+            services = list(self._services.values())
+        for service in services:
+            with self._lock:
+                actions = service.roster.close()
+            self._carry_out(service, actions)
+        self._halt(force=force)
+        with self._lock:
+            for service in services:
+                for server in service.servers.values():
+                    server.final_state = server.final_state or State.TERMINATED
+                service.servers.clear()
+            self._published.clear()
+        atexit.unregister(self._at_exit)
+
+    def _terminate_servers(self, servers: Sequence[Server]) -> None:
+        for server in servers:
+            self._server_gone(server, Event.TERMINATED, "terminated")
+        for server in servers:
+            server.end()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self.hosts)} hosts, {len(self._services)} services>"
+
+    # -- words -----------------------------------------------------------------------------------------------------
+
+    def dp(self, text: str) -> None:
+        """Write a line to `debug_out`."""
+        self.debug_out.write(text + "\n")
+        self.debug_out.flush()
+
+    def set_debug(self, debug: bool, verbose: bool | None = None) -> None:
+        """Log more or less, at once and on servers started later; `verbose` is changed only if given."""
+        self.debug = debug
+        if verbose is not None:
+            self.verbose = verbose
+        logging.getLogger("grid").setLevel(logging.DEBUG if debug else logging.NOTSET)
+
+    # -- services --------------------------------------------------------------------------------------------------
+
+    def create_service_id(self, instance: Any) -> str:
+        """A new id: the class's name, a dot, a number that this grid uses once; safe in file names."""
+        name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in type(instance).__name__)
+        return f"{name}.{next(self._ids)}"
+
+    def _service(self, service_id: str) -> _Service:
+        self._check_fork()
+        service = self._services.get(service_id)
+        if service is None:
+            if self.ishalted():
+                raise GridStopped("the grid was terminated", hint="Make another one")
+            known = ", ".join(map(repr, self._services)) or "none"
+            raise UnknownService("no such service is published", service_id=service_id, hint=f"Published: {known}")
+        return service
+
+    def _check_fork(self) -> None:
+        if os.getpid() != self._pid:
+            self._check_usable()
+
+    def _roster(self, service_id: str) -> Roster | None:
+        service = self._services.get(service_id)
+        return service.roster if service is not None else None
+
+    def _show_servers(self, service: _Service) -> list[Server]:
+        with self._lock:
+            return [service.servers[name] for name in service.roster.names(State.FREE, State.BUSY)]
+
+    def _add_service(self, service_id: str, methods: frozenset[str]) -> _Service:
+        with self._lock:
+            service = self._services[service_id] = _Service(service_id, methods)
+        return service
+
+    def add_server(self, server: Server) -> None:
+        """A server came up: it joins its service's list and queue (both are made for the first server of a service)."""
+        with self._lock:
+            service = self._services.get(server.service_id)
+            if service is None:
+                service = self._add_service(server.service_id, frozenset())
+            server.grid = self
+            if service.roster.state(server.name) is None:
+                service.roster.announce([server.name])
+            service.servers[server.name] = server
+            if server.proxy is not None:
+                server.proxy._released = False
+            actions = service.roster.ready(server.name)
+        self._carry_out(service, actions)
+
+    def _announce(self, service: _Service, servers: Sequence[Server]) -> None:
+        """Servers are being started: group calls wait for them, and waiters have hope."""
+        with self._lock:
+            for server in servers:
+                server.grid = self
+                service.servers[server.name] = server
+            service.roster.announce([server.name for server in servers])
+
+    def _server_gone(self, server: Server, event: Event, reason: str) -> None:
+        """A server was lost or terminated: take it off the tables, serve or refuse who waits."""
+        with self._lock:
+            if server.final_state is None:
+                server.final_state = State.LOST if event is Event.LOST else State.TERMINATED
+                server.reason = reason
+            service = self._services.get(server.service_id)
+            if service is None:
+                return
+            service.servers.pop(server.name, None)
+            actions = service.roster.gone(server.name, event)
+        self._carry_out(service, actions)
+
+    def _carry_out(self, service: _Service, actions: Sequence[Action]) -> None:
+        for action in actions:
+            waiter: Waiter = action.ticket
+            if isinstance(action, Granted):
+                with self._lock:
+                    waiter.granted = tuple(service.servers[name] for name in action.servers if name in service.servers)
+                    for server in waiter.granted:
+                        server.load.jobs += 1
+                        server.load.acquired = True
+            waiter.done_flag = True
+            self._rouse(waiter)
+
+    # -- one server ------------------------------------------------------------------------------------------------
+
+    def find_server(self, service_id: str, timeout: float | None = None) -> Server:
+        """Take the first free server, waiting until there is one.
+
+        Raises:
+            UnknownService: No such id here.
+            AcquireTimeout: None became free within `timeout` seconds.
+            NoServers: The last server is gone, or the service was withdrawn.
+            GridStopped: The grid was terminated meanwhile.
+        """
+        return self._obtain(self._service(service_id), timeout, everyone=False)[0]
+
+    def _obtain(self, service: _Service, timeout: float | None, *, everyone: bool) -> tuple[Server, ...]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            waiter = Waiter()
+            with self._lock:
+                actions = service.roster.acquire(waiter, everyone=everyone)
+            self._carry_out(service, actions)
+            if not waiter.done_flag:
+                try:
+                    remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                    self._wait(waiter, remaining)
+                except BaseException:
+                    self._give_up(service, waiter)
+                    raise
+                if not waiter.done_flag:
+                    why = self._why_waiting(service)
+                    if not self._give_up(service, waiter):
+                        raise AcquireTimeout(
+                            f"no server became free within {timeout:g} s",
+                            service_id=service.service_id,
+                            hint=why,
+                        )
+            if waiter.granted:
+                return waiter.granted
+            if waiter.granted is None:
+                if self.ishalted():
+                    raise GridStopped("the grid was terminated", hint="Make another one")
+                raise NoServers(self._epitaph(service), service_id=service.service_id, hint="Publish it again")
+            # all of them were lost in the moment between grant and waking: stand in line again
+
+    def _give_up(self, service: _Service, waiter: Waiter) -> bool:
+        """Leave the queue; True if the grant came first."""
+        with self._lock:
+            actions = service.roster.leave(waiter)
+            granted = waiter.done_flag
+        self._carry_out(service, actions)
+        return granted
+
+    def _epitaph(self, service: _Service) -> str:
+        reasons = [str(error) for error in self.failures.values()]
+        return "no server is left" + (f" ({'; '.join(reasons[-3:])})" if reasons else "")
+
+    def _why_waiting(self, service: _Service) -> str:
+        with self._lock:
+            servers = list(service.servers.values())
+            waiting = service.roster.waiting
+        shown = "; ".join(f"{server.name} on {server.host.label}: {server.doing()}" for server in servers[:8])
+        more = f"; and {len(servers) - 8} more" if len(servers) > 8 else ""
+        return f"{waiting} waiting. {shown}{more}"
+
+    def acquire_service(self, service_id: str, timeout: float | None = None) -> Proxy:
+        """Have one free server to ourselves; also `with g.acquire_service(sid) as proxy:`.
+
+        Args:
+            timeout: Seconds to wait for a free one; None waits for ever, first come, first served.
+        Raises:
+            As `find_server`.
+        """
+        service = self._service(service_id)
+        (server, *_) = self._obtain(service, timeout, everyone=False)
+        return self._hand_out(service, server)
+
+    def _hand_out(self, service: _Service, server: Server) -> Proxy:
+        proxy = Proxy(self, server, service.methods)
+        server._proxy = proxy
+        return proxy
+
+    def release_service(self, proxy: Proxy) -> None:
+        """Say that no more calls will come: the server is free when the last one made has finished. Returns at once."""
+        self._check_fork()
+        proxy._released = True
+        if proxy._server.idle:
+            self._release_service(proxy)
+
+    def _release_service(self, proxy: Proxy) -> None:
+        """Free the proxy's server, once; a server that is gone goes nowhere."""
+        server = proxy._server
+        with self._lock:
+            if proxy._freed:
+                return
+            proxy._freed = True
+            server._proxy = None
+            server.load.acquired = False
+            service = self._services.get(server.service_id)
+            actions = service.roster.release(server.name) if service is not None else []
+        if service is not None and actions:
+            self._carry_out(service, actions)
+
+    def add_time(self, proxy: Proxy, time: float) -> None:
+        """Record in the server's load statistics that a call took `time` seconds."""
+        proxy._server.load.add(time)
+
+    # -- all servers of a service ----------------------------------------------------------------------------------
+
+    def size(self, service_id: str) -> int:
+        """How many live servers a service has."""
+        return len(self.servers[service_id])
+
+    @property
+    def n_hosts(self) -> int:
+        """How many servers a service gets: those of all hosts together."""
+        return sum(host.use_n_cpu for host in self.hosts)
+
+    def _hold_group(self, service_id: str, timeout: float | None) -> list[Proxy]:
+        service = self._service(service_id)
+        with service.group_lock:
+            if service.group is None:
+                servers = self._obtain(service, timeout, everyone=True)
+                service.group = [self._hand_out(service, server) for server in servers]
+            return service.group
+
+    def broadcast(self, service_id: str, method: str, *args: Any, **kw: Any) -> list[Result]:
+        """Call `method` on every live server of the service, in server order; returns their Results without waiting.
+
+        The servers are reserved as a group at the first group call (waiting for those that others have) and stay ours
+        until `release_all`.
+        """
+        return [proxy._call(method, args, kw) for proxy in self._hold_group(service_id, None)]
+
+    def scatter(
+        self,
+        service_id: str,
+        method: str,
+        arglist: Sequence[Any],
+        kwlist: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        cycle: bool = False,
+    ) -> list[Result]:
+        """Element i of `arglist` goes to server i.
+
+        A list or tuple is spread as positional arguments; anything else, text, bytes, dicts and arrays among them, is
+        the single argument. Fewer elements than servers: the first servers are used.
+
+        Args:
+            kwlist: Keyword arguments, one mapping for each element.
+            cycle: With more elements than servers, begin again at the first instead of refusing.
+        Raises:
+            ServiceError: More elements than servers, or `kwlist` of another length.
+        """
+        elements = list(arglist)
+        keywords = [{}] * len(elements) if kwlist is None else list(kwlist)
+        if len(keywords) != len(elements):
+            raise ServiceError(
+                f"scatter got {len(elements)} elements and {len(keywords)} mappings of keywords",
+                service_id=service_id,
+                hint="Give one mapping for each element",
+            )
+        proxies = self._hold_group(service_id, None)
+        if len(elements) > len(proxies) and not cycle:
+            raise ServiceError(
+                f"scatter got {len(elements)} elements for {len(proxies)} servers",
+                service_id=service_id,
+                hint="Pass at most one element for each server, or cycle=True to go round",
+            )
+        results = []
+        for index, (element, words) in enumerate(zip(elements, keywords, strict=True)):
+            args = tuple(element) if isinstance(element, (list, tuple)) else (element,)
+            results.append(proxies[index % len(proxies)]._call(method, args, dict(words)))
+        return results
+
+    def gather(
+        self, results: Sequence[Result], timeout: float | None = None, *, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Wait for all and return their values in the order given.
+
+        Args:
+            timeout: Seconds for the whole.
+            return_exceptions: Return exceptions in place of values, instead of raising the first after all are done.
+        Raises:
+            TimeoutError: Not all were done in time; none of them is cancelled by that.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        values: list[Any] = []
+        first: BaseException | None = None
+        for result in results:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                values.append(result.get(remaining))
+            except Exception as exc:
+                if not result.done():
+                    raise
+                first = first or exc
+                values.append(exc)
+        if first is not None and not return_exceptions:
+            raise first
+        return values
+
+    def release_all(self, service_id: str | None = None) -> None:
+        """Release every server that group calls hold (of one service, or of all). Harmless if there are none."""
+        with self._lock:
+            services = [self._service(service_id)] if service_id is not None else list(self._services.values())
+        for service in services:
+            with service.group_lock:
+                held, service.group = service.group or [], None
+            for proxy in held:
+                self.release_service(proxy)
+
+    @contextmanager
+    def group(self, service_id: str, timeout: float | None = None) -> Iterator[list[Proxy]]:
+        """Have all live servers of a service as a group; released at the end."""
+        yield self._hold_group(service_id, timeout)
+        self.release_all(service_id)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What the grid consists of and does, in plain values (JSON)."""
+        with self._lock:
+            services = {
+                service.service_id: {
+                    "free": len(service.roster.names(State.FREE)),
+                    "acquired": len(service.roster.names(State.BUSY)),
+                    "starting": len(service.roster.names(State.STARTING)),
+                    "waiting": service.roster.waiting,
+                    "servers": [
+                        {
+                            "name": server.name,
+                            "host": server.host.label,
+                            "state": server.state.value,
+                            "doing": server.doing(),
+                            "jobs": server.load.jobs,
+                            "calls": server.load.calls,
+                            "mean_s": server.load.mean,
+                        }
+                        for server in service.servers.values()
+                    ],
+                }
+                for service in self._services.values()
+            }
+        return {
+            "grid": type(self).__name__,
+            "hosts": [host.label for host in self.hosts],
+            "failures": {host: str(error) for host, error in self.failures.items()},
+            "services": services,
+        }
+
+
+__all__ = ["AbstractGrid", "FreeQueue", "GridError"]

@@ -1,0 +1,265 @@
+"""The result of a call that may still be running: a future, made cheap.
+
+A `Result` is a `concurrent.futures.Future` to everybody who looks (`wait`, `as_completed`, `asyncio.wrap_future`, and
+`await result` work), but has no lock until somebody needs one: making a stock Future takes longer than sending a call.
+The reply is unpickled by the first who asks for the value, not by the thread that received it.
+
+Lives here: states, waiting, decoding, call-backs, cancelling.
+Elsewhere:  who receives (`wire/link.py`), what a call is (`proxy`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any
+
+from grid.errors import CallTimeout, GridError, RemoteTraceback
+from grid.wire import bulk, codec
+from grid.wire.frames import BULK, CANCELLED, ERROR, unpack
+
+if TYPE_CHECKING:
+    from grid.wire.link import Link
+
+logger = logging.getLogger(__name__)
+
+_lazily = threading.Lock()
+"""Guards the moment in which a result gets its condition, list of waiters or call-backs."""
+
+
+class Reply(Future[Any]):
+    """A reply that is due, over some link. Base of `Result`; used alone for the agent's answers."""
+
+    # class attributes are the initial values: __init__ runs for every call
+    done_flag = False
+    frame: bytes | None = None
+    batons: list[Any] | None = None
+    seconds: float = 0.0
+    _flags = 0
+    _raw: bytes | None = None
+    _failure: BaseException | None = None
+    _value: Any = None
+    _decoded = False
+    _lock: threading.Condition | None = None
+    _watchers: list[Any] | None = None
+    _callbacks: list[Callable[[Future[Any]], Any]] | None = None
+    _blobs: bulk.Blobs | None = None
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    # -- the link's side (see wire.link.Pending) -------------------------------------------------------------------
+
+    def deliver(self, flags: int, seconds: float, data: bytes) -> None:
+        """The reply arrived."""
+        if not self.done_flag:
+            self._flags, self.seconds, self._raw = flags, seconds, data
+            self._done()
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no reply."""
+        if not self.done_flag:
+            self._failure, self._decoded = error, True
+            self._done()
+
+    def _done(self) -> None:
+        self.done_flag = True
+        if self._lock is not None:
+            with self._lock:
+                for watcher in self._watchers or ():
+                    if self._flags & CANCELLED:
+                        watcher.add_cancelled(self)
+                    elif self._flags & ERROR or self._failure is not None:
+                        watcher.add_exception(self)
+                    else:
+                        watcher.add_result(self)
+                self._lock.notify_all()
+        if self._callbacks:
+            self._link.errand(self._run_callbacks)
+
+    def _run_callbacks(self) -> None:
+        with _lazily:
+            callbacks, self._callbacks = self._callbacks or [], None
+        for callback in callbacks:
+            try:
+                callback(self)
+            except Exception:
+                logger.exception("a call-back of %r failed", self)
+
+    # -- the caller's side -----------------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the value and return it; again and from several threads, too.
+
+        Args:
+            timeout: Seconds; None waits for ever. Running out of time does not cancel the call.
+        Raises:
+            TimeoutError: Not ready in time; the message says what the server is doing.
+            CancelledError: The call was cancelled before it began.
+            ServerLost: The server died with the call, or went silent.
+            Whatever the remote method raised, with the remote traceback as its cause.
+        """
+        if not self.done_flag and not self._link.wait(self, timeout):
+            raise CallTimeout(f"not ready after {timeout:g} s: {self._why()}", hint="The call goes on")
+        if not self._decoded:
+            self._decode()
+        if self._failure is not None:
+            try:
+                raise self._failure
+            finally:
+                self = None  # type: ignore[assignment]  # no cycle of traceback and result
+        return self._value
+
+    result = get
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait like `get`, and return what it would raise, or None."""
+        if not self.done_flag and not self._link.wait(self, timeout):
+            raise CallTimeout(f"not ready after {timeout:g} s: {self._why()}", hint="The call goes on")
+        if not self._decoded:
+            self._decode()
+        if isinstance(self._failure, CancelledError):
+            raise self._failure
+        return self._failure
+
+    def _why(self) -> str:
+        return "no answer yet"
+
+    def _decode(self) -> None:
+        with _lazily:
+            if self._decoded:
+                return
+            raw, self._raw = self._raw, None
+        if raw is None:  # another thread is at it
+            while not self._decoded:
+                time.sleep(0.0005)
+            return
+        try:
+            if self._flags & CANCELLED:
+                raise CancelledError()
+            frame = unpack(bytearray(raw) if self._flags & BULK or raw[2] or raw[3] else raw)
+            pickle, buffers = frame.pickle, frame.buffers
+            if self._flags & BULK:
+                name, sizes, pickle = bulk.split(pickle)
+                assert self._blobs is not None
+                buffers = self._blobs.read(name, sizes)
+            value = codec.loads(pickle, buffers)
+            if self._flags & ERROR:
+                data, text = value
+                failure = codec.loads(data)
+                if text:
+                    failure.__cause__ = RemoteTraceback(text)
+                self._failure = failure
+            else:
+                self._value = value
+        except CancelledError as exc:
+            self._failure = exc
+        except GridError as exc:
+            self._failure = exc
+        except Exception as exc:
+            self._failure = GridError(
+                f"the result can't be rebuilt here ({type(exc).__name__}: {exc})",
+                hint="Its class must be importable here, too",
+            )
+            self._failure.__cause__ = exc
+        self._decoded = True
+
+    def done(self) -> bool:
+        """Whether `get` would return at once."""
+        return self.done_flag
+
+    def cancelled(self) -> bool:
+        """Whether the call was withdrawn before it began."""
+        return self.done_flag and bool(self._flags & CANCELLED)
+
+    def running(self) -> bool:
+        """Whether the call is under way, as far as can be told here."""
+        return not self.done_flag
+
+    def cancel(self) -> bool:
+        """Calls of a server can be cancelled, see `Result`; other replies can't."""
+        return False
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None:
+        """Have `fn(self)` called when it is done: by the grid's thread, or here and now if it is already."""
+        with _lazily:
+            if not self.done_flag:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(fn)
+                if not self.done_flag:
+                    return
+        if self._callbacks is not None:
+            self._run_callbacks()
+        else:
+            try:
+                fn(self)
+            except Exception:
+                logger.exception("a call-back of %r failed", self)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return asyncio.wrap_future(self).__await__()
+
+    def set_running_or_notify_cancel(self) -> bool:
+        raise TypeError("a grid sets its results itself")
+
+    def set_result(self, result: Any) -> None:
+        raise TypeError("a grid sets its results itself")
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        raise TypeError("a grid sets its results itself")
+
+    # What `concurrent.futures.wait` and `as_completed` reach into.
+
+    @property
+    def _condition(self) -> threading.Condition:
+        if self._lock is None:
+            with _lazily:
+                if self._lock is None:
+                    self._lock = threading.Condition()
+        return self._lock
+
+    @property
+    def _waiters(self) -> list[Any]:
+        if self._watchers is None:
+            with _lazily:
+                if self._watchers is None:
+                    self._watchers = []
+        return self._watchers
+
+    @property
+    def _state(self) -> str:
+        if not self.done_flag:
+            return "PENDING"
+        return "CANCELLED_AND_NOTIFIED" if self._flags & CANCELLED else "FINISHED"
+
+    @property
+    def _exception(self) -> BaseException | None:  # `wait(return_when=FIRST_EXCEPTION)` looks at it
+        if self.done_flag and not self._decoded:
+            self._decode()
+        return self._failure
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'done' if self.done_flag else 'pending'}>"
+
+
+class Waiter:
+    """Waits for a grant instead of a reply; the link treats it alike."""
+
+    def __init__(self) -> None:
+        self.done_flag = False
+        self.frame: bytes | None = None
+        self.batons: list[Any] | None = None
+        self.granted: tuple[Any, ...] | None = None
+
+    def deliver(self, flags: int, seconds: float, data: bytes) -> None:
+        raise AssertionError("a waiter gets no replies")
+
+    def fail(self, error: BaseException) -> None:
+        self.done_flag = True
+
+

@@ -1,0 +1,228 @@
+"""The roster of one service: which servers are starting, free or busy, and who waits for one.
+
+    STARTING ──ready──> FREE ──acquired──> BUSY        Every state may also go to LOST (it died, or went silent) or to
+                         ^                  │          TERMINATED (we ended it); those two are final.
+                         └─────released─────┘
+
+Waiters are served first come, first served. A waiter wants one server, or all of them (a group call): a group waiter at
+the head of the queue collects servers as they become free, and those behind it wait, so that it always gets its turn.
+
+Lives here: states, the legal moves, the queue of free servers, the queue of waiters.
+Elsewhere:  locks and threads (`grids/abstract.py`), sockets (`wire/link.py`), time.
+
+Every method returns what follows from the event: a list of `Granted` and `Refused`, to be carried out by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from grid.errors import GridError
+
+
+class State(Enum):
+    """Of one server."""
+
+    STARTING = "starting"
+    FREE = "free"
+    BUSY = "acquired"
+    LOST = "lost"
+    TERMINATED = "terminated"
+
+
+class Event(Enum):
+    """What can happen to a server."""
+
+    READY = "ready"
+    ACQUIRED = "acquired"
+    RELEASED = "released"
+    LOST = "lost"
+    TERMINATED = "terminated"
+
+
+LIVE = (State.STARTING, State.FREE, State.BUSY)
+
+MOVES: dict[tuple[State, Event], State] = {
+    (State.STARTING, Event.READY): State.FREE,
+    (State.FREE, Event.ACQUIRED): State.BUSY,
+    (State.BUSY, Event.RELEASED): State.FREE,
+    **{(state, Event.LOST): State.LOST for state in LIVE},
+    **{(state, Event.TERMINATED): State.TERMINATED for state in LIVE},
+}
+"""Every legal move. A move that is not here is a bug."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """The waiter `ticket` has these servers now; one, or all for a group, in server order."""
+
+    ticket: Any
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The waiter `ticket` will never be served: no live server is left."""
+
+    ticket: Any
+
+
+Action = Granted | Refused
+
+
+class Roster:
+    """See the module. Not thread-safe: its owner holds a lock."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, State] = {}  # live servers only, in the order in which they were announced
+        self._free: OrderedDict[str, None] = OrderedDict()  # FREE and reachable, longest free first
+        self._away: set[str] = set()  # on a host that can't be reached now
+        self._waiters: OrderedDict[Any, bool] = OrderedDict()  # ticket -> whether it wants all
+        self._collected: dict[Any, list[str]] = {}  # what a group waiter has so far
+        self._closed = False
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def state(self, name: str) -> State | None:
+        """State of a live server; None for one that is gone."""
+        return self._states.get(name)
+
+    def names(self, *states: State) -> list[str]:
+        """Live servers in these states (all, if none is named), in server order."""
+        return [name for name, state in self._states.items() if not states or state in states]
+
+    @property
+    def free(self) -> list[str]:
+        """Names in the queue of free servers, the next to go first."""
+        return list(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """How many waiters there are."""
+        return len(self._waiters)
+
+    @property
+    def alive(self) -> bool:
+        """Whether waiting makes sense: a live server is left and the service was not withdrawn."""
+        return bool(self._states) and not self._closed
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def announce(self, names: Iterable[str]) -> list[Action]:
+        """Servers are being started."""
+        for name in names:
+            if name in self._states:
+                raise GridError(f"server {name!r} is announced twice", hint="Please report this")
+            self._states[name] = State.STARTING
+        return []
+
+    def ready(self, name: str) -> list[Action]:
+        """A server is up."""
+        self._move(name, Event.READY)
+        return self._put_free(name)
+
+    def release(self, name: str) -> list[Action]:
+        """Its holder is done with it. Nothing, if the server is gone meanwhile."""
+        if name not in self._states:
+            return []
+        self._move(name, Event.RELEASED)
+        return self._put_free(name)
+
+    def gone(self, name: str, event: Event) -> list[Action]:
+        """A server was lost or terminated; what it did before does not matter."""
+        if name not in self._states:
+            return []
+        assert MOVES[self._states[name], event] not in LIVE
+        del self._states[name]
+        self._free.pop(name, None)
+        self._away.discard(name)
+        for collected in self._collected.values():
+            if name in collected:
+                collected.remove(name)
+        return self._serve()
+
+    def away(self, name: str) -> list[Action]:
+        """Its host can't be reached: it is not handed out until it is back."""
+        if name in self._states:
+            self._away.add(name)
+            self._free.pop(name, None)
+        return []
+
+    def back(self, name: str) -> list[Action]:
+        """Its host can be reached again."""
+        self._away.discard(name)
+        if self._states.get(name) is State.FREE and name not in self._free:
+            return self._put_free(name)
+        return []
+
+    def close(self) -> list[Action]:
+        """The service is withdrawn: nobody will be served any more."""
+        self._closed = True
+        return self._serve()
+
+    def acquire(self, ticket: Any, *, everyone: bool = False) -> list[Action]:
+        """Somebody wants a server, or all of them."""
+        assert ticket not in self._waiters
+        self._waiters[ticket] = everyone
+        if everyone:
+            self._collected[ticket] = []
+        return self._serve()
+
+    def leave(self, ticket: Any) -> list[Action]:
+        """A waiter gave up. What a group waiter had collected goes back."""
+        if self._waiters.pop(ticket, None) is None:
+            return []
+        for name in self._collected.pop(ticket, []):
+            self._move(name, Event.RELEASED)
+            if name not in self._away:
+                self._free[name] = None
+        return self._serve()
+
+    # -- rules -----------------------------------------------------------------------------------------------------
+
+    def _move(self, name: str, event: Event) -> None:
+        state = self._states[name]
+        after = MOVES.get((state, event))
+        if after is None:
+            raise GridError(f"server {name!r} is {state.value} and can't be {event.value}", hint="Please report this")
+        self._states[name] = after
+
+    def _put_free(self, name: str) -> list[Action]:
+        if name in self._away:
+            return []
+        self._free[name] = None
+        return self._serve()
+
+    def _serve(self) -> list[Action]:
+        """Serve waiters from the head of their queue as far as servers go."""
+        actions: list[Action] = []
+        if not self.alive:
+            actions += [Refused(ticket) for ticket in self._waiters]
+            self._waiters.clear()
+            self._collected.clear()
+            return actions
+        while self._waiters:
+            ticket, everyone = next(iter(self._waiters.items()))
+            if everyone:
+                collected = self._collected[ticket]
+                while self._free:
+                    name, _ = self._free.popitem(last=False)
+                    self._move(name, Event.ACQUIRED)
+                    collected.append(name)
+                if len(collected) < len(self._states):
+                    break
+                ordered = tuple(name for name in self._states if name in set(collected))
+                del self._waiters[ticket], self._collected[ticket]
+                actions.append(Granted(ticket, ordered))
+            elif self._free:
+                name, _ = self._free.popitem(last=False)
+                self._move(name, Event.ACQUIRED)
+                del self._waiters[ticket]
+                actions.append(Granted(ticket, (name,)))
+            else:
+                break
+        return actions

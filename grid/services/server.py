@@ -1,0 +1,110 @@
+"""One server of a service, as its grid sees it, and its load statistics.
+
+Lives here: `Server`, `Load`.
+Elsewhere:  its state (`roster`), its process (`kernel/serve.py`), what is said to it (`proxy`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from grid.services.roster import State
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid
+    from grid.hosts import Host
+    from grid.services.proxy import Proxy
+    from grid.services.result import Result
+
+
+class Load:
+    """How busy a server is and was.
+
+    `time`: durations of its last 50 calls in seconds, newest first, at the very start one of 0.0.
+    `jobs`: how often it was acquired. `calls`: calls finished. `acquired`: whether somebody has it.
+    """
+
+    __slots__ = ("acquired", "calls", "jobs", "last_seen", "time", "total")
+
+    def __init__(self) -> None:
+        self.time: deque[float] = deque([0.0], maxlen=50)
+        self.jobs = 0
+        self.calls = 0
+        self.total = 0.0
+        self.acquired = False
+        self.last_seen = time.monotonic()
+
+    def add(self, seconds: float) -> None:
+        """A call took `seconds`."""
+        self.time.appendleft(seconds)
+        self.calls += 1
+        self.total += seconds
+
+    @property
+    def mean(self) -> float:
+        """Mean of `time`, in seconds."""
+        return sum(self.time) / len(self.time)
+
+
+class Server:
+    """A process that holds a copy of the service's instance. Making one registers it with its proxy, if it has one.
+
+    A grid of another kind subclasses it: `submit` sends one call, `end` ends the process.
+    """
+
+    def __init__(self, service_id: str, name: str, host: Host, proxy: Proxy | None = None) -> None:
+        self.service_id = service_id
+        self.name = name
+        self.host = host
+        self.grid: AbstractGrid | None = None
+        self.load = Load()
+        self.reason = ""
+        """Why it is lost, where it is."""
+        self.final_state: State | None = None
+        self._proxy = proxy
+        if proxy is not None:
+            proxy._server = self
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """Who has it acquired now."""
+        return self._proxy
+
+    @property
+    def state(self) -> State:
+        """Starting, free, acquired, lost or terminated."""
+        if self.final_state is not None:
+            return self.final_state
+        roster = self.grid._roster(self.service_id) if self.grid is not None else None
+        return (roster.state(self.name) if roster is not None else None) or State.STARTING
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is under way."""
+        raise NotImplementedError
+
+    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+        """Send one call; the calls of a server run in the order in which they are submitted."""
+        raise NotImplementedError
+
+    def end(self, *, force: bool = False) -> None:
+        """Have its process end: after the calls that it has, or at once. Bounded."""
+        raise NotImplementedError
+
+    def doing(self) -> str:
+        """In words, what it is doing: for messages about waiting."""
+        return self.state.value
+
+    def terminate(self) -> None:
+        """End this server and take it off its service."""
+        if self.grid is not None:
+            self.grid._terminate_servers([self])
+
+    def __repr__(self) -> str:
+        load = self.load
+        return (
+            f"<Server {self.name} {self.state.value}, mean {load.mean:.3g} s, {load.jobs} jobs, "
+            f"host {self.host.label}>"
+        )
