@@ -51,7 +51,13 @@ class Tail:
         self._kept = bytearray()
         self._lock = threading.Lock()
         self.pid: int | None = None
+        self.announced = threading.Event()
         self.ended = threading.Event()
+
+    def end(self) -> None:
+        """Nothing follows; nor does an announcement."""
+        self.ended.set()
+        self.announced.set()
 
     def feed(self, chunk: bytes) -> None:
         with self._lock:
@@ -59,6 +65,7 @@ class Tail:
             if self.pid is None and (found := PID_LINE.search(self._kept)):
                 self.pid = int(found.group(1))
                 del self._kept[found.start() : found.end()]
+                self.announced.set()
             if len(self._kept) > 2 * self._limit:  # not at each chunk: that would move all of it each time
                 del self._kept[: -self._limit]
 

@@ -1,22 +1,20 @@
 """Authenticated ssh connections, shared: one per user, host and way, however many ask.
 
-Lives here: the handshake with its retries and limits, the watch over a silent link, the pool and its counts.
-Elsewhere:  the bytes below (`wires.py`), keys (`known_hosts.py`, `login.py`), what runs on a line (`paramiko_ssh.py`).
+Lives here: the handshake with its retries and limits, the watch over a silent link.
+Elsewhere:  the bytes below (`wires.py`), keys (`known_hosts.py`, `login.py`), counting (`pool.py`), what runs on a
+            line (`paramiko_ssh.py`).
 
-A line belongs to the pool. `acquire` lends it, `release` gives it back; the last to do so closes it. A line through a
-jump host holds one loan of the jump host's line. Each paramiko transport has a thread of its own; `_tick` runs there.
+A line through a jump host holds one loan of the jump host's line. Each paramiko transport has a thread of its own;
+`_tick` runs there.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 
 import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
@@ -26,6 +24,7 @@ from grid.launch import known_hosts, wires
 from grid.launch.known_hosts import Verdict
 from grid.launch.limits import ConnectLimits
 from grid.launch.login import log_in
+from grid.launch.pool import Gates, Pool, Shared
 from grid.launch.ssh_config import Target
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ _QUIET = "grid.launch.paramiko"
 logging.getLogger(_QUIET).setLevel(logging.CRITICAL + 1)
 
 
-class Line:
+class Line(Shared):
     """One authenticated transport. `sessions` counts the commands that may run on it at once."""
 
     def __init__(
@@ -51,7 +50,6 @@ class Line:
         self.target = target
         self.transport = transport
         self.address = address
-        self.loans = 0  # the pool's
         self.sessions = threading.BoundedSemaphore(limits.sessions)
         self._wire = wire
         self._via = via
@@ -66,7 +64,7 @@ class Line:
         self.transport.join(self._limits.close_s)
         if self._via is not None:
             via, self._via = self._via, None
-            pool.release(via)
+            release(via)
 
     def _tick(self) -> None:
         """Called by the transport's thread after `keepalive_s` without traffic: ask, and give up on who is silent.
@@ -86,84 +84,34 @@ class Line:
         self.transport._send_user_message(question)  # type: ignore[attr-defined]
 
 
-class Pool:
-    """Lines by target. Who asks first makes the line; the others wait for it and share its fate."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Start anew, as a forked child must: the lines are the parent's."""
-        self._lock = threading.Lock()
-        self._lines: dict[Target, Future[Line]] = {}
-        self._handshakes: dict[tuple[str, int], threading.BoundedSemaphore] = {}
-
-    def acquire(self, target: Target, limits: ConnectLimits) -> Line:
-        """A living line to the target, made if there is none.
-
-        Raises:
-            HostError: As `open_line`; all who waited for the same line get the same error.
-        """
-        while True:
-            with self._lock:
-                future = self._lines.get(target)
-                first = future is None
-                if future is None:
-                    future = self._lines[target] = Future()
-            if first:
-                return self._open(target, limits, future)
-            try:
-                line = future.result(_patience(limits))
-            except FutureTimeout as exc:
-                raise _too_many(target) from exc
-            with self._lock:
-                if line.loans and line.alive():
-                    line.loans += 1
-                    return line
-                if self._lines.get(target) is future:
-                    del self._lines[target]  # it died; whoever still holds it gives it back to be closed
-
-    def _open(self, target: Target, limits: ConnectLimits, future: Future[Line]) -> Line:
-        try:
-            line = open_line(target, limits, self._gate(target, limits))
-        except BaseException as exc:
-            with self._lock:
-                self._lines.pop(target, None)
-            future.set_exception(exc)
-            raise
-        line.loans = 1
-        future.set_result(line)
-        return line
-
-    def release(self, line: Line) -> None:
-        """Give a loan back; the last one closes the line."""
-        with self._lock:
-            line.loans -= 1
-            if line.loans:
-                return
-            future = self._lines.get(line.target)
-            if future is not None and future.done() and not future.exception() and future.result() is line:
-                del self._lines[line.target]
-        line.close()
-
-    def _gate(self, target: Target, limits: ConnectLimits) -> threading.BoundedSemaphore:
-        with self._lock:
-            key = (target.hostname, target.port)
-            return self._handshakes.setdefault(key, threading.BoundedSemaphore(limits.handshakes))
+_pool: Pool[Target, Line] = Pool()
+_gates = Gates()
 
 
-pool = Pool()
-os.register_at_fork(after_in_child=pool.forget)
+def acquire(target: Target, limits: ConnectLimits) -> Line:
+    """Borrow the line to a target; it is made if there is none that lives.
+
+    Raises:
+        ConnectError, HostKeyError, LoginError: All who waited for the same line get the same error.
+    """
+    try:
+        return _pool.acquire(target, lambda: open_line(target, limits), _patience(limits))
+    except TimeoutError as exc:
+        raise _too_many(target) from exc
 
 
-def open_line(target: Target, limits: ConnectLimits, gate: threading.BoundedSemaphore) -> Line:
+def release(line: Line) -> None:
+    """Give a line back; the last to do so closes it."""
+    _pool.release(line.target, line)
+
+
+def open_line(target: Target, limits: ConnectLimits) -> Line:
     """Connect, check the host's key, log in; a server that hangs up on us is asked again, with growing pauses.
 
-    Args:
-        gate: Held during each handshake: so many at once is all that one sshd gets from us.
     Raises:
         ConnectError, HostKeyError, LoginError: See there; only dropped handshakes are retried.
     """
+    gate = _gates.get((target.hostname, target.port), limits.handshakes)
     for attempt in range(limits.retries + 1):
         if attempt:
             time.sleep(limits.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
@@ -193,7 +141,7 @@ def show_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
     finally:
         transport.close()
         if via is not None:
-            pool.release(via)
+            release(via)
 
 
 def _handshake(target: Target, limits: ConnectLimits) -> Line:
@@ -212,7 +160,7 @@ def _handshake(target: Target, limits: ConnectLimits) -> Line:
             raise
     except BaseException:
         if via is not None:
-            pool.release(via)
+            release(via)
         raise
     wires.limit_silence(wire, limits.silence_s)
     return Line(target, transport, wire, address, via, limits)
@@ -223,14 +171,14 @@ def _wire(target: Target, limits: ConnectLimits) -> tuple[wires.Wire, str | None
     seconds = target.connect_s or limits.connect_s
     if target.via is not None:
         try:
-            via = pool.acquire(target.via, limits)
+            via = acquire(target.via, limits)
         except HostError as exc:
             what = f"on the way, jump host {exc.host!r}: {exc.what}"
             raise type(exc)(what, host=target.label, hint=exc.hint) from exc
         try:
             return wires.dial_through(via.transport, target, seconds), None, via
         except BaseException:
-            pool.release(via)
+            release(via)
             raise
     if target.proxy_command is not None:
         return wires.dial_by_command(target), None, None

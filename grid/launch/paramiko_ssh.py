@@ -14,10 +14,10 @@ import paramiko
 
 from grid.errors import ConnectError
 from grid.hosts import Host
+from grid.launch import lines
 from grid.launch.connection import Connection, RemoteProcess, shorten
 from grid.launch.forwards import FarEnd, Forward
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
-from grid.launch.lines import Line, pool
 from grid.launch.shell import announced, kill_script, sh_command
 from grid.launch.ssh_config import resolve
 
@@ -34,7 +34,7 @@ class ParamikoConnection(Connection):
         self._closed = False
         self._processes: set[ParamikoProcess] = set()
         self._forwards: dict[tuple[str, int], Forward] = {}
-        self._line: Line = pool.acquire(resolve(host), limits)
+        self._line = lines.acquire(resolve(host), limits)
 
     def start(self, command: str) -> RemoteProcess:
         self._check_alive()
@@ -90,7 +90,7 @@ class ParamikoConnection(Connection):
             forward.close(self.limits.close_s)
         for process in processes:
             process.close()
-        pool.release(self._line)
+        lines.release(self._line)
 
     def _open_session(self) -> paramiko.Channel:
         """Others may use up the server's MaxSessions (a shared line, another program): a refusal is tried again."""
@@ -239,4 +239,4 @@ class ParamikoProcess(RemoteProcess):
         except OSError:
             pass  # closed meanwhile
         finally:
-            self._tail.ended.set()
+            self._tail.end()

@@ -130,6 +130,6 @@ class PipeProcess(RemoteProcess):
                 elif self._wake in ready:
                     return
         finally:
-            self._tail.ended.set()
+            self._tail.end()
             self._stderr.close()
             os.close(self._wake)

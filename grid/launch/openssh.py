@@ -1,0 +1,206 @@
+"""The way into a host by the user's own ssh binary: all that it can do, second factors and Kerberos included.
+
+Lives here: commands and forwards through a control master.
+Elsewhere:  the master (`masters.py`), pipes to a child process (`pipes.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+
+from grid.errors import ConnectError
+from grid.hosts import Host
+from grid.launch import masters
+from grid.launch.connection import Connection, RemoteProcess, shorten
+from grid.launch.forwards import socket_path
+from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
+from grid.launch.pipes import PipeProcess
+from grid.launch.shell import announced, kill_script, sh_command
+
+
+class OpenSSHConnection(Connection):
+    """A loan of a shared master; closing it ends what went through this loan, and our master with the last loan."""
+
+    def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(host, limits)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._processes: set[PipeProcess] = set()
+        self._forwards: dict[tuple[str, int], str] = {}
+        self._address: str | None = None
+        self._key, self._master, self._config = masters.acquire(host, limits)
+
+    def start(self, command: str) -> RemoteProcess:
+        self._check_alive()
+        if not self._master.sessions.acquire(timeout=self.limits.channel_s):
+            raise ConnectError(
+                f"{self.limits.sessions} commands run on this connection already (sshd's MaxSessions)",
+                host=self.host.label,
+                hint="Wait for some to end",
+            )
+        try:
+            process = self._start_client(command)
+        except BaseException:
+            self._master.sessions.release()
+            raise
+        with self._lock:
+            closed = self._closed
+        if closed:
+            process.close()
+            raise self._lost("it was closed")
+        return process
+
+    def _start_client(self, command: str) -> OpenSSHProcess:
+        """A client that is refused a session (MaxSessions: others use the host, too) is started again."""
+        said = ""
+        for attempt in range(self.limits.retries + 1):
+            if attempt:
+                time.sleep(self.limits.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            process = OpenSSHProcess(self, command)
+            with self._lock:
+                self._processes.add(process)
+            if process.started(self.limits.channel_s):
+                return process
+            said = process.stderr_tail()
+            with self._lock:
+                self._processes.discard(process)  # not `_ended`: the session stays ours for the next attempt
+            process.close()
+            if not self._master.alive():
+                raise self._lost("it was cut")
+        raise ConnectError(
+            f"sshd did not start the command: {shorten(command)}" + (f" ({shorten(said)})" if said else ""),
+            host=self.host.label,
+            hint=f"Its MaxSessions may be used up; does `ssh {self.host.label} true` work?",
+        )
+
+    def forward(self, address: str, port: int) -> str:
+        self._check_alive()
+        with self._lock:
+            if (address, port) not in self._forwards:
+                path = socket_path(self.host.label)
+                done = self._control("-O", "forward", "-L", _rule(path, address, port))
+                if done.returncode:
+                    raise ConnectError(
+                        f"ssh makes no forward to {address} port {port}: "
+                        f"{done.stderr.decode('utf-8', 'replace').strip()}",
+                        host=self.host.label,
+                        hint="It needs OpenSSH 6.7 or newer here",
+                    )
+                self._forwards[address, port] = path
+            return self._forwards[address, port]
+
+    def unforward(self, address: str, port: int) -> None:
+        """End a forward. Streams that it carries go on until one end closes: ssh has no word for that."""
+        with self._lock:
+            path = self._forwards.pop((address, port), None)
+        if path is None:
+            return
+        try:
+            self._control("-O", "cancel", "-L", _rule(path, address, port))
+        except ConnectError:
+            pass  # the master is gone, its forwards with it
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+    def server_address(self) -> str | None:
+        if self._config.get("proxyjump", "none") != "none" or self._config.get("proxycommand", "none") != "none":
+            return None
+        if self._address is None:
+            self._address = self._find_address()
+        return self._address
+
+    def _find_address(self) -> str | None:
+        """ssh does not tell which of a name's addresses it took; the host knows unless addresses are translated."""
+        name = self._config.get("hostname", self.host.name)
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return None
+        known = [str(entry[4][0]) for entry in found]
+        words = self.run('echo "$SSH_CONNECTION"').text.split()
+        return words[2] if len(words) == 4 and words[2] in known else known[0]
+
+    def alive(self) -> bool:
+        return not self._closed and self._master.alive()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            processes = list(self._processes)
+            forwards = list(self._forwards)
+        for process in processes:
+            process.close()
+        for address, port in forwards:
+            self.unforward(address, port)
+        masters.release(self._key, self._master)
+
+    def _control(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return self._master.control(*arguments)
+        except subprocess.TimeoutExpired as exc:
+            raise self._lost("its master does not answer") from exc
+
+    def _ended(self, process: PipeProcess) -> None:
+        with self._lock:
+            if process not in self._processes:
+                return
+            self._processes.remove(process)
+        self._master.sessions.release()
+
+    def _check_alive(self) -> None:
+        if not self.alive():
+            raise self._lost("it was closed" if self._closed else "it was cut")
+
+    def _lost(self, why: str) -> ConnectError:
+        return ConnectError(
+            f"no connection any more: {why}",
+            host=self.host.label,
+            hint=f"`grid doctor {self.host.label}` says how far it is reachable now",
+        )
+
+
+class OpenSSHProcess(PipeProcess):
+    """A command behind a multiplexed ssh client."""
+
+    def __init__(self, owner: OpenSSHConnection, command: str) -> None:
+        self._owner = owner
+        *options, name = owner._master.client()
+        super().__init__(
+            [*options, name, sh_command(announced(command))], command, owner.limits, ended=owner._ended
+        )
+
+    def started(self, timeout: float) -> bool:
+        """Wait until the command has announced itself; False if it never will."""
+        return self._tail.announced.wait(timeout) and self._tail.pid is not None
+
+    def poll(self) -> int | None:
+        code = super().poll()
+        # ssh's own failures look like a command that returned 255; a cut link is told apart by the master.
+        return -1 if code == 255 and not self._owner.alive() else code
+
+    def wait(self, timeout: float) -> int | None:
+        super().wait(timeout)
+        return self.poll()
+
+    def kill(self) -> None:
+        self.close_stdin()
+        if self._tail.pid is not None and self.poll() is None:
+            try:
+                with self._owner.start(kill_script(self._tail.pid)) as killer:
+                    killer.wait(self._limits.close_s)
+            except ConnectError:
+                pass  # cut, or out of sessions
+        super().kill()
+
+
+def _rule(path: str, address: str, port: int) -> str:
+    return f"{path}:[{address}]:{port}" if ":" in address else f"{path}:{address}:{port}"
