@@ -36,9 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
     config.stash[_places] = base
     config.stash[_rows] = frozenset(read_rows())
-    for name, variable in {"r": "GRID_RUNTIME_DIR", "t": "TMPDIR"}.items():
-        (base / name).mkdir(mode=0o700)
+    for name, variable, mode in (("r", "GRID_RUNTIME_DIR", 0o700), ("t", "TMPDIR", 0o711)):
+        (base / name).mkdir(mode=mode)
         os.environ[variable] = str(base / name)
+    base.chmod(0o711)  # a test may become another user and still reach what it was given
     os.environ["GRID_TEST_SESSION"] = uuid.uuid4().hex  # children inherit it, daemons too: so we know them as ours
     tempfile.tempdir = None  # ask TMPDIR again
 

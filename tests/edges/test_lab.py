@@ -206,10 +206,10 @@ def test_power_off_ends_everything_on_a_host_and_keeps_its_disk() -> None:
     with Lab([LabHost("front"), LabHost("back", behind="front")]) as lab:
         host = lab.hosts["front"]
         ssh(lab, "front", "echo kept > /tmp/kept; setsid sleep 1000 </dev/null >/dev/null 2>&1 &")
-        pids = [pid for pid, command in host.processes() if command == "sleep 1000"]
-        assert len(pids) == 1
+        wait_until(lambda: [found[1] for found in host.processes()] == ["sleep 1000"], "sshd's session to end")
+        [(pid, _)] = host.processes()
         host.kill()
-        assert not Path(f"/proc/{pids[0]}").exists()
+        assert not Path(f"/proc/{pid}").exists()
         assert not host.is_on and host.processes() == []
         assert not answers(host, 22, within=0.3)
         host.power_on()

@@ -75,7 +75,8 @@ class RunningHost:
     def furnish(self) -> None:
         """Write everything that `init.sh` needs. The disk (homes, /tmp, /var) then lasts as long as the lab."""
         root = self.directory / "root"
-        for path in ("usr", "opt", "etc", "sys", "proc", "dev", "mnt", "home", "root", "run/sshd", "var/log", "var/lib"):
+        mounts = ("usr", "opt", "etc", "sys", "proc", "dev", "mnt")
+        for path in (*mounts, "home", "root", "run/sshd", "var/log", "var/lib"):
             (root / path).mkdir(parents=True)
         for path in ("tmp", "var/tmp"):
             (root / path).mkdir()

@@ -17,15 +17,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tests.lab.ground import MissingPart, MissingPython
+from tests.lab.ground import MissingPart, MissingPython, call
 
 CLIENT = f"{sys.version_info.major}.{sys.version_info.minor}"  # "3.11", say
 KERNEL_PACKAGES = ("pyzmq", "dill")  # all that the kernel needs on a host
-LAYOUT = 1  # raise when copies of an older making must not be used any more
+UNUSED_DAYS = 14
+LAYOUT = 3  # raise when copies of an older making must not be used any more
 
 _UNNEEDED = shutil.ignore_patterns(
     "site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "config-*", "*.a", "lib2to3"
@@ -39,9 +41,6 @@ print(json.dumps({
     "minor": "%d.%d" % sys.version_info[:2],
     "stdlib": paths["stdlib"],
     "platstdlib": paths["platstdlib"],
-    "libdir": sysconfig.get_config_var("LIBDIR") or "",
-    "library": sysconfig.get_config_var("INSTSONAME") or "",
-    "shared": bool(sysconfig.get_config_var("Py_ENABLE_SHARED")),
 }))
 """
 
@@ -72,9 +71,9 @@ def interpreter(minor: str, packages: tuple[str, ...]) -> Interpreter:
     versions = {name: _installed_version(name) if minor == CLIENT else None for name in packages}
     key = hashlib.sha256(json.dumps([LAYOUT, facts, versions], sort_keys=True).encode()).hexdigest()[:12]
     target = cache_directory() / f"python{minor}-{key}"
-    library = f"{facts['libdir']}/{facts['library']}" if facts["shared"] else ""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
+        _forget_unused(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as scratch:
             made = Path(scratch) / "python"
             _copy(facts, made)
@@ -84,7 +83,14 @@ def interpreter(minor: str, packages: tuple[str, ...]) -> Interpreter:
             except OSError:
                 if not target.exists():
                     raise
-    return Interpreter(minor, target, library)
+    os.utime(target)
+    return Interpreter(minor, target, facts["library"])
+
+
+def _forget_unused(cache: Path) -> None:
+    for path in cache.iterdir():
+        if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _find(minor: str) -> dict[str, str]:
@@ -97,8 +103,14 @@ def _find(minor: str) -> dict[str, str]:
         except (OSError, subprocess.SubprocessError, ValueError):
             continue  # a shim without a version behind it, a broken installation: the next one
         if facts["minor"] == minor:
-            return facts
+            return {**facts, "library": _shared_library(facts["executable"])}
     raise MissingPython(f"no CPython {minor} on this machine")
+
+
+def _shared_library(executable: str) -> str:
+    """Where the binary finds its libpython; "" if it is linked into it. (sysconfig doesn't know: Debian says both.)"""
+    found = re.search(r"libpython\S+ => (/\S+)", call("ldd", os.path.realpath(executable), check=False))
+    return found[1] if found else ""
 
 
 def _candidates(minor: str) -> list[str]:
@@ -128,8 +140,10 @@ def _copy(facts: dict[str, str], target: Path) -> None:
     if facts["platstdlib"] != facts["stdlib"]:
         shutil.copytree(facts["platstdlib"], stdlib, ignore=_UNNEEDED, dirs_exist_ok=True)
     (stdlib / "site-packages").mkdir(exist_ok=True)
-    if facts["shared"]:
-        shutil.copy2(Path(facts["libdir"]) / facts["library"], target / "lib" / facts["library"])
+    (target / "lib/python3").mkdir()  # under this name Debian's Python looks for packages
+    (target / "lib/python3/dist-packages").symlink_to(f"../python{minor}/site-packages")
+    if facts["library"]:
+        shutil.copy2(facts["library"], target / "lib")
     subprocess.run(["chmod", "-R", "u+rwX,go+rX,go-w", str(target)], check=True)
 
 
