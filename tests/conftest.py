@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -58,25 +59,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 raise pytest.UsageError(f"{item.nodeid}: no such row in docs/rows.toml: {', '.join(unknown)}")
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("lab") and _lab_is_missing():
         _without("; ".join(_lab_is_missing()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, object, object]:
     try:
-        yield
+        return (yield)
     except MissingPart as missing:
         _without(str(missing), excused=isinstance(missing, MissingPython))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+def pytest_pyfunc_call() -> Generator[None, object, object]:
     try:
-        yield
+        return (yield)
     except MissingPart as missing:
         _without(str(missing), excused=isinstance(missing, MissingPython))
 
 
-def _without(reason: str, *, excused: bool = False) -> None:
+def _without(reason: str, *, excused: bool = False) -> NoReturn:
     """A real part is missing: skip at a desk, fail where the run is what others trust."""
     if IN_CI and not excused:
         pytest.fail(f"{reason}. CI must have it: run scripts/test as root", pytrace=False)
