@@ -1,0 +1,140 @@
+"""grid: run your Python objects on hosts that you can reach by SSH or qsub.
+
+    from grid import LocalGrid, SSHGrid
+
+    with SSHGrid(["node1", "node2"]) as g:
+        service_id = g.publish(Energy(model))
+        with g.acquire_service(service_id) as energy:
+            print(energy.of(pose).get())
+
+Names are loaded when they are first used, so that `import grid` is quick, and so that a module which says
+`from grid import LocalGrid` can be imported on a host, where only grid's kernel is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from grid._version import __version__
+
+if TYPE_CHECKING:
+    from grid.errors import (
+        AcquireTimeout,
+        Backlog,
+        CallTimeout,
+        ConnectError,
+        DiskError,
+        ForkError,
+        GridError,
+        GridStopped,
+        HostError,
+        HostKeyError,
+        InventoryError,
+        LoginError,
+        MissingModules,
+        NoServers,
+        PublishError,
+        PythonError,
+        Released,
+        RemoteError,
+        SerialisationError,
+        ServerLost,
+        ServiceError,
+        StagingError,
+        UnknownService,
+        VersionError,
+    )
+    from grid.grids.abstract import AbstractGrid
+    from grid.grids.grid import Grid
+    from grid.grids.local import LocalGrid
+    from grid.grids.ssh import SSHGrid
+    from grid.hosts import Host, create_host_list, load_hosts
+    from grid.limits import Limits
+    from grid.services.proxy import Proxy
+    from grid.services.result import Result
+    from grid.services.server import Server
+
+_WHERE = {
+    "AbstractGrid": "grid.grids.abstract",
+    "Grid": "grid.grids.grid",
+    "Host": "grid.hosts",
+    "Limits": "grid.limits",
+    "LocalGrid": "grid.grids.local",
+    "Proxy": "grid.services.proxy",
+    "Result": "grid.services.result",
+    "SSHGrid": "grid.grids.ssh",
+    "Server": "grid.services.server",
+    "create_host_list": "grid.hosts",
+    "load_hosts": "grid.hosts",
+}
+_ERRORS = (
+    "AcquireTimeout Backlog CallTimeout ConnectError DiskError ForkError GridError GridStopped HostError HostKeyError "
+    "InventoryError LoginError MissingModules NoServers PublishError PythonError Released RemoteError "
+    "SerialisationError ServerLost ServiceError StagingError UnknownService VersionError"
+).split()
+_WHERE.update(dict.fromkeys(_ERRORS, "grid.errors"))
+
+__all__ = [  # noqa: PLE0604
+    "AbstractGrid",
+    "AcquireTimeout",
+    "Backlog",
+    "CallTimeout",
+    "ConnectError",
+    "DiskError",
+    "ForkError",
+    "Grid",
+    "GridError",
+    "GridStopped",
+    "Host",
+    "HostError",
+    "HostKeyError",
+    "InventoryError",
+    "Limits",
+    "LocalGrid",
+    "LoginError",
+    "MissingModules",
+    "NoServers",
+    "Proxy",
+    "PublishError",
+    "PythonError",
+    "Released",
+    "RemoteError",
+    "Result",
+    "SSHGrid",
+    "SerialisationError",
+    "Server",
+    "ServerLost",
+    "ServiceError",
+    "StagingError",
+    "UnknownService",
+    "VersionError",
+    "__version__",
+    "create_host_list",
+    "load_hosts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'grid' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(where), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not exc.name.startswith("grid."):
+            raise
+        value = _absent(name)  # on a host there is only the kernel
+    globals()[name] = value
+    return value
+
+
+def _absent(name: str) -> Any:
+    def complain(*_: Any, **__: Any) -> None:
+        raise ImportError(f"grid.{name} is not on this host: servers run calls, grids are made by the client")
+
+    return type(name, (), {"__init__": complain})
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -90,7 +90,12 @@ class HostEnd:
         return None
 
     def _welcome(self) -> None:
-        self._put(pack(Kind.WELCOME, self.peer, 0, self._taken))
+        # HELLO may overtake the connection for replies by a moment, so this one message is given time
+        self.push.sndtimeo = 300
+        try:
+            self.push.send(pack(Kind.WELCOME, self.peer, 0, self._taken))
+        except zmq.Again:
+            pass  # the client asks again
 
     def _put(self, frame: bytes) -> None:
         try:

@@ -97,8 +97,10 @@ class Server:
         sys.path[:0] = [spec["root"]]
         sys.path += [entry for entry in spec["path"] if entry not in sys.path]
         sys.argv = [self.name]
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        # new ones: those of the zygote were opened on its log
+        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
         logging.basicConfig(level=logging.DEBUG if spec["debug"] else logging.WARNING)
         if spec["niceness"]:
             try:

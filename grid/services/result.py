@@ -23,6 +23,8 @@ from grid.wire import bulk, codec
 from grid.wire.frames import BULK, CANCELLED, ERROR, unpack
 
 if TYPE_CHECKING:
+    from grid.services.kernel_server import KernelServer
+    from grid.services.proxy import Proxy
     from grid.wire.link import Link
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Reply(Future[Any]):
 
     # class attributes are the initial values: __init__ runs for every call
     done_flag = False
+    call = 0
     frame: bytes | None = None
     batons: list[Any] | None = None
     seconds: float = 0.0
@@ -252,6 +255,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self.done_flag = False
+        self.call = 0
         self.frame: bytes | None = None
         self.batons: list[Any] | None = None
         self.granted: tuple[Any, ...] | None = None
@@ -263,3 +267,49 @@ class Waiter:
         self.done_flag = True
 
 
+
+
+class Result(Reply):
+    """The outcome, some day, of one call on one server. What it is, is told by `Reply`."""
+
+    def __init__(self, server: KernelServer, proxy: Proxy, method: str) -> None:
+        self._link = server.link
+        self._blobs = server.peer.blobs
+        self.server: KernelServer = server
+        self.proxy: Proxy = proxy
+        self.method = method
+        self.call = 0
+        self._made = time.monotonic()
+
+    def deliver(self, flags: int, seconds: float, data: bytes) -> None:
+        """The reply arrived."""
+        server = self.server
+        if not flags & CANCELLED:
+            server.load.add(seconds)
+        # Free the server before answering: a caller that asks again at once must find it.
+        if self.proxy._released and server.idle and server.grid is not None:
+            server.grid._release_service(self.proxy)
+        super().deliver(flags, seconds, data)
+
+    def cancel(self) -> bool:
+        """Withdraw the call unless it has begun; True if it will not run. Asks the host, so it takes a round trip."""
+        if self.done_flag:
+            return self.cancelled()
+        if not self.server.withdraw(self.call):
+            return False
+        with _lazily:
+            if not self.done_flag:
+                self._flags = CANCELLED
+        self._done()
+        return True
+
+    def running(self) -> bool:
+        """Whether it is the oldest call that its server has not answered."""
+        return not self.done_flag and self.server.oldest() is self
+
+    def _why(self) -> str:
+        return f"{self.method!r} on {self.server.name} at host {self.server.host.label!r}: {self.server.doing(self)}"
+
+    def __repr__(self) -> str:
+        state = "done" if self.done_flag else "running" if self.running() else "pending"
+        return f"<Result of {self.method} on {self.server.name}, {state}>"

@@ -50,6 +50,7 @@ class Pending(Protocol):
     """What waits for a reply."""
 
     done_flag: bool
+    call: int
     frame: bytes | None
     batons: list[Any] | None
 
@@ -88,7 +89,7 @@ class Peer:
         self.received = 0  # all replies up to this one are here
         self.acked = 0  # the other side was told so
         self.welcomed = threading.Event()  # it has answered at all
-        self.connected = True  # as libzmq's heartbeats see it
+        self.connected = False  # as libzmq's heartbeats see it
         self.asked_at = 0.0  # last HELLO, monotonic
         self.heard = 0  # replies seen at the last look of `housekeep`
         self.blobs: bulk.Blobs | None = None
@@ -130,6 +131,7 @@ class Link:
         self._rouse = threading.Event()
         self._closed = False
         self.on_event: Callable[[Peer, Any], None] = lambda peer, event: None
+        self.on_welcome: Callable[[Peer], None] = lambda peer: None
         self.on_connection: Callable[[Peer, bool], None] = lambda peer, up: None
 
     def _socket(self, kind: int, keys: Keys | None = None) -> zmq.Socket[Any]:
@@ -156,7 +158,10 @@ class Link:
             return next(self._numbers)
 
     def connect(self, number: int, inlet: str, outlet: str, keys: Keys | None, blobs: bulk.Blobs | None) -> Peer:
-        """Connect to the process `number` that listens at `inlet` and sends at `outlet`; says HELLO, does not wait."""
+        """Connect to the process `number` that listens at `inlet` and sends at `outlet`; does not wait.
+
+        HELLO is said once replies have a way back, see `read_monitor`.
+        """
         push = self._socket(zmq.PUSH, keys)
         self._liven(push)
         push.connect(inlet)
@@ -169,7 +174,6 @@ class Link:
                 keys.call(self._pull)
             self._liven(self._pull)
             self._pull.connect(outlet)
-        self._hello(peer)
         return peer
 
     def drop(self, peer: Peer, error: BaseException) -> None:
@@ -191,7 +195,7 @@ class Link:
                     pass  # it was never connected
         for pending in waiting:
             pending.fail(error)
-            self._hand_batons(pending)
+            self.rouse(pending)
 
     def _hello(self, peer: Peer) -> None:
         peer.asked_at = time.monotonic()
@@ -235,6 +239,7 @@ class Link:
             peer.acked = peer.received
             frame = pack(2, peer.number, seq, peer.received, seq, data, buffers, flags)
             pending.frame = frame
+            pending.call = seq
             under_way[seq] = pending
             peer.push.send(frame, 1)  # NOBLOCK; there is no high-water mark
         if not len(under_way) & 127:  # a burst: take replies in between, or they pile up
@@ -314,6 +319,12 @@ class Link:
                 return
             except (IndexError, RuntimeError):
                 continue
+
+    def rouse(self, waiter: Pending) -> None:
+        """Wake whoever waits for `waiter`, which something else than a reply has finished."""
+        self._hand_batons(waiter)
+        if self._incoming.locked():
+            self._rouse_leader()  # it may be the very one that waits
 
     def _hand_batons(self, pending: Pending) -> None:
         for baton in list(pending.batons or ()):
@@ -398,7 +409,9 @@ class Link:
         if peer is None:
             return  # of a process that was dropped
         if kind == Kind.WELCOME:
-            peer.welcomed.set()
+            if not peer.welcomed.is_set():
+                peer.welcomed.set()
+                self.errand(lambda: self.on_welcome(peer))
             self._repeat(peer, ack)
             return
         if seq != peer.received + 1:
@@ -514,7 +527,9 @@ class Link:
         """To be called every heartbeat or so: acknowledge what is not yet, ask again where nothing comes."""
         now = time.monotonic()
         for peer in list(self._peers.values()):
-            if peer.pending and peer.received == peer.heard and now - peer.asked_at >= self._limits.heartbeat_s:
+            if not peer.welcomed.is_set() and peer.connected:
+                self._hello(peer)
+            elif peer.pending and peer.received == peer.heard and now - peer.asked_at >= self._limits.heartbeat_s:
                 self._hello(peer)  # a lost message shows in the WELCOME
             elif peer.received != peer.acked:
                 self._acknowledge(peer)

@@ -1,0 +1,239 @@
+"""Staging over a grid: choose files, send what a host lacks, once per host, as one stream.
+
+Lives here: `copy_files`, `initialise`, `create_subroot`, the report; the probe of a shared directory; the user's own
+            modules that a published instance needs.
+Elsewhere:  which files (`staging/select.py`), what is missing and the archive (`staging/manifest.py`), the receiving
+            end (`kernel/unpack.py`), finding modules (`staging/imports.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import secrets
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from grid.errors import GridError, HostError, StagingError
+from grid.grids.hostlink import HostLink
+from grid.hosts import Host
+from grid.staging.manifest import HashCache, hash_files, missing, write_archive
+from grid.staging.select import DEFAULT_EXCLUDE, StagedFile, select
+from grid.wire import bulk
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid
+
+    _Base = AbstractGrid
+else:
+    _Base = object
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CopyReport:
+    """What one `copy_files` did.
+
+    `files`: directory -> names of all chosen files in it. `sent`: host label -> number of files that travelled.
+    `bytes`: size of all chosen files. `skipped`: host label -> files that were there already, unchanged.
+    """
+
+    files: dict[str, list[str]] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+
+class Files(_Base):
+    """The part of `Grid` that deals with files."""
+
+    _homes: list[HostLink]
+
+    def _prepare_files(self) -> None:
+        if not hasattr(self, "_hashes"):
+            self._hashes: HashCache = {}
+            self._subroots: set[str] = set()
+            self._shared_token = ""
+            self._sharing = threading.Lock()
+            self.copied_files: CopyReport | None = None
+            self.src_files: list[str] = []
+
+    @property
+    def temp_paths(self) -> dict[str, list[str]]:
+        """Host label -> directories that the grid made there."""
+        return {home.host.label: [home.report["run"]] for home in self._homes if home.up}
+
+    def copy_files(
+        self,
+        rootdir: str | os.PathLike[str],
+        filelist: str | Sequence[str],
+        hosts: Host | str | Sequence[Host | str] | None = None,
+        exclude: Sequence[str] = DEFAULT_EXCLUDE,
+        *,
+        strict: bool = False,
+        recursive: bool = True,
+    ) -> CopyReport:
+        """Copy the files below `rootdir` that match `filelist` into the staging directory of the hosts.
+
+        There they can be imported, and opened by their relative names: servers run in that directory, `$GRID_ROOT`.
+        Files that a host has already, unchanged, are not sent again. A module that a server has imported already is
+        not reloaded.
+
+        Args:
+            rootdir: Where relative names start; relative itself to `src_path`, if that was given.
+            filelist: Patterns. `*.py` takes every such file of the tree; `data/*.txt` those in `data/` and below.
+            hosts: Only these (a host, a label, or a list); None means all. With a shared directory one copy is made.
+            exclude: Files whose relative path contains one of these strings are left out.
+            strict: A pattern that matches nothing is an error, not a warning.
+            recursive: False looks into the starting folders only.
+        Raises:
+            StagingError: Nothing usable under such a name; or hosts that could not be written, each with its reason
+                (the others have the files).
+        """
+        self.start()
+        self._prepare_files()
+        if self.src_path is not None:
+            rootdir = os.path.join(self.src_path, os.path.expanduser(os.fspath(rootdir)))
+        selection = select(rootdir, filelist, exclude, recursive)
+        if selection.empty:
+            names = ", ".join(map(repr, selection.empty))
+            if strict:
+                raise StagingError(f"{names} matched nothing under {os.fspath(rootdir)!r}", hint="Look at the pattern")
+            logger.warning("copy_files: %s matched nothing under %r", names, os.fspath(rootdir))
+        report = CopyReport(warnings=list(selection.warnings))
+        for file in selection.files:
+            folder, name = posixpath.split(file.relative)
+            report.files.setdefault(folder, []).append(name)
+            report.bytes += file.size
+        for warning in selection.warnings:
+            logger.warning("copy_files: %s", warning)
+        self._send(selection.files, self._chosen(hosts), report)
+        self.copied_files = report
+        return report
+
+    def initialise(self, src_path: str | os.PathLike[str], src_files: Sequence[str]) -> None:
+        """Make the directories on the hosts and stage these sources; hosts that have them are skipped."""
+        self._prepare_files()
+        report = self.copy_files(src_path, list(src_files))
+        self.src_files = sorted(
+            {*self.src_files, *(posixpath.join(folder, name) for folder, names in report.files.items() for name in names)}
+        )
+
+    def create_subroot(self, subroot: str) -> None:
+        """Make a directory below the staging directory, on every host (once if it is shared); once each."""
+        self.start()
+        self._prepare_files()
+        if subroot in self._subroots:
+            return
+        for home in self._chosen(None):
+            self._start_home(home)
+            home.ask("make_directory", subroot)
+        self._subroots.add(subroot)
+
+    def _start_home(self, home: HostLink) -> None:
+        raise NotImplementedError
+
+    def _chosen(self, hosts: Host | str | Sequence[Host | str] | None) -> list[HostLink]:
+        if self.shared_temp_path:
+            return self._homes[:1]
+        if hosts is None:
+            return self._homes
+        wanted = [hosts] if isinstance(hosts, (Host, str)) else list(hosts)
+        labels = {host.label if isinstance(host, Host) else host for host in wanted}
+        chosen = [home for home in self._homes if home.host.label in labels or home.host.name in labels]
+        unknown = labels - {home.host.label for home in chosen} - {home.host.name for home in chosen}
+        if unknown:
+            raise StagingError(
+                f"not hosts of this grid: {', '.join(sorted(unknown))}",
+                hint=f"It has {', '.join(home.host.label for home in self._homes)}",
+            )
+        return chosen
+
+    def _send(self, files: Sequence[StagedFile], homes: Sequence[HostLink], report: CopyReport) -> None:
+        """Send to each host what it lacks; all hosts are tried before the failures are raised."""
+        manifest = hash_files(files, self._hashes)
+        failures: dict[str, str] = {}
+        archives: dict[tuple[str, ...], str] = {}
+        making = threading.Lock()
+
+        def send(home: HostLink, scratch: str) -> None:
+            try:
+                self._start_home(home)
+                lacking = tuple(missing(manifest, home.staged))
+                report.skipped[home.host.label] = len(files) - len(lacking)
+                report.sent[home.host.label] = len(lacking)
+                if not lacking:
+                    return
+                with making:  # hosts that lack the same get the same archive
+                    if lacking not in archives:
+                        path = os.path.join(scratch, str(len(archives)))
+                        chosen = set(lacking)
+                        with open(path, "wb") as archive:
+                            write_archive([file for file in files if file.relative in chosen], archive)
+                        archives[lacking] = path
+                self._unpack_on(home, archives[lacking])
+                home.staged.update({relative: manifest[relative] for relative in lacking})
+            except HostError as exc:
+                failures[home.host.label] = exc.what
+            except GridError as exc:
+                failures[home.host.label] = str(exc)
+
+        with tempfile.TemporaryDirectory(prefix="grid-stage-") as scratch:
+            if len(homes) == 1:
+                send(homes[0], scratch)
+            else:
+                with ThreadPoolExecutor(min(len(homes), self.limits.starts_at_once) or 1) as pool:
+                    list(pool.map(lambda home: send(home, scratch), homes))
+        if failures:
+            raise StagingError(
+                f"{len(failures)} of {len(homes)} hosts could not be written",
+                hint="The others have the files",
+                failures=failures,
+            )
+
+    def _unpack_on(self, home: HostLink, archive: str) -> None:
+        size = os.path.getsize(archive)
+        with open(archive, "rb") as file:
+            if isinstance(home.blobs, bulk.Lane):
+                blob = home.blobs.write_stream(iter(lambda: file.read(1 << 20), b""), size)
+            else:
+                assert home.blobs is not None
+                blob = home.blobs.write([memoryview(file.read())])
+        home.ask("unpack", blob, "", timeout=max(600.0, self.limits.control_s))
+
+    def _stage_modules(self, home: HostLink, files: list[StagedFile]) -> None:
+        """Send the user's own modules to one host."""
+        self._prepare_files()
+        self._send(files, [home], CopyReport())
+
+    def _check_shared(self, home: HostLink) -> None:
+        """With a shared directory: does this host see what the first one wrote?"""
+        if not self.shared_temp_path:
+            return
+        self._prepare_files()
+        with self._sharing:
+            first = self._homes[0]
+            if not self._shared_token:
+                if not first.up:
+                    first.start()
+                    assert first.peer is not None
+                    self._by_peer[first.peer.number] = first
+                self._shared_token = secrets.token_hex(8)
+                first.ask("probe", self._shared_token, True)
+            if not home.ask("probe", self._shared_token, False):
+                error = HostError(
+                    f"it does not see what {first.host.label!r} writes into the shared directory {home.host.temp_path}",
+                    host=home.host.label,
+                    hint="Name a directory that all hosts share, or set shared_temp_path=False",
+                )
+                home.shut_down(force=True)
+                raise error
+
+    _by_peer: dict[int, Any]

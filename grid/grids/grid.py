@@ -1,0 +1,659 @@
+"""The grid on our own kernels: hosts by ssh or on this machine, one agent each, servers that run a copy of an instance.
+
+Threads: the grid itself (takes replies in when no caller does, and does errands: a server came up, one died), a watch
+(connections that come and go, questions from `grid status`), and one per host while it starts or is published to.
+There is none per server and none per call.
+
+Lives here: publishing, servers that come up, fail and end, what happens when a host goes silent, the end of it all.
+Elsewhere:  tables and queues (`abstract.py`), one host (`hostlink.py`), files (`files.py`), the watch (`watch.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from grid.errors import (
+    ConnectError,
+    GridError,
+    HostError,
+    NoServers,
+    PublishError,
+    ServerLost,
+)
+from grid.grids.abstract import AbstractGrid, _Service
+from grid.grids.files import Files
+from grid.grids.hostlink import HostLink, modules_of_image
+from grid.grids.output import Output
+from grid.grids.watch import Watch
+from grid.hosts import Host, find_hosts_file, load_hosts
+from grid.limits import Limits
+from grid.services.kernel_server import KernelServer
+from grid.services.proxy import methods_of
+from grid.services.result import Result, Waiter
+from grid.services.roster import Event
+from grid.wire import codec
+from grid.wire.codec import Dumped
+from grid.wire.keys import make_keys
+from grid.wire.link import Link, Peer
+from grid.wire.mainimage import MainImage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Publication:
+    """A published instance, ready to be sent to any host, once each."""
+
+    service_id: str
+    dumped: Dumped
+    entries: dict[str, Any]  # what it needs of __main__
+    restarts: int
+    blobs: dict[HostLink, tuple[str, list[int], bytes | None]]
+    lock: threading.Lock
+
+
+class Grid(Files, AbstractGrid):
+    """A grid over hosts that are reached by ssh, or are this machine, or both.
+
+    `LocalGrid` and `SSHGrid` are this with the hosts filled in. Arguments beyond those of `AbstractGrid`:
+
+    Args:
+        name: What `grid status` calls it; default: script and process id.
+        output: Where lines that servers print are shown, each with its server and host; None shows them nowhere.
+        wait: How many servers `publish` waits for: "first", "all", or a number.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[str | Host],
+        src_path: str | os.PathLike[str] | None = None,
+        display: bool = False,
+        X11_delay: float = 0.0,
+        debug: bool = False,
+        verbose: bool = False,
+        shared_temp_path: bool = False,
+        *,
+        limits: Limits | None = None,
+        debug_out: TextIO | None = None,
+        name: str | None = None,
+        output: TextIO | None = sys.stderr,
+        wait: str | int = "first",
+    ) -> None:
+        super().__init__(
+            hosts, src_path, display, X11_delay, debug, verbose, shared_temp_path, limits=limits, debug_out=debug_out
+        )
+        if shared_temp_path and self.hosts and not self.hosts[0].temp_path:
+            raise ValueError(
+                f"shared_temp_path needs temp_path of the first host ({self.hosts[0].label!r}): the shared directory"
+            )
+        self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
+        self.wait = wait
+        self._halted = False
+        self._halting = threading.Lock()
+        self._link: Link | None = None
+        self._homes: list[HostLink] = []
+        self._by_peer: dict[int, HostLink | KernelServer] = {}
+        self._publications: dict[str, _Publication] = {}
+        self._starting_servers: dict[str, KernelServer] = {}
+        self._changed = threading.Condition(self._lock)
+        self._helpers: list[threading.Thread] = []
+        self._numbers: dict[str, int] = {}
+        self._losses: dict[str, int] = {}
+        self._doomed: dict[int, tuple[float, KernelServer]] = {}
+        self._output = Output(output)
+        self._watch: Watch | None = None
+
+    # -- constructors ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], group: str | None = None, **kw: Any) -> Grid:
+        """A grid over the hosts of a file (see `hosts.example.yaml`), or of one of its groups."""
+        return Grid(load_hosts(path, group), **kw)
+
+    @classmethod
+    def auto(cls, n: int | None = None, **kw: Any) -> Grid:
+        """The grid that this place offers: the same script runs on a laptop and on hosts, unchanged.
+
+        `$GRID_HOSTS` (a hosts file, or names with commas; `grid run --hosts` sets it) decides, with `$GRID_GROUP`; then
+        `hosts.yaml` here or in ~/.config/grid; else this machine with `n` servers (default: as many as it has cores).
+        """
+        named, group = os.environ.get("GRID_HOSTS"), os.environ.get("GRID_GROUP") or None
+        if named and not os.path.exists(named):
+            return Grid([name.strip() for name in named.split(",") if name.strip()], **kw)
+        path = named or find_hosts_file()
+        if path:
+            return Grid(load_hosts(path, group), **kw)
+        kw.setdefault("wait", "all")
+        return Grid([local_host(n)], **kw)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def ishalted(self) -> bool:
+        return self._halted
+
+    @property
+    def halted(self) -> bool:
+        """Whether the grid has stopped."""
+        return self._halted
+
+    def start(self) -> None:
+        with self._lock:
+            self._check_usable()
+            if self._link is None:
+                self._link = Link(self.limits)
+                self._link.on_event = self._on_event
+                self._link.on_welcome = self._on_welcome
+                self._link.on_connection = self._on_connection
+                self._homes = self._make_homes()
+                self._watch = Watch(self, self._link, self.limits)
+                self._watch.start()
+        super().start()
+
+    def run(self) -> None:
+        """The grid's thread: takes replies in while nobody waits for one, and does the errands."""
+        assert self._link is not None
+        self._link.collect()
+
+    def _make_homes(self) -> list[HostLink]:
+        """One home for each distinct host: entries that are alike in all that matters share one, slots add up."""
+        assert self._link is not None
+        keys = make_keys() if any(host.ssh != "local" for host in self.hosts) else None
+        homes: dict[tuple[Any, ...], HostLink] = {}
+        for host in self.hosts:
+            kind = (host.label, host.ssh, host.python, host.init_cmd, host.niceness, host.temp_path, host.transport,
+                    host.jump, host.key, tuple(sorted(host.env.items())))
+            if kind in homes:
+                homes[kind].slots += host.use_n_cpu
+                continue
+            home = HostLink(
+                host, host.use_n_cpu, self._link, self.limits, keys,  # type: ignore[arg-type]  # local ones need none
+                self.grid_id, shared=self.shared_temp_path, debug=self.debug,
+            )
+            home.stage = self._stage_modules
+            homes[kind] = home
+        if self.shared_temp_path:
+            for home in homes.values():
+                home.host.temp_path = self.hosts[0].temp_path
+        return list(homes.values())
+
+    def _start_home(self, home: HostLink) -> None:
+        """Start a host's agent unless it runs. Raises HostError."""
+        was_up = home.up
+        home.start()
+        if not was_up:
+            assert home.peer is not None
+            self._by_peer[home.peer.number] = home
+            self._check_shared(home)
+
+    def _halt(self, *, force: bool) -> None:
+        with self._halting:
+            if self._halted:
+                return
+            self._halted = True
+        with self._changed:
+            self._changed.notify_all()
+        link = self._link
+        if link is None:
+            return
+        for server in list(self._connected_servers()):
+            if not force:
+                link.bye(server.peer)
+        threads = [
+            threading.Thread(target=home.shut_down, kwargs={"force": force}, name="grid-shutdown", daemon=True)
+            for home in self._homes
+            if home.up or home.connection is not None
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 3 * self.limits.stop_s + 10.0
+        for thread in [*threads, *self._helpers]:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        link.close()
+        if self._watch is not None:
+            self._watch.stop()
+        if self.is_alive() and threading.current_thread() is not self:
+            self.join(5.0)
+        link.destroy()
+        self._output.close()
+
+    def _connected_servers(self) -> list[KernelServer]:
+        with self._lock:
+            return [
+                server
+                for service in self._services.values()
+                for server in service.servers.values()
+                if isinstance(server, KernelServer) and server.connected
+            ]
+
+    def _wait(self, waiter: Waiter | Result, timeout: float | None) -> bool:
+        assert self._link is not None
+        return self._link.wait(waiter, timeout)
+
+    def _rouse(self, waiter: Waiter) -> None:
+        if self._link is not None:
+            self._link.rouse(waiter)
+
+    def set_debug(self, debug: bool, verbose: bool | None = None) -> None:
+        super().set_debug(debug, verbose)
+        for home in self._homes:
+            home.debug = debug
+            if home.up:
+                home.ask("set_debug", debug)
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        instance: Any,
+        *,
+        wait: str | int | None = None,
+        timeout: float | None = None,
+        restarts: int = 0,
+        republish: bool = False,
+    ) -> str:
+        """Put copies of `instance` on servers of all hosts and return the service id.
+
+        Each server holds a copy of its own; this object here is not changed by their calls. The same live object again
+        gives the same id, without another launch.
+
+        Args:
+            wait: Return when so many servers are ready: "first", "all", or a number; others join as they come.
+                Hosts that fail are in `g.failures`. Default: the grid's.
+            timeout: Seconds to wait for them; default `limits.publish_s`.
+            restarts: How many lost servers of this service are replaced, each with a fresh copy.
+            republish: Make a new service even if this object has one.
+        Raises:
+            SerialisationError: The instance can't travel; the message names the part.
+            PublishError: No host brought up a server; `.failures` says why, host by host.
+        """
+        self.start()
+        known = self._published.get(id(instance))
+        if known is not None and known[0] is instance and not republish:
+            return known[1]
+        wanted_word = self.wait if wait is None else wait
+        if wanted_word not in ("first", "all") and not (isinstance(wanted_word, int) and wanted_word > 0):
+            raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted_word!r}")
+        dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
+        entries = MainImage().closure(set(dumped.main_names)) if dumped.main_names else {}
+        service_id = self.create_service_id(instance)
+        publication = _Publication(service_id, dumped, entries, restarts, {}, threading.Lock())
+        service = self._add_service(service_id, methods_of(instance))
+        self._publications[service_id] = publication
+        plan = [(home, self._new_servers(service_id, home, home.slots)) for home in self._homes if home.slots]
+        self._announce(service, [server for _, servers in plan for server in servers])
+        for home, servers in plan:
+            self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
+        total = sum(len(servers) for _, servers in plan)
+        wanted = total if wanted_word == "all" else 1 if wanted_word == "first" else min(int(wanted_word), total)
+        try:
+            self._wait_for_servers(service, wanted, self.limits.publish_s if timeout is None else timeout)
+        except BaseException:
+            self.terminate(service_id)
+            raise
+        self._published[id(instance)] = (instance, service_id)
+        return service_id
+
+    def _new_servers(self, service_id: str, home: HostLink, count: int) -> list[KernelServer]:
+        assert self._link is not None
+        made = []
+        for _ in range(count):
+            with self._lock:
+                number = self._numbers.get(service_id, 0)
+                self._numbers[service_id] = number + 1
+            name = f"{service_id}/{number}"
+            server = KernelServer(service_id, name, home.host, home, self._link.number())
+            self._starting_servers[name] = server
+            made.append(server)
+        return made
+
+    def _in_thread(self, name: str, body: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=body, args=args, name=name, daemon=True)
+        self._helpers = [helper for helper in self._helpers if helper.is_alive()] + [thread]
+        thread.start()
+
+    def _publish_on(self, home: HostLink, publication: _Publication, servers: list[KernelServer]) -> None:
+        """Thread: one host's part of a publication."""
+        try:
+            self._start_home(home)
+            wishes = [
+                {
+                    "name": server.name,
+                    "service_id": server.service_id,
+                    "peer": server.number,
+                    "niceness": home.host.niceness,
+                }
+                for server in servers
+            ]
+            published = self._bring(home, publication)
+            if self.X11_delay > 0:
+                for wish in wishes:
+                    home.ask("start", [wish], published)
+                    time.sleep(self.X11_delay)  # what was asked for: distance between launches
+            else:
+                home.ask("start", wishes, published)
+        except Exception as exc:
+            if not self._halted:
+                self._host_failed(home, exc, servers)
+
+    def _bring(self, home: HostLink, publication: _Publication) -> dict[str, Any]:
+        """Have the instance on the host, once; returns what its servers are told of it."""
+        with publication.lock:
+            if home not in publication.blobs:
+                dumped = publication.dumped
+                home.check_code(dumped.by_value)
+                image = home.pack_image(publication.entries) if publication.entries else None
+                modules = codec.modules_in(dumped.data)
+                home.have_modules(modules | modules_of_image(publication.entries, image or b""))
+                parts = [memoryview(dumped.data), *dumped.buffers]
+                publication.blobs[home] = (home.blobs.write(parts), [len(part) for part in parts], image)  # type: ignore[union-attr]
+            blob, sizes, image = publication.blobs[home]
+        return {"blob": blob, "sizes": sizes, "image": image}
+
+    def _host_failed(self, home: HostLink, exc: Exception, servers: Sequence[KernelServer]) -> None:
+        if not isinstance(exc, GridError):
+            logger.exception("host %s failed", home.host.label, exc_info=exc)
+        with self._changed:
+            self.failures[home.host.label] = exc
+        for server in servers:
+            self._starting_servers.pop(server.name, None)
+            self._server_gone(server, Event.LOST, str(exc))
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait_for_servers(self, service: _Service, wanted: int, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                up = len(self.servers[service.service_id])
+                starting = any(server.name in self._starting_servers for server in service.servers.values())
+                if up >= wanted or (up and not starting):
+                    return
+                if self._halted:
+                    raise NoServers("the grid was terminated while it published", service_id=service.service_id)
+                remaining = deadline - time.monotonic()
+                if not starting or (remaining <= 0 and not up):
+                    failures = dict(self.failures)
+                    late = "" if not starting else f" within {timeout:g} s"
+                    raise PublishError(
+                        f"no server came up{late}",
+                        service_id=service.service_id,
+                        hint="Why, host by host:" if failures else "",
+                        failures=failures,
+                    )
+                if remaining <= 0:
+                    return
+                self._changed.wait(min(remaining, 1.0))
+
+    def _withdrawn(self, service_id: str) -> None:
+        publication = self._publications.pop(service_id, None)
+        for home, (blob, _, _) in (publication.blobs if publication else {}).items():
+            if home.up:
+                try:
+                    home.ask_later("drop", blob)
+                except GridError:
+                    pass  # its end takes the blob along
+
+    def _terminate_servers(self, servers: Sequence[Any]) -> None:
+        super()._terminate_servers(servers)
+        gone = ConnectError("terminated", host="", hint="")
+        for server in servers:
+            if server.connected:
+                error: Exception = ServerLost(
+                    "terminated", service_id=server.service_id, server=server.name, host=server.host.label,
+                    exit_status=None, signal=None, last_output="",
+                )
+                if server.idle:
+                    self._link.drop(server.peer, error)  # type: ignore[union-attr]
+        del gone
+
+    # -- news ------------------------------------------------------------------------------------------------------
+
+    def _on_event(self, peer: Peer, event: tuple[Any, ...]) -> None:
+        """In the grid's thread: an agent has news."""
+        home = self._by_peer.get(peer.number)
+        if not isinstance(home, HostLink):
+            return
+        kind, *details = event
+        if kind == "ready":
+            self._server_up(home, *details)
+        elif kind == "failed":
+            self._server_failed(home, *details)
+        elif kind == "ended":
+            self._server_ended(home, *details)
+        elif kind == "output":
+            for name, text in details[0]:
+                self._output.show(name, home.host.label, text)
+        elif kind == "farewell":
+            self._home_lost(home, str(details[0]))
+
+    def _server_up(self, home: HostLink, name: str, inlet: str, outlet: str, pid: int) -> None:
+        server = self._starting_servers.get(name)
+        assert self._link is not None
+        if server is None or self._halted:
+            return
+        peer = home.attach(server.number, inlet, outlet)
+        publication = self._publications.get(server.service_id)
+        server.attach(self._link, peer, dict(publication.entries) if publication else {})
+        self._by_peer[server.number] = server
+        self._doomed[server.number] = (time.monotonic() + self.limits.lost_s, server)
+
+    def _on_welcome(self, peer: Peer) -> None:
+        """In the grid's thread: a process on a host answered for the first time."""
+        server = self._by_peer.get(peer.number)
+        if not isinstance(server, KernelServer):
+            return
+        self._doomed.pop(peer.number, None)
+        if self._starting_servers.pop(server.name, None) is None:
+            return
+        if self.display:
+            self._output.open_window(server.name, server.host.label, self.window_size)
+        if server.service_id in self._services:
+            self.add_server(server)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _server_failed(self, home: HostLink, name: str, reason: str, tail: str) -> None:
+        server = self._starting_servers.pop(name, None)
+        if server is None:
+            return
+        printed = f"\nLast lines that it printed:\n{tail}" if tail and tail not in reason else ""
+        error = HostError(
+            f"server {name} did not start: {reason.strip()}{printed}",
+            host=home.host.label,
+            hint="Its log is kept until the grid ends; see `grid logs`",
+        )
+        self._host_failed(home, error, [server])
+
+    def _server_ended(self, home: HostLink, name: str, certificate: dict[str, Any]) -> None:
+        server = next((s for s in self._by_peer.values() if isinstance(s, KernelServer) and s.name == name), None)
+        if server is None:
+            return
+        if certificate["signal"]:
+            how = f"ended by {signal.Signals(certificate['signal']).name}"
+        else:
+            how = f"ended with exit status {certificate['exit_status']}"
+        self._lose_server(server, f"its process {how} (peak memory {certificate['peak_kb'] / 1024:.0f} MB)", certificate)
+
+    def _lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
+        """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
+        certificate = certificate or {"exit_status": None, "signal": None, "last_output": ""}
+        terminated = server.final_state is not None or self._halted
+        error = ServerLost(
+            "terminated" if terminated else what,
+            service_id=server.service_id,
+            server=server.name,
+            host=server.host.label,
+            hint="The call was not repeated",
+            exit_status=certificate["exit_status"],
+            signal=certificate["signal"],
+            last_output=certificate["last_output"],
+        )
+        self._by_peer.pop(server.number, None)
+        self._doomed.pop(server.number, None)
+        self._starting_servers.pop(server.name, None)
+        if not terminated:
+            logger.warning("%s", error)
+            self.failures.setdefault(f"{server.name}", error)
+        replacement = None if terminated else self._replacement_of(server)
+        self._server_gone(server, Event.LOST, what)
+        assert self._link is not None
+        if server.connected:
+            self._link.drop(server.peer, error)
+        if replacement is not None:
+            home, publication, servers = replacement
+            self._in_thread("grid-replace", self._publish_on, home, publication, servers)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _replacement_of(self, server: KernelServer) -> tuple[HostLink, _Publication, list[KernelServer]] | None:
+        publication = self._publications.get(server.service_id)
+        home = server.home
+        service = self._services.get(server.service_id)
+        if publication is None or service is None or not isinstance(home, HostLink) or not home.up or self._halted:
+            return None
+        losses = self._losses.get(server.service_id, 0)
+        if losses >= publication.restarts:
+            return None
+        self._losses[server.service_id] = losses + 1
+        servers = self._new_servers(server.service_id, home, 1)
+        self._announce(service, servers)  # before the old one leaves, so that waiters keep hope
+        return home, publication, servers
+
+    # -- silence ---------------------------------------------------------------------------------------------------
+
+    def _on_connection(self, peer: Peer, up: bool) -> None:
+        """In the watch's thread: libzmq lost, or regained, the connection to a process."""
+        what = self._by_peer.get(peer.number)
+        assert self._link is not None
+        if what is None:
+            return
+        if isinstance(what, HostLink):
+            self._link.errand(lambda: self._home_seen(what, up))
+        elif up:
+            self._doomed.pop(peer.number, None)
+        else:
+            # Heartbeats were missed already; an agent that is in touch tells of a death within milliseconds.
+            self._doomed[peer.number] = (time.monotonic() + self.limits.heartbeat_s, what)
+
+    def _home_seen(self, home: HostLink, up: bool) -> None:
+        if self._halted or home.gone:
+            return
+        if up:
+            home.unreachable_since = None
+            logger.info("host %s is back", home.host.label)
+        elif home.unreachable_since is None:
+            home.unreachable_since = time.monotonic()
+            logger.warning("host %s does not answer", home.host.label)
+            if home.local or self._refuses(home):
+                self._home_lost(home, "its agent died")
+                return
+        for server in self._servers_of(home):
+            service = self._services.get(server.service_id)
+            if service is not None:
+                with self._lock:
+                    actions = service.roster.back(server.name) if up else service.roster.away(server.name)
+                self._carry_out(service, actions)
+
+    def _refuses(self, home: HostLink) -> bool:
+        """Whether the host itself says that nobody listens any more (a dead agent, not a cut cable)."""
+        if home.peer is None:
+            return False
+        try:
+            inlet = home.peer.endpoints[0]
+            if inlet.startswith("tcp://"):
+                address, _, port = inlet[6:].rpartition(":")
+                socket.create_connection((address.strip("[]"), int(port)), timeout=self.limits.probe_s).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def _servers_of(self, home: HostLink) -> list[KernelServer]:
+        with self._lock:
+            return [
+                server
+                for service in self._services.values()
+                for server in service.servers.values()
+                if isinstance(server, KernelServer) and server.home is home
+            ]
+
+    def look_at_clock(self) -> None:
+        """In the watch's thread, now and then: whose time is over?"""
+        assert self._link is not None
+        now = time.monotonic()
+        for number, (deadline, server) in list(self._doomed.items()):
+            home = server.home
+            if now >= deadline and home.outage() is None:
+                self._doomed.pop(number, None)
+                word = "did not answer after its start" if server.name in self._starting_servers else "went silent"
+                self._link.errand(lambda s=server, w=word: self._silent_server(s, w))  # type: ignore[misc]
+        for home in self._homes:
+            outage = home.outage()
+            if outage is not None and outage > self.limits.orphan_s and not home.gone:
+                self._link.errand(
+                    lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
+                )
+
+    def _silent_server(self, server: KernelServer, word: str) -> None:
+        if server.number not in self._by_peer:
+            return
+        if isinstance(server.home, HostLink) and server.home.up:
+            try:
+                server.home.ask_later("stop", [server.name], True)
+            except GridError:
+                pass
+        self._lose_server(server, f"it {word} (no heartbeat for {self.limits.lost_s:g} s; is it stopped or swapped out?)")
+
+    def _home_lost(self, home: HostLink, reason: str) -> None:
+        if home.gone:
+            return
+        home.gone = True
+        error = ConnectError(reason, host=home.host.label, hint=f"Try `grid doctor {home.host.label}`")
+        self.failures[home.host.label] = error
+        for server in self._servers_of(home):
+            self._lose_server(server, f"host {home.host.label!r} was lost: {reason}")
+        if home.peer is not None:
+            self._by_peer.pop(home.peer.number, None)
+            self._link.drop(home.peer, error)  # type: ignore[union-attr]
+        self._in_thread("grid-let-go", home._let_go)
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What the grid consists of and does, in plain values (JSON)."""
+        return {
+            **super().status(),
+            "id": self.grid_id,
+            "name": self.label,
+            "pid": os.getpid(),
+            "homes": [
+                {
+                    "host": home.host.label,
+                    "slots": home.slots,
+                    "state": "gone" if home.gone and home.peer else "unreachable" if home.outage() is not None
+                    else "up" if home.up else "down",
+                    "transport": home.transport,
+                    "python": home.report.get("python"),
+                    "agent": home.report.get("pid"),
+                }
+                for home in self._homes
+            ],
+        }
+
+
+def local_host(n: int | None = None) -> Host:
+    """This machine as a host with `n` servers for each service (default: as many as it has cores for us)."""
+    if n is None:
+        n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Host("localhost", n_cpu=n, python=sys.executable, ssh="local")

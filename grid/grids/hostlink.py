@@ -1,0 +1,409 @@
+"""One host's life in a grid: connect, start the agent, talk to it, tell that it is gone.
+
+    down ──start()──> up ──(silence)──> unreachable ──(heard again)──> up
+      \\──> failed        \\──> gone (shut down, or lost for good)
+
+Lives here: first words (`kernel/boot.py` at the other end), the choice between direct connection and tunnel, questions
+            to the agent, what a message needs to have there (modules, `__main__`).
+Elsewhere:  ssh itself (`launch/`), the link (`wire/link.py`), what its servers do (`grid.py`), files (`files.py`).
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import re
+import shlex
+import socket
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from grid import errors
+from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
+from grid.hosts import Host, compose_command
+from grid.kernel import boot
+from grid.launch import Connection, RemoteProcess, connect
+from grid.launch.shell import find_python_script, sh_command
+from grid.limits import Limits
+from grid.services.result import Reply
+from grid.staging.imports import find_needs
+from grid.staging.manifest import Manifest
+from grid.staging.select import StagedFile
+from grid.wire import bulk, codec
+from grid.wire.codec import CACHE_TAG, Dumped
+from grid.wire.keys import Keys
+from grid.wire.link import Link, Peer
+from grid.wire.mainimage import MainImage
+from grid.wire.places import SOCKET_PATH_BYTES
+
+logger = logging.getLogger(__name__)
+
+_ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
+
+
+class HostLink:
+    """See the module. Any thread may ask; starting is done by one at a time."""
+
+    def __init__(
+        self,
+        host: Host,
+        slots: int,
+        link: Link,
+        limits: Limits,
+        keys: tuple[Keys, Keys],
+        grid_id: str,
+        *,
+        shared: bool,
+        debug: bool,
+    ) -> None:
+        self.host, self.slots = host, slots
+        self._link, self._limits, self._keys, self._grid_id = link, limits, keys, grid_id
+        self._shared, self.debug = shared, debug
+        self._starting = threading.Lock()
+        self.connection: Connection | None = None
+        self._process: RemoteProcess | None = None
+        self.peer: Peer | None = None
+        self.blobs: bulk.Blobs | None = None
+        self.report: dict[str, Any] = {}
+        self.transport = ""
+        self.unreachable_since: float | None = None
+        self.gone = False
+        self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
+        self.staged: Manifest = {}
+        self._modules: set[str] = set()
+        self._modules_lock = threading.Lock()
+
+    @property
+    def local(self) -> bool:
+        """Whether it is this machine, without ssh."""
+        return self.host.ssh == "local"
+
+    @property
+    def up(self) -> bool:
+        """Whether its agent was started and has not ended."""
+        return self.peer is not None and not self.gone
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and start the agent, unless it runs; within `limits.start_s`.
+
+        Raises:
+            HostError: Of the kind that says which step failed.
+        """
+        with self._starting:
+            if self.up:
+                return
+            deadline = time.monotonic() + self._limits.start_s
+            number = self._link.number()
+            try:
+                self.connection = connect(self.host)
+                self._launch(number, deadline)
+                self._join(number, deadline)
+            except BaseException:
+                self._let_go()
+                raise
+            self.gone = False
+
+    def _launch(self, number: int, deadline: float) -> None:
+        assert self.connection is not None
+        address = None if self.host.transport == "tunnel" else self.connection.server_address()
+        config = {
+            "grid": self._grid_id,
+            "peer": number,
+            "keys": None if self.local else self._keys[1].to_json(),
+            "local": self.local,
+            "address": address or "127.0.0.1",
+            "temp_path": self.host.temp_path,
+            "shared": self._shared,
+            "limits": vars(self._limits),
+            "env": self.host.env,
+            "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
+            "debug": self.debug,
+            "owner": f"{_user()}@{socket.gethostname()}",
+        }
+        command = sh_command(launch_command(self.host))
+        logger.debug("host %s: %s", self.host.label, command)
+        self._process = process = self.connection.start(command)
+        try:
+            process.write(boot.words(config, local=self.local), max(0.1, deadline - time.monotonic()))
+        except BrokenPipeError:
+            pass  # it ended early; what it says is read below
+        except TimeoutError as exc:
+            raise self._silent(process) from exc
+        self.report = self._hear(process, deadline)
+        if "error" in self.report:
+            kind = getattr(errors, self.report["kind"], HostError)
+            raise kind(self.report["error"], host=self.host.label, hint=self.report["hint"])
+
+    def _hear(self, process: RemoteProcess, deadline: float) -> dict[str, Any]:
+        noise: list[str] = []
+        while True:
+            try:
+                line = process.read_line(max(0.1, deadline - time.monotonic())).decode(errors="replace")
+            except TimeoutError as exc:
+                raise self._silent(process) from exc
+            except ValueError as exc:
+                raise HostError(
+                    "it answers with something else than our words",
+                    host=self.host.label,
+                    hint="Does its login shell print much? See `grid doctor`",
+                ) from exc
+            if line.startswith(boot.MARK):
+                report: dict[str, Any] = json.loads(line[len(boot.MARK) :])
+                return report
+            if not line:
+                status = process.wait(2.0)
+                said = (process.stderr_tail() or "\n".join(noise)).strip()[-2000:]
+                raise PythonError(
+                    f"the kernel did not start (exit status {status}){': ' + said if said else ''}",
+                    host=self.host.label,
+                    hint=f"Try `grid doctor {self.host.label}`",
+                )
+            noise.append(line.rstrip())
+
+    def _silent(self, process: RemoteProcess) -> HostError:
+        said = process.stderr_tail().strip()[-2000:]
+        return HostError(
+            f"it let us in, but no kernel answered within {self._limits.start_s:g} s"
+            + (f"; it printed: {said}" if said else ""),
+            host=self.host.label,
+            hint=f"Try `grid doctor {self.host.label}`, or more time with GRID_START_S",
+        )
+
+    def _join(self, number: int, deadline: float) -> None:
+        inlet, outlet = self.report["ready"]
+        if self.local:
+            self.transport = "local"
+            from pathlib import Path
+
+            self.blobs = bulk.Store(Path(self.report["blobs"]))
+        else:
+            self.transport = self._choose_transport(inlet)
+            self.blobs = bulk.Lane(
+                self._open_lane, self._keys[0].tls(server=False), self.host.label, self._limits.control_s
+            )
+        peer = self.attach(number, inlet, outlet)
+        if not peer.welcomed.wait(max(0.1, min(self._limits.lost_s, deadline - time.monotonic()))):
+            self._link.drop(peer, ConnectError("its agent does not answer", host=self.host.label, hint="See above"))
+            raise ConnectError(
+                f"its agent was started, but can't be reached ({self.transport}, {inlet})",
+                host=self.host.label,
+                hint="Try transport: tunnel for it",
+            )
+        self.peer = peer
+        self._modules, self.staged = set(), {}
+
+    def _choose_transport(self, inlet: str) -> str:
+        wish = self.host.transport
+        if wish != "auto":
+            return wish
+        assert self.connection is not None
+        address, port = _address(inlet)
+        if self.connection.server_address() is None or address in ("127.0.0.1", "::1"):
+            return "tunnel"
+        try:
+            socket.create_connection((address, port), timeout=self._limits.probe_s).close()
+        except OSError as exc:
+            logger.info("host %s: no direct connection to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
+            return "tunnel"
+        return "direct"
+
+    def reach(self, endpoint: str) -> str:
+        """Where a socket of the host is for us: itself, or the near end of a tunnel."""
+        if self.transport != "tunnel":
+            return endpoint
+        assert self.connection is not None
+        path = self.connection.forward(*_address(endpoint))
+        assert len(os.fsencode(path)) <= SOCKET_PATH_BYTES
+        return f"ipc://{path}"
+
+    def attach(self, number: int, inlet: str, outlet: str) -> Peer:
+        """Connect to a process on the host."""
+        keys = None if self.local else self._keys[0]
+        return self._link.connect(number, self.reach(inlet), self.reach(outlet), keys, self.blobs)
+
+    def _open_lane(self) -> socket.socket:
+        address, _ = _address(self.report["ready"][0])
+        port = self.report["lane_port"]
+        if self.transport != "tunnel":
+            return socket.create_connection((address, port), timeout=self._limits.control_s)
+        assert self.connection is not None
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.settimeout(self._limits.control_s)
+        stream.connect(self.connection.forward(address, port))
+        return stream
+
+    # -- the agent -------------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """Have the agent do something and return its answer.
+
+        Raises:
+            ConnectError: It did not answer within `timeout` (default `limits.control_s`) seconds.
+            What the agent raised.
+        """
+        return self.ask_later(method, *args, timeout=timeout)()
+
+    def ask_later(self, method: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
+        """Like `ask`, in two steps: the question goes now, the answer is waited for when the function is called."""
+        if self.peer is None or self.gone:
+            raise ConnectError("its agent does not run", host=self.host.label, hint="See g.failures")
+        reply = Reply(self._link)
+        self._link.call(self.peer, codec.dumps((method, args, {})), reply)
+        limit = timeout or self._limits.control_s
+
+        def answer() -> Any:
+            try:
+                return reply.get(limit)
+            except TimeoutError as exc:
+                raise ConnectError(
+                    f"its agent did not answer {method!r} within {limit:g} s",
+                    host=self.host.label,
+                    hint="Is the host overloaded or cut off? Try `grid doctor`",
+                ) from exc
+
+        return answer
+
+    def withdraw(self, server: str, call: int) -> bool:
+        """Take back a call of a server unless it has begun."""
+        return bool(self.ask("cancel", server, call))
+
+    def end(self, server: str, *, force: bool) -> None:
+        """Have a server ended; does not wait for it."""
+        if self.up:
+            self.ask_later("stop", [server], force)
+
+    def outage(self) -> float | None:
+        """Seconds since it became unreachable; None while it answers."""
+        return None if self.unreachable_since is None else time.monotonic() - self.unreachable_since
+
+    def shut_down(self, *, force: bool) -> None:
+        """End its servers and its agent, remove what they made there, close the connection. Bounded."""
+        if self.up and self.peer is not None:
+            try:
+                if self.unreachable_since is None:
+                    self.ask("shutdown", force, timeout=2 * self._limits.stop_s + 5.0)
+            except (HostError, errors.GridError) as exc:
+                logger.warning("host %s: %s", self.host.label, exc)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.gone = True
+        if self._process is not None:
+            self._process.close()
+        if isinstance(self.blobs, bulk.Lane):
+            self.blobs.close()
+        if self.connection is not None:
+            self.connection.close()
+
+    def lose(self) -> None:
+        """It is gone for good: let go of what leads there."""
+        if not self.gone:
+            self._let_go()
+
+    # -- what a message needs there --------------------------------------------------------------------------------
+
+    def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
+        """Have on the host what a message needs; returns the image of `__main__` that must go with it, if one must.
+
+        Raises:
+            VersionError: Code by value, and another version of Python there.
+            MissingModules: Modules that are neither there nor the user's own.
+        """
+        self.check_code(dumped.by_value)
+        modules = codec.modules_in(dumped.data)
+        if dumped.main_names:
+            source = MainImage()
+            closed = source.closure(set(dumped.main_names))
+            changed = {name: obj for name, obj in closed.items() if name not in image or image[name] is not obj}
+        else:
+            changed = {}
+        if not changed:
+            self.have_modules(modules)
+            return None
+        packed = self.pack_image(changed)
+        self.have_modules(modules | modules_of_image(changed, packed))
+        image.update(changed)
+        return packed
+
+    def pack_image(self, entries: Mapping[str, Any]) -> bytes:
+        """An image of some names of `__main__`, if this host can use it."""
+        code = [name for name, obj in entries.items() if isinstance(obj, (type, types.FunctionType))]
+        self.check_code([f"{name} of the script" for name in code])
+        packed, behind = MainImage().pack(entries)
+        for name, reason in behind.items():
+            logger.debug("%s of __main__ stays behind: %s", name, reason)
+        return packed
+
+    def check_code(self, by_value: Any) -> None:
+        """Refuse code by value where the host's Python is of another minor version."""
+        theirs = self.report.get("cache_tag")
+        if by_value and theirs != CACHE_TAG:
+            raise VersionError(
+                f"host {self.host.label!r} runs {theirs} and this is {CACHE_TAG}: {', '.join(list(by_value)[:4])} "
+                "would have to travel as byte code, which crashes there or misleads",
+                hint="Move that code into a module (it is sent as source), or use the same minor version on the host",
+            )
+
+    def have_modules(self, names: set[str]) -> None:
+        """Have modules importable on the host: the user's own are sent, others must be installed there."""
+        if self.local or names <= self._modules:
+            return
+        with self._modules_lock:
+            wanted = names - self._modules
+            needs = find_needs(sorted(wanted))
+            if needs.files and self.stage is not None:
+                self.stage(self, needs.files)
+            others = sorted(needs.installed | needs.unknown)
+            lacking = self.ask("missing_modules", others) if others else []
+            if lacking:
+                raise MissingModules(
+                    f"it lacks {', '.join(lacking)}",
+                    host=self.host.label,
+                    modules=tuple(lacking),
+                    hint=f"Install them there: {self.report.get('executable', 'python')} -m pip install {' '.join(lacking)}",
+                )
+            self._modules |= wanted
+
+
+def modules_of_image(entries: Mapping[str, Any], packed: bytes) -> set[str]:
+    """Modules that an image of `__main__` needs at the other side."""
+    named = {obj.__name__ for obj in entries.values() if isinstance(obj, types.ModuleType)}
+    return (named | codec.modules_in(packed)) - {"grid.wire.mainimage", "dill._dill", "__builtin__", "builtins"}
+
+
+def launch_command(host: Host) -> str:
+    """POSIX shell text that becomes the kernel's interpreter on a host, with its `init_cmd` in force."""
+    find = find_python_script(host.python, sys.version_info[1])
+    lacking = json.dumps(
+        {
+            "error": f"no Python was found under the name {host.python!r}, nor python3",
+            "hint": "Name the interpreter with python:, or run `grid hosts setup`",
+            "kind": "PythonError",
+        }
+    )
+    find += f'; [ -n "$PY" ] || {{ printf "%s\\n" {shlex.quote(boot.MARK + lacking)}; exit 1; }}; '
+    run = f"$PY -c {shlex.quote(boot.SCOUT)}"
+    if host.init_cmd.rstrip().endswith("!"):
+        return find + compose_command(host.init_cmd, run)
+    return compose_command(host.init_cmd, f"{find}exec {run}")
+
+
+def _address(endpoint: str) -> tuple[str, int]:
+    match = _ENDPOINT.match(endpoint)
+    assert match, endpoint
+    return match[1], int(match[2])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

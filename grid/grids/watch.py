@@ -1,0 +1,137 @@
+"""The watch of a grid: a thread that sleeps until a connection comes or goes, the clock strikes, or somebody asks.
+
+Lives here: the thread, the question socket (`grid status`, `grid stop`), its registration in the runtime directory.
+Elsewhere:  what follows from the news (`grid.py`), asking (`ask`, used by `cli/`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from grid.kernel.lease import start_ticks
+from grid.limits import Limits
+from grid.wire.link import Link
+from grid.wire.places import private_dir, runtime_dir
+
+if TYPE_CHECKING:
+    from grid.grids.grid import Grid
+
+logger = logging.getLogger(__name__)
+
+
+def grids_dir() -> Path:
+    """Where the running grids of this user on this machine are registered: `<id>.json` and `<id>.sock` each."""
+    return private_dir(runtime_dir() / "grids")
+
+
+class Watch(threading.Thread):
+    """See the module. Owns the monitor and the question socket."""
+
+    def __init__(self, grid: Grid, link: Link, limits: Limits) -> None:
+        super().__init__(name="grid-watch", daemon=True)
+        self._grid, self._link, self._limits = grid, link, limits
+        self._base = grids_dir() / grid.grid_id
+        grid._output.in_directory(grid.grid_id)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._questions = self._context.socket(zmq.REP)
+        self._questions.linger = 0
+        self._questions.bind(f"ipc://{self._base}.sock")
+        record = {"id": grid.grid_id, "name": grid.label, "pid": os.getpid(), "started": start_ticks(os.getpid()),
+                  "began": time.time()}
+        Path(f"{self._base}.json").write_text(json.dumps(record))
+        self._bell = self._context.socket(zmq.PAIR)
+        self._bell.bind(f"inproc://bell-{id(self)}")
+        self._rope = self._context.socket(zmq.PAIR)
+        self._rope.connect(f"inproc://bell-{id(self)}")
+
+    def run(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._questions, self._bell, self._link.monitor):
+            poller.register(socket, zmq.POLLIN)
+        beat = min(1.0, self._limits.heartbeat_s / 4)
+        kept = struck = time.monotonic()
+        while True:
+            ready = dict(poller.poll(max(0, (struck + beat - time.monotonic()) * 1000)))
+            if self._bell in ready:
+                return
+            try:
+                if self._link.monitor in ready:
+                    self._link.read_monitor()
+                if self._questions in ready:
+                    self._answer()
+                now = time.monotonic()
+                if now - struck >= beat:
+                    struck = now
+                    self._grid.look_at_clock()
+                if now - kept >= self._limits.heartbeat_s:
+                    kept = now
+                    self._link.housekeep()
+            except Exception:
+                logger.exception("the watch stumbled, and goes on")
+
+    def _answer(self) -> None:
+        try:
+            question = json.loads(self._questions.recv())["ask"]
+        except (ValueError, KeyError, TypeError):
+            question = None
+        if question == "status":
+            answer: dict[str, Any] = self._grid.status()
+        elif question == "stop":
+            answer = {"stopping": self._grid.label}
+            # as Ctrl-C would: the script's `with` and `finally` run
+            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        else:
+            answer = {"error": "ask for status or stop"}
+        self._questions.send(json.dumps(answer).encode())
+
+    def stop(self) -> None:
+        """End the thread and take the grid off the register."""
+        if self.is_alive():
+            self._rope.send(b"")
+            self.join(5.0)
+        for socket in (self._questions, self._bell, self._rope):
+            socket.close(0)
+        self._context.term()
+        for suffix in (".json", ".sock"):
+            Path(f"{self._base}{suffix}").unlink(missing_ok=True)
+
+
+def running_grids() -> list[dict[str, Any]]:
+    """The registered grids of this user on this machine, each with `alive` and the path of its socket."""
+    found = []
+    for path in sorted(grids_dir().glob("*.json")):
+        try:
+            record = json.loads(path.read_text())
+            record["alive"] = start_ticks(record["pid"]) == record["started"]
+        except (OSError, ValueError, KeyError):
+            continue
+        record["socket"] = str(path.with_suffix(".sock"))
+        found.append(record)
+    return found
+
+
+def ask(record: dict[str, Any], question: str, timeout: float = 5.0) -> dict[str, Any]:
+    """Ask a running grid something.
+
+    Raises:
+        TimeoutError: No answer.
+    """
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.linger = 0
+        socket.rcvtimeo = socket.sndtimeo = int(timeout * 1000)
+        socket.connect(f"ipc://{record['socket']}")
+        try:
+            socket.send(json.dumps({"ask": question}).encode())
+            answer: dict[str, Any] = json.loads(socket.recv())
+        except zmq.Again as exc:
+            raise TimeoutError(f"grid {record['name']!r} (process {record['pid']}) gave no answer") from exc
+    return answer

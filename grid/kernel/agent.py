@@ -1,0 +1,696 @@
+"""The agent: one per host and grid. Receives code and instances once, starts servers, relays what they print, tells how
+they ended, and cleans up behind them.
+
+One thread runs everything that changes state; work that takes long (unpacking files) is done by helpers that hand their
+outcome back. It answers calls like a server does, over the same kind of link, but out of order where an answer takes
+time, and sends events that nobody asked for:
+
+    ("ready", name, inlet, outlet, pid)        a server listens
+    ("failed", name, reason, last lines)       a server did not come up
+    ("ended", name, certificate)               a server is gone: exit status or signal, peak memory, last lines
+    ("output", [(name, text), ...])            what servers printed
+    ("farewell", reason)                       the agent ends
+
+A client that is gone for `orphan_s` ends everything: nothing on a host outlives its grid. On the client's own machine
+the end of standard input is proof enough and ends it at once.
+
+Lives here: the loop, what the client may ask for, the lifeline, the end.
+Elsewhere:  forking (`zygote`), one server (`serve`), first words (`boot`).
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import logging
+import os
+import pickle
+import queue
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import zmq
+import zmq.utils.monitor
+
+from grid.errors import DiskError, GridError
+from grid.kernel.hostend import HostEnd
+from grid.kernel.lease import Lease
+from grid.limits import Limits
+from grid.wire import bulk, codec
+from grid.wire.codec import CACHE_TAG
+from grid.wire.frames import ERROR, Frame
+from grid.wire.keys import Gatekeeper, Keys
+from grid.wire.places import memory_dir, private_dir, runtime_dir
+
+logger = logging.getLogger(__name__)
+
+_RENEW_S = 10.0
+_READ = 1 << 16
+
+
+class _Server:
+    """A server as its agent sees it."""
+
+    def __init__(self, name: str, service_id: str, peer: int, output: int, control: socket.socket, log: Path) -> None:
+        self.name, self.service_id, self.peer = name, service_id, peer
+        self.output, self.control = output, control
+        self.log = open(log, "ab", buffering=0)  # noqa: SIM115 - closed when the server's output ends
+        self.tail: deque[str] = deque(maxlen=200)
+        self.partial = b""
+        self.words = b""
+        self.pid = 0
+        self.ready = False
+        self.failed: str | None = None
+        self.kill_at: list[tuple[float, int]] = []  # when to send which signal
+        self.exit: dict[str, Any] | None = None  # the zygote's word
+        self.cancels: dict[int, int] = {}  # call of the server -> our call that asks
+
+
+class Agent:
+    """See the module."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._grid: str = config["grid"]
+        self._limits = Limits(**config["limits"])
+        self._local: bool = config["local"]
+        self._debug: bool = config["debug"]
+        self._env: dict[str, str] = config["env"]
+        self._path: list[str] = config["path"]
+        self._keys = Keys.from_json(config["keys"]) if config["keys"] else None
+        self._address: str = config["address"]
+        unique = f"{self._grid}-{config['peer']}"
+        self._make_directories(config, unique)
+        self._lease = Lease(self._grid, {"owner": config["owner"], "run": str(self.run_dir), "kind": "agent",
+                                         "directories": [str(d) for d in self._ours]})
+        self._start_zygote()  # before there are threads
+        self._servers: dict[str, _Server] = {}
+        self._by_pid: dict[int, _Server] = {}
+        self._early_exits: dict[int, dict[str, Any]] = {}
+        self._poller = zmq.Poller()
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._end = HostEnd(self._context, config["peer"], self._limits)
+        self._lane: bulk.LaneServer | None = None
+        if self._keys:
+            self._gatekeeper = Gatekeeper(self._context, self._keys.other_public)
+            self.ends = self._end.bind_ports(self._address, self._keys)
+            self._lane = bulk.LaneServer(self._address, self._keys.tls(server=True), self._store)
+        else:
+            self.ends = self._end.bind_sockets(self._sockets, f"p{config['peer']}")
+        self._monitor = self._end.pull.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+        self._done_reader, self._done_writer = os.pipe()
+        os.set_blocking(self._done_writer, False)
+        self._connections = 0
+        self._gone_since = time.monotonic() + self._limits.start_s  # the client has yet to come
+        self._next_renewal = 0.0
+        self._stopping: str | None = None
+        self._stop_by = 0.0
+        self._farewell_call: int | None = None
+        self._printed: list[tuple[str, str]] = []
+
+    def _make_directories(self, config: dict[str, Any], unique: str) -> None:
+        base = Path(os.path.expanduser(config["temp_path"])) if config["temp_path"] else runtime_dir()
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise DiskError(
+                f"can't make temp_path {base} ({exc.strerror})", host=os.uname().nodename,
+                hint="Name another with temp_path",
+            ) from exc
+        self.run_dir = private_dir(base / f"run-{unique}")
+        self._ours = [self.run_dir]
+        if config["shared"]:
+            self.root = private_dir(base / f"run-{self._grid}-shared")
+            self._ours.append(self.root)
+        else:
+            self.root = private_dir(self.run_dir / "src")
+        self._logs = private_dir(self.run_dir / "log")
+        self.log = os.open(self.run_dir / "agent.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._sockets = private_dir(runtime_dir() / "s" / unique)
+        self._blobs = memory_dir(unique)
+        self._ours += [self._sockets, self._blobs]
+        self._store = bulk.Store(self._blobs)
+        probe = self.run_dir / "probe"
+        try:
+            probe.write_bytes(b"x" * 4096)
+            probe.unlink()
+        except OSError as exc:
+            self.remove_directories()
+            raise DiskError(
+                f"can't write to {self.run_dir} ({exc.strerror})", host=os.uname().nodename,
+                hint="Free some space there, or name another directory with temp_path",
+            ) from exc
+
+    def remove_directories(self) -> None:
+        """Remove all that this agent made."""
+        for directory in self._ours:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _start_zygote(self) -> None:
+        ours, theirs = socket.socketpair()
+        will = json.dumps([str(directory) for directory in [*self._ours, self._lease.path]])
+        code = "import sys; sys.path[:0] = [{!r}]; from grid.kernel import zygote; zygote.main({}, {!r})"
+        where = str(Path(__file__).parents[2])
+        program = code.format(where, theirs.fileno(), json.loads(will))
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-c", program],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+        )
+        theirs.close()
+        self._zygote_socket = ours
+        self._zygote_words = b""
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to stop, or until the client is gone for good."""
+        register = self._poller.register
+        register(self._end.pull, zmq.POLLIN)
+        register(self._monitor, zmq.POLLIN)
+        register(self._zygote_socket.fileno(), zmq.POLLIN)
+        register(self._done_reader, zmq.POLLIN)
+        register(0, zmq.POLLIN)
+        while True:
+            ready = dict(self._poller.poll(self._patience_ms()))
+            if self._end.pull in ready:
+                self._take_calls()
+            if self._monitor in ready:
+                self._read_monitor()
+            if self._zygote_socket.fileno() in ready and not self._hear_zygote():
+                self._begin_stop("its zygote died")
+                return
+            if self._done_reader in ready:
+                self._finish_background()
+            if 0 in ready:
+                self._read_lifeline()
+            for server in list(self._servers.values()):
+                if server.output in ready:
+                    self._read_output(server)
+                if server.control.fileno() in ready:
+                    self._hear_server(server)
+            self._look_at_clock()
+            if self._printed:
+                printed, self._printed = self._printed, []
+                self._tell(("output", printed))
+            if self._stopping and (not self._servers or time.monotonic() > self._stop_by):
+                return
+
+    def _patience_ms(self) -> int:
+        now = time.monotonic()
+        until = [self._next_renewal]
+        if not self._connections:
+            until.append(self._gone_since + self._limits.orphan_s)
+        until += [at for server in self._servers.values() for at, _ in server.kill_at[:1]]
+        if self._stopping:
+            until.append(self._stop_by)
+        return max(0, min(5000, int((min(until) - now) * 1000) + 1))
+
+    def _look_at_clock(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_renewal:
+            self._renew_lease()
+        for server in self._servers.values():
+            while server.kill_at and now >= server.kill_at[0][0]:
+                _, which = server.kill_at.pop(0)
+                _signal_group(server.pid, which)
+        if not self._stopping and not self._connections and now - self._gone_since > self._limits.orphan_s:
+            self._begin_stop(f"its client was gone for {self._limits.orphan_s:g} s")
+
+    def _renew_lease(self) -> None:
+        self._next_renewal = time.monotonic() + _RENEW_S
+        lasts = _RENEW_S * 3 + self._limits.orphan_s
+        try:
+            self._lease.renew(lasts, {s.name: s.pid for s in self._servers.values() if s.pid})
+        except OSError as exc:
+            logger.warning("can't renew the lease %s (%s)", self._lease.path, exc)
+
+    def _read_lifeline(self) -> None:
+        if not os.read(0, _READ):
+            self._poller.unregister(0)
+            if self._local:  # no network in between: the client is dead
+                self._begin_stop("its client ended")
+
+    def _read_monitor(self) -> None:
+        while self._monitor.poll(0):
+            news = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
+            self._connections += 1 if news["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
+            self._connections = max(0, self._connections)
+            if not self._connections:
+                self._gone_since = time.monotonic()
+
+    # -- calls of the client ---------------------------------------------------------------------------------------
+
+    def _take_calls(self) -> None:
+        while True:
+            try:
+                data = self._end.pull.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            frame = self._end.take(data)
+            if frame is not None:
+                self._answer(frame)
+
+    def _answer(self, frame: Frame) -> None:
+        try:
+            method, args, kwargs = codec.loads(frame.pickle, frame.buffers)
+            outcome = getattr(self, f"do_{method}")(frame.call, *args, **kwargs)
+        except Exception as exc:
+            self._reply_error(frame.call, exc)
+            return
+        if outcome is not _LATER:
+            self._end.reply(frame.call, codec.dumps_whole(outcome))
+
+    def _reply_error(self, call: int, exc: BaseException) -> None:
+        if not isinstance(exc, GridError):
+            logger.exception("a call of the client failed", exc_info=exc)
+        try:
+            data = codec.dumps_whole(exc)
+            codec.loads(data)
+        except Exception:
+            data = codec.dumps_whole(GridError(f"{type(exc).__name__}: {exc}"))
+        self._end.reply(call, codec.dumps_whole((data, "")), flags=ERROR)
+
+    def _in_background(self, call: int, work: Callable[[], Any]) -> Any:
+        def run() -> None:
+            try:
+                outcome: tuple[int, Any, BaseException | None] = (call, work(), None)
+            except BaseException as exc:
+                outcome = (call, None, exc)
+            self._done.put(outcome)
+            os.write(self._done_writer, b".")
+
+        threading.Thread(target=run, name="grid-background", daemon=True).start()
+        return _LATER
+
+    def _finish_background(self) -> None:
+        os.read(self._done_reader, 4096)
+        while not self._done.empty():
+            call, value, error = self._done.get()
+            if error is not None:
+                self._reply_error(call, error)
+            else:
+                self._end.reply(call, codec.dumps_whole(value))
+
+    def _tell(self, event: tuple[Any, ...]) -> None:
+        self._end.event(pickle.dumps(event, 5))
+
+    # what the client may ask for; each gets the number of the call first
+
+    def do_start(self, call: int, wishes: list[dict[str, Any]], published: dict[str, Any]) -> None:
+        """Start servers. Each wish: name, service_id, peer, niceness; `published`: blob, sizes, image."""
+        for wish in wishes:
+            self._start_server({**wish, **published})
+
+    def _start_server(self, wish: dict[str, Any]) -> None:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        name = wish["name"]
+        spec = {
+            **wish,
+            "limits": vars(self._limits),
+            "keys": self._keys.to_json() if self._keys else None,
+            "address": self._address,
+            "sockets": str(self._sockets),
+            "blobs": str(self._blobs),
+            "root": str(self.root),
+            "path": self._path,
+            "env": self._env,
+            "debug": self._debug,
+        }
+        log = self._logs / (name.replace("/", ".") + ".log")
+        server = _Server(name, wish["service_id"], wish["peer"], reader, ours, log)
+        data = pickle.dumps(spec, 5)
+        try:
+            socket.send_fds(self._zygote_socket, [struct.pack("<I", len(data))], [writer, theirs.fileno()])
+            self._zygote_socket.sendall(data)
+        finally:
+            os.close(writer)
+            theirs.close()
+        self._servers[name] = server
+        self._poller.register(reader, zmq.POLLIN)
+        self._poller.register(ours.fileno(), zmq.POLLIN)
+
+    def do_stop(self, call: int, names: list[str], force: bool) -> None:
+        """End servers: at once if `force`, else after a polite word (they were said BYE) and some patience."""
+        now = time.monotonic()
+        for name in names:
+            server = self._servers.get(name)
+            if server is not None:
+                patience = 0.0 if force else self._limits.stop_s
+                server.kill_at = [(now + patience, signal.SIGTERM if not force else signal.SIGKILL),
+                                  (now + 2 * patience, signal.SIGKILL)]
+
+    def do_cancel(self, call: int, name: str, which: int) -> Any:
+        """Withdraw a call of a server if it has not begun; answers whether it was."""
+        server = self._servers.get(name)
+        if server is None or not server.ready:
+            return False
+        server.cancels[which] = call
+        self._say_to(server, {"cancel": which})
+        return _LATER
+
+    def do_drop(self, call: int, blob: str) -> None:
+        """Remove a blob."""
+        self._store.drop(blob)
+
+    def do_missing_modules(self, call: int, names: list[str]) -> list[str]:
+        """Those of some top-level modules that servers here could not import."""
+        importlib.invalidate_caches()
+        path = [str(self.root), *sys.path, *self._path]
+        return [name for name in names if not _can_import(name, path)]
+
+    def do_unpack(self, call: int, blob: str, subroot: str) -> Any:
+        """Unpack staged files from a blob below the root; answers with the list of names."""
+        from grid.kernel.unpack import unpack
+
+        root = self._below_root(subroot)
+
+        def work() -> list[str]:
+            try:
+                with open(self._store.path(blob), "rb") as file:
+                    return list(unpack(file, str(root)))
+            except OSError as exc:
+                raise DiskError(
+                    f"can't write {exc.filename or root} ({exc.strerror})", host=os.uname().nodename,
+                    hint="Free some space there, or name another directory with temp_path",
+                ) from exc
+            finally:
+                self._store.drop(blob)
+
+        return self._in_background(call, work)
+
+    def do_make_directory(self, call: int, subroot: str) -> str:
+        """Make a directory below the root."""
+        path = self._below_root(subroot)
+        path.mkdir(parents=True, exist_ok=True)
+        return str(path)
+
+    def _below_root(self, subroot: str) -> Path:
+        path = (self.root / subroot).resolve()
+        if path != self.root.resolve() and self.root.resolve() not in path.parents:
+            raise DiskError(f"{subroot!r} leads out of the staging directory", host=os.uname().nodename,
+                            hint="Name a directory below it")
+        return path
+
+    def do_probe(self, call: int, token: str, write: bool) -> bool:
+        """Write, or look for, a file that proves that a directory is shared."""
+        path = self.root / f".probe-{token}"
+        if write:
+            path.write_text(token)
+            return True
+        os.listdir(self.root)  # makes NFS look anew
+        seen = path.exists() and path.read_text() == token
+        return seen
+
+    def do_unprobe(self, call: int, token: str) -> None:
+        """Remove that file."""
+        (self.root / f".probe-{token}").unlink(missing_ok=True)
+
+    def do_status(self, call: int) -> dict[str, Any]:
+        """What runs here."""
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        servers = [
+            {"name": s.name, "pid": s.pid, "ready": s.ready, "log": str(self._logs / (s.name.replace("/", ".") + ".log"))}
+            for s in self._servers.values()
+        ]
+        return {"pid": os.getpid(), "zygote": self._zygote.pid, "load": load, "root": str(self.root), "servers": servers}
+
+    def do_set_debug(self, call: int, debug: bool) -> None:
+        """Change the log level here, of all servers, and of those started later."""
+        self._debug = debug
+        logging.getLogger().setLevel(logging.DEBUG if debug else logging.INFO)
+        for server in self._servers.values():
+            self._say_to(server, {"debug": debug})
+
+    def do_tail(self, call: int, name: str, lines: int) -> str:
+        """Last lines that a server printed."""
+        server = self._servers.get(name)
+        return _tail(server, lines) if server else ""
+
+    def do_shutdown(self, call: int, force: bool) -> Any:
+        """End all servers, then this process. Answered when the servers are gone."""
+        self._farewell_call = call
+        self.do_stop(call, list(self._servers), force)
+        self._begin_stop("its client said so", signalled=True)
+        return _LATER
+
+    # -- servers ---------------------------------------------------------------------------------------------------
+
+    def _say_to(self, server: _Server, message: dict[str, Any]) -> None:
+        try:
+            server.control.send(json.dumps(message).encode() + b"\n")
+        except OSError:
+            pass  # it is ending
+
+    def _read_output(self, server: _Server) -> None:
+        try:
+            data = os.read(server.output, _READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._poller.unregister(server.output)
+            os.close(server.output)
+            server.output = -1
+            if server.partial:
+                self._print(server, server.partial)
+                server.partial = b""
+            server.log.close()
+            self._maybe_ended(server)
+            return
+        try:
+            server.log.write(data)
+        except OSError:
+            pass  # a full disk must not end the server
+        lines = (server.partial + data).split(b"\n")
+        server.partial = lines.pop()[-_READ:]
+        if lines:
+            self._print(server, b"\n".join(lines))
+
+    def _print(self, server: _Server, data: bytes) -> None:
+        text = data.decode(errors="replace")
+        server.tail.extend(text.split("\n"))
+        self._printed.append((server.name, text))
+
+    def _hear_server(self, server: _Server) -> None:
+        try:
+            data = server.control.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._poller.unregister(server.control.fileno())
+            server.control.close()
+            # its end is told by the zygote
+            server.control = _Closed()  # type: ignore[assignment]
+            return
+        *lines, server.words = (server.words + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "ready" in message:
+                server.ready = True
+                self._tell(("ready", server.name, *message["ready"], message["pid"]))
+            elif "failed" in message:
+                server.failed = message["failed"] + "\n" + message["traceback"]
+            elif "cancelled" in message:
+                asked = server.cancels.pop(message["cancelled"], None)
+                if asked is not None:
+                    self._end.reply(asked, codec.dumps_whole(message["granted"]))
+
+    def _hear_zygote(self) -> bool:
+        try:
+            data = self._zygote_socket.recv(_READ)
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        *lines, self._zygote_words = (self._zygote_words + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "forked" in message:
+                server = self._servers[message["forked"]]
+                server.pid = message["pid"]
+                self._by_pid[server.pid] = server
+                self._next_renewal = 0.0
+            else:
+                ended = self._by_pid.pop(message["exited"], None)
+                if ended is not None:
+                    ended.exit = message
+                    self._maybe_ended(ended)
+        return True
+
+    def _maybe_ended(self, server: _Server) -> None:
+        """Once its process is reaped and its output read to the end."""
+        if server.exit is None:
+            return
+        if server.output >= 0:
+            self._read_output(server)  # what is still in the pipe; a grandchild may hold it open
+            if server.output >= 0:
+                self._poller.unregister(server.output)
+                os.close(server.output)
+                server.output = -1
+                server.log.close()
+        if self._servers.pop(server.name, None) is None:
+            return
+        if not isinstance(server.control, _Closed):
+            self._hear_server(server)
+            if not isinstance(server.control, _Closed):
+                self._poller.unregister(server.control.fileno())
+                server.control.close()
+        for asked in server.cancels.values():
+            self._end.reply(asked, codec.dumps_whole(False))
+        status = server.exit["status"]
+        certificate = {
+            "exit_status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            "peak_kb": server.exit["peak_kb"],
+            "last_output": _tail(server, self._limits.output_lines),
+        }
+        if self._printed:
+            printed, self._printed = self._printed, []
+            self._tell(("output", printed))
+        if server.ready:
+            self._tell(("ended", server.name, certificate))
+        else:
+            why = server.failed or _how_it_ended(certificate)
+            self._tell(("failed", server.name, why, certificate["last_output"]))
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _begin_stop(self, reason: str, *, signalled: bool = False) -> None:
+        if self._stopping:
+            return
+        logger.info("ending: %s", reason)
+        self._stopping = reason
+        self._stop_by = time.monotonic() + 2 * self._limits.stop_s + 2.0
+        if not signalled:
+            now = time.monotonic()
+            for server in self._servers.values():
+                server.kill_at = [(now, signal.SIGTERM), (now + self._limits.stop_s, signal.SIGKILL)]
+                self._look_at_clock()
+
+    def finish(self) -> None:
+        """After the loop: nothing of ours stays on this host."""
+        for server in self._servers.values():
+            if server.pid:
+                _signal_group(server.pid, signal.SIGKILL)
+        if self._lane:
+            self._lane.close()
+        self._zygote_socket.close()  # ends the zygote, which kills what is left and removes our directories
+        try:
+            self._zygote.wait(timeout=self._limits.stop_s)
+        except subprocess.TimeoutExpired:
+            self._zygote.kill()
+            self._zygote.wait()
+        self.remove_directories()
+        self._lease.end()
+        try:
+            if self._farewell_call is not None:
+                self._end.reply(self._farewell_call, codec.dumps_whole(None))
+            else:
+                self._tell(("farewell", self._stopping))
+            self._end.pull.disable_monitor()
+            self._monitor.close(0)
+            self._end.close()
+        except zmq.ZMQError:
+            pass
+
+
+_LATER = object()
+
+
+class _Closed:
+    """In place of a control socket that ended."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def send(self, data: bytes) -> int:
+        raise OSError("closed")
+
+
+def _tail(server: _Server, lines: int) -> str:
+    return "\n".join(list(server.tail)[-lines:])
+
+
+def _how_it_ended(certificate: dict[str, Any]) -> str:
+    if certificate["signal"]:
+        return f"ended by {signal.Signals(certificate['signal']).name}"
+    return f"ended with exit status {certificate['exit_status']}"
+
+
+def _signal_group(pid: int, which: int) -> None:
+    if pid:
+        try:
+            os.killpg(pid, which)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _can_import(name: str, path: list[str]) -> bool:
+    if name in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(name):
+        return True
+    try:
+        return importlib.machinery.PathFinder.find_spec(name, path) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> NoReturn:
+    """Body of the agent's process, after `boot` found everything that it needs."""
+    if not config["local"]:
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed ssh channel is not our end; `orphan_s` decides
+    try:
+        agent = Agent(config)
+    except GridError as exc:
+        report({"error": exc.what, "hint": exc.facts.get("hint", ""), "kind": type(exc).__name__})
+        sys.exit(1)
+    except Exception as exc:
+        report({"error": f"the agent did not start ({type(exc).__name__}: {exc})", "hint": "Please report this",
+                "kind": "HostError"})
+        raise
+    report(
+        {
+            "ready": list(agent.ends),
+            "lane_port": agent._lane.port if agent._lane else None,
+            "blobs": str(agent._blobs),
+            "root": str(agent.root),
+            "run": str(agent.run_dir),
+            "pid": os.getpid(),
+            "hostname": os.uname().nodename,
+            "cache_tag": CACHE_TAG,
+            "python": sys.version.split()[0],
+            "executable": sys.executable,
+        }
+    )
+    for fd in (1, 2):  # the launch channel must see its end when its ssh ends, and not wait for us
+        os.dup2(agent.log, fd)
+    logging.basicConfig(level=logging.DEBUG if config["debug"] else logging.INFO,
+                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: agent._begin_stop("it got SIGTERM"))
+    try:
+        agent.run()
+    except BaseException:
+        logger.exception("the agent failed")
+    finally:
+        agent.finish()
+        os._exit(0)

@@ -1,0 +1,118 @@
+"""First words over a launch channel: see what the host has, put our code there, become the agent.
+
+The launch command runs `python -c SCOUT`, which reads everything else from standard input, so that no key or code ever
+stands on a command line:
+
+    line 1        length of `PROGRAM`, decimal
+    then          `PROGRAM`: its text
+    line          length of a JSON object, decimal; then the object: the agent's config and the size of our code
+    then          our code: a zip archive of `grid/` (only `wire`, `kernel`, and the modules they need)
+
+and is answered with lines on standard output that start with `GRID1 ` and go on in JSON; other lines are noise of the
+user's shell and are passed over. Standard input stays open: it is the lifeline.
+
+`PROGRAM` must be understood by any Python, so that a host with 2.7 or 3.6 can say what is wrong with it.
+
+Lives here: the texts, the archive, the report's marker.
+Elsewhere:  running them (`grids/starting.py`), what happens next (`agent`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+MARK = "GRID1 "
+
+SCOUT = "import sys;i=getattr(sys.stdin,'buffer',sys.stdin);exec(i.read(int(i.readline())))"
+"""For `python -c`. No quotes that a shell could stumble over beyond single ones."""
+
+PROGRAM = r"""
+import json, os, sys
+def report(facts):
+    sys.stdout.write("GRID1 " + json.dumps(facts) + "\n")
+    sys.stdout.flush()
+def refuse(text, hint):
+    report({"error": text, "hint": hint, "kind": "PythonError"})
+    sys.exit(1)
+version = ".".join(str(part) for part in sys.version_info[:3])
+if sys.version_info < (3, 10):
+    refuse("Python " + version + " (" + sys.executable + ") is too old; 3.10 is needed",
+           "Name a newer interpreter with python:, or let `grid hosts setup` look for one")
+lacks = []
+try:
+    import zmq
+except ImportError:
+    lacks.append("pyzmq")
+else:
+    if not zmq.has("curve"):
+        lacks.append("pyzmq with CURVE")
+import importlib.util
+if importlib.util.find_spec("dill") is None:
+    lacks.append("dill")
+if lacks:
+    refuse(sys.executable + " (Python " + version + ") lacks " + " and ".join(lacks),
+           "Run `grid hosts setup` for this host, or `" + sys.executable + " -m pip install pyzmq dill` on it")
+config = json.loads(i.read(int(i.readline())))
+if config["code"]["size"]:
+    import io, shutil, tempfile, zipfile
+    data = i.read(config["code"]["size"])
+    base = os.environ.get("GRID_RUNTIME_DIR") or "/tmp/grid-%d" % os.getuid()
+    where = os.path.join(base, "code", config["code"]["hash"])
+    try:
+        os.makedirs(base, 0o700, exist_ok=True)
+        if os.lstat(base).st_uid != os.getuid() or os.path.islink(base):
+            raise OSError(0, "it belongs to somebody else")
+        os.chmod(base, 0o700)
+        if not os.path.exists(where):
+            os.makedirs(os.path.dirname(where), exist_ok=True)
+            scratch = tempfile.mkdtemp(dir=os.path.dirname(where))
+            zipfile.ZipFile(io.BytesIO(data)).extractall(scratch)
+            try:
+                os.rename(scratch, where)
+            except OSError:
+                shutil.rmtree(scratch)
+                if not os.path.exists(where):
+                    raise
+    except OSError as exc:
+        report({"error": "can't put our code into " + where + " (" + str(exc.strerror) + ")", "kind": "DiskError",
+                "hint": "Free some space there, or set GRID_RUNTIME_DIR in the host's env"})
+        sys.exit(1)
+else:
+    where = config["code"]["path"]
+sys.path.insert(0, where)
+from grid.kernel import agent
+agent.main(config, report)
+"""
+
+_SHIPPED = ("__init__.py", "_version.py", "errors.py", "limits.py", "wire", "kernel")
+
+
+@lru_cache(maxsize=1)
+def archive() -> tuple[bytes, str]:
+    """Our code for a host: (zip archive, hash of its contents)."""
+    top = Path(__file__).parents[1]
+    buffer = io.BytesIO()
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry in _SHIPPED:
+            path = top / entry
+            for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+                name = f"grid/{file.relative_to(top).as_posix()}"
+                data = file.read_bytes()
+                digest.update(name.encode() + b"\0" + data)
+                archive.writestr(zipfile.ZipInfo(name), data)
+    return buffer.getvalue(), digest.hexdigest()[:20]
+
+
+def words(config: dict[str, Any], *, local: bool) -> bytes:
+    """All that is written to the standard input of `SCOUT`."""
+    code, digest = (b"", "") if local else archive()
+    config = {**config, "code": {"size": len(code), "hash": digest, "path": str(Path(__file__).parents[2])}}
+    program, settings = PROGRAM.encode(), json.dumps(config).encode()
+    return b"%d\n%s%d\n%s%s" % (len(program), program, len(settings), settings, code)
