@@ -205,6 +205,8 @@ class Connection(ABC):
     def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None) -> Completed:
         """Run a command to its end.
 
+        A daemon that it starts must not keep stdout open: through OpenSSH that counts as not having ended.
+
         Raises:
             ConnectError: It took longer than `timeout` (then its cause is a TimeoutError, and what could be killed
                 was), wrote more than `output_bytes`, or the link was lost.

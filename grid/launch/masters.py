@@ -208,8 +208,9 @@ def _start(
     }
     if config.get("connecttimeout", "none") == "none":
         options["ConnectTimeout"] = str(max(1, round(limits.connect_s)))
-    if config.get("stricthostkeychecking") == "ask":
-        options["StrictHostKeyChecking"] = "yes"  # keys are accepted by `grid hosts trust`, not in passing
+    # Keys are accepted by `grid hosts trust`, not in passing, unless the user has told ssh so; changed ones never.
+    checking = config.get("stricthostkeychecking", "ask")
+    options["StrictHostKeyChecking"] = "yes" if checking in ("ask", "true", "yes") else "accept-new"
     settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     # Ctrl-C at our terminal is for us, the master must see us through what we then do. It can't have a session of
     # its own: ssh asks its questions at the terminal of its session.

@@ -101,12 +101,17 @@ class ParamikoConnection(Connection):
                 return self._line.transport.open_channel(
                     "session", window_size=_WINDOW_BYTES, timeout=self.limits.channel_s
                 )
-            except paramiko.ChannelException as exc:
+            except paramiko.SSHException as exc:
+                # Of two threads that are refused at once, paramiko gives one the reason and the other this.
+                if not isinstance(exc, paramiko.ChannelException) and "Unable to open" not in str(exc):
+                    raise self._lost(str(exc).rstrip(".")) from exc
+                if not self._line.alive():
+                    raise self._lost("it was cut") from exc
                 refused = exc
-            except (paramiko.SSHException, EOFError, OSError) as exc:
-                raise self._lost(str(exc).rstrip(".") or "it was cut") from exc
+            except (EOFError, OSError) as exc:
+                raise self._lost(str(exc) or "it was cut") from exc
         raise ConnectError(
-            f"sshd opened no session ({refused.text})",
+            f"sshd opened no session ({refused})",
             host=self.host.label,
             hint="Its MaxSessions is used up, or the account may run no commands",
         ) from refused

@@ -40,8 +40,8 @@ def kill_script(pid: int) -> str:
     forks (csh, fish) it leads the group, not our shell.
     """
     return (
-        f"g=$(ps -o pgid= -p {pid} 2>/dev/null | tr -d ' '); g=${{g:+-$g}}; t=${{g:-{pid}}}; "
-        'kill -s TERM -- "$t" 2>/dev/null && sleep 1; kill -s KILL -- "$t" 2>/dev/null; :'
+        f"g=$(ps -o pgid= -p {pid} 2>/dev/null | tr -d ' '); g=${{g:-{pid}}}; "
+        'kill -s TERM -- "-$g" 2>/dev/null && sleep 1; kill -s KILL -- "-$g" 2>/dev/null; :'
     )
 
 
