@@ -18,7 +18,7 @@ class ConnectLimits:
     close_s: float = 5  # everything that happens on closing
     handshakes: int = 4  # at once per sshd: its MaxStartups (10:30:100) drops some beyond ten
     sessions: int = 9  # at once per connection: its MaxSessions is 10
-    retries: int = 3  # after a dropped handshake or a refused channel; never after a refused key or log-in
+    retries: int = 5  # after a dropped handshake or a refused channel; never after a refused key or log-in
     backoff_s: float = 0.4  # before the first retry; doubles, with jitter
     keepalive_s: float = 5  # between questions to a silent server
     silence_s: float = 15  # so long without a byte, and the link counts as cut

@@ -157,14 +157,14 @@ def test_a_proxy_command_is_used_and_ended(ssh: str, net: Lab, config: Callable[
 def test_connections_to_one_host_share_a_login(ssh: str, net: Lab) -> None:
     plain = net.hosts["plain"]
     hosts = [Host("plain", ssh=ssh), Host("plain", ssh=ssh, n_cpu=2), Host("plain", ssh=ssh)]
-    with ThreadPoolExecutor(3) as threads:
-        connections = list(threads.map(connect, hosts))
-    assert sshd_sessions(plain) == 1
-    assert [connection.host for connection in connections] == hosts
-    connections[0].close()
-    connections[1].close()
-    assert connections[2].run("echo still here").text == "still here"
-    connections[2].close()
+    with ThreadPoolExecutor(3) as threads, contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connection) for connection in threads.map(connect, hosts)]
+        assert [connection.host for connection in connections] == hosts
+        assert [connection.run("hostname").text for connection in connections] == ["plain"] * 3
+        assert sshd_sessions(plain) == 1
+        connections[0].close()
+        connections[1].close()
+        assert connections[2].run("echo still here").text == "still here"
 
 
 @pytest.mark.lab
