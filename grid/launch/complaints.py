@@ -33,8 +33,8 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
     where = f"{config.get('hostname', host.name)} port {config.get('port', '22')}"
     last = _last_line(text)
 
-    def connect_error(what: str, hint: str) -> ConnectError:
-        return ConnectError(what, host=label, hint=hint)
+    def connect_error(stage: str, what: str, hint: str) -> ConnectError:
+        return ConnectError(what, host=label, hint=hint, stage=stage)
 
     if "IDENTIFICATION HAS CHANGED" in text or "key is marked as revoked" in text.lower():
         return _changed_key(text, host, config)
@@ -47,6 +47,7 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
         )
     if found := re.search(r"Could not resolve hostname ([^\s:]+)", text):
         return connect_error(
+            "name",
             f"the name {found.group(1)!r} is unknown",
             "Is it spelt right? Names of your own go into ~/.ssh/config or /etc/hosts",
         )
@@ -54,16 +55,19 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
         return _refused(text, host, config)
     if "during banner exchange" in text and "timed out" in text:
         return connect_error(
+            "sshd",
             f"{where} takes connections but sent no ssh greeting in time",
             "Its sshd hangs, or something else listens on that port",
         )
     if "administratively prohibited" in text:
         return connect_error(
+            "way",
             f"a jump host forbids forwarding to {where}",
             "Its sshd has AllowTcpForwarding off: ask its administrator",
         )
     if found := re.search(r"(?:stdio forwarding|open) failed(?:: connect failed)?(?:: (.*))?", text):
         return connect_error(
+            "way",
             f"the jump host can't connect to {where}" + (f": {found.group(1)}" if found.group(1) else ""),
             "Log in to the jump host and try `ssh` from there",
         )
@@ -76,17 +80,18 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
         else:
             hint = "Is this machine on a network that leads there?"
         words = "no answer" if "timed out" in reason else reason[:1].lower() + reason[1:]
-        return connect_error(f"can't connect to {address} port {port}: {words}", hint)
+        return connect_error("port", f"can't connect to {address} port {port}: {words}", hint)
     if "UNKNOWN port" not in text and re.search(
         r"kex_exchange_identification|Connection (?:closed|reset) by|ssh_exchange_identification|Broken pipe", text
     ):
         return Dropped(last)
     if timed_out_s is not None:
         return connect_error(
+            "log-in",
             f"ssh had not logged in after {timed_out_s:g} s" + (f"; it said: {last}" if last else ""),
             f"Try `ssh -v {label} true`",
         )
-    return connect_error(f"ssh failed: {last or 'without a word'}", f"Try `ssh -v {label} true`")
+    return connect_error("log-in", f"ssh failed: {last or 'without a word'}", f"Try `ssh -v {label} true`")
 
 
 def _changed_key(text: str, host: Host, config: Mapping[str, str]) -> HostKeyError:

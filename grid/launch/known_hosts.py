@@ -106,8 +106,8 @@ def fingerprint(key: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def add_key(file: str, name: str, port: int, key_type: str, key: str) -> None:
-    """Append one line to a known_hosts file; file and directory are made (0600, 0700) if absent."""
+def add_line(file: str, line: str) -> None:
+    """Append `name type key` to a known_hosts file; file and directory are made (0600, 0700) if absent."""
     path = Path(file).expanduser()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -118,7 +118,7 @@ def add_key(file: str, name: str, port: int, key_type: str, key: str) -> None:
             stream.seek(size - 1)
             lead = b"" if stream.read(1) == b"\n" else b"\n"
         # One write, so that two sessions which trust hosts at once don't mix their lines.
-        stream.write(lead + f"{record_name(name, port)} {key_type} {key}\n".encode())
+        stream.write(lead + f"{line}\n".encode())
 
 
 def _about(lines: Sequence[Line], name: str, port: int) -> list[Line]:

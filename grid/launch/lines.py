@@ -14,7 +14,8 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import paramiko
 from paramiko.common import cMSG_GLOBAL_REQUEST
@@ -28,6 +29,7 @@ from grid.launch.pool import Gates, Pool, Shared
 from grid.launch.ssh_config import Target
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # paramiko logs a traceback for every fault that it also raises. Its records go to a logger of ours that lets nothing
 # through unless somebody asks for it: the user's own "paramiko" logger stays as it is.
@@ -106,11 +108,21 @@ def release(line: Line) -> None:
 
 
 def open_line(target: Target, limits: ConnectLimits) -> Line:
-    """Connect, check the host's key, log in; a server that hangs up on us is asked again, with growing pauses.
+    """Connect, check the host's key, log in.
 
     Raises:
-        ConnectError, HostKeyError, LoginError: See there; only dropped handshakes are retried.
+        ConnectError, HostKeyError, LoginError: See there.
     """
+    return _retried(_handshake, target, limits)
+
+
+def show_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
+    """The key that the host shows now, judged by nobody: for `trust.py`."""
+    return _retried(_ask_for_key, target, limits)
+
+
+def _retried(work: Callable[[Target, ConnectLimits], T], target: Target, limits: ConnectLimits) -> T:
+    """Do it when it is our turn; a server that hangs up on us is asked again, with growing pauses. Only that."""
     gate = _gates.get((target.hostname, target.port), limits.handshakes)
     for attempt in range(limits.retries + 1):
         if attempt:
@@ -118,7 +130,7 @@ def open_line(target: Target, limits: ConnectLimits) -> Line:
         if not gate.acquire(timeout=_patience(limits)):
             raise _too_many(target)
         try:
-            return _handshake(target, limits)
+            return work(target, limits)
         except wires.Dropped as exc:
             logger.debug("handshake dropped", extra={"host": target.label, "attempt": attempt, "reason": str(exc)})
             dropped = exc
@@ -129,17 +141,19 @@ def open_line(target: Target, limits: ConnectLimits) -> Line:
         f"sshd hung up during the handshake, {limits.retries + 1} times{said}",
         host=target.label,
         hint="It may be overloaded (MaxStartups), or ban this machine (fail2ban, hosts.deny): ask its administrator",
+        stage="sshd",
     ) from dropped
 
 
-def show_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
-    """The key that the host shows now, judged by nobody: for `trust.py`."""
+def _ask_for_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
     wire, _, via = _wire(target, limits)
-    transport = _negotiate(wire, target, limits, ())
     try:
-        return transport.get_remote_server_key()
+        transport = _negotiate(wire, target, limits, ())
+        try:
+            return transport.get_remote_server_key()
+        finally:
+            transport.close()
     finally:
-        transport.close()
         if via is not None:
             release(via)
 
@@ -174,7 +188,7 @@ def _wire(target: Target, limits: ConnectLimits) -> tuple[wires.Wire, str | None
             via = acquire(target.via, limits)
         except HostError as exc:
             what = f"on the way, jump host {exc.host!r}: {exc.what}"
-            raise type(exc)(what, host=target.label, hint=exc.hint) from exc
+            raise type(exc)(what, **{**exc.facts, "host": target.label, "stage": "way"}) from exc
         try:
             return wires.dial_through(via.transport, target, seconds), None, via
         except BaseException:
@@ -200,6 +214,7 @@ def _negotiate(
             f"within {limits.banner_s:g} s",
             host=target.label,
             hint="Its sshd hangs, or something else listens on that port",
+            stage="sshd",
         ) from exc
     except ValueError as exc:
         wire.close()
@@ -207,6 +222,7 @@ def _negotiate(
             f"what answers at {target.hostname} port {target.port} is no sshd: {exc}",
             host=target.label,
             hint="Is the port right?",
+            stage="sshd",
         ) from exc
     except BaseException:
         wire.close()
@@ -230,6 +246,7 @@ def _negotiate(
             f"sshd greeted, but the key exchange was not done within {limits.auth_s:g} s",
             host=target.label,
             hint="The host is overloaded, or its sshd hangs",
+            stage="sshd",
         )
     if fault is None or isinstance(fault, (EOFError, OSError)):
         raise wires.Dropped("during the key exchange") from fault
@@ -237,6 +254,7 @@ def _negotiate(
         f"the key exchange failed: {fault}",
         host=target.label,
         hint="Its sshd may be too old or too strict for paramiko: try `ssh: openssh` for this host",
+        stage="sshd",
     ) from fault
 
 
@@ -253,7 +271,7 @@ def _check_key(target: Target, name: str, key: paramiko.PKey, records: list[know
     record = known_hosts.record_name(name, target.port)
     if verdict is Verdict.UNKNOWN:
         if target.accept_new and target.known_hosts:
-            known_hosts.add_key(target.known_hosts[0], name, target.port, key.get_name(), blob)
+            known_hosts.add_line(target.known_hosts[0], f"{record} {key.get_name()} {blob}")
             logger.warning("key recorded", extra={"action": "key_recorded", "host": target.label, "key": seen})
             return
         raise HostKeyError(

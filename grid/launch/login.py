@@ -144,6 +144,7 @@ def _silent(target: Target) -> ConnectError:
         f"sshd answered nothing to the log-in of {target.user!r}",
         host=target.label,
         hint="Its user directory (LDAP, NFS home) may hang; try again later, or ask the administrator",
+        stage="log-in",
     )
 
 
@@ -152,4 +153,5 @@ def _broken(target: Target, exc: Exception) -> ConnectError:
         f"the link broke during the log-in ({str(exc) or type(exc).__name__})",
         host=target.label,
         hint="Try again; if it stays so, look at sshd's log",
+        stage="log-in",
     )

@@ -115,7 +115,7 @@ def dial(target: Target, timeout: float) -> tuple[Wire, str]:
         hint = "The host is up but no sshd listens there: is the port right?"
     else:
         hint = "Is this machine on a network that leads there?"
-    raise ConnectError(f"can't connect to {where}: {'; '.join(faults)}", host=target.label, hint=hint)
+    raise ConnectError(f"can't connect to {where}: {'; '.join(faults)}", host=target.label, hint=hint, stage="port")
 
 
 def limit_silence(wire: Wire, seconds: float) -> None:
@@ -175,13 +175,14 @@ def dial_through(jump: paramiko.Transport, target: Target, timeout: float) -> Wi
         else:
             what = f"jump host {target.via.label!r} can't connect to {target.hostname} port {target.port}"
             hint = f"Try `ssh {target.via.label}` and from there `ssh {target.hostname}`"
-        raise ConnectError(what, host=target.label, hint=hint) from exc
+        raise ConnectError(what, host=target.label, hint=hint, stage="port") from exc
     except (paramiko.SSHException, EOFError, OSError) as exc:
         what = f"no way through jump host {target.via.label!r} to {target.hostname} port {target.port}"
         raise ConnectError(
             f"{what}: {str(exc).rstrip('.') or 'it hung up'}",
             host=target.label,
             hint=f"It gave no connection within {timeout:g} s: is the host on?",
+            stage="port",
         ) from exc
     return Wire(channel)
 
@@ -204,6 +205,7 @@ def _look_up(target: Target, timeout: float) -> list[tuple[socket.AddressFamily,
             f"no answer about the name {target.hostname!r} within {timeout:g} s",
             host=target.label,
             hint="The name server does not answer: see /etc/resolv.conf",
+            stage="name",
         )
     found = answer[0]
     if isinstance(found, Exception):
@@ -211,6 +213,7 @@ def _look_up(target: Target, timeout: float) -> list[tuple[socket.AddressFamily,
             f"the name {target.hostname!r} is unknown ({getattr(found, 'strerror', None) or found})",
             host=target.label,
             hint="Is it spelt right? Names of your own go into ~/.ssh/config or /etc/hosts",
+            stage="name",
         ) from found
     # The same address may come twice, one for each protocol.
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
