@@ -72,6 +72,8 @@ class Replica:
         accepted = 0
         for _ in range(steps):
             there, points = minimise(self._shaken(), gradient_below=1e-2)
+            if there < self.lowest + 1e-2:
+                there, points = minimise(points)  # all digits, where they may count
             if self._takes(there - here):
                 here, self.points = there, points
                 accepted += 1
