@@ -43,6 +43,7 @@ import zmq
 import zmq.utils.monitor
 
 from grid.errors import DiskError, GridError
+from grid.kernel import hostend
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease
 from grid.limits import Limits
@@ -609,6 +610,7 @@ class Agent:
             self._end.pull.disable_monitor()
             self._monitor.close(0)
             self._end.close()
+            hostend.flush(self._context)
         except zmq.ZMQError:
             pass
 

@@ -10,6 +10,7 @@ Elsewhere:  what a call does (`serve`, `agent`), the layout of messages (`wire/f
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from grid.wire.frames import Frame, FrameError, Kind, pack, unpack
 from grid.wire.keys import Keys
 
 logger = logging.getLogger(__name__)
+
+
+_LINGER_MS = 2000
 
 
 class HostEnd:
@@ -127,6 +131,13 @@ class HostEnd:
         self._put(frame)
 
     def close(self) -> None:
-        """Close both sockets, after a moment for what is still to be sent."""
+        """Close both sockets; `flush` then waits a moment for what is still to be sent."""
         self.pull.close(0)
-        self.push.close(500)
+        self.push.close(_LINGER_MS)
+
+
+def flush(context: zmq.Context[Any]) -> None:
+    """Wait until what closed sockets still had to send is on its way, or `_LINGER_MS` is over."""
+    thread = threading.Thread(target=context.term, daemon=True)
+    thread.start()
+    thread.join(_LINGER_MS / 1000 + 0.5)

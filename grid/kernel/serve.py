@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError, RemoteError
-from grid.kernel.hostend import HostEnd
+from grid.kernel.hostend import HostEnd, flush
 from grid.limits import Limits
 from grid.wire import bulk, codec, mainimage
 from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
@@ -69,11 +69,11 @@ class Server:
         self._control = control
         self._limits = Limits(**spec["limits"])
         self._set_up_process(spec)
-        context: zmq.Context[Any] = zmq.Context()
-        self._end = HostEnd(context, spec["peer"], self._limits)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._end = HostEnd(self._context, spec["peer"], self._limits)
         if spec["keys"]:
             keys = Keys.from_json(spec["keys"])
-            self._gatekeeper = Gatekeeper(context, keys.other_public)
+            self._gatekeeper = Gatekeeper(self._context, keys.other_public)
             ends = self._end.bind_ports(spec["address"], keys)
         else:
             ends = self._end.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
@@ -117,6 +117,7 @@ class Server:
             if frame is not None:
                 self._perform(frame)
         end.close()
+        flush(self._context)
 
     def _perform(self, frame: Frame) -> None:
         call = frame.call

@@ -286,9 +286,9 @@ class LaneServer:
         try:
             raw.settimeout(30.0)  # for the handshake: a stranger must not hold a place
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             with self._context.wrap_socket(raw, server_side=True) as stream:
                 stream.settimeout(None)
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 while True:
                     self._answer(stream, _receive_line(stream))
         except (OSError, EOFError, ValueError):
