@@ -1,6 +1,7 @@
 """What every test of grid stands on: its own places for temporary things, the test hosts, and proof of tidiness.
 
-Lives here: the environment of a run, the marks `row` and `lab`, the fixture `lab`, the check after each test.
+Lives here: the environment of a run, the marks `row`, `lab` and `slurm`, the fixtures `lab` and `slurm`, the check
+            after each test.
 Elsewhere:  the test hosts (`lab/`), what the check looks at (`tidiness.py`), the table of rows (`capabilities.py`).
 """
 
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +35,7 @@ _rows = pytest.StashKey[frozenset[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slurm: needs the test hosts with a batch system on them (Slurm with qsub)")
     # In /tmp by name and short: the path of a UNIX socket has room for 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
     config.stash[_places] = base
@@ -51,8 +54,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.lab)
+        for name in ("lab", "slurm"):
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
         for mark in item.iter_markers("row"):
             unknown = sorted(set(mark.args) - config.stash[_rows])
             if unknown or not mark.args:
@@ -60,8 +64,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("lab") and _lab_is_missing():
-        _without("; ".join(_lab_is_missing()))
+    batch = item.get_closest_marker("slurm") is not None
+    if (batch or item.get_closest_marker("lab")) and (missing := _missing(batch)):
+        _without("; ".join(missing))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -87,13 +92,9 @@ def _without(reason: str, *, excused: bool = False) -> NoReturn:
     pytest.skip(reason)
 
 
-_missing: list[list[str]] = []
-
-
-def _lab_is_missing() -> list[str]:
-    if not _missing:
-        _missing.append(missing_parts())
-    return _missing[0]
+@cache
+def _missing(batch: bool) -> list[str]:
+    return missing_parts(batch=batch)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +111,16 @@ def lab() -> Iterator[Lab]:
         LabHost("s3", packages=packages),
     ]
     with Lab(hosts) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Lab]:
+    """A batch system: users log in on `head` and call qsub there, jobs run on n1, n2, n3 with four slots each.
+
+    Leave it as you found it: no job left in the queue, nothing in /home/mara.
+    """
+    with Lab([], batch=3) as lab:
         yield lab
 
 

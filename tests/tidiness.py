@@ -71,7 +71,8 @@ class Scene:
         return lines
 
     def _look(self) -> Look:
-        processes, litter = self._processes(), self._litter()
+        processes = self._processes()
+        litter = self._litter({process.pid for process in processes})
         for host in (host for lab in self._labs for host in lab.hosts.values() if host.is_on):
             for pid, command in host.processes():
                 processes[Process(pid, host.name)] = f"process {pid} on test host {host.name}: {command}"
@@ -113,7 +114,7 @@ class Scene:
                 found[Process(pid, starts[pid])] = f"process {pid}: {_command(pid)}"
         return found
 
-    def _litter(self) -> dict[str, str]:
+    def _litter(self, ours: set[int]) -> dict[str, str]:
         places = [Path(os.environ["GRID_RUNTIME_DIR"]), Path(os.environ["TMPDIR"])]
         found = [
             str(path)
@@ -122,7 +123,11 @@ class Scene:
             if not top.name.startswith("pytest-of-")  # tmp_path's own, which pytest keeps and removes
             for path in (top, *top.rglob("*"))
         ]
-        found += [str(path) for path in Path("/dev/shm").glob(f"grid-{os.getuid()}*")]
+        for path in Path("/dev/shm").glob(f"grid-{os.getuid()}*"):
+            # Shared memory is the whole machine's: leave out what belongs to a grid that runs outside of these tests.
+            owner = next((int(word) for word in path.name.split("-")[2:] if word.isdigit()), 0)
+            if owner == os.getpid() or owner in ours or not os.path.exists(f"/proc/{owner}"):
+                found.append(str(path))
         return {path: path for path in found}
 
 

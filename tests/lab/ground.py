@@ -34,6 +34,13 @@ COMMANDS = {  # what a lab calls -> the Debian package that has it
     "pivot_root": "util-linux",
     "setpriv": "util-linux",
 }
+BATCH_COMMANDS = {
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
+    "qsub": "slurm-wlm-torque",
+    "munged": "munge",
+}
+FREEZER = Path("/sys/fs/cgroup/freezer")  # there where cgroups have version 1
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 CLEAN_ENVIRONMENT = {"PATH": SYSTEM_PATH, "LC_ALL": "C"}
 
@@ -46,15 +53,14 @@ class MissingPython(MissingPart):
     """This machine lacks a Python that only a few tests want."""
 
 
-def missing_parts() -> list[str]:
-    """Why no lab can stand on this machine; empty if one can."""
+def missing_parts(*, batch: bool = False) -> list[str]:
+    """Why no lab (or none with a batch system) can stand on this machine; empty if one can."""
     if not sys.platform.startswith("linux"):
         return ["test hosts need Linux namespaces"]
     if os.geteuid() != 0:
         return ["test hosts need root"]
-    packages = {
-        package for name, package in COMMANDS.items() if shutil.which(name, path=SYSTEM_PATH) is None
-    }
+    wanted = {**COMMANDS, **(BATCH_COMMANDS if batch else {})}
+    packages = {package for name, package in wanted.items() if shutil.which(name, path=SYSTEM_PATH) is None}
     if packages:
         return [f"Debian package {package} is not installed" for package in sorted(packages)]
     probe = subprocess.run(
@@ -104,7 +110,7 @@ class Ground:
         return list(self.block.subnets(new_prefix=24))[number]
 
     def close(self) -> None:
-        _remove_links(self.number)
+        _remove_traces(self.number)
         _unlock(CLAIMS / str(self.number), self._lock)
 
 
@@ -113,13 +119,22 @@ def _block(number: int) -> ipaddress.IPv4Network:
     return ipaddress.IPv4Network((int(ipaddress.IPv4Address("10.140.0.0")) + number * 4096, 20))
 
 
-def _remove_links(number: int) -> None:
+def _remove_traces(number: int) -> None:
     tag = f"gl{number}"
     for link in json.loads(call("ip", "-json", "link", "show") or "[]"):
         name = link["ifname"]
         if name.startswith(tag) and not name[len(tag) : len(tag) + 1].isdigit():  # gl1b, not gl10b
             call("ip", "link", "delete", name, check=False)  # takes the other end of a pair with it
     call("ip", "route", "delete", "unreachable", str(_block(number)), check=False)
+    for path in FREEZER.glob(f"{tag}-*"):
+        remove_cgroup(path)
+
+
+def remove_cgroup(path: Path) -> None:
+    """Remove a cgroup and those below it, whose processes have all ended."""
+    for directory, _, _ in os.walk(path, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)  # the files in it are not real ones
 
 
 def clear_dead_claims() -> None:
@@ -133,7 +148,7 @@ def clear_dead_claims() -> None:
             _kill_users(directory)
             shutil.rmtree(directory, ignore_errors=True)
         if path.name.isdigit():
-            _remove_links(int(path.name))
+            _remove_traces(int(path.name))
         _unlock(path, lock)
 
 

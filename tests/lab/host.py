@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.lab.ground import CLEAN_ENVIRONMENT, call
+from tests.lab.ground import CLEAN_ENVIRONMENT, FREEZER, call, remove_cgroup
 from tests.lab.pythons import CLIENT, KERNEL_PACKAGES, Interpreter, interpreter
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class LabHost:
     readonly: tuple[str, ...] = ()  # paths on which nothing can be written
     sshd: Mapping[str, str] = field(default_factory=dict)  # lines of sshd_config besides the few we need
     shell: str = "/bin/bash"
+    freezer: bool = False  # a part of the machine's freezer cgroup (version 1) as its own
     wire: bool = False  # frames pass through a process of ours that can delay, drop and count them
 
 
@@ -69,6 +70,8 @@ class RunningHost:
         self._wire: subprocess.Popen[str] | None = None
         self._init = 0
         self._sshd_inner = 0
+        self.services: dict[str, str] = {}  # name -> command line without quotes; they start when the host does
+        self._services_inner: list[int] = []
 
     # --- files -------------------------------------------------------------------------------------------------
 
@@ -87,10 +90,28 @@ class RunningHost:
             if top.is_symlink() and os.readlink(top).lstrip("/").startswith("usr"):
                 (root / top.name).symlink_to(os.readlink(top))
         self._write_etc()
+        shares = {path: self._share(name) for path, name in self.spec.shares.items()}
         for offset, user in enumerate(self.lab.users):
-            self._make_home(root / "home" / user, FIRST_UID + offset)
+            home = shares.get("/home", root / "home") / user
+            if not home.exists():  # on a shared /home another host was first
+                self._make_home(home, FIRST_UID + offset)
         pythons = [interpreter(minor, self.spec.packages) for minor in self.spec.pythons]
-        self._write_settings(pythons)
+        self._write_settings(pythons, shares)
+
+    def _share(self, name: str) -> Path:
+        directory = self.lab.directory / "shares" / name
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            directory.chmod(0o1777)
+        return directory
+
+    def write_file(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Put a file on its disk before it is first switched on."""
+        top = self.directory if path.startswith("/etc/") else self.directory / "root"
+        file = top / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
 
     def _write_etc(self) -> None:
         etc = self.directory / "etc"
@@ -146,14 +167,7 @@ class RunningHost:
         ssh.chmod(0o700)
         (ssh / "id_ed25519").chmod(0o600)
 
-    def _write_settings(self, pythons: Sequence[Interpreter]) -> None:
-        shares = []
-        for path, share in self.spec.shares.items():
-            directory = self.lab.directory / "shares" / share
-            if not directory.exists():
-                directory.mkdir(parents=True)
-                directory.chmod(0o1777)
-            shares.append(f"{directory}={path}")
+    def _write_settings(self, pythons: Sequence[Interpreter], shares: Mapping[str, Path]) -> None:
         words = {
             "name": [self.name],
             "interpreters": [f"{python.minor}={python.path}" for python in pythons],
@@ -162,9 +176,10 @@ class RunningHost:
                 for python in pythons
                 if python.library
             ],
-            "binds": shares,
+            "binds": [f"{directory}={path}" for path, directory in shares.items()],
             "tmpfs": [f"{path}={options}" for path, options in self.spec.tmpfs.items()],
             "readonly": list(self.spec.readonly),
+            "freezer": [str(self._freezer)] if self.spec.freezer else [],
         }
         lines = [f"{name}={shlex.quote(' '.join(values))}\n" for name, values in words.items()]
         (self.directory / "settings").write_text("".join(lines))
@@ -203,6 +218,7 @@ class RunningHost:
         self._plug_in()
         if self.spec.open_ports is not None:
             self.block_ports(*self.spec.open_ports)
+        self._services_inner = [int(self._tell("run", name, line)) for name, line in self.services.items()]
         self.start_sshd()
 
     def power_on(self) -> None:
@@ -228,6 +244,12 @@ class RunningHost:
             unshare.stdin.close()
         unshare.stdout.close()
         wait_until(lambda: not self.processes(everything=True), "its processes to die", self)
+        if self.spec.freezer:
+            remove_cgroup(self._freezer)
+
+    @property
+    def _freezer(self) -> Path:
+        return FREEZER / f"{self.lab.ground.tag}-{self.name}"
 
     def _answer(self, word: str) -> str:
         """The next line from PID 1, which must begin with `word`; what follows it."""
@@ -239,10 +261,10 @@ class RunningHost:
             raise RuntimeError(f"test host {self.name} said {line!r} instead of {word!r}; its log:\n{log}")
         return line[len(word) :].strip()
 
-    def _tell(self, word: str) -> str:
+    def _tell(self, *words: str) -> str:
         assert self._unshare is not None and self._unshare.stdin is not None
-        self._unshare.stdin.write(f"{word}\n")
-        return self._answer(word)
+        self._unshare.stdin.write(f"{' '.join(words)}\n")
+        return self._answer(words[0])
 
     # --- wire --------------------------------------------------------------------------------------------------
 
@@ -404,9 +426,13 @@ class RunningHost:
         )
 
     def processes(self, *, everything: bool = False) -> list[tuple[int, str]]:
-        """(pid as this machine sees it, command line) of each process in the host, less PID 1 and sshd's listener."""
+        """(pid as this machine sees it, command line) of each process in the host.
+
+        PID 1, sshd's listener and services of the host are left out, unless `everything` is asked for.
+        """
         if not everything and not self.is_on:
             return []
+        quiet = (1, self._sshd_inner, *self._services_inner)
         found = []
         for pid in self._pids():
             try:
@@ -416,9 +442,11 @@ class RunningHost:
                 continue
             fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
             inner = int(fields["NSpid"].split()[-1])
-            if fields["State"].split()[0] in "ZX" or (not everything and inner in (1, self._sshd_inner)):
+            if fields["State"].split()[0] in "ZX" or (not everything and inner in quiet):
                 continue
             command = words.replace(b"\0", b" ").decode(errors="replace").strip()
+            if not everything and command.partition(":")[0] in self.services:
+                continue  # a part of a service, under a title like `slurmctld: slurmscriptd`
             found.append((pid, command or f"[{fields['Name'].strip()}]"))
         return found
 

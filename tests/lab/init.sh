@@ -3,14 +3,15 @@
 #
 # Starts in fresh uts, mount, pid, ipc and network namespaces, builds the host's own root from DIRECTORY and the
 # machine's /usr, moves there, and then obeys lines on standard input: `sshd` and `no-sshd`. End of input means that the
-# owner is gone: PID 1 ends, and the kernel ends every process of the host with it.
+# owner is gone: PID 1 ends, and the kernel ends every process of the host with it. A line `run NAME COMMAND` starts a
+# service, whose output goes to /var/log/NAME.log.
 #
-# Talks on standard output: `pid N` (N as the machine sees us), `sshd N` (N as the host sees it), `no-sshd`.
+# Talks on standard output: `pid N` (N as the machine sees us), `sshd N` and `run N` (N as the host sees it), `no-sshd`.
 set -eu
 umask 022
 directory=$1
 root=$directory/root
-source "$directory/settings"  # name, interpreters (minor=path ...), binds (from=to ...), tmpfs (to=options ...), readonly
+source "$directory/settings"  # from `host.py`; lists are words with blanks between them, pairs have a `=`
 
 read -r outer _ </proc/self/stat  # a builtin, so that it is our own; /proc is still the machine's
 echo "pid $outer"
@@ -49,6 +50,10 @@ done
 cp -a "$directory/etc/." "$root/mnt/etc"
 mount -t overlay -o "lowerdir=/etc,upperdir=$root/mnt/etc,workdir=$root/mnt/etc.work" overlay "$root/etc"
 mount --rbind /sys "$root/sys"
+if [ -n "$freezer" ]; then  # a part of its own, so that hosts of one name in two labs don't meet there
+    mkdir -p "$freezer"
+    mount --bind "$freezer" "$root/sys/fs/cgroup/freezer"
+fi
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero full random urandom tty net/tun; do
@@ -87,7 +92,7 @@ umount -l /.machine
 rmdir /.machine
 
 sshd=
-while read -r word; do
+while read -r word service command; do
     case $word in
         sshd)
             [ -n "$sshd" ] || { /usr/sbin/sshd -D -e </dev/null >/dev/null 2>>/var/log/sshd.log & sshd=$!; }
@@ -95,5 +100,8 @@ while read -r word; do
         no-sshd)
             [ -z "$sshd" ] || { kill "$sshd"; wait "$sshd" || true; sshd=; }
             echo no-sshd ;;
+        run)
+            $command </dev/null >>"/var/log/$service.log" 2>&1 &
+            echo "run $!" ;;
     esac
 done

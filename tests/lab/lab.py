@@ -1,7 +1,8 @@
 """A lab: several test hosts, the network between them, and a client's ssh files to reach them.
 
 Lives here: order of building and clearing away, addresses, keys, ssh_config, known_hosts.
-Elsewhere:  one host (`host.py`), the claim on addresses and names of links (`ground.py`).
+Elsewhere:  one host (`host.py`), the claim on addresses and names of links (`ground.py`), a batch system on top
+            (`slurm.py`).
 
     with Lab(hosts=[LabHost("s1"), LabHost("inner", behind="s1")]) as lab:
         lab.hosts["s1"].run(["hostname"])
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tests.lab.ground import Ground, MissingPart, call, missing_parts
 from tests.lab.host import LabHost, RunningHost
+from tests.lab.slurm import Cluster
 
 
 class Lab:
@@ -28,8 +30,15 @@ class Lab:
     entry for each host by name, `known_hosts` its key by name and by address. `address` is this machine's in the lab.
     """
 
-    def __init__(self, hosts: Sequence[LabHost] = (LabHost("s1"), LabHost("s2")), *, users: Sequence[str] = ("mara",)):
-        self.specs = tuple(hosts)
+    def __init__(
+        self,
+        hosts: Sequence[LabHost] = (LabHost("s1"), LabHost("s2")),
+        *,
+        batch: int = 0,  # nodes n1, n2, ... of a batch system, and its `head`, where users log in and call qsub
+        users: Sequence[str] = ("mara",),
+    ) -> None:
+        self.cluster = Cluster(batch) if batch else None
+        self.specs = (*hosts, *(self.cluster.specs if self.cluster else ()))
         for place, spec in enumerate(self.specs):
             earlier = {other.name for other in self.specs[:place]}
             if spec.name in earlier:
@@ -42,7 +51,7 @@ class Lab:
         self._open = ExitStack()
 
     def __enter__(self) -> Lab:
-        missing = missing_parts()
+        missing = missing_parts(batch=self.cluster is not None)
         if missing:
             raise MissingPart("; ".join(missing))
         with ExitStack() as building:
@@ -78,11 +87,15 @@ class Lab:
         for host in self.hosts.values():
             host.furnish()
         self._write_ssh_files()
+        if self.cluster:
+            self.cluster.furnish(self)
         for host in self.hosts.values():
             building.callback(host.kill)
             host.start()
         for host in self.hosts.values():
             host.finish_start()
+        if self.cluster:
+            self.cluster.wait_until_idle()
 
     def inner_network(self, gateway: RunningHost) -> ipaddress.IPv4Network:
         gateways = [name for name in self.hosts if any(spec.behind == name for spec in self.specs)]
