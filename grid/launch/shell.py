@@ -61,12 +61,13 @@ def find_python_script(python: str, client_minor: int) -> str:
     Args:
         python: `Host.python`. Anything but the default `python` is what the user wants: taken as it is.
         client_minor: N of the client's Python 3.N. First come the environment that `grid hosts setup` made for it
-            and an interpreter of that version; then any.
+            and an interpreter of that version; then another environment of ours, then any.
     """
     if python != "python":
         return f"PY={remote_path(python)}"
-    own = f'"$HOME/.grid/env/py3{client_minor}/bin/python"'
+    env = '"$HOME"/.grid/env'
+    names = f"{env}/py3{client_minor}/bin/python python3.{client_minor} {env}/py3*/bin/python python3 python"
     return (
-        f"PY=; for p in {own} python3.{client_minor} python3 python; do "
+        f"PY=; for p in {names}; do "
         'if command -v "$p" >/dev/null 2>&1; then PY=$p; break; fi; done'
     )

@@ -1,0 +1,116 @@
+"""The two packages that a kernel needs, as wheels for another machine, collected at this end.
+
+Lives here: packing up what is installed here, or having pip fetch what fits there.
+Elsewhere:  sending and unpacking them (`environment.py`).
+
+A wheel is a zip file that only has to be unpacked in the right place, so the host needs neither pip nor an index.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("pyzmq", "dill")
+DOWNLOAD_S = 180.0
+
+
+def fits_here(python: dict[str, Any]) -> bool:
+    """Whether what is installed here runs there: same Python, same platform, a C library not older than ours."""
+    if python["cache_tag"] != sys.implementation.cache_tag or python["platform"] != sysconfig.get_platform():
+        return False
+    kind, version = platform.libc_ver()
+    return python["libc"][0] == kind and _numbers(python["libc"][1]) >= _numbers(version)
+
+
+def requirements() -> list[str]:
+    """What to ask an index for: the dill that we have, as both sides must read what the other writes."""
+    try:
+        version = importlib.metadata.version("dill")
+    except importlib.metadata.PackageNotFoundError:
+        return list(PACKAGES)
+    released = re.fullmatch(r"[0-9.]+", version) is not None
+    return ["pyzmq", f"dill=={version}" if released else "dill"]
+
+
+def pack_installed(directory: Path) -> list[Path]:
+    """Wheels of our own installed packages, from the lists of files that their installation left.
+
+    Raises:
+        LookupError: One of them is not installed in the usual way (editable, or by another packager).
+    """
+    found = []
+    for name in PACKAGES:
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError as exc:
+            raise LookupError(f"{name} is not installed here") from exc
+        files = [file for file in package.files or [] if ".." not in file.parts and "__pycache__" not in file.parts]
+        if not any(file.suffix == ".py" for file in files):
+            raise LookupError(f"{name} is not installed here as files")
+        path = directory / f"{name}-{package.version}-installed.whl"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for file in files:
+                archive.write(str(file.locate()), file.as_posix())
+        found.append(path)
+    return found
+
+
+def download(directory: Path, python: dict[str, Any], wheels: Path | None) -> list[Path]:
+    """Have our pip fetch wheels for the host's Python, from the index or from a directory of wheels.
+
+    Raises:
+        LookupError: pip is missing, or found none that fit; the message is its own.
+    """
+    major, minor = python["version"][:2]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--only-binary=:all:", "--no-deps", "--dest", str(directory)]
+    command += ["--implementation", "cp", "--python-version", f"{major}.{minor}"]
+    for abi in (f"cp{major}{minor}", "abi3", "none"):
+        command += ["--abi", abi]
+    for tag in platform_tags(python["platform"], python["libc"]):
+        command += ["--platform", tag]
+    if wheels is not None:
+        command += ["--no-index", "--find-links", str(wheels)]
+    try:
+        done = subprocess.run(
+            [*command, *requirements()], stdin=subprocess.DEVNULL, capture_output=True, timeout=DOWNLOAD_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise LookupError(f"pip download did not end within {DOWNLOAD_S:g} s") from exc
+    if done.returncode:
+        said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if "ERROR" in line]
+        raise LookupError(f"pip download failed: {said[-1] if said else 'no reason given'}")
+    return sorted(directory.glob("*.whl"))
+
+
+def platform_tags(name: str, libc: Iterable[str]) -> list[str]:
+    """Platform tags of wheels that run there, best first.
+
+    Args:
+        name: `sysconfig.get_platform()` of the host, such as `linux-x86_64`.
+        libc: Of `platform.libc_ver()`: `("glibc", "2.36")`; empty with musl.
+    Source: PEP 600 (manylinux_x_y), PEP 656 (musllinux).
+    """
+    kind, version = libc
+    system, _, machine = name.partition("-")
+    if system != "linux":
+        return [re.sub(r"[-.]", "_", name)]
+    machine = machine.replace("-", "_")
+    if kind != "glibc":
+        return [f"musllinux_1_{minor}_{machine}" for minor in (2, 1)]
+    newest = _numbers(version)[1] if len(_numbers(version)) > 1 else 17
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 4, -1)]
+    return [*tags, f"manylinux2014_{machine}", f"manylinux2010_{machine}", f"manylinux1_{machine}", f"linux_{machine}"]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
