@@ -550,6 +550,8 @@ class Agent:
                 server.log.close()
         if self._servers.pop(server.name, None) is None:
             return
+        for left in (self._logs / f"{server.name.replace('/', '.')}.log", *self._sockets.glob(f"p{server.peer}.?")):
+            left.unlink(missing_ok=True)
         if not isinstance(server.control, _Closed):
             self._hear_server(server)
             if not isinstance(server.control, _Closed):

@@ -90,7 +90,7 @@ from grid.kernel import agent
 agent.main(config, report)
 """
 
-_SHIPPED = ("__init__.py", "_version.py", "errors.py", "limits.py", "wire", "kernel")
+_SHIPPED = ("__init__.py", "_version.py", "errors.py", "limits.py", "wire", "kernel", "testing/__init__.py", "testing/probe.py")
 
 
 @lru_cache(maxsize=1)
