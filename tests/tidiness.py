@@ -21,6 +21,7 @@ from tests.lab import Lab
 
 # Opened once by a library, for the life of the process.
 HARMLESS_FILES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/tty", "/proc/")
+ROOMS = {(name,) for name in ("grids", "leases", "s", "shm", "code")}
 
 
 class Process(NamedTuple):
@@ -77,6 +78,9 @@ class Scene:
             for pid, command in host.processes():
                 processes[Process(pid, host.name)] = f"process {pid} on test host {host.name}: {command}"
             for path in host.litter():
+                parts = Path(path).parts[2:]  # after /tmp, /dev/shm or the like
+                if parts[0].startswith("grid-") and path.startswith("/tmp/") and _is_kept(parts[1:]):
+                    continue
                 litter[f"{host.name}:{path}"] = f"{path} on test host {host.name}"
         return Look(processes, _threads(), _files(), litter)
 
@@ -115,20 +119,22 @@ class Scene:
         return found
 
     def _litter(self, ours: set[int]) -> dict[str, str]:
-        places = [Path(os.environ["GRID_RUNTIME_DIR"]), Path(os.environ["TMPDIR"])]
-        found = [
-            str(path)
-            for place in places
-            for top in (place.iterdir() if place.is_dir() else ())
-            if not top.name.startswith("pytest-of-")  # tmp_path's own, which pytest keeps and removes
-            for path in (top, *top.rglob("*"))
-        ]
+        runtime, temporary = Path(os.environ["GRID_RUNTIME_DIR"]), Path(os.environ["TMPDIR"])
+        found = [str(path) for path in runtime.rglob("*") if not _is_kept(path.relative_to(runtime).parts)]
+        for top in temporary.iterdir():
+            if not top.name.startswith("pytest-of-"):  # tmp_path's own, which pytest keeps and removes
+                found += [str(path) for path in (top, *top.rglob("*"))]
         for path in Path("/dev/shm").glob(f"grid-{os.getuid()}*"):
             # Shared memory is the whole machine's: leave out what belongs to a grid that runs outside of these tests.
             owner = next((int(word) for word in path.name.split("-")[2:] if word.isdigit()), 0)
             if owner == os.getpid() or owner in ours or not os.path.exists(f"/proc/{owner}"):
                 found.append(str(path))
         return {path: path for path in found}
+
+
+def _is_kept(parts: tuple[str, ...]) -> bool:
+    """What grid keeps on purpose in a user's runtime directory: its rooms, which may be empty, and code by its hash."""
+    return len(parts) == 0 or parts in ROOMS or parts[0] == "code"
 
 
 def _threads() -> dict[int, str]:
