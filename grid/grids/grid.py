@@ -403,19 +403,6 @@ class Grid(Files, AbstractGrid):
                 except GridError:
                     pass  # its end takes the blob along
 
-    def _terminate_servers(self, servers: Sequence[Any]) -> None:
-        super()._terminate_servers(servers)
-        gone = ConnectError("terminated", host="", hint="")
-        for server in servers:
-            if server.connected:
-                error: Exception = ServerLost(
-                    "terminated", service_id=server.service_id, server=server.name, host=server.host.label,
-                    exit_status=None, signal=None, last_output="",
-                )
-                if server.idle:
-                    self._link.drop(server.peer, error)  # type: ignore[union-attr]
-        del gone
-
     # -- news ------------------------------------------------------------------------------------------------------
 
     def _on_event(self, peer: Peer, event: tuple[Any, ...]) -> None:
@@ -439,7 +426,9 @@ class Grid(Files, AbstractGrid):
     def _server_up(self, home: HostLink, name: str, inlet: str, outlet: str, pid: int) -> None:
         server = self._starting_servers.get(name)
         assert self._link is not None
-        if server is None or self._halted:
+        if server is None or server.final_state is not None or self._halted:
+            if home.up:
+                home.ask_later("stop", [name], True)  # it was withdrawn while it started
             return
         peer = home.attach(server.number, inlet, outlet)
         publication = self._publications.get(server.service_id)
@@ -464,7 +453,8 @@ class Grid(Files, AbstractGrid):
 
     def _server_failed(self, home: HostLink, name: str, reason: str, tail: str) -> None:
         server = self._starting_servers.pop(name, None)
-        if server is None:
+        self._output.forget(name)
+        if server is None or server.final_state is not None:
             return
         printed = f"\nLast lines that it printed:\n{tail}" if tail and tail not in reason else ""
         error = HostError(
@@ -475,6 +465,7 @@ class Grid(Files, AbstractGrid):
         self._host_failed(home, error, [server])
 
     def _server_ended(self, home: HostLink, name: str, certificate: dict[str, Any]) -> None:
+        self._output.forget(name)
         server = next((s for s in self._by_peer.values() if isinstance(s, KernelServer) and s.name == name), None)
         if server is None:
             return
@@ -509,6 +500,8 @@ class Grid(Files, AbstractGrid):
         assert self._link is not None
         if server.connected:
             self._link.drop(server.peer, error)
+            if isinstance(server.home, HostLink) and not server.home.gone:
+                server.home.detach(server.peer)
         if replacement is not None:
             home, publication, servers = replacement
             self._in_thread("grid-replace", self._publish_on, home, publication, servers)

@@ -76,6 +76,7 @@ class HostLink:
         self.gone = False
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
         self.staged: Manifest = {}
+        self._tunnels: dict[int, tuple[str, str]] = {}
         self._modules: set[str] = set()
         self._modules_lock = threading.Lock()
 
@@ -227,7 +228,14 @@ class HostLink:
     def attach(self, number: int, inlet: str, outlet: str) -> Peer:
         """Connect to a process on the host."""
         keys = None if self.local else self._keys[0]
+        self._tunnels[number] = (inlet, outlet)
         return self._link.connect(number, self.reach(inlet), self.reach(outlet), keys, self.blobs)
+
+    def detach(self, peer: Peer) -> None:
+        """A process of the host is gone: end what led to it."""
+        if self.transport == "tunnel" and self.connection is not None:
+            for endpoint in self._tunnels.pop(peer.number, ()):
+                self.connection.unforward(*_address(endpoint))
 
     def _open_lane(self) -> socket.socket:
         address, _ = _address(self.report["ready"][0])

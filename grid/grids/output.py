@@ -48,6 +48,11 @@ class Output:
         assert self._directory is not None
         return self._directory / f"{name.replace('/', '.')}.log"
 
+    def forget(self, name: str) -> None:
+        """A server is gone, and so goes its log."""
+        if self._directory is not None:
+            self._file(name).unlink(missing_ok=True)
+
     def open_window(self, name: str, host: str, size: tuple[int, int]) -> None:
         """Follow the log of a server in a terminal of its own: a tmux window inside tmux, else xterm where there is X."""
         if self._directory is None:

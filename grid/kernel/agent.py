@@ -129,7 +129,7 @@ class Agent:
                 hint="Name another with temp_path",
             ) from exc
         self.run_dir = private_dir(base / f"run-{unique}")
-        self._ours = [self.run_dir]
+        self._ours = [self.run_dir, *map(Path, filter(None, [config["code"].get("unpacked")]))]
         if config["shared"]:
             self.root = private_dir(base / f"run-{self._grid}-shared")
             self._ours.append(self.root)

@@ -82,7 +82,7 @@ class KernelServer(Server):
     def end(self, *, force: bool = False) -> None:
         if self.connected:
             self.link.bye(self.peer)
-        self.home.end(self.name, force=force)
+        self.home.end(self.name, force=force or not self.connected)  # no word can reach one that is still starting
 
     def doing(self, about: Result | None = None) -> str:
         if self.state is State.STARTING:
