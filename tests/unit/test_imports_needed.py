@@ -236,7 +236,7 @@ def test_a_module_object_that_was_loaded_by_hand(tmp_path):
 
 
 @pytest.mark.row("F06")
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(0, 10**6))
 def test_what_is_found_suffices(seed):
     chance = random.Random(seed)

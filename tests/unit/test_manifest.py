@@ -273,7 +273,7 @@ relative = st.lists(name, min_size=1, max_size=4).map("/".join)
 
 
 @pytest.mark.row("F02", "F11")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(relative, st.binary(max_size=5000), max_size=8))
 def test_any_tree_survives_the_round_trip(contents):
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
@@ -291,7 +291,7 @@ def test_any_tree_survives_the_round_trip(contents):
 
 
 @pytest.mark.row("F11")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "link", "/", "~", "\0"]), min_size=1, max_size=5).map("/".join))
 def test_no_path_leads_outside(path):
     with tempfile.TemporaryDirectory() as around:

@@ -280,7 +280,7 @@ def reference(files, pattern, exclude, recursive):
 
 
 @pytest.mark.row("F02", "F03", "F04", "F05")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     wanted=st.lists(paths, max_size=12),
     chosen=st.lists(patterns, min_size=1, max_size=3),
