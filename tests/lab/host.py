@@ -410,7 +410,8 @@ class RunningHost:
         """Run a program in the host as `user` (the lab's first one; "root" is there as well), not through ssh."""
         user = user or self.lab.user
         home = "/root" if user == "root" else f"/home/{user}"
-        command = self._enter("--mount", "--uts", "--ipc", "--net", "--pid")
+        # --root: in a chroot the root of a mount namespace is not that of its processes
+        command = self._enter("--mount", "--uts", "--ipc", "--net", "--pid", "--root")
         if user != "root":
             command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
         command += ["env", "-i", "-C", home, f"HOME={home}", f"USER={user}", f"LOGNAME={user}"]
