@@ -1,11 +1,10 @@
 """Ways into hosts, and what is started there."""
 
+from grid.hosts import Host
 from grid.launch.connection import Completed, Connection, RemoteProcess
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 
 __all__ = ["Completed", "ConnectLimits", "Connection", "RemoteProcess", "connect"]
-
-from grid.hosts import Host
 
 
 def connect(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> Connection:

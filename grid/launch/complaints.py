@@ -16,6 +16,9 @@ from grid.errors import ConnectError, HostError, HostKeyError, LoginError
 from grid.hosts import Host
 from grid.launch.known_hosts import record_name
 
+_BY_JUMP = "Connection closed by UNKNOWN port 65535"
+"""The last words of an ssh whose jump host gave up before the first byte."""
+
 
 class Dropped(Exception):
     """The server hung up during the handshake: another try is sensible."""
@@ -29,15 +32,28 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
         config: Of `ssh -G`: hostname, port, user.
         timed_out_s: How long we waited if ssh has not ended by itself.
     """
-    label = host.label
-    where = f"{config.get('hostname', host.name)} port {config.get('port', '22')}"
+    jump = config.get("proxyjump", "none")
+    if jump == "none" or _BY_JUMP not in text or "open failed" in text:
+        return _explain(text, host.label, config, timed_out_s)
+    # The jump host's own ssh has failed, and says so in the same words.
+    error = _explain(text.replace(_BY_JUMP, ""), jump, {**config, "hostname": jump}, timed_out_s)
+    if isinstance(error, Dropped):
+        return error
+    what = f"on the way, jump host {jump!r}: {error.what}"
+    return type(error)(what, **{**error.facts, "host": host.label, "stage": "way"})
+
+
+def _explain(
+    text: str, label: str, config: Mapping[str, str], timed_out_s: float | None
+) -> HostError | Dropped:
+    where = f"{config.get('hostname', label)} port {config.get('port', '22')}"
     last = _last_line(text)
 
     def connect_error(stage: str, what: str, hint: str) -> ConnectError:
         return ConnectError(what, host=label, hint=hint, stage=stage)
 
     if "IDENTIFICATION HAS CHANGED" in text or "key is marked as revoked" in text.lower():
-        return _changed_key(text, host, config)
+        return _changed_key(text, label, config)
     if "Host key verification failed" in text or "host key is known for" in text:
         return HostKeyError(
             "its key is unknown",
@@ -52,7 +68,7 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
             "Is it spelt right? Names of your own go into ~/.ssh/config or /etc/hosts",
         )
     if "Permission denied" in text or "Too many authentication failures" in text:
-        return _refused(text, host, config)
+        return _refused(text, label, config)
     if "during banner exchange" in text and "timed out" in text:
         return connect_error(
             "sshd",
@@ -81,7 +97,7 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
             hint = "Is this machine on a network that leads there?"
         words = "no answer" if "timed out" in reason else reason[:1].lower() + reason[1:]
         return connect_error("port", f"can't connect to {address} port {port}: {words}", hint)
-    if "UNKNOWN port" not in text and re.search(
+    if re.search(
         r"kex_exchange_identification|Connection (?:closed|reset) by|ssh_exchange_identification|Broken pipe", text
     ):
         return Dropped(last)
@@ -94,26 +110,26 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
     return connect_error("log-in", f"ssh failed: {last or 'without a word'}", f"Try `ssh -v {label} true`")
 
 
-def _changed_key(text: str, host: Host, config: Mapping[str, str]) -> HostKeyError:
+def _changed_key(text: str, label: str, config: Mapping[str, str]) -> HostKeyError:
     seen = re.search(r"(SHA256:\S+?)\.?\s", text)
     line = re.search(r"Offending \S+ key in (\S+)", text)
     fingerprint = seen.group(1) if seen else None
     if "revoked" in text.lower():
-        return HostKeyError("its key is marked as revoked", host=host.label, hint="Ask its administrator")
-    record = record_name(config.get("hostname", host.name), int(config.get("port", "22")))
+        return HostKeyError("its key is marked as revoked", host=label, hint="Ask its administrator")
+    record = record_name(config.get("hostname", label), int(config.get("port", "22")))
     what = "its key is not the one on record"
     what += f": it shows {fingerprint}" if fingerprint else ""
     what += f", another is in {line.group(1)}" if line else ""
     return HostKeyError(
         what,
-        host=host.label,
+        host=label,
         hint="Somebody may be in between. Ask its administrator; if the change is meant, "
-        f"`ssh-keygen -R '{record}'` removes the old key, then `grid hosts trust {host.label}`",
+        f"`ssh-keygen -R '{record}'` removes the old key, then `grid hosts trust {label}`",
         fingerprint=fingerprint,
     )
 
 
-def _refused(text: str, host: Host, config: Mapping[str, str]) -> LoginError:
+def _refused(text: str, label: str, config: Mapping[str, str]) -> LoginError:
     user = config.get("user", "")
     found = re.search(r"Permission denied \(([^)]*)\)", text)
     methods = tuple(found.group(1).split(",")) if found else ()
@@ -122,11 +138,11 @@ def _refused(text: str, host: Host, config: Mapping[str, str]) -> LoginError:
         what += ": too many keys were offered"
         hint = "Name the right key with `key:` in the hosts file or IdentityFile"
     elif methods and "publickey" not in methods:
-        hint = f"It asks for more than a key; try `ssh {host.label} true` and call grid from a terminal"
+        hint = f"It asks for more than a key; try `ssh {label} true` and call grid from a terminal"
     else:
-        hint = f"Is the user name right? Try `ssh {host.label} true`; `ssh-copy-id {host.label}` installs a key"
+        hint = f"Is the user name right? Try `ssh {label} true`; `ssh-copy-id {label}` installs a key"
     what += f"; it takes: {', '.join(methods)}" if methods else ""
-    return LoginError(what, host=host.label, hint=hint, user=user, methods=methods)
+    return LoginError(what, host=label, hint=hint, user=user, methods=methods)
 
 
 def _last_line(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -146,6 +147,61 @@ def test_a_proxy_command_is_used_and_ended(ssh: str, net: Lab, config: Callable[
     with connect(Host("x", ssh=ssh)) as connection:
         assert connection.run("hostname").text == "inner"
         assert connection.server_address() is None
+
+
+@pytest.mark.lab
+@pytest.mark.row("H11")
+def test_keys_of_the_agent_are_offered(
+    net: Lab, config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the private key can't be read here: its public half names the one that the agent holds."""
+    sock, locked = tmp_path / "agent", tmp_path / "locked"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", sock], stdout=subprocess.DEVNULL)
+    try:
+        wait_for(sock.exists)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
+        subprocess.run(["ssh-add", "-q", net.key], check=True, capture_output=True)
+        config(net.hosts["plain"], IdentityFile="none", IdentitiesOnly="no")
+        connect(Host("x")).close()
+
+        shutil.copy(f"{net.key}.pub", f"{locked}.pub")
+        shutil.copy(net.key, locked)
+        subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", locked], check=True, capture_output=True)
+        config(net.hosts["plain"], IdentityFile=locked)
+        connect(Host("x")).close()
+
+        monkeypatch.delenv("SSH_AUTH_SOCK")
+        assert f"ssh-add {locked}" in fails(LoginError, Host("x")).what
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+@pytest.mark.lab
+@pytest.mark.row("H11")
+def test_openssh_asks_at_the_terminal(net: Lab, config: Callable[..., str], tmp_path: Path) -> None:
+    """A passphrase here, a second factor elsewhere: ssh asks while it logs in, and never again."""
+    locked = tmp_path / "locked"
+    shutil.copy(net.key, locked)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", locked], check=True, capture_output=True)
+    config(net.hosts["plain"], IdentityFile=locked)
+    program = (
+        "from grid.hosts import Host; from grid.launch import connect\n"
+        "with connect(Host('x', ssh='openssh')) as c, connect(Host('x', ssh='openssh')) as d:\n"
+        "    print('in:', c.run('hostname').text, d.run('hostname').text)\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", program])
+    said = b""
+    with open(terminal, "r+b", buffering=0) as stream:
+        with contextlib.suppress(OSError):  # Linux: the end of a terminal is an error
+            while chunk := stream.read(4096):
+                said += chunk
+                if said.endswith(b"locked': "):
+                    stream.write(b"secret\n")
+    os.waitpid(pid, 0)
+    assert said.count(b"passphrase") == 1 and b"in: plain plain" in said, said
 
 
 # ---- one log-in for all ----------------------------------------------------------------------------------

@@ -69,5 +69,22 @@ def test_complaints(text: str, kind: type[Exception], says: str) -> None:
 
 
 @pytest.mark.row("H11")
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("ssh: connect to host j port 22: Connection refused\n", ConnectError, "connection refused"),
+        ("x@j: Permission denied (publickey).\n", LoginError, "it takes: publickey"),
+        ("Host key verification failed.\n", HostKeyError, "grid hosts trust j"),
+    ],
+)
+def test_complaints_of_a_jump_host(text: str, kind: type[Exception], says: str) -> None:
+    text += "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n"
+    error = explain(text, Host("n"), {**CONFIG, "proxyjump": "j"}, None)
+    assert type(error) is kind and says in str(error)
+    assert isinstance(error, HostError)
+    assert error.host == "n" and "on the way, jump host 'j'" in error.what and error.facts["stage"] == "way"
+
+
+@pytest.mark.row("H11")
 def test_no_end_in_time() -> None:
     assert "had not logged in after 7 s; it said: Hello" in str(explain("Hello\n", Host("n"), CONFIG, 7))
