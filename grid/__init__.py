@@ -68,14 +68,35 @@ _WHERE = {
     "create_host_list": "grid.hosts",
     "load_hosts": "grid.hosts",
 }
-_ERRORS = (
-    "AcquireTimeout Backlog CallTimeout ConnectError DiskError ForkError GridError GridStopped HostError HostKeyError "
-    "InventoryError LoginError MissingModules NoServers PublishError PythonError Released RemoteError "
-    "SerialisationError ServerLost ServiceError StagingError UnknownService VersionError"
-).split()
+_ERRORS = [
+    "AcquireTimeout",
+    "Backlog",
+    "CallTimeout",
+    "ConnectError",
+    "DiskError",
+    "ForkError",
+    "GridError",
+    "GridStopped",
+    "HostError",
+    "HostKeyError",
+    "InventoryError",
+    "LoginError",
+    "MissingModules",
+    "NoServers",
+    "PublishError",
+    "PythonError",
+    "Released",
+    "RemoteError",
+    "SerialisationError",
+    "ServerLost",
+    "ServiceError",
+    "StagingError",
+    "UnknownService",
+    "VersionError",
+]
 _WHERE.update(dict.fromkeys(_ERRORS, "grid.errors"))
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "AbstractGrid",
     "AcquireTimeout",
     "Backlog",

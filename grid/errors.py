@@ -174,7 +174,8 @@ class ServerLost(ServiceError):
 
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
-        text = f"server {facts['server']!r} on host {facts['host']!r}: {what}. {facts.get('hint', '')}".removesuffix(" ")
+        where = f"server {facts['server']!r} on host {facts['host']!r}"
+        text = f"{where}: {what}. {facts.get('hint', '')}".removesuffix(" ")
         tail = facts.get("last_output")
         return f"{text}\nLast lines that it printed:\n{tail}" if tail else text
 
@@ -210,7 +211,8 @@ class MissingModules(GridError, ImportError):
 
 
 class CallTimeout(
-    GridError, *dict.fromkeys([TimeoutError, concurrent.futures.TimeoutError])  # type: ignore[misc]
+    GridError,
+    *dict.fromkeys([TimeoutError, concurrent.futures.TimeoutError]),  # type: ignore[misc]
 ):  # until Python 3.11 they are two classes
     """A result was not ready in time; the call goes on."""
 

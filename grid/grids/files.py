@@ -122,9 +122,8 @@ class Files(_Base):
         """Make the directories on the hosts and stage these sources; hosts that have them are skipped."""
         self._prepare_files()
         report = self.copy_files(src_path, list(src_files))
-        self.src_files = sorted(
-            {*self.src_files, *(posixpath.join(folder, name) for folder, names in report.files.items() for name in names)}
-        )
+        chosen = {posixpath.join(folder, name) for folder, names in report.files.items() for name in names}
+        self.src_files = sorted({*self.src_files, *chosen})
 
     def create_subroot(self, subroot: str) -> None:
         """Make a directory below the staging directory, on every host (once if it is shared); once each."""

@@ -31,7 +31,7 @@ from grid.errors import (
 )
 from grid.grids.abstract import AbstractGrid, _Service
 from grid.grids.files import Files
-from grid.grids.hostlink import HostLink, modules_of_image
+from grid.grids.hostlink import HostLink
 from grid.grids.output import Output
 from grid.grids.watch import Watch
 from grid.hosts import Host, find_hosts_file, load_hosts
@@ -170,14 +170,30 @@ class Grid(Files, AbstractGrid):
         keys = make_keys() if any(host.ssh != "local" for host in self.hosts) else None
         homes: dict[tuple[Any, ...], HostLink] = {}
         for host in self.hosts:
-            kind = (host.label, host.ssh, host.python, host.init_cmd, host.niceness, host.temp_path, host.transport,
-                    host.jump, host.key, tuple(sorted(host.env.items())))
+            kind = (
+                host.label,
+                host.ssh,
+                host.python,
+                host.init_cmd,
+                host.niceness,
+                host.temp_path,
+                host.transport,
+                host.jump,
+                host.key,
+                tuple(sorted(host.env.items())),
+            )
             if kind in homes:
                 homes[kind].slots += host.use_n_cpu
                 continue
             home = HostLink(
-                host, host.use_n_cpu, self._link, self.limits, keys,  # type: ignore[arg-type]  # local ones need none
-                self.grid_id, shared=self.shared_temp_path, debug=self.debug,
+                host,
+                host.use_n_cpu,
+                self._link,
+                self.limits,
+                keys,  # type: ignore[arg-type]  # local ones need none
+                self.grid_id,
+                shared=self.shared_temp_path,
+                debug=self.debug,
             )
             home.stage = self._stage_modules
             homes[kind] = home
@@ -351,9 +367,8 @@ class Grid(Files, AbstractGrid):
             if home not in publication.blobs:
                 dumped = publication.dumped
                 home.check_code(dumped.by_value)
-                image = home.pack_image(publication.entries) if publication.entries else None
-                modules = codec.modules_in(dumped.data)
-                home.have_modules(modules | modules_of_image(publication.entries, image or b""))
+                image, needed = home.pack_image(publication.entries) if publication.entries else (None, set())
+                home.have_modules(codec.modules_in(dumped.data) | dumped.modules | needed)
                 parts = [memoryview(dumped.data), *dumped.buffers]
                 publication.blobs[home] = (home.blobs.write(parts), [len(part) for part in parts], image)  # type: ignore[union-attr]
             blob, sizes, image = publication.blobs[home]
@@ -473,7 +488,8 @@ class Grid(Files, AbstractGrid):
             how = f"ended by {signal.Signals(certificate['signal']).name}"
         else:
             how = f"ended with exit status {certificate['exit_status']}"
-        self._lose_server(server, f"its process {how} (peak memory {certificate['peak_kb'] / 1024:.0f} MB)", certificate)
+        peak = f"peak memory {certificate['peak_kb'] / 1024:.0f} MB"
+        self._lose_server(server, f"its process {how} ({peak})", certificate)
 
     def _lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
         """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
@@ -606,7 +622,8 @@ class Grid(Files, AbstractGrid):
                 server.home.ask_later("stop", [server.name], True)
             except GridError:
                 pass
-        self._lose_server(server, f"it {word} (no heartbeat for {self.limits.lost_s:g} s; is it stopped or swapped out?)")
+        what = f"it {word} (no heartbeat for {self.limits.lost_s:g} s; is it stopped or swapped out?)"
+        self._lose_server(server, what)
 
     def _home_lost(self, home: HostLink, reason: str) -> None:
         if home.gone:
@@ -634,8 +651,13 @@ class Grid(Files, AbstractGrid):
                 {
                     "host": home.host.label,
                     "slots": home.slots,
-                    "state": "gone" if home.gone and home.peer else "unreachable" if home.outage() is not None
-                    else "up" if home.up else "down",
+                    "state": "gone"
+                    if home.gone and home.peer
+                    else "unreachable"
+                    if home.outage() is not None
+                    else "up"
+                    if home.up
+                    else "down",
                     "transport": home.transport,
                     "python": home.report.get("python"),
                     "agent": home.report.get("pid"),

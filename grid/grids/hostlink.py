@@ -212,7 +212,7 @@ class HostLink:
         try:
             socket.create_connection((address, port), timeout=self._limits.probe_s).close()
         except OSError as exc:
-            logger.info("host %s: no direct connection to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
+            logger.info("host %s: no direct way to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
             return "tunnel"
         return "direct"
 
@@ -326,7 +326,7 @@ class HostLink:
             MissingModules: Modules that are neither there nor the user's own.
         """
         self.check_code(dumped.by_value)
-        modules = codec.modules_in(dumped.data)
+        modules = codec.modules_in(dumped.data) | dumped.modules
         if dumped.main_names:
             source = MainImage()
             closed = source.closure(set(dumped.main_names))
@@ -336,19 +336,19 @@ class HostLink:
         if not changed:
             self.have_modules(modules)
             return None
-        packed = self.pack_image(changed)
-        self.have_modules(modules | modules_of_image(changed, packed))
+        packed, needed = self.pack_image(changed)
+        self.have_modules(modules | needed)
         image.update(changed)
         return packed
 
-    def pack_image(self, entries: Mapping[str, Any]) -> bytes:
-        """An image of some names of `__main__`, if this host can use it."""
+    def pack_image(self, entries: Mapping[str, Any]) -> tuple[bytes, set[str]]:
+        """An image of some names of `__main__`, if this host can use it, and the modules that it needs there."""
         code = [name for name, obj in entries.items() if isinstance(obj, (type, types.FunctionType))]
         self.check_code([f"{name} of the script" for name in code])
-        packed, behind = MainImage().pack(entries)
+        packed, behind, modules = MainImage().pack(entries)
         for name, reason in behind.items():
             logger.debug("%s of __main__ stays behind: %s", name, reason)
-        return packed
+        return packed, modules
 
     def check_code(self, by_value: Any) -> None:
         """Refuse code by value where the host's Python is of another minor version."""
@@ -376,15 +376,9 @@ class HostLink:
                     f"it lacks {', '.join(lacking)}",
                     host=self.host.label,
                     modules=tuple(lacking),
-                    hint=f"Install them there: {self.report.get('executable', 'python')} -m pip install {' '.join(lacking)}",
+                    hint=f"Install them there: {self.report['executable']} -m pip install {' '.join(lacking)}",
                 )
             self._modules |= wanted
-
-
-def modules_of_image(entries: Mapping[str, Any], packed: bytes) -> set[str]:
-    """Modules that an image of `__main__` needs at the other side."""
-    named = {obj.__name__ for obj in entries.values() if isinstance(obj, types.ModuleType)}
-    return (named | codec.modules_in(packed)) - {"grid.wire.mainimage", "dill._dill", "__builtin__", "builtins"}
 
 
 def launch_command(host: Host) -> str:

@@ -54,7 +54,7 @@ class Output:
             self._file(name).unlink(missing_ok=True)
 
     def open_window(self, name: str, host: str, size: tuple[int, int]) -> None:
-        """Follow the log of a server in a terminal of its own: a tmux window inside tmux, else xterm where there is X."""
+        """Follow a server's log in a terminal of its own: a tmux window inside tmux, else xterm where there is X."""
         if self._directory is None:
             return
         path = self._file(name)

@@ -45,8 +45,13 @@ class Watch(threading.Thread):
         self._questions = self._context.socket(zmq.REP)
         self._questions.linger = 0
         self._questions.bind(f"ipc://{self._base}.sock")
-        record = {"id": grid.grid_id, "name": grid.label, "pid": os.getpid(), "started": start_ticks(os.getpid()),
-                  "began": time.time()}
+        record = {
+            "id": grid.grid_id,
+            "name": grid.label,
+            "pid": os.getpid(),
+            "started": start_ticks(os.getpid()),
+            "began": time.time(),
+        }
         Path(f"{self._base}.json").write_text(json.dumps(record))
         self._bell = self._context.socket(zmq.PAIR)
         self._bell.bind(f"inproc://bell-{id(self)}")
@@ -60,7 +65,7 @@ class Watch(threading.Thread):
         beat = min(1.0, self._limits.heartbeat_s / 4)
         kept = struck = time.monotonic()
         while True:
-            ready = dict(poller.poll(max(0, (struck + beat - time.monotonic()) * 1000)))
+            ready = dict(poller.poll(max(0, int((struck + beat - time.monotonic()) * 1000))))
             if self._bell in ready:
                 return
             try:

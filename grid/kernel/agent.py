@@ -91,8 +91,15 @@ class Agent:
         self._address: str = config["address"]
         unique = f"{self._grid}-{config['peer']}"
         self._make_directories(config, unique)
-        self._lease = Lease(self._grid, {"owner": config["owner"], "run": str(self.run_dir), "kind": "agent",
-                                         "directories": [str(d) for d in self._ours]})
+        self._lease = Lease(
+            self._grid,
+            {
+                "owner": config["owner"],
+                "run": str(self.run_dir),
+                "kind": "agent",
+                "directories": [str(d) for d in self._ours],
+            },
+        )
         self._start_zygote()  # before there are threads
         self._servers: dict[str, _Server] = {}
         self._by_pid: dict[int, _Server] = {}
@@ -125,7 +132,8 @@ class Agent:
             base.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise DiskError(
-                f"can't make temp_path {base} ({exc.strerror})", host=os.uname().nodename,
+                f"can't make temp_path {base} ({exc.strerror})",
+                host=os.uname().nodename,
                 hint="Name another with temp_path",
             ) from exc
         self.run_dir = private_dir(base / f"run-{unique}")
@@ -148,7 +156,8 @@ class Agent:
         except OSError as exc:
             self.remove_directories()
             raise DiskError(
-                f"can't write to {self.run_dir} ({exc.strerror})", host=os.uname().nodename,
+                f"can't write to {self.run_dir} ({exc.strerror})",
+                host=os.uname().nodename,
                 hint="Free some space there, or name another directory with temp_path",
             ) from exc
 
@@ -333,8 +342,7 @@ class Agent:
             "env": self._env,
             "debug": self._debug,
         }
-        log = self._logs / (name.replace("/", ".") + ".log")
-        server = _Server(name, wish["service_id"], wish["peer"], reader, ours, log)
+        server = _Server(name, wish["service_id"], wish["peer"], reader, ours, self._log_of(name))
         data = pickle.dumps(spec, 5)
         try:
             socket.send_fds(self._zygote_socket, [struct.pack("<I", len(data))], [writer, theirs.fileno()])
@@ -353,8 +361,10 @@ class Agent:
             server = self._servers.get(name)
             if server is not None:
                 patience = 0.0 if force else self._limits.stop_s
-                server.kill_at = [(now + patience, signal.SIGTERM if not force else signal.SIGKILL),
-                                  (now + 2 * patience, signal.SIGKILL)]
+                server.kill_at = [
+                    (now + patience, signal.SIGTERM if not force else signal.SIGKILL),
+                    (now + 2 * patience, signal.SIGKILL),
+                ]
 
     def do_cancel(self, call: int, name: str, which: int) -> Any:
         """Withdraw a call of a server if it has not begun; answers whether it was."""
@@ -387,7 +397,8 @@ class Agent:
                     return list(unpack(file, str(root)))
             except OSError as exc:
                 raise DiskError(
-                    f"can't write {exc.filename or root} ({exc.strerror})", host=os.uname().nodename,
+                    f"can't write {exc.filename or root} ({exc.strerror})",
+                    host=os.uname().nodename,
                     hint="Free some space there, or name another directory with temp_path",
                 ) from exc
             finally:
@@ -404,8 +415,11 @@ class Agent:
     def _below_root(self, subroot: str) -> Path:
         path = (self.root / subroot).resolve()
         if path != self.root.resolve() and self.root.resolve() not in path.parents:
-            raise DiskError(f"{subroot!r} leads out of the staging directory", host=os.uname().nodename,
-                            hint="Name a directory below it")
+            raise DiskError(
+                f"{subroot!r} leads out of the staging directory",
+                host=os.uname().nodename,
+                hint="Name a directory below it",
+            )
         return path
 
     def do_probe(self, call: int, token: str, write: bool) -> bool:
@@ -415,8 +429,7 @@ class Agent:
             path.write_text(token)
             return True
         os.listdir(self.root)  # makes NFS look anew
-        seen = path.exists() and path.read_text() == token
-        return seen
+        return path.exists() and path.read_text() == token
 
     def do_unprobe(self, call: int, token: str) -> None:
         """Remove that file."""
@@ -426,10 +439,14 @@ class Agent:
         """What runs here."""
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         servers = [
-            {"name": s.name, "pid": s.pid, "ready": s.ready, "log": str(self._logs / (s.name.replace("/", ".") + ".log"))}
+            {"name": s.name, "pid": s.pid, "ready": s.ready, "log": str(self._log_of(s.name))}
             for s in self._servers.values()
         ]
-        return {"pid": os.getpid(), "zygote": self._zygote.pid, "load": load, "root": str(self.root), "servers": servers}
+        ours = {"pid": os.getpid(), "zygote": self._zygote.pid, "load": load, "root": str(self.root)}
+        return {**ours, "servers": servers}
+
+    def _log_of(self, name: str) -> Path:
+        return self._logs / f"{name.replace('/', '.')}.log"
 
     def do_set_debug(self, call: int, debug: bool) -> None:
         """Change the log level here, of all servers, and of those started later."""
@@ -550,7 +567,7 @@ class Agent:
                 server.log.close()
         if self._servers.pop(server.name, None) is None:
             return
-        for left in (self._logs / f"{server.name.replace('/', '.')}.log", *self._sockets.glob(f"p{server.peer}.?")):
+        for left in (self._log_of(server.name), *self._sockets.glob(f"p{server.peer}.?")):
             left.unlink(missing_ok=True)
         if not isinstance(server.control, _Closed):
             self._hear_server(server)
@@ -669,8 +686,13 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
         report({"error": exc.what, "hint": exc.facts.get("hint", ""), "kind": type(exc).__name__})
         sys.exit(1)
     except Exception as exc:
-        report({"error": f"the agent did not start ({type(exc).__name__}: {exc})", "hint": "Please report this",
-                "kind": "HostError"})
+        report(
+            {
+                "error": f"the agent did not start ({type(exc).__name__}: {exc})",
+                "hint": "Please report this",
+                "kind": "HostError",
+            }
+        )
         raise
     report(
         {
@@ -688,8 +710,10 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
     )
     for fd in (1, 2):  # the launch channel must see its end when its ssh ends, and not wait for us
         os.dup2(agent.log, fd)
-    logging.basicConfig(level=logging.DEBUG if config["debug"] else logging.INFO,
-                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.DEBUG if config["debug"] else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
     signal.signal(signal.SIGTERM, lambda *_: agent._begin_stop("it got SIGTERM"))
     try:
         agent.run()

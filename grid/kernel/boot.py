@@ -87,7 +87,10 @@ from grid.kernel import agent
 agent.main(config, report)
 """
 
-_SHIPPED = ("__init__.py", "_version.py", "errors.py", "limits.py", "wire", "kernel", "testing/__init__.py", "testing/probe.py")
+_SHIPPED = (
+    *("__init__.py", "_version.py", "errors.py", "limits.py"),
+    *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
+)
 
 
 @lru_cache(maxsize=1)
@@ -106,9 +109,8 @@ def archive() -> bytes:
                 name = Path("grid", file.relative_to(top))
                 archive.writestr(zipfile.ZipInfo(name.as_posix()), file.read_bytes())
                 compiled = Path(scratch, "x.pyc")
-                py_compile.compile(
-                    str(file), str(compiled), name.as_posix(), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
-                )
+                kind = py_compile.PycInvalidationMode.UNCHECKED_HASH
+                py_compile.compile(str(file), str(compiled), name.as_posix(), invalidation_mode=kind)
                 place = name.parent / "__pycache__" / f"{name.stem}.{sys.implementation.cache_tag}.pyc"
                 archive.writestr(zipfile.ZipInfo(place.as_posix()), compiled.read_bytes())
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 """Leases: a written record, on each host, of which grid holds processes there, for whom, and until when.
 
-One file for each agent in the user's runtime directory, renewed while the agent lives and gone when it ends. A file that
-has outlived its agent, or its expiry, belongs to a crashed run: `grid clean` ends what is left of it.
+One file for each agent in the user's runtime directory, renewed while the agent lives and gone when it ends. A file
+that has outlived its agent, or its expiry, belongs to a crashed run: `grid clean` ends what is left of it.
 
 Lives here: the record, writing, reading, telling whether its processes live.
 Elsewhere:  renewing (`agent`), listing over hosts (`cli/`).

@@ -98,9 +98,11 @@ class Server:
         sys.path += [entry for entry in spec["path"] if entry not in sys.path]
         sys.argv = [self.name]
         # new ones: those of the zygote were opened on its log
-        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = (
+            open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            for fd in (1, 2)
+        )
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # the zygote's are of no use
         logging.basicConfig(level=logging.DEBUG if spec["debug"] else logging.WARNING)
         if spec["niceness"]:
             try:

@@ -54,11 +54,11 @@ def main(fd: int, will: list[str]) -> NoReturn:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         while True:
-            ready, _, _ = select.select([agent, reader], [], [])
+            ready, _, _ = select.select([agent.fileno(), reader], [], [])
             if reader in ready:
                 os.read(reader, 4096)
                 _reap(agent, children)
-            if agent in ready and not _fork_one(agent, children, (reader, writer)):
+            if agent.fileno() in ready and not _fork_one(agent, children, (reader, writer)):
                 break
     except OSError:
         pass  # the agent is gone in the middle of a word

@@ -119,9 +119,8 @@ class Proxy:
 
 def methods_of(instance: object) -> frozenset[str]:
     """Names of the public methods of an instance, and of public attributes that can be called."""
-    found = {
-        name for name in dir(type(instance)) if not name.startswith("_") and callable(getattr(type(instance), name, None))
-    }
+    kind = type(instance)
+    found = {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name, None))}
     own = getattr(instance, "__dict__", {})
     found |= {name for name, value in own.items() if not name.startswith("_") and callable(value)}
     return frozenset(found)

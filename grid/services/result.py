@@ -219,7 +219,7 @@ class Reply(Future[Any]):
     # What `concurrent.futures.wait` and `as_completed` reach into.
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         if self._lock is None:
             with _lazily:
                 if self._lock is None:
@@ -227,7 +227,7 @@ class Reply(Future[Any]):
         return self._lock
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         if self._watchers is None:
             with _lazily:
                 if self._watchers is None:
@@ -235,13 +235,13 @@ class Reply(Future[Any]):
         return self._watchers
 
     @property
-    def _state(self) -> str:
+    def _state(self) -> str:  # type: ignore[override]
         if not self.done_flag:
             return "PENDING"
         return "CANCELLED_AND_NOTIFIED" if self._flags & CANCELLED else "FINISHED"
 
     @property
-    def _exception(self) -> BaseException | None:  # `wait(return_when=FIRST_EXCEPTION)` looks at it
+    def _exception(self) -> BaseException | None:  # type: ignore[override]  # `wait(return_when=FIRST_EXCEPTION)` looks at it
         if self.done_flag and not self._decoded:
             self._decode()
         return self._failure
@@ -265,8 +265,6 @@ class Waiter:
 
     def fail(self, error: BaseException) -> None:
         self.done_flag = True
-
-
 
 
 class Result(Reply):

@@ -105,6 +105,5 @@ class Server:
     def __repr__(self) -> str:
         load = self.load
         return (
-            f"<Server {self.name} {self.state.value}, mean {load.mean:.3g} s, {load.jobs} jobs, "
-            f"host {self.host.label}>"
+            f"<Server {self.name} {self.state.value}, mean {load.mean:.3g} s, {load.jobs} jobs, host {self.host.label}>"
         )

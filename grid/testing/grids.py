@@ -16,10 +16,18 @@ import concurrent.futures
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from grid.errors import AcquireTimeout, NoServers, Released, RemoteError, SerialisationError, ServiceError, UnknownService
+from grid.errors import (
+    AcquireTimeout,
+    NoServers,
+    Released,
+    RemoteError,
+    SerialisationError,
+    ServiceError,
+    UnknownService,
+)
 from grid.grids.abstract import AbstractGrid
 from grid.services.roster import State
 from grid.testing.probe import Probe
@@ -148,7 +156,7 @@ def servers_are_served_first_come_first_served(g: AbstractGrid) -> None:
         thread = threading.Thread(target=take, args=(index,))
         thread.start()
         threads.append(thread)
-        _until(lambda index=index: g._roster(sid).waiting == index + 1)  # type: ignore[union-attr]
+        _until_waiting(g, sid, index + 1)
     g.release_service(held[0])
     for thread in threads:
         thread.join(30)
@@ -246,11 +254,11 @@ def arguments_that_cannot_travel_are_named(g: AbstractGrid) -> None:
     total = _all(g, sid)
     with g.acquire_service(sid) as proxy:
         with raises(SerialisationError, "echo", "generator"):
-            proxy.echo([1, {"deep": (item for item in ())}])
+            proxy.echo([1, {"deep": iter_nothing()}])
         assert proxy.add().get(30) == 1
     assert g.queues[sid].qsize() == total
     broken = Probe()
-    broken.log.append({"engine": (item for item in ())})
+    broken.log.append({"engine": iter_nothing()})
     with raises(SerialisationError, "log", "engine"):
         g.publish(broken)
 
@@ -339,7 +347,9 @@ def load_is_recorded(g: AbstractGrid) -> None:
 
 
 def unknown_services_are_refused(g: AbstractGrid) -> None:
-    for use in (g.acquire_service, g.find_server, g.terminate, lambda sid: g.broadcast(sid, "x"), lambda sid: g.servers[sid]):
+    uses: list[Callable[[str], Any]] = [g.acquire_service, g.find_server, g.terminate, g.servers.__getitem__]
+    uses.append(lambda sid: g.broadcast(sid, "x"))
+    for use in uses:
         with raises(UnknownService, "nonsense"):
             use("nonsense")
         with raises(KeyError):
@@ -361,7 +371,7 @@ def one_service_can_be_withdrawn(g: AbstractGrid) -> None:
 
         thread = threading.Thread(target=wait)
         thread.start()
-        _until(lambda: g._roster(drop).waiting == 1)  # type: ignore[union-attr]
+        _until_waiting(g, drop, 1)
         g.terminate(drop)
         thread.join(30)
     assert [type(error) for error in refused] == [NoServers]
@@ -370,10 +380,18 @@ def one_service_can_be_withdrawn(g: AbstractGrid) -> None:
         assert proxy.add().get(30) == 1
 
 
+def iter_nothing() -> Iterator[int]:
+    yield from ()
+
+
 def _all(g: AbstractGrid, sid: str) -> int:
     """Wait until no server is starting any more; how many there are."""
-    _until(lambda: not g._roster(sid).names(State.STARTING))  # type: ignore[union-attr]
+    _until(lambda: not g._service(sid).roster.names(State.STARTING))
     return g.size(sid)
+
+
+def _until_waiting(g: AbstractGrid, sid: str, count: int) -> None:
+    _until(lambda: g._service(sid).roster.waiting == count)
 
 
 def _until(condition: Callable[[], bool], limit_s: float = 60.0) -> None:

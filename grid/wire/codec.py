@@ -47,10 +47,11 @@ class Dumped:
     """A serialised object: the pickle, its out-of-band buffers (flat, of bytes), and what the other side must have.
 
     `by_value`: descriptions of code inside it that only the same Python version may load.
-    `main_names`: names of `__main__` that it refers to.
+    `main_names`: names of `__main__` that it refers to. `modules`: modules that the code by value needs.
     """
 
-    __slots__ = ("buffers", "by_value", "data", "main_names")  # made for every call: a dataclass costs 1 us more
+    # made for every call, and a dataclass takes 1 us longer
+    __slots__ = ("buffers", "by_value", "data", "main_names", "modules")
 
     def __init__(
         self,
@@ -58,11 +59,13 @@ class Dumped:
         buffers: Sequence[memoryview] = (),
         by_value: tuple[str, ...] = (),
         main_names: frozenset[str] = _NOTHING,
+        modules: frozenset[str] = _NOTHING,
     ) -> None:
         self.data = data
         self.buffers = buffers
         self.by_value = by_value
         self.main_names = main_names
+        self.modules = modules
 
     @property
     def nbytes(self) -> int:
@@ -89,19 +92,20 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
         try:
             pickler.dump(obj)
             data = stream.getvalue()
-            by_value, used = pickler.by_value, pickler.globals_used
+            by_value, used, modules = pickler.by_value, pickler.globals_used, pickler.modules
         except Exception:
             buffers.clear()
             try:
-                data = pickle.dumps(_Dilled(_dill_dumps(obj, recurse=True)), 5)
-                by_value, used = [what], set()
+                blob = _dill_dumps(obj, recurse=True)
+                data = pickle.dumps(_Dilled(blob), 5)
+                by_value, used, modules = [what], set(), mainimage.modules_of(blob)
             except Exception as last:
                 raise SerialisationError(
                     f"{what} can't be serialised: {_culprit(obj, what) or last}",
                     hint="Leave that part out with __getstate__, or make it on the server",
                 ) from plain
     names = mainimage.names_in_pickle(data) | used if b"__main__" in data or used else _NOTHING
-    return Dumped(data, buffers, tuple(by_value), names)
+    return Dumped(data, buffers, tuple(by_value), names, frozenset(modules))
 
 
 def loads(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
@@ -140,6 +144,7 @@ class _HandOver(pickle.Pickler):
         super().__init__(stream, 5, buffer_callback=_collect(buffers, in_band))
         self.by_value: list[str] = []
         self.globals_used: set[str] = set()
+        self.modules: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, types.FunctionType)):
@@ -150,7 +155,11 @@ class _HandOver(pickle.Pickler):
         self.by_value.append(_describe(obj))
         # what the code names in `__main__` must be there when it runs
         self.globals_used |= {name for name in mainimage.globals_used(obj) if name in sys.modules["__main__"].__dict__}
-        return _restore, (_token_of(obj), CACHE_TAG, _dill_dumps(obj, recurse=False))
+        # Code of `__main__` finds its globals in the other `__main__`; other code takes along what it uses, so that
+        # a lambda does not drag its whole module there.
+        blob = _dill_dumps(obj, recurse=getattr(obj, "__module__", None) != "__main__")
+        self.modules |= mainimage.modules_of(blob)
+        return _restore, (_token_of(obj), CACHE_TAG, blob)
 
 
 def importable(obj: Any) -> bool:
