@@ -360,17 +360,16 @@ class RunningHost:
 
     def block_ports(self, *except_ports: int) -> None:
         """Drop whatever comes in on other ports than these (22 unless named); connections that it opens itself work."""
-        self.open_ports()
-        rules = [["-i", "lo"], ["-p", "tcp", "!", "--syn"]]
-        rules += [["-p", "tcp", "--dport", str(port)] for port in except_ports or (22,)]
-        for rule in rules:
-            call(*self._enter("--net"), "iptables", "-w", "-A", "INPUT", *rule, "-j", "ACCEPT")
-        call(*self._enter("--net"), "iptables", "-w", "-P", "INPUT", "DROP")
+        rules = ["-i lo", "-p tcp ! --syn", *(f"-p tcp --dport {port}" for port in except_ports or (22,))]
+        self._set_firewall("DROP", [f"-A INPUT {rule} -j ACCEPT" for rule in rules])
 
     def open_ports(self) -> None:
         """Take the firewall away."""
-        call(*self._enter("--net"), "iptables", "-w", "-P", "INPUT", "ACCEPT")
-        call(*self._enter("--net"), "iptables", "-w", "-F", "INPUT")
+        self._set_firewall("ACCEPT", [])
+
+    def _set_firewall(self, policy: str, rules: Sequence[str]) -> None:
+        table = "\n".join(["*filter", f":INPUT {policy} [0:0]", *rules, "COMMIT", ""])
+        call(*self._enter("--net"), "iptables-restore", "--wait", input=table)
 
     def start_sshd(self) -> None:
         self._sshd_inner = int(self._tell("sshd"))

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def _forget_unused(cache: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@cache
 def _find(minor: str) -> dict[str, str]:
     for candidate in _candidates(minor):
         try:
