@@ -153,6 +153,7 @@ class Agent:
         try:
             probe.write_bytes(b"x" * 4096)
             probe.unlink()
+            (self.run_dir / "host").write_text(os.uname().nodename)  # for `grid clean`, where temp_path is shared
         except OSError as exc:
             self.remove_directories()
             raise DiskError(
