@@ -34,7 +34,7 @@ from grid.grids.files import Files
 from grid.grids.hostlink import HostLink
 from grid.grids.output import Output
 from grid.grids.watch import Watch
-from grid.hosts import Host, find_hosts_file, load_hosts
+from grid.hosts import Host, choose_hosts, load_hosts
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
@@ -126,13 +126,18 @@ class Grid(Files, AbstractGrid):
 
         `$GRID_HOSTS` (a hosts file, or names with commas; `grid run --hosts` sets it) decides, with `$GRID_GROUP`; then
         `hosts.yaml` here or in ~/.config/grid; else this machine with `n` servers (default: as many as it has cores).
+        `$GRID_LOCAL`, a number (`grid run --local`), comes before all of that: this machine with so many servers.
         """
-        named, group = os.environ.get("GRID_HOSTS"), os.environ.get("GRID_GROUP") or None
-        if named and not os.path.exists(named):
-            return Grid([name.strip() for name in named.split(",") if name.strip()], **kw)
-        path = named or find_hosts_file()
-        if path:
-            return Grid(load_hosts(path, group), **kw)
+        local, named = os.environ.get("GRID_LOCAL"), os.environ.get("GRID_HOSTS")
+        if local:
+            if not local.isdecimal() or int(local) < 1:
+                raise ValueError(f"the variable GRID_LOCAL must be a number of servers, not {local!r}")
+            kw.setdefault("wait", "all")
+            return Grid([local_host(int(local))], **kw)
+        is_file = not named or os.path.isfile(os.path.expanduser(named))
+        hosts = choose_hosts(named, (os.environ.get("GRID_GROUP") or None) if is_file else None)
+        if hosts is not None:
+            return Grid(hosts, **kw)
         kw.setdefault("wait", "all")
         return Grid([local_host(n)], **kw)
 

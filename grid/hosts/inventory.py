@@ -53,6 +53,26 @@ def load_hosts(path: str | os.PathLike[str], group: str | None = None) -> list[H
     return _Inventory(file, text).select(group)
 
 
+def choose_hosts(named: str | None = None, group: str | None = None) -> list[Host] | None:
+    """The hosts that a user means: those of a file, or names with commas; None where nothing is named or found.
+
+    Args:
+        named: A hosts file, or `name,name,...` as ssh knows them; without it `find_hosts_file` looks for a file.
+        group: Only this group of the file.
+    Raises:
+        InventoryError: No such file or group, or the file can't be used.
+        ValueError: One of the names can't be the name of a host.
+    """
+    if named and not os.path.isfile(os.path.expanduser(named)):
+        if named.endswith((".yaml", ".yml")) or "/" in named:
+            raise InventoryError("no such file", file=named, hint="Name a hosts file, or hosts with commas")
+        if group:
+            raise InventoryError("names alone have no groups", file=named, hint="Name a hosts file, or leave the group")
+        return [Host(name.strip()) for name in named.split(",") if name.strip()]
+    path = os.path.expanduser(named) if named else find_hosts_file()
+    return None if path is None else load_hosts(path, group)
+
+
 class _Inventory:
     """One hosts file, read node by node so that every complaint can name its line."""
 
