@@ -78,6 +78,8 @@ class Line(Shared):
             logger.warning("link cut", extra={"action": "link_cut", "host": self.target.label})
             self.transport.close()
             return
+        if not self.transport.clear_to_send.is_set():
+            return  # amid a key exchange: sending would wait for it, in the very thread that has to read it
         question = paramiko.Message()
         question.add_byte(cMSG_GLOBAL_REQUEST)
         question.add_string("keepalive@openssh.com")

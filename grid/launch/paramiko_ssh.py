@@ -21,6 +21,9 @@ from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.shell import announced, kill_script, sh_command
 from grid.launch.ssh_config import resolve
 
+_PACKET_BYTES = 128 << 10
+"""Longest packet towards us. paramiko pays by the packet: 200 MB come down at 45 MB/s with its 32 kB, at 150 with these."""
+
 _WINDOW_BYTES = 16 << 20
 """What the far side may send before we have read it: covers 100 MB/s at 150 ms."""
 
@@ -122,6 +125,7 @@ class ParamikoConnection(Connection):
             (address, port),
             ("127.0.0.1", 0),
             window_size=_WINDOW_BYTES,
+            max_packet_size=_PACKET_BYTES,
             timeout=self.limits.channel_s,
         )
         channel.settimeout(None)

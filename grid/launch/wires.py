@@ -37,13 +37,16 @@ class Wire:
         self._sock = sock
         self._end = end
         self._ahead = b""
+        self._at = 0  # how much of it has been read; cutting it off each time would copy the rest each time
         self._closed = False  # paramiko looks at this name
         self.heard = time.monotonic()
 
     def recv(self, size: int) -> bytes:
-        data = self._ahead or self._more()
-        self._ahead = data[size:]
-        return data[:size]
+        if self._at >= len(self._ahead):
+            self._ahead, self._at = self._more(), 0
+        data = self._ahead[self._at : self._at + size]
+        self._at += len(data)
+        return data
 
     def _more(self) -> bytes:
         data: bytes = self._sock.recv(262144)
