@@ -22,7 +22,7 @@ from grid.launch.shell import announced, kill_script, sh_command
 from grid.launch.ssh_config import resolve
 
 _PACKET_BYTES = 128 << 10
-"""Longest packet towards us: paramiko pays by the packet. 200 MB come down at 45 MB/s with its 32 kB, 150 with these."""
+"""Longest packet towards us. paramiko pays by the packet: 200 MB come at 45 MB/s with its 32 kB, at 150 with these."""
 
 _WINDOW_BYTES = 16 << 20
 """What the far side may send before we have read it: covers 100 MB/s at 150 ms."""
