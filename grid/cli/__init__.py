@@ -1,0 +1,1 @@
+"""The command line: `grid --help`. Each command parses, calls one public function, and prints."""

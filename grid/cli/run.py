@@ -1,0 +1,76 @@
+"""`grid run`: a script over a grid that is chosen here and not in the script."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from grid.cli import exits
+from grid.cli.choose import find_hosts, group_option, hosts_option
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog=exits.EPILOG,
+    short_help="Run a Python script over the hosts that options name.",
+)
+@hosts_option
+@group_option
+@click.option(
+    "--local", type=click.IntRange(1), metavar="N", help="This machine alone, with N servers for each service."
+)
+@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(
+    ctx: click.Context, hosts_from: str | None, group: str | None, local: int | None, script: str, args: tuple[str, ...]
+) -> None:
+    """Run a Python script with this interpreter; `Grid.auto()` in it gives the grid that the options name.
+
+    Options of grid stand before SCRIPT; all that follows it is the script's own. The script takes the place of this
+    process: it gets the signals, and its exit status is the command's. Without options it gets what `Grid.auto()`
+    finds by itself: $GRID_HOSTS, a hosts.yaml, or this machine.
+
+    \b
+    Examples:
+      grid run --hosts hosts.yaml --group gpu fit.py --steps 100
+      grid run --hosts node1,mara@node2 fit.py
+      grid run --local 2 fit.py
+
+    Before the script starts, a missing script, hosts file or group is an error with status 2.
+    """
+    named = [name for name in ("hosts_from", "group") if _on_command_line(ctx, name)]
+    environment = dict(os.environ)
+    if local is not None:
+        if named:
+            raise click.UsageError("--local is this machine alone: leave out --hosts and --group")
+        environment["GRID_LOCAL"] = str(local)
+        for variable in ("GRID_HOSTS", "GRID_GROUP"):
+            environment.pop(variable, None)
+    elif named or "GRID_LOCAL" not in environment:
+        _choose(environment, hosts_from, group)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.execve(sys.executable, [sys.executable, script, *args], environment)
+
+
+def _choose(environment: dict[str, str], hosts_from: str | None, group: str | None) -> None:
+    from grid.hosts import find_hosts_file
+
+    if find_hosts(hosts_from, group) is None:
+        return  # nothing named and no file: this machine
+    environment.pop("GRID_LOCAL", None)
+    named = os.path.expanduser(hosts_from) if hosts_from else os.fspath(find_hosts_file() or "")
+    # A script may change its directory before it asks for the grid.
+    environment["GRID_HOSTS"] = os.path.abspath(named) if os.path.isfile(named) else named
+    if group:
+        environment["GRID_GROUP"] = group
+    else:
+        environment.pop("GRID_GROUP", None)
+
+
+def _on_command_line(ctx: click.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,398 @@
+"""`grid status`, `grid stop`, `grid logs`: grids of this user that run on this machine.
+
+Lives here: tables, rates, following files.
+Elsewhere:  the register of grids and what they answer (`grids/watch.py`), who writes the logs (`grids/output.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from grid.cli import exits
+from grid.cli.choose import json_option, running
+from grid.cli.show import print_json, print_table, rich_table, say, span
+
+LOOK_S = 0.1
+"""Between looks at things that announce themselves to nobody: files that grow, processes that end."""
+
+
+# ---- status ------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=exits.EPILOG, short_help="Show running grids: hosts, services, servers, calls.")
+@click.argument("name", required=False)
+@click.option("--watch", is_flag=True, help="Keep showing it until the grids end, or Ctrl-C.")
+@click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks.")
+@json_option
+@click.pass_context
+def status(ctx: click.Context, name: str | None, watch: bool, interval: float, as_json: bool) -> None:
+    """Show the grids of yours that run on this machine: hosts, services, servers free, acquired and lost, calls.
+
+    NAME is a grid's name, id or process id; without it all are shown. With --watch calls are counted per second; with
+    --json as well, each look is one line.
+
+    \b
+    Examples:
+      grid status
+      grid status --watch
+      grid status fit.py-4711 --json | jq '.[0].status.services'
+
+    The status is 1 if there is no grid of that name, or one of them does not answer.
+    """
+    rates = _Rates()
+    first = _look(name)
+    if not watch:
+        if as_json:
+            print_json(first)
+        elif first:
+            print_table(_COLUMNS, _rows(first, None))
+            for one in first:
+                _complain(one)
+        else:
+            say("no grid of yours runs on this machine")
+        ctx.exit(exits.FAILED if any(one["error"] for one in first) else exits.OK)
+    name = first[0]["id"] if name is not None else None  # its name may be taken again
+    if as_json or not sys.stdout.isatty():
+        _watch(first, name, interval, lambda found: _print_look(found, rates, as_json))
+    else:
+        from rich.live import Live
+
+        with Live(auto_refresh=False) as live:
+            _watch(first, name, interval, lambda found: live.update(_live_table(found, rates), refresh=True))
+    say("no grid runs any more" if first else "no grid of yours runs on this machine")
+
+
+def _look(name: str | None) -> list[dict[str, Any]]:
+    """Each running grid with what it answers: `status`, or None and `error`."""
+    from grid.grids.watch import ask, running_grids
+
+    records = [running(name)] if name is not None else [one for one in running_grids() if one["alive"]]
+    found = []
+    for record in records:
+        one = {key: record[key] for key in ("id", "name", "pid", "began")}
+        try:
+            found.append({**one, "status": ask(record, "status"), "error": ""})
+        except TimeoutError as exc:
+            found.append({**one, "status": None, "error": str(exc)})
+    return found
+
+
+def _watch(
+    found: list[dict[str, Any]], grid_id: str | None, interval: float, show: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    from grid.grids.watch import running_grids
+
+    while found:
+        show(found)
+        time.sleep(interval)
+        alive = {record["id"] for record in running_grids() if record["alive"]}
+        if grid_id is not None and grid_id not in alive:
+            return
+        found = _look(grid_id)
+
+
+def _print_look(found: list[dict[str, Any]], rates: _Rates, as_json: bool) -> None:
+    measured = rates.of(found)
+    if as_json:
+        now = time.time()
+        looks = [{**one, "time": now, "calls_per_s": measured.get(one["id"])} for one in found]
+        click.echo(json.dumps(looks, default=str))
+    else:
+        print_table(_COLUMNS, _rows(found, measured))
+        click.echo("")
+    sys.stdout.flush()
+
+
+def _live_table(found: list[dict[str, Any]], rates: _Rates) -> Any:
+    return rich_table(_COLUMNS, _rows(found, rates.of(found)))
+
+
+_COLUMNS = (
+    *("grid", "process", "up", "hosts", "service", "servers", "free", "acquired", "lost", "waiting", "calls"),
+    "calls/s",
+)
+
+
+def _rows(found: Sequence[dict[str, Any]], rates: dict[str, dict[str, float]] | None) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for one in found:
+        answer = one["status"]
+        head = (one["name"], one["pid"], span(time.time() - one["began"]))
+        if answer is None:
+            rows.append((*head, "no answer", *[""] * 8))
+            continue
+        homes = answer.get("homes", [])
+        up = sum(home["state"] == "up" for home in homes)
+        hosts = str(up) if up == len(homes) else f"{up} of {len(homes)}"
+        for service_id, service in answer["services"].items():
+            rate = "" if rates is None else rates.get(one["id"], {}).get(service_id)
+            rows.append(
+                (
+                    *head,
+                    hosts,
+                    service_id,
+                    len(service["servers"]),
+                    service["free"],
+                    service["acquired"],
+                    _lost(answer, service_id),
+                    service["waiting"],
+                    sum(server["calls"] for server in service["servers"]),
+                    "" if rate is None or rate == "" else f"{rate:.0f}",
+                )
+            )
+            head, hosts = ("", "", ""), ""  # once per grid
+        if not answer["services"]:
+            rows.append((*head, hosts, "none yet", *[""] * 7))
+    return rows
+
+
+def _lost(answer: dict[str, Any], service_id: str) -> int:
+    return sum(name.startswith(f"{service_id}/") for name in answer["failures"])
+
+
+def _complain(one: dict[str, Any]) -> None:
+    if one["error"]:
+        say(one["error"])
+    for error in (one["status"] or {}).get("failures", {}).values():
+        say(f"{one['name']}: {error}")
+
+
+class _Rates:
+    """Calls per second of each service, between one look and the next."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[str, str], tuple[float, dict[str, int]]] = {}
+
+    def of(self, found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+        """Grid -> service -> rate; a service that is seen for the first time has none."""
+        now = time.monotonic()
+        rates: dict[str, dict[str, float]] = {}
+        for one in found:
+            for service_id, service in ((one["status"] or {}).get("services", {})).items():
+                calls = {server["name"]: server["calls"] for server in service["servers"]}
+                key = (one["id"], service_id)
+                if key in self._before:
+                    then, counted = self._before[key]
+                    # Server by server: the calls of one that was lost do not count backwards.
+                    made = sum(count - counted.get(name, 0) for name, count in calls.items())
+                    rates.setdefault(one["id"], {})[service_id] = made / max(1e-6, now - then)
+                self._before[key] = (now, calls)
+        return rates
+
+
+# ---- stop --------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=exits.EPILOG, short_help="Ask running grids to stop, and wait for it.")
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="All grids of yours on this machine.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait for their end."
+)
+@json_option
+@click.pass_context
+def stop(ctx: click.Context, name: str | None, every: bool, timeout: float, as_json: bool) -> None:
+    """Ask running grids to stop, as Ctrl-C in their terminal would, and wait until they have.
+
+    NAME is a grid's name, id or process id; it may be left out where only one runs. The script's `with` and `finally`
+    blocks run, servers end, hosts are left clean.
+
+    \b
+    Examples:
+      grid stop
+      grid stop fit.py-4711 --timeout 120
+      grid stop --all
+
+    The status is 1 if there is no such grid, or one has not stopped in time; it goes on stopping.
+    """
+    from grid.grids.watch import ask, running_grids
+
+    if every and name is not None:
+        raise click.UsageError("name a grid or say --all, not both")
+    records = [one for one in running_grids() if one["alive"]] if every else [running(name)]
+    if not records:
+        say("no grid of yours runs on this machine")
+    deadline = time.monotonic() + timeout
+    mute = []
+    for record in records:
+        try:
+            ask(record, "stop", min(5.0, max(0.1, timeout)))
+        except TimeoutError as exc:
+            mute.append(record["id"])
+            say(str(exc))
+    outcomes = []
+    for record in records:
+        if record["id"] not in mute:
+            _await_end(record, deadline)
+        outcomes.append(_how_it_stands(record))
+    if as_json:
+        print_json(outcomes)
+    else:
+        for one in outcomes:
+            if one["stopped"] and one["process_gone"]:
+                click.echo(f"{one['name']}: stopped")
+            elif one["stopped"]:
+                click.echo(f"{one['name']}: stopped; its process {one['pid']} goes on")
+            else:
+                say(f"{one['name']}: has not stopped after {timeout:g} s; `kill {one['pid']}` ends its process")
+    ctx.exit(exits.OK if all(one["stopped"] for one in outcomes) else exits.FAILED)
+
+
+def _await_end(record: dict[str, Any], deadline: float) -> None:
+    """Until its process is gone; for a process that only closed its grid, not longer than 2 s more."""
+    while time.monotonic() < deadline:
+        one = _how_it_stands(record)
+        if one["process_gone"]:
+            return
+        if one["stopped"]:
+            deadline = min(deadline, time.monotonic() + 2.0)
+            while time.monotonic() < deadline and not _how_it_stands(record)["process_gone"]:
+                time.sleep(LOOK_S)
+            return
+        time.sleep(LOOK_S)
+
+
+def _how_it_stands(record: dict[str, Any]) -> dict[str, Any]:
+    from grid.kernel.lease import start_ticks
+
+    gone = start_ticks(record["pid"]) != record["started"]
+    stopped = gone or not Path(record["socket"]).with_suffix(".json").exists()
+    return {
+        "id": record["id"],
+        "name": record["name"],
+        "pid": record["pid"],
+        "stopped": stopped,
+        "process_gone": gone,
+    }
+
+
+# ---- logs --------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=exits.EPILOG, short_help="Print what servers print; -f follows.")
+@click.argument("name", required=False)
+@click.argument("server", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what they print, new servers too, until the grid ends.")
+@click.option(
+    "-n",
+    "lines",
+    type=click.IntRange(0),
+    metavar="LINES",
+    help="The last LINES of each server. Default: all, and 10 with -f.",
+)
+@json_option
+def logs(name: str | None, server: str | None, follow: bool, lines: int | None, as_json: bool) -> None:
+    """Print what the servers of a running grid have printed, each line with its server.
+
+    NAME is a grid's name, id or process id; it may be left out where only one runs. SERVER is a server (`Energy.0/2`)
+    or a service (`Energy.0`, all its servers). With --json each line is an object with `server` and `text`.
+
+    \b
+    Examples:
+      grid logs -f
+      grid logs fit.py-4711 Energy.0/2 -n 50
+
+    The log of a server goes when the server does. The status is 1 if there is no such grid or server.
+    """
+    if name is not None and server is None and _names_server(name):
+        name, server = None, name  # `grid logs Energy.0/2` where one grid runs
+    record = running(name)
+    directory = Path(record["socket"]).with_suffix(".logs")
+    kept = lines if lines is not None else 10 if follow else None
+    readers: dict[Path, _Reader] = {}
+    known = _servers_of(directory)
+    if server is not None and not follow and not _chosen(known, server):
+        from grid.hosts.host import did_you_mean
+
+        listed = f"They are: {', '.join(sorted(known))}" if known else "No server has printed anything yet"
+        say(f"grid: no output of a server {server!r}{did_you_mean(server, known)}. {listed}")
+        click.get_current_context().exit(exits.FAILED)
+    while True:
+        alive = not follow or _is_running(record)
+        for label, path in sorted(_chosen(_servers_of(directory), server).items()):
+            if path not in readers:
+                readers[path] = _Reader(path, label, kept)
+                kept_now = readers[path].first()
+            else:
+                kept_now = readers[path].more()
+            for text in kept_now:
+                click.echo(json.dumps({"server": label, "text": text}) if as_json else f"[{label}] {text}")
+        kept = None  # a server that comes later is followed from its first line
+        sys.stdout.flush()
+        if not follow or not alive:
+            break
+        time.sleep(LOOK_S)
+    for reader in readers.values():
+        reader.close()
+    if follow:
+        say(f"grid {record['name']} has ended")
+    elif not readers:
+        say("no server has printed anything yet")
+
+
+def _names_server(word: str) -> bool:
+    """Whether a word can only be meant as a server or service: one grid runs, and it is not that grid's name."""
+    from grid.grids.watch import running_grids
+
+    grids = [record for record in running_grids() if record["alive"]]
+    if len(grids) != 1 or word in (grids[0]["name"], grids[0]["id"], str(grids[0]["pid"])):
+        return False
+    return bool(_chosen(_servers_of(Path(grids[0]["socket"]).with_suffix(".logs")), word))
+
+
+def _servers_of(directory: Path) -> dict[str, Path]:
+    """Server -> its log: `Energy.0/2` -> .../Energy.0.2.log"""
+    found = {}
+    for path in directory.glob("*.log"):
+        service_id, _, number = path.stem.rpartition(".")
+        found[f"{service_id}/{number}"] = path
+    return found
+
+
+def _chosen(servers: dict[str, Path], wanted: str | None) -> dict[str, Path]:
+    if wanted is None:
+        return servers
+    return {label: path for label, path in servers.items() if wanted in (label, label.rpartition("/")[0])}
+
+
+def _is_running(record: dict[str, Any]) -> bool:
+    return not _how_it_stands(record)["stopped"]
+
+
+class _Reader:
+    """One log file, line by line. Its file stays open: the last lines of a server can be read after its log is gone."""
+
+    def __init__(self, path: Path, label: str, last: int | None) -> None:
+        self._label, self._last = label, last
+        self._partial = b""
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError:
+            self._file = -1  # it went between being listed and being opened
+
+    def first(self) -> Sequence[str]:
+        """What is there; of it only the last lines if that was wished."""
+        lines = self.more()
+        return lines if self._last is None else deque(lines, maxlen=self._last)
+
+    def more(self) -> list[str]:
+        """Whole lines that came since."""
+        data = self._partial
+        while self._file >= 0 and (chunk := os.read(self._file, 1 << 20)):
+            data += chunk
+        *lines, self._partial = data.split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
