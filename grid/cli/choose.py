@@ -101,7 +101,7 @@ def as_ssh_knows(name: str) -> Host:
 
 
 def running(name: str | None) -> dict[str, Any]:
-    """The running grid of that name, id or process id; None: the only one.
+    """The running grid of that name (its process id may be left out), id or process id; None: the only one.
 
     Ends the command where there is none or more than one.
     """
@@ -116,7 +116,7 @@ def running(name: str | None) -> dict[str, Any]:
         if not grids:
             _end(exits.FAILED, "no grid of yours runs on this machine")
         _end(exits.USAGE, f"{len(grids)} grids run on this machine, name one of them:\n{listed}")
-    found = [record for record in grids if name in (record["name"], record["id"], str(record["pid"]))]
+    found = [record for record in grids if is_called(record, name)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -124,13 +124,20 @@ def running(name: str | None) -> dict[str, Any]:
     if not grids:
         _end(exits.FAILED, f"no grid {name!r}: no grid of yours runs on this machine")
     hint = did_you_mean(name, [record["name"] for record in grids])
-    return _end(exits.FAILED, f"no grid {name!r} runs on this machine{hint}. Running:\n{listed}")
+    return _end(exits.FAILED, f"no grid {name!r} runs on this machine{hint or '.'} Running:\n{listed}")
+
+
+def is_called(record: dict[str, Any], name: str) -> bool:
+    """Whether a user may mean this grid by `name`: `fit.py-4711`, its id, 4711, or `fit.py`."""
+    short = record["name"].removesuffix(f"-{record['pid']}")
+    return name in (record["name"], record["id"], str(record["pid"]), short)
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> NoReturn:
     from grid.hosts.host import did_you_mean
 
-    raise click.UsageError(f"no {what} {name!r}{did_you_mean(name, known)}. The file has: {', '.join(known)}")
+    hint = did_you_mean(name, known) or "."
+    raise click.UsageError(f"no {what} {name!r}{hint} The file has: {', '.join(known)}")
 
 
 def _is_file(hosts_from: str | None) -> bool:

@@ -255,7 +255,7 @@ def setup(
         rows = [
             (
                 one["host"],
-                "ready" if one["ok"] else "needs it" if only_check else "failed",
+                "ready" if one["ok"] else "needs it" if one["actions"] else "failed",
                 one["python"] or "",
                 ", ".join(f"{name} {version}" for name, version in one["packages"].items()),
                 "; ".join(one["actions"]) or ("nothing" if one["ok"] else ""),

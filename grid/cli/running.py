@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from grid.cli import exits
-from grid.cli.choose import json_option, running
+from grid.cli.choose import is_called, json_option, running
 from grid.cli.show import print_json, print_table, rich_table, say, span
 
 LOOK_S = 0.1
@@ -314,7 +314,7 @@ def logs(name: str | None, server: str | None, follow: bool, lines: int | None, 
         from grid.hosts.host import did_you_mean
 
         listed = f"They are: {', '.join(sorted(known))}" if known else "No server has printed anything yet"
-        say(f"grid: no output of a server {server!r}{did_you_mean(server, known)}. {listed}")
+        say(f"grid: no output of a server {server!r}{did_you_mean(server, known) or '.'} {listed}")
         click.get_current_context().exit(exits.FAILED)
     while True:
         alive = not follow or _is_running(record)
@@ -344,7 +344,7 @@ def _names_server(word: str) -> bool:
     from grid.grids.watch import running_grids
 
     grids = [record for record in running_grids() if record["alive"]]
-    if len(grids) != 1 or word in (grids[0]["name"], grids[0]["id"], str(grids[0]["pid"])):
+    if len(grids) != 1 or is_called(grids[0], word):
         return False
     return bool(_chosen(_servers_of(Path(grids[0]["socket"]).with_suffix(".logs")), word))
 
