@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import GridError, HostError, StagingError
 from grid.grids.hostlink import HostLink
 from grid.hosts import Host
-from grid.staging.manifest import HashCache, hash_files, missing, write_archive
+from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
 from grid.staging.select import DEFAULT_EXCLUDE, StagedFile, select
 from grid.wire import bulk
 
@@ -159,7 +159,7 @@ class Files(_Base):
         """Send to each host what it lacks; all hosts are tried before the failures are raised."""
         manifest = hash_files(files, self._hashes)
         failures: dict[str, str] = {}
-        archives: dict[tuple[str, ...], str] = {}
+        archives: dict[tuple[str, ...], tuple[str, Manifest]] = {}
         making = threading.Lock()
 
         def send(home: HostLink, scratch: str) -> None:
@@ -175,10 +175,11 @@ class Files(_Base):
                         path = os.path.join(scratch, str(len(archives)))
                         chosen = set(lacking)
                         with open(path, "wb") as archive:
-                            write_archive([file for file in files if file.relative in chosen], archive)
-                        archives[lacking] = path
-                self._unpack_on(home, archives[lacking])
-                home.staged.update({relative: manifest[relative] for relative in lacking})
+                            sent = write_archive([file for file in files if file.relative in chosen], archive)
+                        archives[lacking] = path, sent
+                path, sent = archives[lacking]
+                self._unpack_on(home, path)
+                home.staged.update(sent)
             except HostError as exc:
                 failures[home.host.label] = exc.what
             except GridError as exc:

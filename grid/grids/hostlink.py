@@ -26,6 +26,7 @@ from typing import Any
 
 from grid import errors
 from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
+from grid.grids.watch import REGISTRATION, grids_dir
 from grid.hosts import Host, compose_command
 from grid.kernel import boot
 from grid.launch import Connection, RemoteProcess, connect
@@ -127,6 +128,8 @@ class HostLink:
             "env": self.host.env,
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self.debug,
+            # what a killed client on this machine would leave, the agent removes
+            "heirlooms": [f"{grids_dir() / self._grid_id}{end}" for end in REGISTRATION] if self.local else [],
             "owner": f"{_user()}@{socket.gethostname()}",
         }
         command = sh_command(launch_command(self.host))

@@ -25,6 +25,9 @@ from grid.wire.places import private_dir, runtime_dir
 if TYPE_CHECKING:
     from grid.grids.grid import Grid
 
+REGISTRATION = (".json", ".sock", ".logs")
+"""What a running grid has in `grids_dir`: its record, its question socket, its servers' logs."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -106,7 +109,7 @@ class Watch(threading.Thread):
         for socket in (self._questions, self._bell, self._rope):
             socket.close(0)
         self._context.term()
-        for suffix in (".json", ".sock"):
+        for suffix in REGISTRATION[:2]:
             Path(f"{self._base}{suffix}").unlink(missing_ok=True)
 
 

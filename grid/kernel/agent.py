@@ -137,7 +137,9 @@ class Agent:
                 hint="Name another with temp_path",
             ) from exc
         self.run_dir = private_dir(base / f"run-{unique}")
-        self._ours = [self.run_dir, *map(Path, filter(None, [config["code"].get("unpacked")]))]
+        self._ours = [self.run_dir, *map(Path, config["heirlooms"])]
+        if config["code"].get("unpacked"):
+            self._ours.append(Path(config["code"]["unpacked"]))
         if config["shared"]:
             self.root = private_dir(base / f"run-{self._grid}-shared")
             self._ours.append(self.root)
@@ -164,8 +166,11 @@ class Agent:
 
     def remove_directories(self) -> None:
         """Remove all that this agent made."""
-        for directory in self._ours:
-            shutil.rmtree(directory, ignore_errors=True)
+        for path in self._ours:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()

@@ -39,7 +39,7 @@ IMAGE = 8
 
 def main(spec: dict[str, Any], control: socket.socket) -> NoReturn:
     """Body of a server's process; `spec` is what the agent's `start` made of the client's wishes."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the client's terminal is the client's affair
     status = 1
     try:
@@ -134,10 +134,10 @@ class Server:
         try:
             value = self._call(frame)
             seconds = time.perf_counter() - began
+        except _Terminated:
+            raise
         except BaseException as exc:
             self._reply_error(call, exc, time.perf_counter() - began)
-            if isinstance(exc, SystemExit) and not self._running_users_code(exc):
-                raise  # SIGTERM reached us
             return
         try:
             dumped = codec.dumps(value, "the result")
@@ -172,10 +172,6 @@ class Server:
             return self.instance(*args, **kwargs)
         raise GridError(f"{method!r} is nothing that a server does", hint="Client and host differ in version")
 
-    def _running_users_code(self, exc: SystemExit) -> bool:
-        frames = traceback.extract_tb(exc.__traceback__)
-        return bool(frames) and frames[-1].name != "<lambda>"
-
     def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
         text = _without_us(exc)
         what: BaseException = exc
@@ -206,6 +202,14 @@ class Server:
         except (OSError, ValueError):
             pass
         os.killpg(0, signal.SIGKILL)
+
+
+class _Terminated(SystemExit):
+    """SIGTERM: unlike a SystemExit of the user's own this one ends the server."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated(0)
 
 
 class _IsMethod:

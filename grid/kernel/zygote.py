@@ -23,6 +23,7 @@ import signal
 import socket
 import struct
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
@@ -37,7 +38,7 @@ def die_with_parent() -> None:
 
 
 def main(fd: int, will: list[str]) -> NoReturn:
-    """Body of the zygote's process. `fd`: the socket to the agent; `will`: directories to remove after its death."""
+    """Body of the zygote's process. `fd`: the socket to the agent; `will`: paths to remove after its death."""
     import dill  # noqa: F401  # loaded here once, for every server
 
     import grid.kernel.serve
@@ -64,8 +65,11 @@ def main(fd: int, will: list[str]) -> NoReturn:
         pass  # the agent is gone in the middle of a word
     for pid in children:
         _kill_group(pid)
-    for directory in will:
-        shutil.rmtree(directory, ignore_errors=True)
+    for path in will:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            Path(path).unlink(missing_ok=True)
     os._exit(0)
 
 

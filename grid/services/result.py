@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 _lazily = threading.Lock()
 """Guards the moment in which a result gets its condition, list of waiters or call-backs."""
 
+_decoding = [threading.RLock() for _ in range(61)]
+"""Each result is decoded under one of these: a lock of its own would cost more than the decoding."""
+
 
 class Reply(Future[Any]):
     """A reply that is due, over some link. Base of `Result`; used alone for the agent's answers."""
@@ -133,43 +136,39 @@ class Reply(Future[Any]):
         return "no answer yet"
 
     def _decode(self) -> None:
-        with _lazily:
-            if self._decoded:
-                return
-            raw, self._raw = self._raw, None
-        if raw is None:  # another thread is at it
-            while not self._decoded:
-                time.sleep(0.0005)
-            return
-        try:
-            if self._flags & CANCELLED:
-                raise CancelledError()
-            frame = unpack(bytearray(raw) if self._flags & BULK or raw[2] or raw[3] else raw)
-            pickle, buffers = frame.pickle, frame.buffers
-            if self._flags & BULK:
-                name, sizes, pickle = bulk.split(pickle)
-                assert self._blobs is not None
-                buffers = self._blobs.read(name, sizes)
-            value = codec.loads(pickle, buffers)
-            if self._flags & ERROR:
-                data, text = value
-                failure = codec.loads(data)
-                if text:
-                    failure.__cause__ = RemoteTraceback(text)
-                self._failure = failure
-            else:
-                self._value = value
-        except CancelledError as exc:
-            self._failure = exc
-        except GridError as exc:
-            self._failure = exc
-        except Exception as exc:
-            self._failure = GridError(
-                f"the result can't be rebuilt here ({type(exc).__name__}: {exc})",
-                hint="Its class must be importable here, too",
-            )
-            self._failure.__cause__ = exc
-        self._decoded = True
+        with _decoding[id(self) // 64 % len(_decoding)]:  # another thread may be at it
+            if not self._decoded:
+                raw, self._raw = self._raw, None
+                assert raw is not None
+                try:
+                    self._value, self._failure = self._take_apart(raw)
+                except GridError as exc:
+                    self._failure = exc
+                except Exception as exc:
+                    self._failure = GridError(
+                        f"the result can't be rebuilt here ({type(exc).__name__}: {exc})",
+                        hint="Its class must be importable here, too",
+                    )
+                    self._failure.__cause__ = exc
+                self._decoded = True
+
+    def _take_apart(self, raw: bytes) -> tuple[Any, BaseException | None]:
+        if self._flags & CANCELLED:
+            return None, CancelledError()
+        frame = unpack(bytearray(raw) if raw[2] or raw[3] else raw)  # buffers must be writable
+        pickle, buffers = frame.pickle, frame.buffers
+        if self._flags & BULK:
+            name, sizes, pickle = bulk.split(pickle)
+            assert self._blobs is not None
+            buffers = self._blobs.read(name, sizes)
+        value = codec.loads(pickle, buffers)
+        if not self._flags & ERROR:
+            return value, None
+        data, text = value
+        failure: BaseException = codec.loads(data)
+        if text:
+            failure.__cause__ = RemoteTraceback(text)
+        return None, failure
 
     def done(self) -> bool:
         """Whether `get` would return at once."""
@@ -297,7 +296,7 @@ class Result(Reply):
             return False
         with _lazily:
             if not self.done_flag:
-                self._flags = CANCELLED
+                self._flags, self._failure, self._decoded = CANCELLED, CancelledError(), True
         self._done()
         return True
 

@@ -1,0 +1,354 @@
+"""What dies on this machine, and what the caller sees of it: servers, agents, zygotes, clients."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from grid import GridStopped, Limits, LocalGrid, NoServers, PublishError, ServerLost
+from grid.errors import CallTimeout, ForkError
+from grid.services.roster import State
+from grid.testing.probe import Probe
+
+QUICK = Limits(heartbeat_s=0.4, lost_s=1.6, orphan_s=3.0, stop_s=1.0)
+
+
+def until(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.row("G48", "G42", "G65", "G69")
+def test_a_killed_server_fails_its_calls_with_the_cause_and_the_others_go_on() -> None:
+    with LocalGrid(2, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid) as victim, g.acquire_service(sid) as other:
+            victim.say("my last words")
+            running, queued = victim.kill(), victim.add()
+            with pytest.raises(ServerLost) as caught:
+                running.get(10)
+            lost = caught.value
+            assert (lost.signal, lost.exit_status) == (signal.SIGKILL, None)
+            assert lost.host == "localhost" and lost.service_id == sid and lost.server.startswith(f"{sid}/")
+            assert "my last words" in str(lost) and "SIGKILL" in str(lost) and "peak memory" in str(lost)
+            with pytest.raises(ServerLost):
+                queued.get(10)
+            assert other.add().get(10) == 1
+            assert len(g.servers[sid]) == 1
+        assert g.queues[sid].qsize() == 1
+
+
+@pytest.mark.row("G48")
+def test_a_server_that_exits_tells_its_status() -> None:
+    with LocalGrid(1, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid) as proxy, pytest.raises(ServerLost, match="exit status 3") as caught:
+            proxy.exit(3).get(10)
+        assert caught.value.exit_status == 3
+
+
+@pytest.mark.row("G12", "G48")
+def test_who_waits_for_the_last_server_gets_an_error_when_it_dies() -> None:
+    with LocalGrid(1, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe())
+        proxy = g.acquire_service(sid)
+        failed: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                g.acquire_service(sid)
+            except BaseException as exc:
+                failed.append(exc)
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        until(lambda: g._service(sid).roster.waiting == 1)
+        proxy.kill()
+        waiter.join(10)
+        assert [type(error) for error in failed] == [NoServers]
+        with pytest.raises(NoServers, match="SIGKILL"):
+            g.acquire_service(sid)
+
+
+@pytest.mark.row("G48")
+def test_a_lost_server_is_replaced_as_often_as_was_asked_for() -> None:
+    with LocalGrid(1, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe(5), restarts=1)
+        with g.acquire_service(sid) as proxy:
+            proxy.add().get(10)
+            with pytest.raises(ServerLost):
+                proxy.kill().get(10)
+        with g.acquire_service(sid, timeout=10) as proxy:
+            assert proxy.add().get(10) == 6, "not a fresh copy"
+            proxy.kill()
+        with pytest.raises(NoServers):
+            g.acquire_service(sid, timeout=10)
+
+
+@pytest.mark.row("G48", "G71")
+def test_a_stopped_server_is_noticed_by_its_silence_and_killed() -> None:
+    with LocalGrid(2, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid) as proxy:
+            _, pid = proxy.where().get(10)
+            os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(ServerLost, match="silent"):
+                proxy.add().get(20)
+            assert time.monotonic() - began < 10
+        until(lambda: not alive(pid))
+        assert len(g.servers[sid]) == 1
+
+
+@pytest.mark.row("G63")
+def test_a_server_deep_in_c_code_is_alive() -> None:
+    with LocalGrid(1, limits=QUICK, output=None) as g:
+        sid = g.publish(Busy())
+        with g.acquire_service(sid) as proxy:
+            assert proxy.hold_the_interpreter().get(60) > 2 * QUICK.lost_s
+
+
+class Busy:
+    def hold_the_interpreter(self) -> float:
+        # sorted() of a list of plain integers never lets another thread run
+        began, items = time.monotonic(), list(range(3_000_000, 0, -1))
+        import random
+
+        random.Random(1).shuffle(items)
+        while time.monotonic() - began < 2.2 * QUICK.lost_s:
+            sorted(items)
+        return time.monotonic() - began
+
+
+@pytest.mark.row("G48", "G69")
+@pytest.mark.parametrize("which", ["agent", "zygote"])
+def test_without_its_agent_or_zygote_a_host_is_lost_and_nothing_stays(which: str) -> None:
+    with LocalGrid(2, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe())
+        proxy = g.acquire_service(sid)
+        _, pid = proxy.where().get(10)
+        call = proxy.wait_for("/never")
+        status = g._homes[0].ask("status")
+        os.kill(status["pid" if which == "agent" else "zygote"], signal.SIGKILL)
+        with pytest.raises(ServerLost, match="localhost"):
+            call.get(10)
+        until(lambda: not alive(pid))
+        with pytest.raises(NoServers):
+            g.acquire_service(sid, timeout=5)
+        assert "localhost" in g.failures
+
+
+@pytest.mark.row("G06", "G48")
+def test_publishing_again_after_a_loss_starts_the_host_anew() -> None:
+    with LocalGrid(1, limits=QUICK, output=None) as g:
+        g.publish(Probe())
+        os.kill(g._homes[0].ask("status")["pid"], signal.SIGKILL)
+        until(lambda: g._homes[0].gone)
+        sid = g.publish(Probe())
+        with g.acquire_service(sid, timeout=10) as proxy:
+            assert proxy.add().get(10) == 1
+
+
+SCRIPT = """
+import os, sys
+from grid import Limits, LocalGrid
+from grid.testing.probe import Probe
+g = LocalGrid(2, limits=Limits(heartbeat_s=0.4, lost_s=1.6, orphan_s=2.0, stop_s=1.0))
+g.start()
+sid = g.publish(Probe())
+proxy = g.acquire_service(sid)
+pids = [proxy.where().get()[1], proxy.child().get()]
+status = g._homes[0].ask("status")
+busy = proxy.wait_for("/never")
+print(*pids, status["pid"], status["zygote"], flush=True)
+{then}
+"""
+
+
+@contextlib.contextmanager
+def client(then: str) -> Any:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(then=then)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process:
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=10)[1]
+        yield process, [int(word) for word in line.split()]
+        process.kill()
+
+
+@pytest.mark.row("G25", "G42", "G63", "D09")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_client_leaves_nothing_behind(how: signal.Signals) -> None:
+    with client("busy.get()") as (process, pids):
+        process.send_signal(how)
+        process.wait(10)
+        until(lambda: not any(alive(pid) for pid in pids), 8.0)
+
+
+@pytest.mark.row("G25")
+def test_ctrl_c_ends_the_script_and_all_that_it_started() -> None:
+    with client("busy.get()") as (process, pids):
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode != 0 and "KeyboardInterrupt" in errors
+        until(lambda: not any(alive(pid) for pid in pids), 5.0)
+
+
+@pytest.mark.row("G25")
+def test_a_script_that_just_ends_terminates_its_grid() -> None:
+    with client("") as (process, pids):
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+        until(lambda: not any(alive(pid) for pid in pids), 5.0)
+
+
+@pytest.mark.row("G24", "G71")
+def test_terminate_lets_short_calls_finish_and_ends_long_ones(tmp_path: Path) -> None:
+    with LocalGrid(2, limits=QUICK, output=None) as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid) as short, g.acquire_service(sid) as long:
+            finished = [short.note(index) for index in range(200)]
+            endless = long.wait_for(str(tmp_path / "never"))
+            began = time.monotonic()
+            g.terminate(sid)
+            assert finished[-1].get(10) == list(range(200))
+            with pytest.raises(ServerLost, match="terminated"):
+                endless.get(10)
+            assert time.monotonic() - began < 8
+
+
+@pytest.mark.row("G23", "G24")
+def test_after_the_end_everything_says_so() -> None:
+    g = LocalGrid(1, output=None)
+    assert not g.ishalted()
+    sid = g.publish(Probe())
+    proxy = g.acquire_service(sid)
+    waiting = proxy.wait_for("/never")
+    g.terminate()
+    assert g.ishalted() and g.halted
+    for use in (lambda: g.publish(Probe()), lambda: g.acquire_service(sid), g.start):
+        with pytest.raises(GridStopped):
+            use()
+    with pytest.raises((ServerLost, GridStopped)):
+        waiting.get(5)
+    g.terminate()
+
+
+@pytest.mark.row("G58", "G24")
+def test_terminate_during_publish_is_bounded_and_leaves_nothing() -> None:
+    for delay in (0.0, 0.02, 0.05, 0.1, 0.15):
+        g = LocalGrid(2, limits=QUICK, output=None)
+        timer = threading.Timer(delay, g.terminate)
+        timer.start()
+        with contextlib.suppress(GridStopped, NoServers, PublishError, ServerLost):
+            g.publish(Probe())
+        timer.join(20)
+        g.terminate()
+        assert g.ishalted()
+
+
+@pytest.mark.row("G06", "G65")
+def test_an_instance_that_cannot_be_rebuilt_says_why() -> None:
+    with LocalGrid(1, limits=QUICK, output=None) as g:
+        with pytest.raises(PublishError) as caught:
+            g.publish(Explosive())
+        assert "could not light the fuse" in str(caught.value) and "localhost" in str(caught.value)
+        assert g.acquire_service(g.publish(Probe())).add().get(10) == 1
+
+
+class Explosive:
+    def __setstate__(self, state: object) -> None:
+        raise RuntimeError("could not light the fuse")
+
+    def __getstate__(self) -> object:
+        return {"a": 1}
+
+
+@pytest.mark.row("G46")
+def test_a_timeout_says_what_the_server_does_and_breaks_nothing(tmp_path: Path) -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid) as proxy:
+            blocking = proxy.wait_for(str(tmp_path / "go"))
+            behind = proxy.add()
+            with pytest.raises(TimeoutError) as caught:
+                behind.get(0.05)
+            assert isinstance(caught.value, CallTimeout)
+            assert "1 calls before it" in str(caught.value) and "wait_for" in str(caught.value)
+            (tmp_path / "go").touch()
+            assert blocking.get(10) == "" and behind.get(10) == 1
+
+
+@pytest.mark.row("G45")
+def test_a_call_that_has_not_begun_can_be_cancelled(tmp_path: Path) -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid) as proxy:
+            blocking, doomed, after = proxy.wait_for(str(tmp_path / "go")), proxy.add(10), proxy.add(1)
+            until(lambda: blocking.running())
+            assert doomed.cancel() and doomed.cancelled() and doomed.done()
+            time.sleep(0)
+            assert not blocking.cancel(), "it runs"
+            (tmp_path / "go").touch()
+            assert after.get(10) == 1, "the cancelled call ran"
+            from concurrent.futures import CancelledError
+
+            with pytest.raises(CancelledError):
+                doomed.get(1)
+        assert g.queues[sid].qsize() == 1
+
+
+@pytest.mark.row("G02", "G14")
+def test_many_calls_need_no_more_threads() -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Probe())
+        before = threading.active_count()
+        with g.acquire_service(sid) as proxy:
+            for _ in range(5):
+                results = [proxy.add() for _ in range(2000)]
+                assert threading.active_count() <= before
+                assert results[-1].get(30)
+            assert len(proxy.threads().get(10)) == 2
+
+
+@pytest.mark.row("G02")
+def test_a_grid_is_refused_in_a_forked_child() -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Probe())
+        reader, writer = os.pipe()
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the fork is what is tested
+            pid = os.fork()
+        if pid == 0:
+            try:
+                g.acquire_service(sid)
+            except ForkError as exc:
+                os.write(writer, str(exc).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(writer)
+        assert b"parent" in os.read(reader, 1000)
+        os.close(reader)
+        assert g.servers[sid][0].state is State.FREE
