@@ -43,7 +43,7 @@ from grid.services.roster import Event
 from grid.wire import codec
 from grid.wire.codec import Dumped
 from grid.wire.keys import make_keys
-from grid.wire.link import Link, Peer
+from grid.wire.link import RECONNECT_S, Link, Peer
 from grid.wire.mainimage import MainImage
 
 logger = logging.getLogger(__name__)
@@ -564,6 +564,7 @@ class Grid(Files, AbstractGrid):
             return
         if up:
             home.unreachable_since = None
+            home.reachable_since = time.monotonic()
             logger.info("host %s is back", home.host.label)
         elif home.unreachable_since is None:
             home.unreachable_since = time.monotonic()
@@ -607,17 +608,29 @@ class Grid(Files, AbstractGrid):
         assert self._link is not None
         now = time.monotonic()
         for number, (deadline, server) in list(self._doomed.items()):
-            home = server.home
-            if now >= deadline and home.outage() is None:
-                self._doomed.pop(number, None)
-                word = "did not answer after its start" if server.name in self._starting_servers else "went silent"
-                self._link.errand(lambda s=server, w=word: self._silent_server(s, w))  # type: ignore[misc]
+            if now >= deadline and server.home.outage() is None:
+                # put off, until its agent has answered at once: else it is the host that can't be reached
+                self._doomed[number] = (now + self.limits.lost_s, server)
+                self._in_thread("grid-verify", self._verify_silence, server)
         for home in self._homes:
             outage = home.outage()
             if outage is not None and outage > self.limits.orphan_s and not home.gone:
                 self._link.errand(
                     lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
                 )
+
+    def _verify_silence(self, server: KernelServer) -> None:
+        """Thread: is it the server that is silent, or its whole host?"""
+        home, began = server.home, time.monotonic()
+        assert isinstance(home, HostLink) and self._link is not None
+        try:
+            home.ask("tail", server.name, 1, timeout=self.limits.lost_s)
+        except GridError:
+            return
+        settled = began - home.reachable_since > self.limits.lost_s + RECONNECT_S  # else it may just be coming back
+        if time.monotonic() - began < self.limits.heartbeat_s and settled and server.number in self._doomed:
+            word = "did not answer after its start" if server.name in self._starting_servers else "went silent"
+            self._link.errand(lambda: self._silent_server(server, word))
 
     def _silent_server(self, server: KernelServer, word: str) -> None:
         if server.number not in self._by_peer:

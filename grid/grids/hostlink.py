@@ -29,6 +29,7 @@ from grid.errors import ConnectError, HostError, MissingModules, PythonError, Ve
 from grid.grids.watch import REGISTRATION, grids_dir
 from grid.hosts import Host, compose_command
 from grid.kernel import boot
+from grid.kernel.lease import start_ticks
 from grid.launch import Connection, RemoteProcess, connect
 from grid.launch.shell import find_python_script, sh_command
 from grid.limits import Limits
@@ -74,6 +75,7 @@ class HostLink:
         self.report: dict[str, Any] = {}
         self.transport = ""
         self.unreachable_since: float | None = None
+        self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
         self.staged: Manifest = {}
@@ -128,8 +130,7 @@ class HostLink:
             "env": self.host.env,
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self.debug,
-            # what a killed client on this machine would leave, the agent removes
-            "heirlooms": [f"{grids_dir() / self._grid_id}{end}" for end in REGISTRATION] if self.local else [],
+            "client": self._leaving(),
             "owner": f"{_user()}@{socket.gethostname()}",
         }
         command = sh_command(launch_command(self.host))
@@ -145,6 +146,11 @@ class HostLink:
         if "error" in self.report:
             kind = getattr(errors, self.report["kind"], HostError)
             raise kind(self.report["error"], host=self.host.label, hint=self.report["hint"])
+
+    def _leaving(self) -> dict[str, Any]:
+        """What this process would leave on its machine if it were killed: an agent on the same machine removes it."""
+        files = [f"{grids_dir() / self._grid_id}{end}" for end in REGISTRATION] if self.local else []
+        return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}
 
     def _hear(self, process: RemoteProcess, deadline: float) -> dict[str, Any]:
         noise: list[str] = []

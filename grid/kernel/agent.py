@@ -26,7 +26,6 @@ import logging
 import os
 import pickle
 import queue
-import shutil
 import signal
 import socket
 import struct
@@ -45,7 +44,8 @@ import zmq.utils.monitor
 from grid.errors import DiskError, GridError
 from grid.kernel import hostend
 from grid.kernel.hostend import HostEnd
-from grid.kernel.lease import Lease
+from grid.kernel.lease import Lease, inherit
+from grid.kernel.zygote import remove
 from grid.limits import Limits
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG
@@ -90,7 +90,13 @@ class Agent:
         self._keys = Keys.from_json(config["keys"]) if config["keys"] else None
         self._address: str = config["address"]
         unique = f"{self._grid}-{config['peer']}"
-        self._make_directories(config, unique)
+        self._config = config
+        self._ours: list[Path] = [Path(config["code"]["unpacked"])] if config["code"].get("unpacked") else []
+        try:
+            self._make_directories(config, unique)
+        except BaseException:
+            self.remove_directories()
+            raise
         self._lease = Lease(
             self._grid,
             {
@@ -137,9 +143,7 @@ class Agent:
                 hint="Name another with temp_path",
             ) from exc
         self.run_dir = private_dir(base / f"run-{unique}")
-        self._ours = [self.run_dir, *map(Path, config["heirlooms"])]
-        if config["code"].get("unpacked"):
-            self._ours.append(Path(config["code"]["unpacked"]))
+        self._ours.append(self.run_dir)
         if config["shared"]:
             self.root = private_dir(base / f"run-{self._grid}-shared")
             self._ours.append(self.root)
@@ -157,7 +161,6 @@ class Agent:
             probe.unlink()
             (self.run_dir / "host").write_text(os.uname().nodename)  # for `grid clean`, where temp_path is shared
         except OSError as exc:
-            self.remove_directories()
             raise DiskError(
                 f"can't write to {self.run_dir} ({exc.strerror})",
                 host=os.uname().nodename,
@@ -166,18 +169,15 @@ class Agent:
 
     def remove_directories(self) -> None:
         """Remove all that this agent made."""
-        for path in self._ours:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        for path in [*map(str, self._ours), *inherit(self._config)]:
+            remove(path)
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()
-        will = json.dumps([str(directory) for directory in [*self._ours, self._lease.path]])
+        will = {"ours": [str(path) for path in [*self._ours, self._lease.path]], "client": self._config["client"]}
         code = "import sys; sys.path[:0] = [{!r}]; from grid.kernel import zygote; zygote.main({}, {!r})"
         where = str(Path(__file__).parents[2])
-        program = code.format(where, theirs.fileno(), json.loads(will))
+        program = code.format(where, theirs.fileno(), will)
         self._zygote = subprocess.Popen(
             [sys.executable, "-c", program],
             pass_fds=[theirs.fileno()],

@@ -30,13 +30,20 @@ def start_ticks(pid: int) -> int | None:
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+            return None if fields[0] in (b"Z", b"X") else int(fields[19])  # a zombie is dead
     except (OSError, IndexError, ValueError):
         try:
             os.kill(pid, 0)
         except OSError:
             return None
         return 0  # no /proc here
+
+
+def inherit(config: dict[str, Any]) -> list[str]:
+    """The files of a client on this machine that its agent removes in its place: all of them once it is dead."""
+    client = config["client"]
+    return [] if start_ticks(client["pid"]) == client["started"] else list(client["leaves"])
 
 
 class Lease:

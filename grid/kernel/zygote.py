@@ -26,6 +26,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from grid.kernel.lease import inherit
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -37,8 +39,16 @@ def die_with_parent() -> None:
         pass
 
 
-def main(fd: int, will: list[str]) -> NoReturn:
-    """Body of the zygote's process. `fd`: the socket to the agent; `will`: paths to remove after its death."""
+def remove(path: str) -> None:
+    """Remove a file or a directory with all that is in it; what is gone already is fine."""
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+def main(fd: int, will: dict[str, Any]) -> NoReturn:
+    """Body of the zygote's process. `fd`: the socket to the agent; `will`: what to remove after its death."""
     import dill  # noqa: F401  # loaded here once, for every server
 
     import grid.kernel.serve
@@ -65,11 +75,8 @@ def main(fd: int, will: list[str]) -> NoReturn:
         pass  # the agent is gone in the middle of a word
     for pid in children:
         _kill_group(pid)
-    for path in will:
-        if os.path.isdir(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            Path(path).unlink(missing_ok=True)
+    for path in [*will["ours"], *inherit(will)]:
+        remove(path)
     os._exit(0)
 
 

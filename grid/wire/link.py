@@ -39,6 +39,8 @@ from grid.wire.keys import Keys
 
 logger = logging.getLogger(__name__)
 
+RECONNECT_S = 2.0
+"""Between two attempts to connect again, at most."""
 _TICK_S = 0.002
 """While callers lead, the grid's thread looks this often whether it is needed. Costs 0.3 % of a core, only then."""
 _ACK_EVERY = 64
@@ -148,7 +150,7 @@ class Link:
         socket.heartbeat_ivl = beat
         socket.heartbeat_timeout = socket.heartbeat_ttl = max(beat, int(self._limits.lost_s * 1000) - beat)
         socket.reconnect_ivl = 50
-        socket.reconnect_ivl_max = 2000
+        socket.reconnect_ivl_max = int(RECONNECT_S * 1000)
         socket.handshake_ivl = int(self._limits.lost_s * 1000)
 
     # -- peers -----------------------------------------------------------------------------------------------------
