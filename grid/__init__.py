@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from grid.grids.ssh import SSHGrid
     from grid.hosts import Host, create_host_list, load_hosts
     from grid.limits import Limits
+    from grid.services.front import GridService
     from grid.services.proxy import Proxy
     from grid.services.result import Result
     from grid.services.server import Server
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "AbstractGrid": "grid.grids.abstract",
     "Grid": "grid.grids.grid",
+    "GridService": "grid.services.front",
     "Host": "grid.hosts",
     "Limits": "grid.limits",
     "LocalGrid": "grid.grids.local",
@@ -106,6 +108,7 @@ __all__ = [
     "ForkError",
     "Grid",
     "GridError",
+    "GridService",
     "GridStopped",
     "Host",
     "HostError",

@@ -63,9 +63,10 @@ def _choose(environment: dict[str, str], hosts_from: str | None, group: str | No
         return  # nothing named and no file: this machine
     environment.pop("GRID_LOCAL", None)
     named = os.path.expanduser(hosts_from) if hosts_from else os.fspath(find_hosts_file() or "")
+    is_file = os.path.isfile(named)
     # A script may change its directory before it asks for the grid.
-    environment["GRID_HOSTS"] = os.path.abspath(named) if os.path.isfile(named) else named
-    if group:
+    environment["GRID_HOSTS"] = os.path.abspath(named) if is_file else named
+    if group and is_file:
         environment["GRID_GROUP"] = group
     else:
         environment.pop("GRID_GROUP", None)

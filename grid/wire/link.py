@@ -128,6 +128,7 @@ class Link:
         self._queueing = threading.Lock()
         self._followers: deque[Any] = deque()
         self._collector_leads = False
+        self._shooed = False  # a caller would rather take replies in itself
         self._taken = 0  # messages taken in so far
         # what the grid's thread does outside the lead
         self._errands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -343,7 +344,7 @@ class Link:
         timed = False
         try:
             while not (pending is not None and pending.done_flag) and not self._wanted and not self._closed:
-                if pending is None and (self._followers or not self._errands.empty()):
+                if pending is None and (self._followers or self._shooed or not self._errands.empty()):
                     return
                 if deadline is not None:
                     remaining = deadline - time.monotonic()
@@ -377,7 +378,12 @@ class Link:
             pass  # nothing more there, or the grid was stopped
 
     def _collect_now(self) -> None:
-        if self._incoming.acquire(False):
+        if self._collector_leads:
+            # Two threads that send and receive by turns wait for each other's interpreter lock: 2 to 4 times slower.
+            if not self._shooed:
+                self._shooed = True
+                self._rouse_leader()
+        elif self._incoming.acquire(False):
             try:
                 self._drain()
             finally:
@@ -485,7 +491,7 @@ class Link:
         """Body of the grid's thread: lead while nobody else does, do errands; returns when the link is closed."""
         while not self._closed:
             if self._incoming.acquire(False):
-                self._collector_leads = True
+                self._collector_leads, self._shooed = True, False
                 try:
                     self._lead(None, None)
                 finally:
