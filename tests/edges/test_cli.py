@@ -1,4 +1,4 @@
-"""The command line on real grids: on this machine, and on hosts over ssh. What crashed is cleaned, what lives is not."""
+"""The command line on real grids, here and over ssh. What crashed is cleaned, what lives is not."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_status_shows_what_runs(start: Callable[..., Running]) -> None:
     assert grid("status").stdout.splitlines()[1].split()[:2] == [f"talk.py-{script.pid}", str(script.pid)]
     script.tell("publish")
     (one,) = data_of("status", "talk.py")
-    assert (one["pid"], one["alive"] if "alive" in one else True, one["error"]) == (script.pid, True, "")
+    assert (one["pid"], one.get("alive", True), one["error"]) == (script.pid, True, "")
     service = one["status"]["services"]["Talker.0"]
     assert (service["free"], service["acquired"], len(service["servers"])) == (2, 0, 2)
     done = grid("status", "tolk.py")
