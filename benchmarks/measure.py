@@ -25,11 +25,15 @@ def quantile(values: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-def table(question: str, rows: Sequence[tuple[str, Sequence[float], Sequence[float], float]], *, unit: str = "us") -> None:
+def table(
+    question: str, rows: Sequence[tuple[str, Sequence[float], Sequence[float], float]], *, unit: str = "us"
+) -> None:
     """Print median and 99th percentile of ours and of the limit, their ratio, and the target (at most)."""
     scale = {"us": 1e6, "ms": 1e3, "s": 1.0}[unit]
     print(question)
-    print(f"  {'case':40} {'grid p50':>10} {'p99':>10} {'limit p50':>10} {'p99':>10} {'ratio':>7} {'target':>7}   [{unit}]")
+    print(
+        f"  {'case':40} {'grid p50':>10} {'p99':>10} {'limit p50':>10} {'p99':>10} {'ratio':>7} {'target':>7}   [{unit}]"
+    )
     for name, ours, limit, target in rows:
         ratio = statistics.median(ours) / statistics.median(limit)
         figures = [statistics.median(ours), quantile(ours, 0.99), statistics.median(limit), quantile(limit, 0.99)]

@@ -90,4 +90,3 @@ def per_call(times: tuple[list[float], ...]) -> tuple[list[float], list[float]]:
 
 if __name__ == "__main__":
     main()
-
