@@ -31,9 +31,7 @@ def table(
     """Print median and 99th percentile of ours and of the limit, their ratio, and the target (at most)."""
     scale = {"us": 1e6, "ms": 1e3, "s": 1.0}[unit]
     print(question)
-    print(
-        f"  {'case':40} {'grid p50':>10} {'p99':>10} {'limit p50':>10} {'p99':>10} {'ratio':>7} {'target':>7}   [{unit}]"
-    )
+    print(f"  {'case':40} {'grid':>10} {'p99':>10} {'limit':>10} {'p99':>10} {'ratio':>7} {'target':>7}   [{unit}]")
     for name, ours, limit, target in rows:
         ratio = statistics.median(ours) / statistics.median(limit)
         figures = [statistics.median(ours), quantile(ours, 0.99), statistics.median(limit), quantile(limit, 0.99)]
