@@ -21,7 +21,16 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from grid.errors import AcquireTimeout, ForkError, GridError, GridStopped, NoServers, ServiceError, UnknownService
+from grid.errors import (
+    AcquireTimeout,
+    ForkError,
+    GridError,
+    GridStopped,
+    NoServers,
+    ServiceError,
+    StagingError,
+    UnknownService,
+)
 from grid.hosts import Host, as_hosts
 from grid.limits import Limits
 from grid.services.proxy import Proxy
@@ -132,6 +141,8 @@ class AbstractGrid(threading.Thread):
         self.shared_temp_path = shared_temp_path
         self.limits = limits or Limits()
         self.debug_out: TextIO = debug_out or sys.stderr
+        self.loader_filename: str | None = None
+        self._loader: tuple[str, str] | None = None
         self.others: dict[str, Any] = {}
         self.failures: dict[str, Exception] = {}
         """Hosts that could not be used, with the reason: label -> error."""
@@ -262,6 +273,23 @@ class AbstractGrid(threading.Thread):
         if verbose is not None:
             self.verbose = verbose
         logging.getLogger("grid").setLevel(logging.DEBUG if debug else logging.NOTSET)
+
+    def set_loader(self, src_path: str | os.PathLike[str], loader_filename: str) -> None:
+        """Name the program that becomes the kernel on a host, instead of ours; for hosts that start from now on.
+
+        It is a Python file below `src_path`, run by the host's interpreter with `config` and `report` defined. After
+        what it has to prepare it usually goes on like ours: `from grid.kernel import agent; agent.main(config, report)`.
+
+        Raises:
+            StagingError: There is no such file.
+        """
+        path = os.path.join(src_path, loader_filename)
+        try:
+            with open(path) as file:
+                self._loader = (loader_filename, file.read())
+        except OSError as exc:
+            raise StagingError(f"can't read the loader {path!r} ({exc.strerror})", hint="Name a Python file") from exc
+        self.loader_filename = loader_filename
 
     # -- services --------------------------------------------------------------------------------------------------
 

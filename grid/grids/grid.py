@@ -210,6 +210,7 @@ class Grid(Files, AbstractGrid):
     def _start_home(self, home: HostLink) -> None:
         """Start a host's agent unless it runs. Raises HostError."""
         was_up = home.up
+        home.loader = self._loader
         home.start()
         if not was_up:
             assert home.peer is not None

@@ -74,6 +74,7 @@ class HostLink:
         self.blobs: bulk.Blobs | None = None
         self.report: dict[str, Any] = {}
         self.transport = ""
+        self.loader: tuple[str, str] | None = None  # name and text of a program in place of our own
         self.unreachable_since: float | None = None
         self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
@@ -131,6 +132,7 @@ class HostLink:
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self.debug,
             "client": self._leaving(),
+            "loader": self.loader,
             "owner": f"{_user()}@{socket.gethostname()}",
         }
         command = sh_command(launch_command(self.host))

@@ -83,8 +83,12 @@ if config["code"]["size"]:
 else:
     where = config["code"]["path"]
 sys.path.insert(0, where)
-from grid.kernel import agent
-agent.main(config, report)
+if config["loader"]:
+    name, text = config["loader"]
+    exec(compile(text, name, "exec"), {"__name__": "grid_loader", "config": config, "report": report})
+else:
+    from grid.kernel import agent
+    agent.main(config, report)
 """
 
 _SHIPPED = (
@@ -119,6 +123,6 @@ def archive() -> bytes:
 def words(config: dict[str, Any], *, local: bool) -> bytes:
     """All that is written to the standard input of `SCOUT`."""
     code = b"" if local else archive()
-    config = {**config, "code": {"size": len(code), "path": str(Path(__file__).parents[2])}}
+    config = {"loader": None, **config, "code": {"size": len(code), "path": str(Path(__file__).parents[2])}}
     program, settings = PROGRAM.encode(), json.dumps(config).encode()
     return b"%d\n%s%d\n%s%s" % (len(program), program, len(settings), settings, code)

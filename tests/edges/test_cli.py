@@ -184,7 +184,7 @@ def test_status_shows_what_runs(start: Callable[..., Running]) -> None:
     assert script.end() != 0
 
 
-@pytest.mark.row("D04")
+@pytest.mark.row("D04", "G62")
 def test_two_grids_must_be_told_apart_and_all_can_be_stopped(start: Callable[..., Running]) -> None:
     scripts = [start("--local", "1"), start("--local", "1")]
     for command in ("stop", "logs"):

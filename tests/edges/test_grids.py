@@ -40,6 +40,7 @@ def clean() -> Callable[[AbstractGrid], None]:
     return clean
 
 
+@pytest.mark.row("D06")
 @pytest.mark.parametrize("check", MARKED)
 def test_on_this_machine(check: Callable[[AbstractGrid], None], local: AbstractGrid, clean: Callable) -> None:
     check(local)
@@ -47,6 +48,7 @@ def test_on_this_machine(check: Callable[[AbstractGrid], None], local: AbstractG
 
 
 @pytest.mark.lab
+@pytest.mark.row("D06")
 @pytest.mark.parametrize("check", MARKED)
 def test_over_ssh(check: Callable[[AbstractGrid], None], ssh: AbstractGrid, clean: Callable) -> None:
     check(ssh)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from grid import GridStopped, Limits, LocalGrid, NoServers, PublishError, ServerLost
+from grid import GridStopped, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
 from grid.errors import CallTimeout, ForkError
 from grid.services.roster import State
 from grid.testing.probe import Probe
@@ -315,6 +315,20 @@ def test_a_call_that_has_not_begun_can_be_cancelled(tmp_path: Path) -> None:
             with pytest.raises(CancelledError):
                 doomed.get(1)
         assert g.queues[sid].qsize() == 1
+
+
+@pytest.mark.row("G22")
+def test_another_loader_can_take_the_place_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "loader.py").write_text(
+        "import os\nos.environ['LOADED_BY'] = __name__\nfrom grid.kernel import agent\nagent.main(config, report)\n"
+    )
+    with LocalGrid(1, output=None) as g:
+        with pytest.raises(StagingError, match="no_such"):
+            g.set_loader(tmp_path, "no_such.py")
+        g.set_loader(tmp_path, "loader.py")
+        assert g.loader_filename == "loader.py"
+        with g.acquire_service(g.publish(Probe())) as proxy:
+            assert proxy.environment("LOADED_BY").get(10) == "grid_loader"
 
 
 @pytest.mark.row("G02", "G14")

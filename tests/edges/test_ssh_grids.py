@@ -115,7 +115,7 @@ def test_a_host_that_cannot_run_a_kernel_says_what_it_lacks(net: Lab, host: Host
             assert word in str(error)
 
 
-@pytest.mark.row("H02", "F12")
+@pytest.mark.row("H02", "H10", "F12")
 @pytest.mark.parametrize("path", ["/srv/x", "/tiny/x"])
 def test_a_temp_path_that_cannot_be_written_is_named(net: Lab, path: str) -> None:
     if path.startswith("/tiny"):
@@ -150,7 +150,7 @@ def test_unknown_and_changed_keys_and_refused_log_ins_are_told_apart(net: Lab, t
             assert isinstance(error, kind), error
 
 
-@pytest.mark.row("G67", "H11")
+@pytest.mark.row("G67", "H11", "G59")
 @pytest.mark.parametrize(
     ("name", "transport"), [("one", "direct"), ("walled", "tunnel"), ("inner", "tunnel"), ("deep", "tunnel")]
 )
