@@ -278,7 +278,7 @@ class AbstractGrid(threading.Thread):
         """Name the program that becomes the kernel on a host, instead of ours; for hosts that start from now on.
 
         It is a Python file below `src_path`, run by the host's interpreter with `config` and `report` defined. After
-        what it has to prepare it usually goes on like ours: `from grid.kernel import agent; agent.main(config, report)`.
+        what it has to prepare it goes on like ours: `from grid.kernel import agent; agent.main(config, report)`.
 
         Raises:
             StagingError: There is no such file.
