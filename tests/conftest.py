@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -38,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slurm: needs the test hosts with a batch system on them (Slurm with qsub)")
     # In /tmp by name and short: the path of a UNIX socket has room for 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
+    # A run in the background ignores SIGINT, and would hand that down to the scripts that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_places] = base
     config.stash[_rows] = frozenset(read_rows())
     for name, variable, mode in (("r", "GRID_RUNTIME_DIR", 0o700), ("t", "TMPDIR", 0o711)):

@@ -6,6 +6,7 @@ Elsewhere:  what follows from the news (`grid.py`), asking (`ask`, used by `cli/
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -95,8 +96,7 @@ class Watch(threading.Thread):
             answer: dict[str, Any] = self._grid.status()
         elif question == "stop":
             answer = {"stopping": self._grid.label}
-            # as Ctrl-C would: the script's `with` and `finally` run
-            threading.Timer(0.05, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            threading.Timer(0.05, interrupt).start()  # after the answer
         else:
             answer = {"error": "ask for status or stop"}
         self._questions.send(json.dumps(answer).encode())
@@ -111,6 +111,19 @@ class Watch(threading.Thread):
         self._context.term()
         for suffix in REGISTRATION[:2]:
             Path(f"{self._base}{suffix}").unlink(missing_ok=True)
+
+
+def interrupt() -> None:
+    """Stop this process as Ctrl-C would, so that the script's `with` and `finally` run.
+
+    A script that a shell put into the background (`python fit.py &` in a script of its own) ignores SIGINT; its main
+    thread gets the exception by another way, at the next moment that it runs Python.
+    """
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
+        main = ctypes.c_ulong(threading.main_thread().ident or 0)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def running_grids() -> list[dict[str, Any]]:

@@ -213,6 +213,24 @@ def test_ctrl_c_ends_the_script_and_all_that_it_started() -> None:
         until(lambda: not any(alive(pid) for pid in pids), 5.0)
 
 
+@pytest.mark.row("G25", "G62")
+def test_a_script_in_the_background_can_be_stopped_though_it_ignores_ctrl_c() -> None:
+    from grid.grids.watch import ask, running_grids
+
+    with client(
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('set', flush=True); busy.get()"
+    ) as (
+        process,
+        pids,
+    ):
+        assert process.stdout.readline() == "set\n"
+        (record,) = [record for record in running_grids() if record["pid"] == process.pid]
+        ask(record, "stop")
+        _, errors = process.communicate(timeout=20)
+        assert "KeyboardInterrupt" in errors
+        until(lambda: not any(alive(pid) for pid in pids), 5.0)
+
+
 @pytest.mark.row("G25")
 def test_a_script_that_just_ends_terminates_its_grid() -> None:
     with client("") as (process, pids):
