@@ -23,7 +23,7 @@ from grid.errors import GridError, HostError, StagingError
 from grid.grids.hostlink import HostLink
 from grid.hosts import Host
 from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
-from grid.staging.select import DEFAULT_EXCLUDE, StagedFile, select
+from grid.staging.select import DEFAULT_EXCLUDE, StagedFile, misfits, select
 from grid.wire import bulk
 
 if TYPE_CHECKING:
@@ -165,6 +165,9 @@ class Files(_Base):
         def send(home: HostLink, scratch: str) -> None:
             try:
                 self._start_home(home)
+                for name in [bad for tag in home.report["platform_tag"] for bad in misfits(files, tag)]:
+                    report.warnings.append(f"{name} is compiled for another Python than that of {home.host.label}")
+                    logger.warning("copy_files: %s", report.warnings[-1])
                 lacking = tuple(missing(manifest, home.staged))
                 report.skipped[home.host.label] = len(files) - len(lacking)
                 report.sent[home.host.label] = len(lacking)

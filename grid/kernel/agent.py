@@ -31,6 +31,7 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections import deque
@@ -712,6 +713,7 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
             "cache_tag": CACHE_TAG,
             "python": sys.version.split()[0],
             "executable": sys.executable,
+            "platform_tag": (sysconfig.get_config_var("EXT_SUFFIX") or "").split(".")[1:2],
         }
     )
     for fd in (1, 2):  # the launch channel must see its end when its ssh ends, and not wait for us
