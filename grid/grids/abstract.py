@@ -198,8 +198,11 @@ class AbstractGrid(threading.Thread):
         self._terminate_all(force=kind is not None)
 
     def _at_exit(self) -> None:
-        if os.getpid() == self._pid and not self.ishalted():
-            self.terminate()
+        try:
+            if os.getpid() == self._pid and not self.ishalted():
+                self.terminate()
+        except NotImplementedError:
+            pass  # the abstract grid itself: there is nothing to end
 
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:

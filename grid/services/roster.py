@@ -157,7 +157,7 @@ class Roster:
         self._away.discard(name)
         if self._states.get(name) is State.FREE and name not in self._free:
             return self._put_free(name)
-        return []
+        return self._serve()  # a group may have collected it before it went away
 
     def close(self) -> list[Action]:
         """The service is withdrawn: nobody will be served any more."""
@@ -213,7 +213,7 @@ class Roster:
                     name, _ = self._free.popitem(last=False)
                     self._move(name, Event.ACQUIRED)
                     collected.append(name)
-                if len(collected) < len(self._states):
+                if len(collected) < len(self._states) or not self._away.isdisjoint(collected):
                     break
                 ordered = tuple(name for name in self._states if name in set(collected))
                 del self._waiters[ticket], self._collected[ticket]

@@ -271,6 +271,10 @@ class LaneServer:
 
     def close(self) -> None:
         """Stop accepting; connections end with the process."""
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # rouses the thread that accepts
+        except OSError:
+            pass
         self._listener.close()
 
     def _accept(self) -> None:
