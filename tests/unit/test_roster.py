@@ -209,7 +209,8 @@ class Anything(RuleBasedStateMachine):
     def pick(self, data: st.DataObject, *states: State) -> str:
         return data.draw(st.sampled_from(self.roster.names(*states)))
 
-    @rule(count=st.integers(1, 3))
+    @precondition(lambda self: len(self.live) < 3)  # few, so that a group may get them all
+    @rule(count=st.integers(1, 2))
     def announce(self, count: int) -> None:
         names = [f"s{next(self.numbers)}" for _ in range(count)]
         self.live += names
@@ -265,8 +266,8 @@ class Anything(RuleBasedStateMachine):
         self.carry_out(self.roster.leave(left[0]))
         assert self.roster.leave(left[0]) == []
 
+    @precondition(lambda self: len(self.live) == 4)
     @rule()
-    @precondition(lambda self: len(self.live) > 4)
     def close(self) -> None:
         self.closed = True
         self.carry_out(self.roster.close())
@@ -298,5 +299,5 @@ class Anything(RuleBasedStateMachine):
 
 @pytest.mark.row("G10", "G12", "G13", "G53")
 def test_the_rules_hold_whatever_happens() -> None:
-    often = settings(max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    often = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Anything, settings=often)
