@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import grid
-
 
 def test_every_name_on_the_front_page_is_there_and_every_error_is_on_it() -> None:
     import grid.errors
