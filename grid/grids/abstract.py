@@ -401,7 +401,8 @@ class AbstractGrid(threading.Thread):
                     remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
                     self._wait(waiter, remaining)
                 except BaseException:
-                    self._give_up(service, waiter)
+                    if self._give_up(service, waiter):
+                        self._return(service, waiter.granted or ())
                     raise
                 if not waiter.done_flag:
                     why = self._why_waiting(service)
@@ -422,10 +423,20 @@ class AbstractGrid(threading.Thread):
     def _give_up(self, service: _Service, waiter: Waiter) -> bool:
         """Leave the queue; True if the grant came first."""
         with self._lock:
+            waits = service.roster.waits(waiter)
             actions = service.roster.leave(waiter)
-            granted = waiter.done_flag
         self._carry_out(service, actions)
-        return granted
+        if not waits and not waiter.done_flag:
+            self._wait(waiter, self.limits.control_s)  # another thread granted it, and is about to say so
+        return not waits
+
+    def _return(self, service: _Service, servers: Sequence[Server]) -> None:
+        """Free servers that were granted to somebody who is not there any more."""
+        for server in servers:
+            with self._lock:
+                server.load.acquired = False
+                actions = service.roster.release(server.name)
+            self._carry_out(service, actions)
 
     def _epitaph(self, service: _Service) -> str:
         reasons = [str(error) for error in self.failures.values()]

@@ -34,7 +34,7 @@ from grid.grids.files import Files
 from grid.grids.hostlink import HostLink
 from grid.grids.output import Output
 from grid.grids.watch import Watch
-from grid.hosts import Host, choose_hosts, load_hosts
+from grid.hosts import Host, as_hosts, choose_hosts, load_hosts
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
@@ -88,13 +88,14 @@ class Grid(Files, AbstractGrid):
         output: TextIO | None = sys.stderr,
         wait: str | int = "first",
     ) -> None:
+        hosts = as_hosts(hosts)
+        if shared_temp_path and hosts and not hosts[0].temp_path:
+            raise ValueError(
+                f"shared_temp_path needs temp_path of the first host ({hosts[0].label!r}): the shared directory"
+            )
         super().__init__(
             hosts, src_path, display, X11_delay, debug, verbose, shared_temp_path, limits=limits, debug_out=debug_out
         )
-        if shared_temp_path and self.hosts and not self.hosts[0].temp_path:
-            raise ValueError(
-                f"shared_temp_path needs temp_path of the first host ({self.hosts[0].label!r}): the shared directory"
-            )
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
         self.wait = wait

@@ -105,6 +105,10 @@ class Roster:
         """How many waiters there are."""
         return len(self._waiters)
 
+    def waits(self, ticket: Any) -> bool:
+        """Whether this waiter has been told nothing yet."""
+        return ticket in self._waiters
+
     @property
     def alive(self) -> bool:
         """Whether waiting makes sense: a live server is left and the service was not withdrawn."""

@@ -288,6 +288,7 @@ class Anything(RuleBasedStateMachine):
     @invariant()
     def nobody_waits_in_vain(self) -> None:
         assert self.roster.waiting == len(self.line)
+        assert all(self.roster.waits(ticket) for ticket, _ in self.line)
         if not self.live or self.closed:
             assert not self.line, "these wait for ever"
         elif self.line and self.line[0][1]:
