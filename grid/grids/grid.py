@@ -72,6 +72,8 @@ class Grid(Files, AbstractGrid):
         wait: How many servers `publish` waits for: "first", "all", or a number.
     """
 
+    _halted = False  # also where the constructor refuses its arguments
+
     def __init__(
         self,
         hosts: Sequence[str | Host],
@@ -99,7 +101,6 @@ class Grid(Files, AbstractGrid):
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
         self.wait = wait
-        self._halted = False
         self._halting = threading.Lock()
         self._link: Link | None = None
         self._homes: list[HostLink] = []
@@ -581,6 +582,12 @@ class Grid(Files, AbstractGrid):
                     actions = service.roster.back(server.name) if up else service.roster.away(server.name)
                 self._carry_out(service, actions)
 
+    def _probe(self, home: HostLink) -> None:
+        """Thread: does a host that can't be reached say that its agent is dead?"""
+        assert self._link is not None
+        if self._refuses(home) and home.outage() is not None:
+            self._link.errand(lambda: self._home_lost(home, "its agent died"))
+
     def _refuses(self, home: HostLink) -> bool:
         """Whether the host itself says that nobody listens any more (a dead agent, not a cut cable)."""
         if home.peer is None:
@@ -616,7 +623,12 @@ class Grid(Files, AbstractGrid):
                 self._in_thread("grid-verify", self._verify_silence, server)
         for home in self._homes:
             outage = home.outage()
-            if outage is not None and outage > self.limits.orphan_s and not home.gone:
+            if outage is None or home.gone:
+                continue
+            if now - home.probed_at > self.limits.heartbeat_s:  # a dying agent may still have accepted the first time
+                home.probed_at = now
+                self._in_thread("grid-probe", self._probe, home)
+            if outage > self.limits.orphan_s:
                 self._link.errand(
                     lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
                 )
@@ -630,7 +642,8 @@ class Grid(Files, AbstractGrid):
         except GridError:
             return
         settled = began - home.reachable_since > self.limits.lost_s + RECONNECT_S  # else it may just be coming back
-        if time.monotonic() - began < self.limits.heartbeat_s and settled and server.number in self._doomed:
+        prompt = time.monotonic() - began < self.limits.lost_s / 2
+        if prompt and settled and home.outage() is None and server.number in self._doomed:
             word = "did not answer after its start" if server.name in self._starting_servers else "went silent"
             self._link.errand(lambda: self._silent_server(server, word))
 
@@ -648,7 +661,7 @@ class Grid(Files, AbstractGrid):
     def _home_lost(self, home: HostLink, reason: str) -> None:
         if home.gone:
             return
-        home.gone = True
+        close = home.part()
         error = ConnectError(reason, host=home.host.label, hint=f"Try `grid doctor {home.host.label}`")
         self.failures[home.host.label] = error
         for server in self._servers_of(home):
@@ -656,7 +669,7 @@ class Grid(Files, AbstractGrid):
         if home.peer is not None:
             self._by_peer.pop(home.peer.number, None)
             self._link.drop(home.peer, error)  # type: ignore[union-attr]
-        self._in_thread("grid-let-go", home._let_go)
+        self._in_thread("grid-let-go", close)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

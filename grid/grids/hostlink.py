@@ -76,6 +76,7 @@ class HostLink:
         self.transport = ""
         self.loader: tuple[str, str] | None = None  # name and text of a program in place of our own
         self.unreachable_since: float | None = None
+        self.probed_at = float("-inf")  # when it was last looked whether its agent is dead
         self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
@@ -114,7 +115,7 @@ class HostLink:
             except BaseException:
                 self._let_go()
                 raise
-            self.gone = False
+            self.gone, self.unreachable_since = False, None
 
     def _launch(self, number: int, deadline: float) -> None:
         assert self.connection is not None
@@ -313,19 +314,28 @@ class HostLink:
                 logger.warning("host %s: %s", self.host.label, exc)
         self._let_go()
 
-    def _let_go(self) -> None:
-        self.gone = True
-        if self._process is not None:
-            self._process.close()
-        if isinstance(self.blobs, bulk.Lane):
-            self.blobs.close()
-        if self.connection is not None:
-            self.connection.close()
+    def part(self) -> Callable[[], None]:
+        """It is gone: forget at once what leads there. The answer closes that, which may take a moment.
 
-    def lose(self) -> None:
-        """It is gone for good: let go of what leads there."""
-        if not self.gone:
-            self._let_go()
+        In two steps, because a new start may begin at once, and must not have its own connection closed.
+        """
+        self.gone = True
+        process, self._process = self._process, None
+        connection, self.connection = self.connection, None
+        blobs, self.blobs = self.blobs, None
+
+        def close() -> None:
+            if process is not None:
+                process.close()
+            if isinstance(blobs, bulk.Lane):
+                blobs.close()
+            if connection is not None:
+                connection.close()
+
+        return close
+
+    def _let_go(self) -> None:
+        self.part()()
 
     # -- what a message needs there --------------------------------------------------------------------------------
 
