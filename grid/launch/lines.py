@@ -27,6 +27,7 @@ from grid.launch.limits import ConnectLimits
 from grid.launch.login import log_in
 from grid.launch.pool import Gates, Pool, Shared
 from grid.launch.ssh_config import Target
+from grid.launch.transport import OrderedTransport
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -208,7 +209,7 @@ def _negotiate(
     """Greeting and key exchange: an encrypted transport to somebody whose key is still to be judged."""
     try:
         wire.await_greeting(limits.banner_s)
-        transport = paramiko.Transport(wire)  # type: ignore[arg-type]  # all that it uses of a socket is there
+        transport = OrderedTransport(wire)  # all that it uses of a socket is there
     except TimeoutError as exc:
         wire.close()
         raise ConnectError(

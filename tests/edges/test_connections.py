@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_EOF
 
 from grid.errors import ConnectError, HostError, HostKeyError, LoginError
 from grid.hosts import Host
 from grid.launch import ConnectLimits, connect
 from grid.launch.connection import Connection
 from grid.launch.known_hosts import record_name
+from grid.launch.transport import Outlet
 from grid.testing.connections import CHECKS, DAEMON_CHECKS
 from tests.lab import Lab, LabHost
 from tests.lab.host import RunningHost
@@ -555,3 +558,26 @@ def wait_for(done: Callable[[], bool], limit_s: float = 15) -> None:
     while not done():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)
+
+
+@pytest.mark.lab
+@pytest.mark.row("H11")
+def test_paramiko_sends_nothing_after_a_channels_close(net: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end-of-input that is overtaken by the far side's close must not reach sshd: it would end the connection."""
+    overtaken = []
+    send = Outlet._send_user_message
+
+    def late(outlet: Outlet, message: paramiko.Message) -> None:
+        if message.asbytes()[:1] == cMSG_CHANNEL_EOF and threading.current_thread().name.startswith("grid-stdin"):
+            deadline = time.monotonic() + 10
+            while not outlet.closed and time.monotonic() < deadline:
+                time.sleep(0.01)
+            overtaken.append(outlet.closed)
+        send(outlet, message)
+
+    monkeypatch.setattr(Outlet, "_send_user_message", late)
+    with connect(Host("plain")) as connection:
+        for word in "one", "two", "three":
+            assert connection.run(f"echo {word}").text == word
+        assert connection.alive()
+    assert overtaken == [True] * 3
