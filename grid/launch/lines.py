@@ -209,7 +209,7 @@ def _negotiate(
     """Greeting and key exchange: an encrypted transport to somebody whose key is still to be judged."""
     try:
         wire.await_greeting(limits.banner_s)
-        transport = OrderedTransport(wire)  # all that it uses of a socket is there
+        transport = OrderedTransport(wire)  # type: ignore[arg-type]  # all that it uses of a socket is there
     except TimeoutError as exc:
         wire.close()
         raise ConnectError(
