@@ -21,6 +21,7 @@ from grid._version import __version__
 if TYPE_CHECKING:
     from grid.errors import (
         AcquireTimeout,
+        AllocationError,
         Backlog,
         CallTimeout,
         ConnectError,
@@ -72,6 +73,7 @@ _WHERE = {
 }
 _ERRORS = [
     "AcquireTimeout",
+    "AllocationError",
     "Backlog",
     "CallTimeout",
     "ConnectError",
@@ -101,6 +103,7 @@ _WHERE.update(dict.fromkeys(_ERRORS, "grid.errors"))
 __all__ = [
     "AbstractGrid",
     "AcquireTimeout",
+    "AllocationError",
     "Backlog",
     "CallTimeout",
     "ConnectError",

@@ -7,6 +7,7 @@
      │   ├─ LoginError                            the host answered and refused us
      │   ├─ PythonError                           interpreter missing, too old, or without pyzmq or dill
      │   └─ DiskError                             temp directory missing, read-only or full
+     ├─ AllocationError                          the batch job that we are in, or asked for, can't be used
      ├─ InventoryError(what, file=, line=, ...)   a hosts file says something that we can't use
      ├─ StagingError(what, hint=, failures=)      files that could not be chosen or copied
      ├─ ServiceError(what, service_id=, hint=)    something about one published service
@@ -88,6 +89,10 @@ class PythonError(HostError):
 
 class DiskError(HostError):
     """The host's temp directory is missing, read-only, full or not ours."""
+
+
+class AllocationError(GridError):
+    """The batch job that this process is in, or that was asked for, can't be used as a grid."""
 
 
 class InventoryError(GridError):

@@ -30,11 +30,13 @@ from grid.errors import (
     ServerLost,
 )
 from grid.grids.abstract import AbstractGrid, _Service
+from grid.grids.allocation import allocation_hosts
 from grid.grids.files import Files
 from grid.grids.hostlink import HostLink
 from grid.grids.output import Output
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, load_hosts
+from grid.launch.allocation import find_allocation
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
@@ -123,11 +125,40 @@ class Grid(Files, AbstractGrid):
         return Grid(load_hosts(path, group), **kw)
 
     @classmethod
+    def from_allocation(
+        cls,
+        *,
+        launcher: str | None = None,
+        servers_per_node: int | None = None,
+        init_cmd: str = "",
+        python: str | None = None,
+        temp_path: str | None = None,
+        **kw: Any,
+    ) -> Grid:
+        """A grid over the nodes of the batch job that this script runs in (TORQUE/PBS, Slurm, SGE), a server per slot.
+
+        Kernels start through the batch system's own launcher, so that they are accounted to the job and end with it.
+        Arguments as of `allocation_hosts`; the others are those of `Grid`.
+
+        Raises:
+            AllocationError: There is no job, or its variables make no sense; the message names them.
+        """
+        hosts = allocation_hosts(
+            launcher=launcher,
+            servers_per_node=servers_per_node,
+            init_cmd=init_cmd,
+            python=python,
+            temp_path=temp_path,
+        )
+        return Grid(hosts, **kw)
+
+    @classmethod
     def auto(cls, n: int | None = None, **kw: Any) -> Grid:
         """The grid that this place offers: the same script runs on a laptop and on hosts, unchanged.
 
         `$GRID_HOSTS` (a hosts file, or names with commas; `grid run --hosts` sets it) decides, with `$GRID_GROUP`; then
-        `hosts.yaml` here or in ~/.config/grid; else this machine with `n` servers (default: as many as it has cores).
+        the batch job that we are in (`from_allocation`); then `hosts.yaml` here or in ~/.config/grid; else this machine
+        with `n` servers (default: as many as it has cores).
         `$GRID_LOCAL`, a number (`grid run --local`), comes before all of that: this machine with so many servers.
         """
         local, named = os.environ.get("GRID_LOCAL"), os.environ.get("GRID_HOSTS")
@@ -136,6 +167,8 @@ class Grid(Files, AbstractGrid):
                 raise ValueError(f"the variable GRID_LOCAL must be a number of servers, not {local!r}")
             kw.setdefault("wait", "all")
             return Grid([local_host(int(local))], **kw)
+        if not named and find_allocation(os.environ) is not None:
+            return cls.from_allocation(**kw)
         is_file = not named or os.path.isfile(os.path.expanduser(named))
         hosts = choose_hosts(named, (os.environ.get("GRID_GROUP") or None) if is_file else None)
         if hosts is not None:

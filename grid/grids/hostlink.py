@@ -70,6 +70,7 @@ class HostLink:
         self._starting = threading.Lock()
         self.connection: Connection | None = None
         self._process: RemoteProcess | None = None
+        self._number = 0  # of its agent, on our link
         self.peer: Peer | None = None
         self.blobs: bulk.Blobs | None = None
         self.report: dict[str, Any] = {}
@@ -107,25 +108,46 @@ class HostLink:
             if self.up:
                 return
             deadline = time.monotonic() + self._limits.start_s
-            number = self._link.number()
+            self._number = self._link.number()
             try:
                 self.connection = connect(self.host)
-                self._launch(number, deadline)
-                self._join(number, deadline)
+                self._hear_from(self._launch(deadline), deadline)
+                self._join()
             except BaseException:
                 self._let_go()
                 raise
             self.gone, self.unreachable_since = False, None
 
-    def _launch(self, number: int, deadline: float) -> None:
+    def invite(self, connection: Connection) -> tuple[str, bytes]:
+        """For a kernel that somebody else starts, perhaps much later: its command (POSIX shell) and its whole input.
+
+        `accept` follows when it has reported. `connection` is what leads there by then.
+        """
+        self.connection, self._number = connection, self._link.number()
+        return launch_command(self.host), boot.words(self._config(), local=False)
+
+    def accept(self, report: dict[str, Any]) -> None:
+        """An invited kernel has reported: connect to it. Raises HostError."""
+        with self._starting:
+            try:
+                self._check(report)
+                self._join()
+            except BaseException:
+                self._let_go()
+                raise
+            self.gone, self.unreachable_since = False, None
+
+    def _config(self) -> dict[str, Any]:
         assert self.connection is not None
+        towards = self.connection.towards()
         address = None if self.host.transport == "tunnel" else self.connection.server_address()
-        config = {
+        return {
             "grid": self._grid_id,
-            "peer": number,
+            "peer": self._number,
             "keys": None if self.local else self._keys[1].to_json(),
             "local": self.local,
-            "address": address or "127.0.0.1",
+            "address": None if towards else address or "127.0.0.1",
+            "towards": towards,
             "temp_path": self.host.temp_path,
             "shared": self._shared,
             "limits": vars(self._limits),
@@ -136,19 +158,28 @@ class HostLink:
             "loader": self.loader,
             "owner": f"{_user()}@{socket.gethostname()}",
         }
+
+    def _launch(self, deadline: float) -> RemoteProcess:
+        assert self.connection is not None
         command = sh_command(launch_command(self.host))
         logger.debug("host %s: %s", self.host.label, command)
         self._process = process = self.connection.start(command)
         try:
-            process.write(boot.words(config, local=self.local), max(0.1, deadline - time.monotonic()))
+            process.write(boot.words(self._config(), local=self.local), max(0.1, deadline - time.monotonic()))
         except BrokenPipeError:
             pass  # it ended early; what it says is read below
         except TimeoutError as exc:
             raise self._silent(process) from exc
-        self.report = self._hear(process, deadline)
-        if "error" in self.report:
-            kind = getattr(errors, self.report["kind"], HostError)
-            raise kind(self.report["error"], host=self.host.label, hint=self.report["hint"])
+        return process
+
+    def _hear_from(self, process: RemoteProcess, deadline: float) -> None:
+        self._check(self._hear(process, deadline))
+
+    def _check(self, report: dict[str, Any]) -> None:
+        self.report = report
+        if "error" in report:
+            kind = getattr(errors, report["kind"], HostError)
+            raise kind(report["error"], host=self.host.label, hint=report["hint"])
 
     def _leaving(self) -> dict[str, Any]:
         """What this process would leave on its machine if it were killed: an agent on the same machine removes it."""
@@ -190,7 +221,7 @@ class HostLink:
             hint=f"Try `grid doctor {self.host.label}`, or more time with GRID_START_S",
         )
 
-    def _join(self, number: int, deadline: float) -> None:
+    def _join(self) -> None:
         inlet, outlet = self.report["ready"]
         if self.local:
             self.transport = "local"
@@ -202,8 +233,8 @@ class HostLink:
             self.blobs = bulk.Lane(
                 self._open_lane, self._keys[0].tls(server=False), self.host.label, self._limits.control_s
             )
-        peer = self.attach(number, inlet, outlet)
-        if not peer.welcomed.wait(max(0.1, min(self._limits.lost_s, deadline - time.monotonic()))):
+        peer = self.attach(self._number, inlet, outlet)
+        if not peer.welcomed.wait(min(self._limits.lost_s, self._limits.start_s)):
             self._link.drop(peer, ConnectError("its agent does not answer", host=self.host.label, hint="See above"))
             raise ConnectError(
                 f"its agent was started, but can't be reached ({self.transport}, {inlet})",
@@ -215,9 +246,11 @@ class HostLink:
 
     def _choose_transport(self, inlet: str) -> str:
         wish = self.host.transport
+        assert self.connection is not None
+        if not self.connection.has_forwards:
+            return "direct"
         if wish != "auto":
             return wish
-        assert self.connection is not None
         address, port = _address(inlet)
         if self.connection.server_address() is None or address in ("127.0.0.1", "::1"):
             return "tunnel"

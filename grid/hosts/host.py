@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-SSH = Literal["paramiko", "openssh", "local"]
+SSH = Literal["paramiko", "openssh", "local", "srun", "pbsdsh", "qrsh"]
 Transport = Literal["auto", "direct", "tunnel"]
 
 # ssh refuses these in names for the same reason: a ProxyCommand hands %h and %r to a shell.
@@ -66,7 +66,8 @@ class Host:
         user, port, key, jump: As in ~/.ssh/config, which answers where they are None. `key` is a file of this
             machine. `jump` is one `user@host:port` or several with commas, the nearest first.
         env: Environment variables that the servers get.
-        ssh: `paramiko`, `openssh` (your own ssh binary) or `local` (this machine, no ssh).
+        ssh: `paramiko`, `openssh` (your own ssh binary) or `local` (this machine, no ssh); inside a batch job also
+            `srun`, `pbsdsh` or `qrsh`, the batch systems' own launchers.
         transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
         groups: Names under which `load_hosts(..., group=)` finds this entry.
     """

@@ -44,6 +44,7 @@ import zmq.utils.monitor
 
 from grid.errors import DiskError, GridError
 from grid.kernel import hostend
+from grid.kernel.address import address_towards
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
 from grid.kernel.zygote import remove
@@ -89,7 +90,7 @@ class Agent:
         self._env: dict[str, str] = config["env"]
         self._path: list[str] = config["path"]
         self._keys = Keys.from_json(config["keys"]) if config["keys"] else None
-        self._address: str = config["address"]
+        self._address: str = config["address"] or address_towards(config["towards"])
         unique = f"{self._grid}-{config['peer']}"
         self._config = config
         self._ours: list[Path] = [Path(config["code"]["unpacked"])] if config["code"].get("unpacked") else []
@@ -683,7 +684,7 @@ def _can_import(name: str, path: list[str]) -> bool:
 
 def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> NoReturn:
     """Body of the agent's process, after `boot` found everything that it needs."""
-    if not config["local"]:
+    if not config["local"] and os.getpid() != os.getpgrp():  # a launcher's task may lead a group already
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed ssh channel is not our end; `orphan_s` decides

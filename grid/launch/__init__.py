@@ -26,6 +26,10 @@ def connect(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> Connection:
         from grid.launch.openssh import OpenSSHConnection
 
         return OpenSSHConnection(host, limits)
+    if host.ssh != "paramiko":
+        from grid.launch.tasks import CONNECTIONS
+
+        return CONNECTIONS[host.ssh](host, limits)
     from grid.launch.paramiko_ssh import ParamikoConnection
 
     return ParamikoConnection(host, limits)

@@ -162,6 +162,9 @@ class RemoteProcess(ABC):
 class Connection(ABC):
     """One way into `host`. Methods may be called from any thread; leaving the `with` block closes it."""
 
+    has_forwards = True
+    """Whether `forward` works; without, the host must be reached directly."""
+
     def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
         self.host = host
         self.limits = limits
@@ -193,6 +196,13 @@ class Connection(ABC):
         Not the third word of $SSH_CONNECTION: behind address translation that names an address which only the
         host itself knows, and what a client needs is one to connect to.
         """
+
+    def towards(self) -> list[str]:
+        """Names and addresses of this side, for a host to find out which address of its own it is reached under.
+
+        Empty where `server_address` answers that.
+        """
+        return []
 
     @abstractmethod
     def alive(self) -> bool:

@@ -49,7 +49,8 @@ class LabHost:
     packages: tuple[str, ...] = KERNEL_PACKAGES
     behind: str | None = None  # reachable from that host only: its jump host
     open_ports: tuple[int, ...] | None = None  # all others are dropped silently; None: no firewall
-    shares: Mapping[str, str] = field(default_factory=dict)  # path -> name; hosts that use a name share a directory
+    # path -> name; hosts that use a name share a directory; a name that is a path is that directory of this machine
+    shares: Mapping[str, str] = field(default_factory=dict)
     tmpfs: Mapping[str, str] = field(default_factory=dict)  # path -> mount options, such as "size=64k"
     readonly: tuple[str, ...] = ()  # paths on which nothing can be written
     sshd: Mapping[str, str] = field(default_factory=dict)  # lines of sshd_config besides the few we need
@@ -99,6 +100,8 @@ class RunningHost:
         self._write_settings(pythons, shares)
 
     def _share(self, name: str) -> Path:
+        if name.startswith("/"):
+            return Path(name)
         directory = self.lab.directory / "shares" / name
         if not directory.exists():
             directory.mkdir(parents=True)

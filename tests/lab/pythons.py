@@ -149,6 +149,11 @@ def _copy(facts: dict[str, str], target: Path) -> None:
     subprocess.run(["chmod", "-R", "u+rwX,go+rX,go-w", str(target)], check=True)
 
 
+def is_installed(name: str) -> bool:
+    """Whether this interpreter has a package: then a host can have a copy of it."""
+    return _installed_version(name) is not None
+
+
 def _installed_version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING
 
 from tests.lab.ground import FREEZER
 from tests.lab.host import LabHost, RunningHost, wait_until
+from tests.lab.pythons import is_installed
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
+CLIENT_PACKAGES = (
+    *("pyzmq", "dill", "numpy", "click", "PyYAML", "rich", "markdown-it-py", "mdurl", "Pygments", "typing_extensions"),
+    *("paramiko", "cryptography", "bcrypt", "PyNaCl", "cffi", "pycparser", "invoke"),
+)
+"""All that grid itself needs: scripts run within jobs. Its code is in /grid (`PYTHONPATH=/grid`)."""
 SLOTS = 4  # per node, whatever the machine has
 QUEUE = "batch"
 NODE_FILES = "/var/spool/torque/aux"  # where Torque keeps them as well
@@ -112,9 +118,10 @@ class Cluster:
         # With the freezer nothing of a job survives its end; without it a daemon of a job does.
         self.freezer = os.access(FREEZER / "tasks", os.W_OK)
         self.names = [f"n{number}" for number in range(1, size + 1)]
-        shares = {"/home": "home", "/run/munge": "munge"}
-        nodes = [LabHost(name, shares=shares, freezer=self.freezer) for name in self.names]
-        self.specs = (LabHost("head", shares=shares), *nodes)
+        shares = {"/home": "home", "/run/munge": "munge", "/grid": str(Path(__file__).parents[2])}
+        packages = tuple(name for name in CLIENT_PACKAGES if is_installed(name))
+        nodes = [LabHost(name, packages=packages, shares=shares, freezer=self.freezer) for name in self.names]
+        self.specs = (LabHost("head", packages=packages, shares=shares), *nodes)
         self.head: RunningHost | None = None
 
     def furnish(self, lab: Lab) -> None:
