@@ -378,23 +378,29 @@ class AbstractGrid(threading.Thread):
 
     # -- one server ------------------------------------------------------------------------------------------------
 
-    def find_server(self, service_id: str, timeout: float | None = None) -> Server:
+    def find_server(self, service_id: str, timeout: float | None = None, expect_s: float | None = None) -> Server:
         """Take the first free server, waiting until there is one.
 
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+            expect_s: Seconds that it must still live, at least: one whose allocation ends before that is passed over.
         Raises:
             UnknownService: No such id here.
             AcquireTimeout: None became free within `timeout` seconds.
             NoServers: The last server is gone, or the service was withdrawn.
             GridStopped: The grid was terminated meanwhile.
         """
-        return self._obtain(self._service(service_id), timeout, everyone=False)[0]
+        return self._obtain(self._service(service_id), timeout, everyone=False, expect_s=expect_s)[0]
 
-    def _obtain(self, service: _Service, timeout: float | None, *, everyone: bool) -> tuple[Server, ...]:
+    def _obtain(
+        self, service: _Service, timeout: float | None, *, everyone: bool, expect_s: float | None = None
+    ) -> tuple[Server, ...]:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             waiter = Waiter()
             with self._lock:
-                actions = service.roster.acquire(waiter, everyone=everyone)
+                fits = None if expect_s is None else lambda name: service.servers[name].lasts(expect_s)
+                actions = service.roster.acquire(waiter, everyone=everyone, fits=fits)
             self._carry_out(service, actions)
             if not waiter.done_flag:
                 try:
@@ -450,16 +456,20 @@ class AbstractGrid(threading.Thread):
         more = f"; and {len(servers) - 8} more" if len(servers) > 8 else ""
         return f"{waiting} waiting. {shown}{more}"
 
-    def acquire_service(self, service_id: str, timeout: float | None = None) -> Proxy:
+    def acquire_service(
+        self, service_id: str, timeout: float | None = None, *, expect_s: float | None = None
+    ) -> Proxy:
         """Have one free server to ourselves; also `with g.acquire_service(sid) as proxy:`.
 
         Args:
             timeout: Seconds to wait for a free one; None waits for ever, first come, first served.
+            expect_s: Seconds that we shall need it, at least. In batch jobs servers end with their job: one that has
+                less time left is not given to us but to others.
         Raises:
             As `find_server`.
         """
         service = self._service(service_id)
-        (server, *_) = self._obtain(service, timeout, everyone=False)
+        (server, *_) = self._obtain(service, timeout, everyone=False, expect_s=expect_s)
         return self._hand_out(service, server)
 
     def _hand_out(self, service: _Service, server: Server) -> Proxy:

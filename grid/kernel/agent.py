@@ -60,6 +60,9 @@ logger = logging.getLogger(__name__)
 _RENEW_S = 10.0
 _READ = 1 << 16
 
+ORPHANED = 75
+"""Exit status of an agent whose client was gone: nobody will clean up but those who started it."""
+
 
 class _Server:
     """A server as its agent sees it."""
@@ -130,6 +133,7 @@ class Agent:
         self._gone_since = time.monotonic() + self._limits.start_s  # the client has yet to come
         self._next_renewal = 0.0
         self._stopping: str | None = None
+        self.status = 0  # that our process ends with
         self._stop_by = 0.0
         self._farewell_call: int | None = None
         self._printed: list[tuple[str, str]] = []
@@ -245,6 +249,7 @@ class Agent:
                 _, which = server.kill_at.pop(0)
                 _signal_group(server.pid, which)
         if not self._stopping and not self._connections and now - self._gone_since > self._limits.orphan_s:
+            self.status = ORPHANED
             self._begin_stop(f"its client was gone for {self._limits.orphan_s:g} s")
 
     def _renew_lease(self) -> None:
@@ -730,4 +735,4 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
         logger.exception("the agent failed")
     finally:
         agent.finish()
-        os._exit(0)
+        os._exit(agent.status)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -168,9 +169,21 @@ class Server:
             return value
         if method == "@set":
             return setattr(self.instance, *args)
+        if method == "@ends":
+            return self._before_end(*args)
         if method == "@call":  # an instance that is itself a function
             return self.instance(*args, **kwargs)
         raise GridError(f"{method!r} is nothing that a server does", hint="Client and host differ in version")
+
+    def _before_end(self, seconds: float, save: bool) -> tuple[bytes, list[Any], list[str]] | None:
+        """Its allocation ends in `seconds`: tell the instance if it wants to know, give its state if that is asked."""
+        hook = getattr(type(self.instance), "allocation_ends", None)
+        if hook is not None:
+            hook(self.instance, seconds)
+        if not save:
+            return None
+        dumped = codec.dumps(self.instance, f"the state of {self.name}")
+        return dumped.data, [pickle.PickleBuffer(part) for part in dumped.buffers], sorted(dumped.modules)
 
     def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
         text = _without_us(exc)

@@ -7,12 +7,13 @@ Elsewhere:  the link (`wire/link.py`), the host's side (`kernel/serve.py`), its 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.hosts import Host
-from grid.services.result import Result
+from grid.services.result import Reply, Result
 from grid.services.roster import State
 from grid.services.server import Server
 from grid.wire import codec
@@ -31,12 +32,24 @@ class Home(Protocol):
 
     def withdraw(self, server: str, call: int) -> bool: ...
     def end(self, server: str, *, force: bool) -> None: ...
+
+    ends_at: float | None
+    """When its allocation ends, monotonic; None if it has no end."""
+
     def outage(self) -> float | None:
         """Seconds since the host became unreachable; None while it answers."""
 
 
+class Moving(Exception):
+    """What a call meets while its server moves to another host: it is kept and sent there."""
+
+
 class KernelServer(Server):
-    """See the module."""
+    """See the module.
+
+    It may move: `leave` has its state sent here after the calls that it has, later calls are kept, `settle` sends them
+    to the process on another host that has that state. Its name stays, and so does who has it acquired.
+    """
 
     peer: Peer
     link: Link
@@ -47,6 +60,8 @@ class KernelServer(Server):
         self.number = number
         self.connected = False
         self.on_end: Callable[[], None] | None = None
+        self._moving = threading.Lock()
+        self._kept: list[tuple[Dumped, Result]] = []  # calls made while it moves, in order
 
     def attach(self, link: Link, peer: Peer, image: dict[str, Any]) -> None:
         """It is up and can be called."""
@@ -56,7 +71,7 @@ class KernelServer(Server):
 
     @property
     def idle(self) -> bool:
-        return not self.connected or not self.peer.pending
+        return not self.connected or not (self.peer.pending or self._kept)
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
         peer = self.peer
@@ -65,8 +80,64 @@ class KernelServer(Server):
         if dumped.main_names or dumped.by_value or b"\x93" in dumped.data:  # it refers to something by name
             image = self.home.prepare(dumped, peer.image)
         result = Result(self, proxy, method)
-        self.link.call(peer, dumped, result, image)
+        try:
+            self.link.call(peer, dumped, result, image)
+        except Moving:
+            self._keep(dumped, result)
         return result
+
+    # -- from one host to another ----------------------------------------------------------------------------------
+
+    def leave(self, method: str, args: tuple[Any, ...], reply: Reply) -> None:
+        """Make the last call to the process as it is; what is called from now on is kept until `settle`."""
+        self.link.call(self.peer, codec.dumps((method, args, {})), reply, then=Moving())
+
+    def stay(self) -> None:
+        """It does not move after all: what was kept goes to the process as it is."""
+        with self._moving:
+            self.peer.refuses = self.peer.closed
+            self._send_kept()
+
+    def settle(self, home: Home, number: int, peer: Peer, image: dict[str, Any]) -> None:
+        """Its state is in another process now: send there what was kept."""
+        with self._moving:
+            peer.image = image
+            self.home, self.number, self.peer = home, number, peer
+            self._send_kept()
+
+    def fail_kept(self, error: BaseException) -> None:
+        """It got lost on the way, and so did the calls that were kept."""
+        with self._moving:
+            kept, self._kept = self._kept, []
+        for _, result in kept:
+            result.fail(error)
+            self.link.rouse(result)
+
+    def _keep(self, dumped: Dumped, result: Result) -> None:
+        with self._moving:
+            if isinstance(self.peer.refuses, Moving):
+                self._kept.append((dumped, result))
+                return
+            self._send(dumped, result)  # it has settled meanwhile
+
+    def _send_kept(self) -> None:
+        while self._kept:
+            self._send(*self._kept[0])
+            del self._kept[0]  # only now, so that it never looks idle in between
+
+    def _send(self, dumped: Dumped, result: Result) -> None:
+        result._blobs = self.peer.blobs
+        try:
+            image = self.home.prepare(dumped, self.peer.image)
+            self.link.call(self.peer, dumped, result, image)
+        except Exception as exc:
+            result.fail(exc)
+            self.link.rouse(result)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until its allocation ends; None if it has no end."""
+        return None if self.home.ends_at is None else self.home.ends_at - time.monotonic()
 
     def oldest(self) -> Any:
         """The oldest call without an answer."""
@@ -89,12 +160,16 @@ class KernelServer(Server):
             return "starting"
         if self.final_state is not None:
             return f"{self.final_state.value}: {self.reason}"
+        if self.connected and isinstance(self.peer.refuses, Moving):
+            return f"moving to another host, {len(self._kept)} calls wait for that"
         outage = self.home.outage()
         if outage is not None:
             return f"its host has not answered for {outage:.1f} s"
         oldest = self.oldest()
         if oldest is None:
-            return "acquired, no call under way" if self.state is State.BUSY else "free"
+            left = self.left_s
+            ends = "" if left is None else f", its allocation ends in {left:.0f} s"
+            return ("acquired, no call under way" if self.state is State.BUSY else "free") + ends
         others = len(self.peer.pending) - 1
         behind = f", {others} behind it" if others else ""
         text = f"running {getattr(oldest, 'method', 'a call')!r} for {time.monotonic() - oldest._made:.1f} s{behind}"

@@ -6,6 +6,7 @@
 
 Waiters are served first come, first served. A waiter wants one server, or all of them (a group call): a group waiter at
 the head of the queue collects servers as they become free, and those behind it wait, so that it always gets its turn.
+A waiter may be choosy (`fits`): servers that don't suit it go to those behind it.
 
 Lives here: states, the legal moves, the queue of free servers, the queue of waiters.
 Elsewhere:  locks and threads (`grids/abstract.py`), sockets (`wire/link.py`), time.
@@ -16,7 +17,7 @@ Every method returns what follows from the event: a list of `Granted` and `Refus
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -82,8 +83,10 @@ class Roster:
         self._free: OrderedDict[str, None] = OrderedDict()  # FREE and reachable, longest free first
         self._away: set[str] = set()  # on a host that can't be reached now
         self._waiters: OrderedDict[Any, bool] = OrderedDict()  # ticket -> whether it wants all
+        self._fits: dict[Any, Callable[[str], bool]] = {}  # of choosy waiters
         self._collected: dict[Any, list[str]] = {}  # what a group waiter has so far
         self._closed = False
+        self._expecting = False
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -111,8 +114,8 @@ class Roster:
 
     @property
     def alive(self) -> bool:
-        """Whether waiting makes sense: a live server is left and the service was not withdrawn."""
-        return bool(self._states) and not self._closed
+        """Whether waiting makes sense: a live server is left, or expected, and the service was not withdrawn."""
+        return (bool(self._states) or self._expecting) and not self._closed
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -168,10 +171,19 @@ class Roster:
         self._closed = True
         return self._serve()
 
-    def acquire(self, ticket: Any, *, everyone: bool = False) -> list[Action]:
-        """Somebody wants a server, or all of them."""
+    def expect(self, expecting: bool) -> list[Action]:
+        """Whether servers are on their way that nobody can name yet: a batch job is queued that will bring some."""
+        self._expecting = expecting
+        return self._serve()
+
+    def acquire(
+        self, ticket: Any, *, everyone: bool = False, fits: Callable[[str], bool] | None = None
+    ) -> list[Action]:
+        """Somebody wants a server, or all of them; or one for which `fits(name)` is true."""
         assert ticket not in self._waiters
         self._waiters[ticket] = everyone
+        if fits is not None:
+            self._fits[ticket] = fits
         if everyone:
             self._collected[ticket] = []
         return self._serve()
@@ -180,6 +192,7 @@ class Roster:
         """A waiter gave up. What a group waiter had collected goes back."""
         if self._waiters.pop(ticket, None) is None:
             return []
+        self._fits.pop(ticket, None)
         for name in self._collected.pop(ticket, []):
             self._move(name, Event.RELEASED)
             if name not in self._away:
@@ -206,27 +219,45 @@ class Roster:
         actions: list[Action] = []
         if not self.alive:
             actions += [Refused(ticket) for ticket in self._waiters]
-            self._waiters.clear()
-            self._collected.clear()
+            for kept in (self._waiters, self._collected, self._fits):
+                kept.clear()
             return actions
-        while self._waiters:
-            ticket, everyone = next(iter(self._waiters.items()))
+        for ticket, everyone in self._in_turn():
             if everyone:
-                collected = self._collected[ticket]
-                while self._free:
-                    name, _ = self._free.popitem(last=False)
-                    self._move(name, Event.ACQUIRED)
-                    collected.append(name)
-                if len(collected) < len(self._states) or not self._away.isdisjoint(collected):
-                    break
-                ordered = tuple(name for name in self._states if name in set(collected))
-                del self._waiters[ticket], self._collected[ticket]
-                actions.append(Granted(ticket, ordered))
-            elif self._free:
-                name, _ = self._free.popitem(last=False)
-                self._move(name, Event.ACQUIRED)
-                del self._waiters[ticket]
-                actions.append(Granted(ticket, (name,)))
+                granted = self._collect(ticket)
+                if not granted:
+                    break  # it has its turn: those behind it wait
             else:
-                break
+                fits = self._fits.get(ticket)
+                name = next((name for name in self._free if fits is None or fits(name)), None)
+                if name is None:
+                    if self._free:
+                        continue  # it is choosy, and what is there suits others
+                    break
+                del self._free[name]
+                self._move(name, Event.ACQUIRED)
+                granted = (name,)
+            del self._waiters[ticket]
+            self._collected.pop(ticket, None)
+            self._fits.pop(ticket, None)
+            actions.append(Granted(ticket, granted))
         return actions
+
+    def _in_turn(self) -> Iterator[tuple[Any, bool]]:
+        """Waiters, the first first. Where none is choosy each is served before the next is asked for."""
+        if self._fits:
+            yield from list(self._waiters.items())
+        while self._waiters and not self._fits:
+            yield next(iter(self._waiters.items()))
+
+    def _collect(self, ticket: Any) -> tuple[str, ...]:
+        """A group waiter takes what is free; all servers in order once it has them, else nothing."""
+        collected = self._collected[ticket]
+        while self._free:
+            name, _ = self._free.popitem(last=False)
+            self._move(name, Event.ACQUIRED)
+            collected.append(name)
+        if not self._states or len(collected) < len(self._states) or not self._away.isdisjoint(collected):
+            return ()
+        had = set(collected)
+        return tuple(name for name in self._states if name in had)

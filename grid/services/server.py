@@ -85,6 +85,16 @@ class Server:
         """Whether no call is under way."""
         raise NotImplementedError
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the batch job that it runs in ends; None if it has no end."""
+        return None
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether it will live for so long, as far as its allocation goes."""
+        left = self.left_s
+        return left is None or left >= seconds
+
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
         """Send one call; the calls of a server run in the order in which they are submitted."""
         raise NotImplementedError

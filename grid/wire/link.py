@@ -79,6 +79,7 @@ class Peer:
         "pending",
         "push",
         "received",
+        "refuses",
         "welcomed",
     )
 
@@ -98,6 +99,7 @@ class Peer:
         self.blobs: bulk.Blobs | None = None
         self.image: dict[str, Any] = {}  # names of __main__ that it has, and what they were
         self.closed: BaseException | None = None
+        self.refuses: BaseException | None = None  # what new calls get: it is closed, or moves to another host
 
 
 class Link:
@@ -185,7 +187,7 @@ class Link:
         with peer.lock:
             if peer.closed is not None:
                 return
-            peer.closed = error
+            peer.closed = peer.refuses = error
             peer.push.close(0)
             waiting = list(peer.pending.values())
             peer.pending.clear()
@@ -216,12 +218,23 @@ class Link:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def call(self, peer: Peer, dumped: Dumped, pending: Pending, image: bytes | None = None, flags: int = 0) -> int:
+    def call(
+        self,
+        peer: Peer,
+        dumped: Dumped,
+        pending: Pending,
+        image: bytes | None = None,
+        flags: int = 0,
+        *,
+        then: BaseException | None = None,
+    ) -> int:
         """Send one call and return its number; the reply goes to `pending`. Waits only if too much is under way.
 
+        Args:
+            then: It is the last one: later ones raise this.
         Raises:
             Backlog: The process had `in_flight` calls unanswered and answered none within `send_s`.
-            The error that the peer was dropped with, if it was.
+            The error that the peer was dropped with, or its `refuses`.
         """
         data, buffers = dumped.data, dumped.buffers
         if buffers and sum(map(len, buffers)) >= bulk.LARGE and peer.blobs is not None:
@@ -236,8 +249,10 @@ class Link:
         if len(under_way) >= self._limits.in_flight:
             self._wait_for_room(peer)
         with peer.lock:
-            if peer.closed is not None:
-                raise peer.closed
+            if peer.refuses is not None:
+                raise peer.refuses
+            if then is not None:
+                peer.refuses = then
             seq = peer.next
             peer.next = seq + 1
             peer.acked = peer.received
