@@ -60,6 +60,8 @@ class Files(_Base):
         if not hasattr(self, "_hashes"):
             self._hashes: HashCache = {}
             self._subroots: set[str] = set()
+            self._for_all: dict[str, StagedFile] = {}  # what hosts that join later get, too
+            self._furnishing = threading.Lock()
             self._shared_token = ""
             self._sharing = threading.Lock()
             self.copied_files: CopyReport | None = None
@@ -114,6 +116,8 @@ class Files(_Base):
             report.bytes += file.size
         for warning in selection.warnings:
             logger.warning("copy_files: %s", warning)
+        if hosts is None:
+            self._for_all.update((file.relative, file) for file in selection.files)
         self._send(selection.files, self._chosen(hosts), report)
         self.copied_files = report
         return report
@@ -135,6 +139,18 @@ class Files(_Base):
             self._start_home(home)
             home.ask("make_directory", subroot)
         self._subroots.add(subroot)
+
+    def _furnish(self, home: HostLink) -> None:
+        """A host that joined later gets what was copied to all, before its first server."""
+        self._prepare_files()
+        with self._furnishing:
+            if home.furnished:
+                return
+            for subroot in sorted(self._subroots):
+                home.ask("make_directory", subroot)
+            if self._for_all:
+                self._send(list(self._for_all.values()), [home], CopyReport())
+            home.furnished = True
 
     def _start_home(self, home: HostLink) -> None:
         raise NotImplementedError

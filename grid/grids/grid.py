@@ -33,6 +33,7 @@ from grid.grids.abstract import AbstractGrid, _Service
 from grid.grids.allocation import allocation_hosts
 from grid.grids.files import Files
 from grid.grids.hostlink import HostLink
+from grid.grids.moves import Move, Moves
 from grid.grids.output import Output
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, load_hosts
@@ -42,9 +43,10 @@ from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
 from grid.services.result import Result, Waiter
 from grid.services.roster import Event
+from grid.services.server import Server
 from grid.wire import codec
 from grid.wire.codec import Dumped
-from grid.wire.keys import make_keys
+from grid.wire.keys import Keys, make_keys
 from grid.wire.link import RECONNECT_S, Link, Peer
 from grid.wire.mainimage import MainImage
 
@@ -63,7 +65,7 @@ class _Publication:
     lock: threading.Lock
 
 
-class Grid(Files, AbstractGrid):
+class Grid(Files, Moves, AbstractGrid):
     """A grid over hosts that are reached by ssh, or are this machine, or both.
 
     `LocalGrid` and `SSHGrid` are this with the hosts filled in. Arguments beyond those of `AbstractGrid`:
@@ -105,6 +107,7 @@ class Grid(Files, AbstractGrid):
         self.wait = wait
         self._halting = threading.Lock()
         self._link: Link | None = None
+        self._keys: tuple[Keys, Keys] | None = None
         self._homes: list[HostLink] = []
         self._by_peer: dict[int, HostLink | KernelServer] = {}
         self._publications: dict[str, _Publication] = {}
@@ -114,6 +117,8 @@ class Grid(Files, AbstractGrid):
         self._numbers: dict[str, int] = {}
         self._losses: dict[str, int] = {}
         self._doomed: dict[int, tuple[float, KernelServer]] = {}
+        self._arriving: dict[str, Move] = {}
+        self._homeless: dict[str, Move] = {}
         self._output = Output(output)
         self._watch: Watch | None = None
 
@@ -206,8 +211,6 @@ class Grid(Files, AbstractGrid):
 
     def _make_homes(self) -> list[HostLink]:
         """One home for each distinct host: entries that are alike in all that matters share one, slots add up."""
-        assert self._link is not None
-        keys = make_keys() if any(host.ssh != "local" for host in self.hosts) else None
         homes: dict[tuple[Any, ...], HostLink] = {}
         for host in self.hosts:
             kind = (
@@ -224,23 +227,58 @@ class Grid(Files, AbstractGrid):
             )
             if kind in homes:
                 homes[kind].slots += host.use_n_cpu
-                continue
-            home = HostLink(
-                host,
-                host.use_n_cpu,
-                self._link,
-                self.limits,
-                keys,  # type: ignore[arg-type]  # local ones need none
-                self.grid_id,
-                shared=self.shared_temp_path,
-                debug=self.debug,
-            )
-            home.stage = self._stage_modules
-            homes[kind] = home
+            else:
+                homes[kind] = self._make_home(host, host.use_n_cpu)
         if self.shared_temp_path:
             for home in homes.values():
                 home.host.temp_path = self.hosts[0].temp_path
         return list(homes.values())
+
+    def _make_home(self, host: Host, slots: int) -> HostLink:
+        assert self._link is not None
+        if self._keys is None and host.ssh != "local":
+            self._keys = make_keys()
+        home = HostLink(
+            host,
+            slots,
+            self._link,
+            self.limits,
+            self._keys,  # type: ignore[arg-type]  # a local one needs none
+            self.grid_id,
+            shared=self.shared_temp_path,
+            debug=self.debug,
+        )
+        home.stage = self._stage_modules
+        return home
+
+    def add_hosts(self, hosts: str | Host | Sequence[str | Host]) -> None:
+        """More hosts for a grid that runs: they get servers of every service, which join as they come up.
+
+        Returns at once; hosts that fail are in `g.failures`.
+        """
+        self.start()
+        added = as_hosts(hosts)
+        self.hosts = [*self.hosts, *added]
+        for host in added:
+            self._add_home(self._make_home(host, host.use_n_cpu))
+
+    def _add_home(self, home: HostLink) -> None:
+        """A home joins: everything that is published is published there, too."""
+        home.furnished = False
+        with self._lock:
+            self._homes = [*self._homes, home]
+            publications = list(self._publications.values())
+        for publication in publications:
+            self._publish_there(home, publication)
+
+    def _publish_there(self, home: HostLink, publication: _Publication, count: int | None = None) -> None:
+        service = self._services.get(publication.service_id)
+        count = home.slots if count is None else count
+        if service is None or count < 1:
+            return
+        servers = self._new_servers(publication.service_id, home, count)
+        self._announce(service, servers)
+        self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
 
     def _start_home(self, home: HostLink) -> None:
         """Start a host's agent unless it runs. Raises HostError."""
@@ -263,6 +301,7 @@ class Grid(Files, AbstractGrid):
         if link is None:
             return
         for server in list(self._connected_servers()):
+            self._forget_move(server, _death(server, "terminated"))
             if not force:
                 link.bye(server.peer)
         threads = [
@@ -345,12 +384,14 @@ class Grid(Files, AbstractGrid):
         service_id = self.create_service_id(instance)
         publication = _Publication(service_id, dumped, entries, restarts, {}, threading.Lock())
         service = self._add_service(service_id, methods_of(instance))
-        self._publications[service_id] = publication
-        plan = [(home, self._new_servers(service_id, home, home.slots)) for home in self._homes if home.slots]
+        with self._lock:
+            self._publications[service_id] = publication
+            homes = [home for home in self._homes if home.slots]
+        plan = [(home, self._new_servers(service_id, home, home.slots)) for home in homes]
         self._announce(service, [server for _, servers in plan for server in servers])
         for home, servers in plan:
             self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
-        total = sum(len(servers) for _, servers in plan)
+        total = self._size_of_a_service()
         wanted = total if wanted_word == "all" else 1 if wanted_word == "first" else min(int(wanted_word), total)
         try:
             self._wait_for_servers(service, wanted, self.limits.publish_s if timeout is None else timeout)
@@ -359,6 +400,10 @@ class Grid(Files, AbstractGrid):
             raise
         self._published[id(instance)] = (instance, service_id)
         return service_id
+
+    def _size_of_a_service(self) -> int:
+        """How many servers a service has when all homes are up."""
+        return sum(home.slots for home in self._homes)
 
     def _new_servers(self, service_id: str, home: HostLink, count: int) -> list[KernelServer]:
         assert self._link is not None
@@ -382,6 +427,7 @@ class Grid(Files, AbstractGrid):
         """Thread: one host's part of a publication."""
         try:
             self._start_home(home)
+            self._furnish(home)
             wishes = [
                 {
                     "name": server.name,
@@ -426,20 +472,24 @@ class Grid(Files, AbstractGrid):
         with self._changed:
             self._changed.notify_all()
 
+    def _expecting(self) -> bool:
+        """Whether homes are on their way that nobody can name yet."""
+        return False
+
     def _wait_for_servers(self, service: _Service, wanted: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
                 up = len(self.servers[service.service_id])
                 starting = any(server.name in self._starting_servers for server in service.servers.values())
-                if up >= wanted or (up and not starting):
+                if up >= wanted or (up and not starting and not self._expecting()):
                     return
                 if self._halted:
                     raise NoServers("the grid was terminated while it published", service_id=service.service_id)
                 remaining = deadline - time.monotonic()
-                if not starting or (remaining <= 0 and not up):
+                if (not starting and not self._expecting()) or (remaining <= 0 and not up):
                     failures = dict(self.failures)
-                    late = "" if not starting else f" within {timeout:g} s"
+                    late = f" within {timeout:g} s" if starting or self._expecting() else ""
                     raise PublishError(
                         f"no server came up{late}",
                         service_id=service.service_id,
@@ -482,6 +532,9 @@ class Grid(Files, AbstractGrid):
     def _server_up(self, home: HostLink, name: str, inlet: str, outlet: str, pid: int) -> None:
         server = self._starting_servers.get(name)
         assert self._link is not None
+        if name in self._arriving and self._arriving[name].home is home:
+            self._connect_arrival(self._arriving[name], inlet, outlet)
+            return
         if server is None or server.final_state is not None or self._halted:
             if home.up:
                 home.ask_later("stop", [name], True)  # it was withdrawn while it started
@@ -500,6 +553,9 @@ class Grid(Files, AbstractGrid):
         self._doomed.pop(peer.number, None)
         if self._starting_servers.pop(server.name, None) is None:
             return
+        if server.name in self._arriving:
+            self._arrived(server)
+            return
         if self.display:
             self._output.open_window(server.name, server.host.label, self.window_size)
         if server.service_id in self._services:
@@ -510,6 +566,9 @@ class Grid(Files, AbstractGrid):
     def _server_failed(self, home: HostLink, name: str, reason: str, tail: str) -> None:
         server = self._starting_servers.pop(name, None)
         self._output.forget(name)
+        if name in self._arriving and server is not None:
+            self._lose_server(server, f"it could not be moved to host {home.host.label!r}: {reason.strip()}")
+            return
         if server is None or server.final_state is not None:
             return
         printed = f"\nLast lines that it printed:\n{tail}" if tail and tail not in reason else ""
@@ -523,7 +582,7 @@ class Grid(Files, AbstractGrid):
     def _server_ended(self, home: HostLink, name: str, certificate: dict[str, Any]) -> None:
         self._output.forget(name)
         server = next((s for s in self._by_peer.values() if isinstance(s, KernelServer) and s.name == name), None)
-        if server is None:
+        if server is None or server.home is not home:  # it moved on, and has ended only here
             return
         if certificate["signal"]:
             how = f"ended by {signal.Signals(certificate['signal']).name}"
@@ -534,18 +593,8 @@ class Grid(Files, AbstractGrid):
 
     def _lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
         """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
-        certificate = certificate or {"exit_status": None, "signal": None, "last_output": ""}
         terminated = server.final_state is not None or self._halted
-        error = ServerLost(
-            "terminated" if terminated else what,
-            service_id=server.service_id,
-            server=server.name,
-            host=server.host.label,
-            hint="The call was not repeated",
-            exit_status=certificate["exit_status"],
-            signal=certificate["signal"],
-            last_output=certificate["last_output"],
-        )
+        error = _death(server, "terminated" if terminated else what, certificate)
         self._by_peer.pop(server.number, None)
         self._doomed.pop(server.number, None)
         self._starting_servers.pop(server.name, None)
@@ -564,6 +613,11 @@ class Grid(Files, AbstractGrid):
             self._in_thread("grid-replace", self._publish_on, home, publication, servers)
         with self._changed:
             self._changed.notify_all()
+
+    def _server_gone(self, server: Server, event: Event, reason: str) -> None:
+        super()._server_gone(server, event, reason)
+        if isinstance(server, KernelServer) and server.connected:
+            self._forget_move(server, _death(server, reason))
 
     def _replacement_of(self, server: KernelServer) -> tuple[HostLink, _Publication, list[KernelServer]] | None:
         publication = self._publications.get(server.service_id)
@@ -643,6 +697,7 @@ class Grid(Files, AbstractGrid):
                 for service in self._services.values()
                 for server in service.servers.values()
                 if isinstance(server, KernelServer) and server.home is home
+                if server.name not in self._homeless and server.name not in self._arriving  # nothing of it is there
             ]
 
     def look_at_clock(self) -> None:
@@ -702,6 +757,7 @@ class Grid(Files, AbstractGrid):
         if home.peer is not None:
             self._by_peer.pop(home.peer.number, None)
             self._link.drop(home.peer, error)  # type: ignore[union-attr]
+        self._turned_away(home)
         self._in_thread("grid-let-go", close)
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -731,6 +787,20 @@ class Grid(Files, AbstractGrid):
                 for home in self._homes
             ],
         }
+
+
+def _death(server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> ServerLost:
+    certificate = certificate or {"exit_status": None, "signal": None, "last_output": ""}
+    return ServerLost(
+        what,
+        service_id=server.service_id,
+        server=server.name,
+        host=server.host.label,
+        hint="The call was not repeated",
+        exit_status=certificate["exit_status"],
+        signal=certificate["signal"],
+        last_output=certificate["last_output"],
+    )
 
 
 def local_host(n: int | None = None) -> Host:

@@ -80,6 +80,7 @@ class HostLink:
         self.probed_at = float("-inf")  # when it was last looked whether its agent is dead
         self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
+        self.furnished = True  # it has what was copied to all hosts before it joined
         self.ends_at: float | None = None  # when its allocation ends, monotonic
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
         self.staged: Manifest = {}

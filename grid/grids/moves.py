@@ -1,0 +1,239 @@
+"""Servers that move from a host which is about to end to another one, with their state, while their proxies go on.
+
+    here ──leave──> its state is on the way to us ──> homeless ──(a host takes it in)──> arriving ──> there
+                    (later calls are kept)
+
+A move begins behind the calls that the server has: the state that travels is the state after them. Calls made from then
+on are kept here and run at the new place, in order. The server keeps its name and whoever has acquired it.
+
+Lives here: the steps of one move.
+Elsewhere:  when, and which hosts (`batch.py`), what is kept (`services/kernel_server.py`), asking the instance for its
+            state (`kernel/serve.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grid.errors import GridError, ServerLost
+from grid.services.kernel_server import KernelServer
+from grid.services.result import Reply
+from grid.wire import codec
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid as _Base
+    from grid.grids.hostlink import HostLink
+    from grid.wire.link import Link
+else:
+    _Base = object
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Move:
+    """One server on its way."""
+
+    server: KernelServer
+    origin: HostLink
+    state: tuple[bytes, list[Any], list[str]] | None = None  # pickle, its buffers, modules that it needs
+    home: HostLink | None = None  # where it goes
+    number: int = 0  # its new one, on our link
+    peer: Any = None
+
+
+class Moves(_Base):
+    """The part of `Grid` that moves servers."""
+
+    _arriving: dict[str, Move]
+    _homeless: dict[str, Move]
+    # of the grid
+    _link: Link | None
+    _homes: list[HostLink]
+    _halted: bool
+    _by_peer: dict[int, Any]
+    _doomed: dict[int, tuple[float, KernelServer]]
+    _starting_servers: dict[str, KernelServer]
+    _in_thread: Callable[..., None]
+    _lose_server: Callable[..., None]
+    _servers_of: Callable[[HostLink], list[KernelServer]]
+    _start_home: Callable[[HostLink], None]
+    _furnish: Callable[[HostLink], None]
+
+    def _tell_end(self, servers: list[KernelServer], seconds: float) -> None:
+        """Tell instances that want to know that their allocation ends in `seconds`; does not wait."""
+        for server in servers:
+            if server.connected and server.final_state is None:
+                word = codec.dumps(("@ends", (seconds, False), {}))
+                try:
+                    server.link.call(server.peer, word, self._watched(server, "allocation_ends"))
+                except Exception as exc:
+                    logger.debug("server %s can't be told of its end: %s", server.name, exc)
+
+    def _watched(self, server: KernelServer, what: str) -> Reply:
+        reply = Reply(server.link)
+
+        def look(_: Any) -> None:
+            if reply.exception() is not None:
+                logger.warning("%s of server %s failed: %s", what, server.name, reply.exception())
+
+        reply.add_done_callback(look)
+        return reply
+
+    def _move_out(self, server: KernelServer, seconds: float) -> None:
+        """Begin to move a server away; a home is found for it when its state is here."""
+        if server.final_state is not None or not server.connected or server.name in self._arriving:
+            return
+        self._set_aside(server, True)
+        origin = server.home
+        reply = Reply(server.link)
+        move = Move(server, origin)  # type: ignore[arg-type]
+        reply.add_done_callback(lambda _: self._in_thread("grid-move", self._moved_out, move, reply))
+        try:
+            server.leave("@ends", (seconds, True), reply)
+        except Exception as exc:
+            logger.warning("server %s can't be moved: %s", server.name, exc)
+            self._set_aside(server, False)
+
+    def _moved_out(self, move: Move, reply: Reply) -> None:
+        """Thread: its state is here, or there will be none."""
+        server = move.server
+        if server.final_state is not None or self._halted:
+            return
+        try:
+            move.state = reply.get(0)
+        except ServerLost:
+            return  # that is dealt with where losses are
+        except Exception as exc:
+            logger.warning("server %s stays where it is until its end: %s", server.name, exc)
+            self.failures[f"{server.name} (move)"] = exc
+            server.stay()
+            self._set_aside(server, False)
+            return
+        assert self._link is not None
+        self._by_peer.pop(server.number, None)
+        self._doomed.pop(server.number, None)
+        self._link.bye(server.peer)
+        with self._lock:
+            self._homeless[server.name] = move
+        if move.origin.up:
+            try:
+                move.origin.ask_later("stop", [server.name], False)
+            except GridError:
+                pass  # its end is near anyway
+        self._house_the_homeless()
+
+    def _house_the_homeless(self) -> None:
+        """Give each server without a home a place, as far as there are any."""
+        while True:
+            with self._lock:
+                move = next(iter(self._homeless.values()), None)
+                home = self._home_for(move) if move is not None else None
+                if move is None or home is None:
+                    return
+                del self._homeless[move.server.name]
+                move.home = home
+                self._arriving[move.server.name] = move
+            self._in_thread("grid-move-in", self._move_in, move)
+
+    def _home_for(self, move: Move) -> HostLink | None:
+        """The home with the most room for a server of that service that does not end soon; locked by the caller."""
+        sid = move.server.service_id
+        now = time.monotonic()
+
+        def room(home: HostLink) -> int:
+            here = [s for s in self._servers_of(home) if s.service_id == sid]
+            coming = [m for m in self._arriving.values() if m.home is home and m.server.service_id == sid]
+            return home.slots - len(here) - len(coming)
+
+        fit = [
+            home
+            for home in self._homes
+            if home.up and home.outage() is None and home is not move.origin and self._takes_in(home, now)
+        ]
+        best = max(fit, key=room, default=None)
+        return best if best is not None and room(best) > 0 else None
+
+    def _takes_in(self, home: HostLink, now: float) -> bool:
+        """Whether servers may move to this home."""
+        return home.ends_at is None
+
+    def _move_in(self, move: Move) -> None:
+        """Thread: start the server at its new home, from the state that it had."""
+        server, home = move.server, move.home
+        assert home is not None and self._link is not None and move.state is not None
+        data, buffers, modules = move.state
+        try:
+            self._start_home(home)
+            self._furnish(home)
+            entries = dict(server.peer.image)
+            image, needed = home.pack_image(entries) if entries else (None, set())
+            home.have_modules(codec.modules_in(data) | set(modules) | needed)
+            parts = [memoryview(data), *(memoryview(part) for part in buffers)]
+            assert home.blobs is not None
+            blob = home.blobs.write(parts)
+            move.number = self._link.number()
+            self._starting_servers[server.name] = server
+            wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
+            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": image}
+            home.ask("start", [{**wish, "niceness": home.host.niceness}], published)
+        except Exception as exc:
+            reason = f"it could not be moved to host {home.host.label!r}: {exc}"
+            self._link.errand(lambda: self._lose_server(server, reason))
+
+    def _connect_arrival(self, move: Move, inlet: str, outlet: str) -> None:
+        """In the grid's thread: its new process listens."""
+        assert move.home is not None
+        move.peer = move.home.attach(move.number, inlet, outlet)
+        self._by_peer[move.number] = move.server
+        self._doomed[move.number] = (time.monotonic() + self.limits.lost_s, move.server)
+
+    def _arrived(self, server: KernelServer) -> None:
+        """In the grid's thread: its new process answers."""
+        move = self._arriving.pop(server.name)
+        assert self._link is not None and move.home is not None
+        old, image = server.peer, dict(server.peer.image)
+        server.host = move.home.host
+        server.settle(move.home, move.number, move.peer, image)
+        where = move.origin.host.label
+        self._link.drop(old, ServerLost("it has moved", service_id=server.service_id, server=server.name, host=where))
+        if not move.origin.gone:
+            move.origin.detach(old)
+        logger.info("server %s moved from %s to %s", server.name, move.origin.host.label, move.home.host.label)
+        self._set_aside(server, False)
+        if server.idle and server.proxy is not None and server.proxy._released:
+            self._release_service(server.proxy)
+
+    def _turned_away(self, home: HostLink) -> None:
+        """A host was lost to which servers were on their way: they look for another."""
+        with self._lock:
+            for name, move in list(self._arriving.items()):
+                if move.home is home:
+                    del self._arriving[name]
+                    self._starting_servers.pop(name, None)
+                    self._by_peer.pop(move.number, None)
+                    move.home, move.peer = None, None
+                    self._homeless[name] = move
+        self._house_the_homeless()
+
+    def _forget_move(self, server: KernelServer, error: ServerLost) -> None:
+        """It was lost on its way, if it was on one."""
+        arriving = self._arriving.pop(server.name, None)
+        self._homeless.pop(server.name, None)
+        if arriving is not None and arriving.peer is not None and self._link is not None:
+            self._by_peer.pop(arriving.number, None)
+            self._link.drop(arriving.peer, error)
+        server.fail_kept(error)
+
+    def _set_aside(self, server: KernelServer, aside: bool) -> None:
+        """Don't hand it out while it moves."""
+        service = self._services.get(server.service_id)
+        if service is None:
+            return
+        with self._lock:
+            actions = service.roster.away(server.name) if aside else service.roster.back(server.name)
+        self._carry_out(service, actions)
