@@ -142,21 +142,20 @@ class Moves(_Base):
 
     def _home_for(self, move: Move) -> HostLink | None:
         """The home with the most room for a server of that service that does not end soon; locked by the caller."""
-        sid = move.server.service_id
         now = time.monotonic()
-
-        def room(home: HostLink) -> int:
-            here = [s for s in self._servers_of(home) if s.service_id == sid]
-            coming = [m for m in self._arriving.values() if m.home is home and m.server.service_id == sid]
-            return home.slots - len(here) - len(coming)
-
-        fit = [
-            home
+        fit = {
+            home: self._room(home, move.server.service_id)
             for home in self._homes
             if home.up and home.outage() is None and home is not move.origin and self._takes_in(home, now)
-        ]
-        best = max(fit, key=room, default=None)
-        return best if best is not None and room(best) > 0 else None
+        }
+        best = max(fit, key=lambda home: fit[home], default=None)
+        return best if best is not None and fit[best] > 0 else None
+
+    def _room(self, home: HostLink, service_id: str) -> int:
+        """How many more servers of a service it has slots for."""
+        here = [s for s in self._servers_of(home) if s.service_id == service_id]
+        coming = [m for m in self._arriving.values() if m.home is home and m.server.service_id == service_id]
+        return home.slots - len(here) - len(coming)
 
     def _takes_in(self, home: HostLink, now: float) -> bool:
         """Whether servers may move to this home."""

@@ -37,6 +37,7 @@ _SIGNS = {
     "sge": ("PE_HOSTFILE",),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_SHORT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]|\[[0-9, -]+\])*\Z")
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,12 @@ def expand_nodelist(text: str) -> list[str]:
     """
     names: list[str] = []
     for part in _split_outside(text):
+        if not _SHORT.match(part):
+            raise AllocationError(f"{part!r} is no list of nodes as Slurm writes it", hint="See SLURM_JOB_NODELIST")
         grown = [""]
         for plain, ranges in re.findall(r"([^\[\]]+)|\[([^\]]*)\]", part):
             ends = [plain] if plain else _numbers(ranges, part)
             grown = [start + end for start in grown for end in ends]
-        if "[" in re.sub(r"\[[^\]]*\]", "", part) or not all(map(_NAME.match, grown)):
-            raise AllocationError(f"{part!r} is no list of nodes as Slurm writes it", hint="See SLURM_JOB_NODELIST")
         names += grown
     return names
 

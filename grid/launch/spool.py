@@ -27,8 +27,11 @@ from pathlib import Path
 
 from grid.launch.connection import RemoteProcess
 from grid.launch.limits import ConnectLimits
+from grid.launch.shell import kill_script
 
 POLL_S = 0.05
+LATE_S = 1.0
+"""A status that is not there so long after its launcher has ended will not come."""
 
 VARIABLE = "GRID_SPOOL"
 """Names a directory that all nodes see, where ~/.grid/spool is none."""
@@ -98,6 +101,7 @@ class SpooledProcess(RemoteProcess):
         self._offset = 0
         self._errors_seen = 0
         self._status: int | None = None
+        self._launcher_ended: float | None = None
 
     def write(self, data: bytes, timeout: float) -> None:
         with self._starting:
@@ -137,8 +141,7 @@ class SpooledProcess(RemoteProcess):
         if self._child is None or self.poll() is not None or not pid.isdigit():
             return
         script = self._directory / "kill.sh"
-        group = f"g=$(ps -o pgid= -p {pid.decode()} | tr -d ' ')"
-        script.write_text(f"#!/bin/sh\n{group}; kill -TERM -- -$g; sleep 1; kill -KILL -- -$g; :\n")
+        script.write_text(f"#!/bin/sh\n{kill_script(int(pid))}\n")
         killer = self._launch(str(script))
         try:
             killer.wait(self._limits.close_s)
@@ -186,8 +189,12 @@ class SpooledProcess(RemoteProcess):
             if text:
                 code = int(text)
                 self._status = 128 - code if code > 128 else code
-            elif self._child is not None and self._child.poll() is not None and not (self._directory / "pid").exists():
-                self._status = self._child.returncode or 1  # the launcher gave up: nothing was started
+            elif self._child is not None and self._child.poll() is not None:
+                self._launcher_ended = self._launcher_ended or time.monotonic()
+                if not (self._directory / "pid").exists():
+                    self._status = self._child.returncode or 1  # the launcher gave up: nothing was started
+                elif time.monotonic() - self._launcher_ended > LATE_S:
+                    self._status = -signal.SIGKILL  # it was killed with its shell, which says nothing then
         return self._status is not None
 
     def _more(self) -> bytes:

@@ -111,9 +111,19 @@ class QrshConnection(TaskConnection):
 
     launcher = "qrsh"
 
+    def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(host, limits)
+        self._spool = Spool.local()
+
     def _begin(self, command: str) -> RemoteProcess:
-        words = ["qrsh", "-inherit", "-V", self.host.name, "/bin/sh", "-c", command]
+        script = self._spool.new() / "run.sh"  # like rsh, qrsh may put its words together and split them anew
+        script.write_text(f"#!/bin/sh\n{command}\n")
+        words = ["qrsh", "-inherit", "-V", self.host.name, "/bin/sh", str(script)]
         return PipeProcess(words, command, self.limits, ended=self._ended)
+
+    def close(self) -> None:
+        super().close()
+        self._spool.remove()
 
 
 class PbsdshConnection(TaskConnection):
