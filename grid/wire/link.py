@@ -178,6 +178,8 @@ class Link:
             self._by_endpoint[outlet] = peer
             if keys is not None:
                 keys.call(self._pull)
+            else:
+                self._pull.plain_server = False  # back to no encryption: the option stays from the connect before
             self._liven(self._pull)
             self._pull.connect(outlet)
         return peer

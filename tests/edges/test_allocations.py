@@ -1,4 +1,4 @@
-"""Grids within batch jobs whose launchers are stand-ins: TORQUE's pbsdsh, SGE's qrsh. The real batch system: cluster/."""
+"""Grids within batch jobs whose launchers are stand-ins: TORQUE's pbsdsh, SGE's qrsh. With a real one: `cluster/`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,17 @@ def test_a_grid_on_the_nodes_of_a_job(job: str, monkeypatch: pytest.MonkeyPatch)
         g.release_all()
 
 
+@pytest.mark.row("B02", "G68")
+def test_servers_here_join_after_encrypted_links_were_made(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own node's servers use plain UNIX sockets: settings of the links to others must not stick to theirs."""
+    monkeypatch.setattr("socket.gethostname", lambda: "far1")
+    with Grid.from_allocation(wait="all") as g:
+        assert [host.ssh for host in g.hosts] == ["local", "pbsdsh" if job == "pbs" else "qrsh"]
+        for _ in range(2):
+            sid = g.publish(Probe())
+            assert g.size(sid) == 3, g.failures
+
+
 @pytest.mark.row("B03")
 def test_auto_takes_the_job_unless_hosts_are_named(job: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [host.name for host in Grid.auto().hosts] == ["far1", "far2"]
@@ -82,7 +93,7 @@ def test_auto_takes_the_job_unless_hosts_are_named(job: str, monkeypatch: pytest
 @pytest.mark.row("B06")
 def test_a_launcher_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConnectError, match="command pbsdsh is not on the PATH"):
+    with pytest.raises(ConnectError, match="command pbsdsh is not"):
         connect(Host("n", ssh="pbsdsh"))
     for name in ("PBS_JOBID", "PBS_NODEFILE", "SLURM_JOB_ID", "PE_HOSTFILE"):
         monkeypatch.delenv(name, raising=False)

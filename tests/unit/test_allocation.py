@@ -127,7 +127,7 @@ def test_missing_variables_and_files_are_named() -> None:
         find({"PBS_JOBID": "12.vm"})
     with pytest.raises(AllocationError, match="PBS_NODEFILE names /nowhere, which can't be read"):
         find_allocation({"PBS_NODEFILE": "/nowhere"})
-    with pytest.raises(AllocationError, match="in no batch job .*PBS_NODEFILE.*PE_HOSTFILE.*grid qsub"):
+    with pytest.raises(AllocationError, match=r"in no batch job .*PBS_NODEFILE.*PE_HOSTFILE.*grid qsub"):
         allocation_hosts(environ={})
 
 
@@ -135,7 +135,7 @@ def test_missing_variables_and_files_are_named() -> None:
 def test_launchers() -> None:
     assert find_allocation(SLURM, which=lambda name: None).launcher == "ssh"
     assert find(SLURM, launcher="ssh").launcher == "ssh"
-    with pytest.raises(AllocationError, match="'pbsdsh' does not start programs in a job of slurm.*srun or ssh"):
+    with pytest.raises(AllocationError, match=r"'pbsdsh' does not start programs in a job of slurm.*srun or ssh"):
         find(SLURM, launcher="pbsdsh")
     with pytest.raises(AllocationError, match="command srun is not on the PATH"):
         find_allocation(SLURM, launcher="srun", which=lambda name: None)
