@@ -43,10 +43,12 @@ if TYPE_CHECKING:
         ServerLost,
         ServiceError,
         StagingError,
+        SubmitError,
         UnknownService,
         VersionError,
     )
     from grid.grids.abstract import AbstractGrid
+    from grid.grids.batch import BatchGrid
     from grid.grids.grid import Grid
     from grid.grids.local import LocalGrid
     from grid.grids.ssh import SSHGrid
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "AbstractGrid": "grid.grids.abstract",
+    "BatchGrid": "grid.grids.batch",
     "Grid": "grid.grids.grid",
     "GridService": "grid.services.front",
     "Host": "grid.hosts",
@@ -95,6 +98,7 @@ _ERRORS = [
     "ServerLost",
     "ServiceError",
     "StagingError",
+    "SubmitError",
     "UnknownService",
     "VersionError",
 ]
@@ -105,6 +109,7 @@ __all__ = [
     "AcquireTimeout",
     "AllocationError",
     "Backlog",
+    "BatchGrid",
     "CallTimeout",
     "ConnectError",
     "DiskError",
@@ -134,6 +139,7 @@ __all__ = [
     "ServerLost",
     "ServiceError",
     "StagingError",
+    "SubmitError",
     "UnknownService",
     "VersionError",
     "__version__",

@@ -8,6 +8,7 @@
      │   ├─ PythonError                           interpreter missing, too old, or without pyzmq or dill
      │   └─ DiskError                             temp directory missing, read-only or full
      ├─ AllocationError                          the batch job that we are in, or asked for, can't be used
+     │   └─ SubmitError                           the batch system refused a job, or was not reached
      ├─ InventoryError(what, file=, line=, ...)   a hosts file says something that we can't use
      ├─ StagingError(what, hint=, failures=)      files that could not be chosen or copied
      ├─ ServiceError(what, service_id=, hint=)    something about one published service
@@ -93,6 +94,13 @@ class DiskError(HostError):
 
 class AllocationError(GridError):
     """The batch job that this process is in, or that was asked for, can't be used as a grid."""
+
+
+class SubmitError(AllocationError):
+    """A batch system took no job: `status` is its command's exit status, `connection` whether it was not reached."""
+
+    status: int
+    connection: bool
 
 
 class InventoryError(GridError):

@@ -306,7 +306,7 @@ class Grid(Files, Moves, AbstractGrid):
                 link.bye(server.peer)
         threads = [
             threading.Thread(target=home.shut_down, kwargs={"force": force}, name="grid-shutdown", daemon=True)
-            for home in self._homes
+            for home in self._all_homes()
             if home.up or home.connection is not None
         ]
         for thread in threads:
@@ -321,6 +321,10 @@ class Grid(Files, Moves, AbstractGrid):
             self.join(5.0)
         link.destroy()
         self._output.close()
+
+    def _all_homes(self) -> list[HostLink]:
+        """Homes to be shut down at the end, also those that take no part yet."""
+        return self._homes
 
     def _connected_servers(self) -> list[KernelServer]:
         with self._lock:

@@ -92,6 +92,7 @@ class Rank:
     words: str | None = None  # its report, JSON
     noise: str = ""
     status: int | None = None  # exit status of its kernel
+    accepting: bool = False  # the grid is about to connect
     settled: bool = False  # the grid has dealt with it: connected or failed
 
 

@@ -143,5 +143,6 @@ def test_launchers() -> None:
 
 @pytest.mark.row("B07")
 def test_servers_on_other_nodes_get_the_jobs_environment_but_nothing_of_one_task() -> None:
-    environ = {"PATH": "/opt/bin", "LD_LIBRARY_PATH": "/l", "PBS_TASKNUM": "1", "SSH_CLIENT": "x", "BASH_FUNC_m%%": "()"}
-    assert job_environment(environ) == {"PATH": "/opt/bin", "LD_LIBRARY_PATH": "/l"}
+    of_the_job = {"PATH": "/opt/bin", "LD_LIBRARY_PATH": "/l"}
+    environ = {**of_the_job, "PBS_TASKNUM": "1", "SSH_CLIENT": "x", "BASH_FUNC_m%%": "()"}
+    assert job_environment(environ) == of_the_job
