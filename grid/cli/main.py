@@ -24,6 +24,9 @@ from grid.errors import GridError, InventoryError
 
 _COMMANDS = {
     "run": "grid.cli.run:run",
+    "qsub": "grid.cli.batch:qsub",
+    "sbatch": "grid.cli.batch:sbatch",
+    "batch": "grid.cli.batch:batch",
     "hosts": "grid.cli.hosts:hosts",
     "doctor": "grid.cli.hosts:doctor",
     "status": "grid.cli.running:status",
@@ -93,6 +96,7 @@ def main() -> None:
       grid hosts check                  can the hosts of hosts.yaml be used?
       grid hosts setup                  install what they lack
       grid run script.py                run a script over them
+      grid qsub -l nodes=2 -- python script.py    or within a batch job, on its nodes
       grid status                       see what it does, from another terminal
       grid logs -f                      see what its servers print
       grid clean                        after a crash

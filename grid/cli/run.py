@@ -21,11 +21,24 @@ from grid.cli.choose import find_hosts, group_option, hosts_option
 @click.option(
     "--local", type=click.IntRange(1), metavar="N", help="This machine alone, with N servers for each service."
 )
+@click.option(
+    "--login", metavar="NAME", help="Submit batch jobs there and run over their nodes; a dot means this machine."
+)
+@click.option(
+    "-l", "resources", metavar="LIST", help="With --login: what each job asks for, nodes=2:ppn=4,walltime=1:00:00"
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def run(
-    ctx: click.Context, hosts_from: str | None, group: str | None, local: int | None, script: str, args: tuple[str, ...]
+    ctx: click.Context,
+    hosts_from: str | None,
+    group: str | None,
+    local: int | None,
+    login: str | None,
+    resources: str | None,
+    script: str,
+    args: tuple[str, ...],
 ) -> None:
     """Run a Python script with this interpreter; `Grid.auto()` in it gives the grid that the options name.
 
@@ -38,12 +51,22 @@ def run(
       grid run --hosts hosts.yaml --group gpu fit.py --steps 100
       grid run --hosts node1,mara@node2 fit.py
       grid run --local 2 fit.py
+      grid run --login mara@cluster -l nodes=3:ppn=4,walltime=2:00:00 fit.py
 
     Before the script starts, a missing script, hosts file or group is an error with status 2.
     """
     named = [name for name in ("hosts_from", "group") if _on_command_line(ctx, name)]
     environment = dict(os.environ)
-    if local is not None:
+    for variable in ("GRID_LOGIN", "GRID_RESOURCES"):
+        if login is not None or local is not None or named:
+            environment.pop(variable, None)
+    if resources is not None and login is None:
+        raise click.UsageError("-l says what batch jobs ask for: name the machine that takes them with --login")
+    if login is not None:
+        if named or local is not None:
+            raise click.UsageError("--login gets nodes from a batch system: leave out --hosts, --group and --local")
+        environment.update(GRID_LOGIN=login, GRID_RESOURCES=resources or "")
+    elif local is not None:
         if named:
             raise click.UsageError("--local is this machine alone: leave out --hosts and --group")
         environment["GRID_LOCAL"] = str(local)

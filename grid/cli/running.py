@@ -56,6 +56,7 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, a
         elif first:
             print_table(_COLUMNS, _rows(first, None))
             for one in first:
+                _tell_of_jobs(one)
                 _complain(one)
         else:
             say("no grid of yours runs on this machine")
@@ -157,6 +158,15 @@ def _rows(found: Sequence[dict[str, Any]], rates: dict[str, dict[str, float]] | 
 
 def _lost(answer: dict[str, Any], service_id: str) -> int:
     return sum(name.startswith(f"{service_id}/") for name in answer["failures"])
+
+
+def _tell_of_jobs(one: dict[str, Any]) -> None:
+    """The batch jobs that a grid holds, and how far each of their nodes has come."""
+    for pilot in (one["status"] or {}).get("pilots", []):
+        nodes = ", ".join(f"{node['node']} {node['state']}" for node in pilot["nodes"])
+        left = "" if pilot["left_s"] is None else f", {span(pilot['left_s'])} left"
+        why = f" ({pilot['reason']})" if pilot["reason"] else ""
+        click.echo(f"{one['name']}: job {pilot['job']} {pilot['state']}{why}{left}: {nodes}")
 
 
 def _complain(one: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grid.batch import BatchSystem, JobSpec, JobState, parse_walltime
+from grid.batch.wrapper import parse_resources
 from grid.errors import AllocationError, GridError, HostError
 from grid.grids import pilots
 from grid.grids.grid import Grid
@@ -54,7 +55,8 @@ class _Held:
     started: float | None = None
     unknown: int = 0  # polls in a row that did not know the job
     told: bool = False  # its services were told of its end
-    retired: bool = False  # its servers are moving away
+    retired: bool = False  # its servers are moving away, or were given back
+    ending: bool = False  # nothing is on it any more: a thread ends it
     predecessor: _Held | None = None
     successor: _Held | None = None
     joined: set[int] = field(default_factory=set)  # ranks that take part in the grid
@@ -79,7 +81,7 @@ class BatchGrid(Grid):
         handover_s: Seconds before a pilot's end at which its servers move away, if there is or will be a successor; and
             at which instances with a method `allocation_ends(seconds)` have it called. Default: a tenth of the
             walltime, 120 at most.
-        queue, account, lines: Of the submission; `lines` are directives of the batch system, taken as they are.
+        queue, account, resources, lines: Of the submission; `lines` are directives of the batch system, verbatim.
         job_name: What `qstat` calls the pilots.
         dialect: `torque`, `pbspro`, `slurm`, `slurm-torque`, `sge`; default: found out.
         python, init_cmd, env, temp_path, transport: As of `Host`, for the nodes.
@@ -100,6 +102,7 @@ class BatchGrid(Grid):
         handover_s: float | None = None,
         queue: str | None = None,
         account: str | None = None,
+        resources: Sequence[str] = (),
         lines: Sequence[str] = (),
         job_name: str = "grid",
         dialect: str | None = None,
@@ -137,6 +140,7 @@ class BatchGrid(Grid):
         if not 0 < self.handover_s < self.walltime_s:
             raise ValueError(f"handover_s is {self.handover_s:g}, of a walltime of {self.walltime_s:g} s")
         self._submission: dict[str, Any] = {"queue": queue, "account": account, "lines": tuple(lines), "name": job_name}
+        self._submission["resources"] = tuple(resources)
         self._dialect = dialect
         self._queue_s, self._poll_s = queue_s, poll_s
         self._connection: Connection | None = None
@@ -150,6 +154,32 @@ class BatchGrid(Grid):
         self._polls = 0
         self._looked = float("-inf")
         self._trouble: dict[str, str] = {}  # what does not work at the moment: for status and messages
+
+    @classmethod
+    def from_text(cls, login: str, resources: str = "", **kw: Any) -> BatchGrid:
+        """A grid from two words of a command line: `login` (a dot means this machine), and what each pilot asks for.
+
+        Args:
+            resources: As `qsub -l` has it, `nodes=2:ppn=4,walltime=1:00:00`; also `pilots=N` and `queue=NAME`.
+        Raises:
+            AllocationError: It makes no sense.
+        """
+        asked = parse_resources([resources])
+        fields: dict[str, Any] = {name: asked[name] for name in ("nodes", "ppn") if name in asked}
+        if not isinstance(fields.get("nodes", 1), int):
+            raise AllocationError(f"nodes={fields['nodes']} is not a number", hint="Pilots ask for nodes=N:ppn=P")
+        if "walltime_s" in asked:
+            fields["walltime"] = asked["walltime_s"]
+        lines = []
+        for part in asked["resources"]:
+            name, _, value = part.partition("=")
+            if name == "pilots" and value.isdigit():
+                fields["pilots"] = int(value)
+            elif name in ("queue", "account"):
+                fields[name] = value
+            else:
+                lines.append(part)
+        return BatchGrid(None if login == "." else login, **{**fields, "resources": lines, **kw})
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -193,7 +223,7 @@ class BatchGrid(Grid):
             going = [held for held in self._held if not held.over and not held.retired]
             going.sort(key=lambda held: (held.started is not None, -held.submitted))
             for held in going[:pilots]:
-                held.retired = True
+                held.retired = held.ending = True
                 self._in_thread("grid-shrink", self._give_back, held, force)
 
     def _halt(self, *, force: bool) -> None:
@@ -391,6 +421,10 @@ class BatchGrid(Grid):
             self._pilot_ended(held)
             return
         if held.ends_at is None or held.over:
+            return
+        if held.retired and not held.ending and not any(self._servers_of(home) for home in held.homes):
+            held.ending = True  # all have moved
+            self._in_thread("grid-give-back", self._give_back, held, False)
             return
         left = held.ends_at - now
         if self._renewals > 0 and held.successor is None and not held.retired and left < self.ahead_s:

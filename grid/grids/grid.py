@@ -164,9 +164,14 @@ class Grid(Files, Moves, AbstractGrid):
         `$GRID_HOSTS` (a hosts file, or names with commas; `grid run --hosts` sets it) decides, with `$GRID_GROUP`; then
         the batch job that we are in (`from_allocation`); then `hosts.yaml` here or in ~/.config/grid; else this machine
         with `n` servers (default: as many as it has cores).
-        `$GRID_LOCAL`, a number (`grid run --local`), comes before all of that: this machine with so many servers.
+        `$GRID_LOCAL`, a number (`grid run --local`), comes before all of that: this machine with so many servers. So
+        does `$GRID_LOGIN` (`grid run --login`): a `BatchGrid` that submits there what `$GRID_RESOURCES` says.
         """
         local, named = os.environ.get("GRID_LOCAL"), os.environ.get("GRID_HOSTS")
+        if os.environ.get("GRID_LOGIN"):
+            from grid.grids.batch import BatchGrid  # it stands on this module
+
+            return BatchGrid.from_text(os.environ["GRID_LOGIN"], os.environ.get("GRID_RESOURCES", ""), **kw)
         if local:
             if not local.isdecimal() or int(local) < 1:
                 raise ValueError(f"the variable GRID_LOCAL must be a number of servers, not {local!r}")

@@ -92,6 +92,11 @@ class KernelServer(Server):
         """Make the last call to the process as it is; what is called from now on is kept until `settle`."""
         self.link.call(self.peer, codec.dumps((method, args, {})), reply, then=Moving())
 
+    def fetch_early(self, result: Result) -> None:
+        """A large result waits on the host until somebody asks for it: have it here before the host's job ends."""
+        if self.home.ends_at is not None:
+            threading.Thread(target=result.exception, name="grid-fetch", daemon=True).start()
+
     def stay(self) -> None:
         """It does not move after all: what was kept goes to the process as it is."""
         with self._moving:

@@ -287,6 +287,8 @@ class Result(Reply):
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
         super().deliver(flags, seconds, data)
+        if flags & BULK:
+            server.fetch_early(self)
 
     def cancel(self) -> bool:
         """Withdraw the call unless it has begun; True if it will not run. Asks the host, so it takes a round trip."""

@@ -1,0 +1,189 @@
+"""The batch script of `grid qsub` and `grid sbatch`: the user's command, its environment, and a marker of its end.
+
+What the batch system says of a job's end can't be trusted: a job whose first node crashed may end with status 0, and
+one that has ended is soon forgotten (seen with TORQUE 6.1.3). So with `--wait` the script itself writes how it ended
+into a file, and only that counts.
+
+Lives here: the script's body, options of the command line into a `JobSpec`, the records of what was submitted.
+Elsewhere:  directives (`dialects.py`), the command line (`cli/batch.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grid.batch.job import parse_walltime
+from grid.errors import AllocationError
+
+KEPT_S = 14 * 86400.0
+"""A record of a job is forgotten after so long."""
+
+
+def base_directory() -> Path:
+    """Where markers and records of submitted jobs are: ~/.grid/batch, 0700."""
+    path = Path.home() / ".grid" / "batch"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def job_body(command: Sequence[str], *, marker: str | None = None, executable: str = sys.executable) -> str:
+    """The shell's part of a job: runs `command`, passes SIGTERM on to it, ends with its status.
+
+    Args:
+        marker: File that gets that status, written whole or not at all.
+        executable: The interpreter whose directory comes first on PATH: the one that submits.
+    """
+    words = list(command)
+    if words[0] in ("python", "python3") or words[0].endswith(".py"):
+        # the interpreter that submits, by its path: a job's profile may put others first
+        words = [executable, *(words if words[0].endswith(".py") else words[1:])]
+    lines = [
+        f'export PATH={shlex.quote(os.path.dirname(executable))}:"$PATH"',
+        f"{shlex.join(words)} &",
+        "child=$!",
+        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM INT",
+        'wait "$child"; status=$?',
+        'while [ "$status" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done',
+    ]
+    if marker is not None:
+        quoted = shlex.quote(marker)
+        lines.append(f'echo "$status" >{quoted}.new && mv {quoted}.new {quoted}')
+    return "\n".join([*lines, 'exit "$status"'])
+
+
+def check_command(command: Sequence[str], directory: str) -> None:
+    """Refuse a command that can't run: its program, or the script that it names, is not there.
+
+    Raises:
+        AllocationError: With the name that was looked for.
+    """
+    program, *args = command
+    if os.sep in program or program.endswith(".py"):
+        if not os.path.isfile(os.path.join(directory, program)):
+            raise AllocationError(f"there is no {program!r} in {directory}", hint="Name the script as seen from here")
+    elif shutil.which(program) is None:
+        raise AllocationError(f"the command {program!r} is not on the PATH", hint="What shall the job run?")
+    script = next((arg for arg in args if not arg.startswith("-")), None)
+    runs_a_file = program.startswith("python") and not any(arg in ("-c", "-m", "-") for arg in args)
+    if runs_a_file and (script is None or not os.path.isfile(os.path.join(directory, script))):
+        raise AllocationError(
+            f"there is no script {script or ''!r} in {directory}", hint="Name the script as seen from here"
+        )
+
+
+def parse_resources(options: Sequence[str]) -> dict[str, Any]:
+    """Fields of a `JobSpec` from `-l` options: `nodes=2:ppn=4,walltime=1:00:00,mem=2gb`. All of them count.
+
+    Source: pbs_resources of TORQUE; Slurm's qsub takes only the last `-l`, so that they must become one.
+
+    Raises:
+        AllocationError: One of them makes no sense; the message shows it.
+    """
+    found: dict[str, Any] = {}
+    others: list[str] = []
+    for part in (part.strip() for option in options for part in option.split(",")):
+        name, _, value = part.partition("=")
+        if name == "walltime":
+            found["walltime_s"] = parse_walltime(value)
+        elif name == "nodes":
+            found.update(_nodes(value))
+        elif part:
+            others.append(part)
+    found["resources"] = tuple(others)
+    return found
+
+
+def parse_variables(options: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables of `-v` options: `A=1,B` takes B from the environment; a value with commas stands alone in its option.
+
+    Raises:
+        AllocationError: B is not set here.
+    """
+    found: dict[str, str] = {}
+    for option in options:
+        parts = option.split(",")
+        if "=" in option and any("=" not in part for part in parts[1:]):
+            parts = [option]  # A=x,y: batch systems break this, we need not
+        for part in parts:
+            name, equals, value = part.partition("=")
+            if not equals:
+                if name not in environ:
+                    raise AllocationError(f"-v {name}: this variable is not set here", hint=f"Use -v {name}=VALUE")
+                value = environ[name]
+            found[name] = value
+    return found
+
+
+def parse_depend(options: Sequence[str]) -> str | None:
+    """The dependency of `-W depend=afterok:12`; None without one.
+
+    Raises:
+        AllocationError: Another attribute: it goes in by `--line`.
+    """
+    found = None
+    for option in options:
+        name, _, value = option.partition("=")
+        if name != "depend" or not value:
+            raise AllocationError(f"-W {option} is not known here", hint=f"Use --line '#PBS -W {option}'")
+        found = value
+    return found
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job that was submitted from here."""
+
+    job: str
+    name: str
+    dialect: str
+    submitted: float  # seconds since 1970
+    command: str
+
+    def keep(self) -> None:
+        """Write it down."""
+        path = base_directory() / f"job-{self.job.replace('/', '_')}.json"
+        path.write_text(json.dumps(vars(self)))
+        path.chmod(0o600)
+
+    def forget(self) -> None:
+        """Its end is known, or too long ago."""
+        (base_directory() / f"job-{self.job.replace('/', '_')}.json").unlink(missing_ok=True)
+
+
+def records() -> list[Record]:
+    """The jobs that were submitted from this account, the oldest first."""
+    found = []
+    for path in base_directory().glob("job-*.json"):
+        try:
+            record = Record(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            continue  # half written, or of another version
+        if time.time() - record.submitted > KEPT_S:
+            record.forget()
+        else:
+            found.append(record)
+    return sorted(found, key=lambda record: record.submitted)
+
+
+def _nodes(value: str) -> dict[str, Any]:
+    parts = value.split(":")
+    if not parts[0].isdigit() or "+" in value:
+        return {"nodes": value, "ppn": None}
+    found: dict[str, Any] = {"nodes": int(parts[0]), "ppn": 1}
+    for part in parts[1:]:
+        name, _, number = part.partition("=")
+        if name != "ppn":
+            return {"nodes": value, "ppn": None}  # with properties of nodes: taken as it is
+        if not number.isdigit():
+            raise AllocationError(f"nodes={value}: ppn must be a number", hint="For example nodes=2:ppn=4")
+        found["ppn"] = int(number)
+    return found
