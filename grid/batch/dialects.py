@@ -123,7 +123,6 @@ class Torque(Dialect):
         return [self._status(job, facts) for job, facts in _blocks(text)]
 
     def _status(self, job: str, facts: Mapping[str, str]) -> JobStatus:
-        asked, used = facts.get("Resource_List.walltime"), facts.get("resources_used.walltime", "00:00:00")
         code = facts.get("exit_status", facts.get("Exit_status"))
         running = facts.get("job_state") in ("R", "E")
         return JobStatus(
@@ -132,7 +131,7 @@ class Torque(Dialect):
             reason=facts.get("comment"),
             nodes=facts.get("exec_host"),
             name=facts.get("Job_Name"),
-            left_s=parse_walltime(asked) - _seconds(used) if asked and running else None,
+            left_s=_left(facts) if running else None,
             exit_status=int(code) if code is not None else None,
         )
 
@@ -277,7 +276,7 @@ class Sge(Dialect):
             lines.append(f"-pe {spec.parallel_environment} {slots}")
         limits = [f"h_rt={format_walltime(spec.walltime_s)}"] if spec.walltime_s is not None else []
         lines += [f"-l {each}" for each in [*limits, *spec.resources]]
-        pairs = {"q": spec.queue, "P": spec.account, "o": spec.output, "e": spec.error, "hold_jid": spec.depend}
+        pairs = {"q": spec.queue, "P": spec.account, "o": spec.output, "e": spec.error, "hold_jid": _any_end(spec)}
         lines += [f"-{option} {value}" for option, value in pairs.items() if value]
         lines += ["-j y"] if spec.join else []
         return [*lines, "-V"] if spec.export_all else lines
@@ -379,7 +378,7 @@ def choose_dialect(answer: str, *, prefer: str = "slurm") -> Dialect:
         )
     if len(found) > 1:
         raise AllocationError(
-            f"both {found[0]} and {found[1]} are here", hint=f"Say which one is meant: dialect={found[0]!r}"
+            f"both {found[0]} and {found[1]} are here", hint=f"Say which one is meant: GRID_DIALECT={found[0]}"
         )
     return DIALECTS[found[0]]
 
@@ -398,6 +397,23 @@ def _blocks(text: str) -> Iterable[tuple[str, dict[str, str]]]:
             elif key and line.startswith("\t"):
                 facts[key] += line[1:]
         yield head.strip(), facts
+
+
+def _any_end(spec: JobSpec) -> str | None:
+    """What SGE's -hold_jid takes: it can only wait for the end of a job, good or bad."""
+    kind, _, jobs = (spec.depend or "").rpartition(":")
+    if kind not in ("", "afterany"):
+        raise AllocationError(
+            f"SGE knows no {kind}: a job can only wait for the end of others", hint=f"Use depend=afterany:{jobs}"
+        )
+    return jobs.replace(":", ",") or None
+
+
+def _left(facts: Mapping[str, str]) -> float | None:
+    if facts.get("Walltime.Remaining", "").isdigit():
+        return float(facts["Walltime.Remaining"])
+    asked = facts.get("Resource_List.walltime")
+    return parse_walltime(asked) - _seconds(facts.get("resources_used.walltime", "0")) if asked else None
 
 
 def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, str]:

@@ -10,6 +10,7 @@ reach the server is repeated.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from grid.launch import Completed, Connection
 
 logger = logging.getLogger(__name__)
 
+VARIABLE = "GRID_DIALECT"
+
 _PROFILE = "[ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1; "
 """Over ssh commands get a bare PATH; batch systems often come by the profile."""
 
@@ -29,7 +32,7 @@ class BatchSystem:
     """The batch system that `connection`'s machine submits to.
 
     Args:
-        dialect: Its name in `DIALECTS`; None finds out.
+        dialect: Its name in `DIALECTS`; None means what $GRID_DIALECT says, else what is found there.
         prefer: Of Slurm's two faces, where there are both: "slurm" or "slurm-torque".
         command_s: Seconds that one command may take.
         retries: How often a submission is repeated that did not reach the server.
@@ -50,6 +53,7 @@ class BatchSystem:
         self._connection = connection
         self._command_s, self._retries, self._pause_s = command_s, retries, pause_s
         self._before = "" if connection.host.ssh == "local" else _PROFILE
+        dialect = dialect or os.environ.get(VARIABLE) or None
         if dialect is None:
             self.dialect: Dialect = choose_dialect(self._run(DETECT).stdout.decode(errors="replace"), prefer=prefer)
         elif dialect in DIALECTS:
@@ -68,7 +72,8 @@ class BatchSystem:
         # A file, for Slurm's qsub takes no script from standard input.
         words = shlex.join(self.dialect.submit_command(spec, "SCRIPT")).replace("SCRIPT", '"$d/job"')
         where = f"cd {shlex.quote(spec.workdir)} && " if spec.workdir else ""
-        command = f'umask 077; d=$(mktemp -d) && cat >"$d/job" && {{ {where}{words}; }}; s=$?; rm -rf "$d"; exit $s'
+        tidy = """trap 'rm -rf "$d"' EXIT; trap 'exit 143' HUP INT TERM"""
+        command = f'umask 077; d=$(mktemp -d) && {tidy} && cat >"$d/job" && {{ {where}{words}; }}'
         for attempt in range(self._retries + 1):
             if attempt:
                 time.sleep(self._pause_s * attempt)  # the server is down: nothing tells when it is back

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -103,23 +104,21 @@ def parse_resources(options: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_variables(options: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of `-v` options: `A=1,B` takes B from the environment; a value with commas stands alone in its option.
+    r"""Variables of `-v` options: `A=1,B` takes B from the environment; a comma in a value is written `\,`.
 
     Raises:
         AllocationError: B is not set here.
     """
     found: dict[str, str] = {}
-    for option in options:
-        parts = option.split(",")
-        if "=" in option and any("=" not in part for part in parts[1:]):
-            parts = [option]  # A=x,y: batch systems break this, we need not
-        for part in parts:
-            name, equals, value = part.partition("=")
-            if not equals:
-                if name not in environ:
-                    raise AllocationError(f"-v {name}: this variable is not set here", hint=f"Use -v {name}=VALUE")
-                value = environ[name]
-            found[name] = value
+    for part in (part for option in options for part in re.split(r"(?<!\\),", option)):
+        name, equals, value = part.replace("\\,", ",").partition("=")
+        if not equals:
+            if name not in environ:
+                raise AllocationError(
+                    f"-v {name}: this variable is not set here", hint=rf"Use -v {name}=VALUE, and \, for a comma"
+                )
+            value = environ[name]
+        found[name] = value
     return found
 
 

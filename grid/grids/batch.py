@@ -150,9 +150,10 @@ class BatchGrid(Grid):
         self._opening = threading.Lock()
         self._tending: threading.Thread | None = None
         self._wake = threading.Event()
+        self._owed: list[_Held] = []  # ended before their time, and have no successor yet
         self._polled = float("-inf")
         self._polls = 0
-        self._looked = float("-inf")
+        self._looked = self._paid = float("-inf")
         self._trouble: dict[str, str] = {}  # what does not work at the moment: for status and messages
 
     @classmethod
@@ -194,11 +195,14 @@ class BatchGrid(Grid):
         with self._opening:
             if self._tending is not None or self._halted:
                 return
-            if self._connection is None:
+            try:
                 self._connection = connect(self.login)
                 self._system = BatchSystem(self._connection, self._dialect)
-            while len(self._held) < self._wanted:
-                self._submit()
+                while len(self._held) < self._wanted:
+                    self._submit()
+            except BaseException:
+                self._terminate_all(force=True)
+                raise
             self._tending = threading.Thread(target=self._tend, name="grid-pilots", daemon=True)
             self._tending.start()
 
@@ -344,6 +348,7 @@ class BatchGrid(Grid):
                 for held in list(self._held):
                     if not held.over:
                         self._drive(held)
+                self._pay_what_is_owed()
                 self._house_the_homeless()
                 self._tell_expectations()
             except Exception:
@@ -445,7 +450,8 @@ class BatchGrid(Grid):
 
     def _rank_failed(self, held: _Held, rank: Rank, home: HostLink, what: str) -> None:
         rank.settled = True
-        printed = f"; it printed: {rank.noise}" if rank.noise else ""
+        noise = rank.noise or held.pilot.noise
+        printed = f"; it printed: {noise}" if noise else ""
         error = HostError(
             f"node {rank.number} of job {held.pilot.job}: {what}{printed}",
             host=home.host.label,
@@ -515,6 +521,16 @@ class BatchGrid(Grid):
         self._trouble.pop("renew", None)
         self._renewals -= 1
 
+    def _pay_what_is_owed(self) -> None:
+        """Successors of pilots that ended before their time; tried again with each poll."""
+        if self._owed and time.monotonic() - self._paid > min(self._poll_s, 2.0):
+            self._paid = time.monotonic()
+            for held in list(self._owed):
+                if self._renewals > 0:
+                    self._renew(held)
+                if held.successor is not None or self._renewals <= 0:
+                    self._owed.remove(held)
+
     def _retire(self, held: _Held, left: float) -> None:
         """Its end is near: its servers move away, or are told at least."""
         servers = [server for home in held.homes for server in self._servers_of(home)]
@@ -563,7 +579,7 @@ class BatchGrid(Grid):
                 elif home.up:
                     self._join(held.successor, rank, home)
         elif not held.retired and self._renewals > 0 and held.started is not None:
-            self._renew(held)  # it was cut short: qdel, a node that died
+            self._owed.append(held)  # it was cut short: qdel, a node that died
         self._in_thread("grid-clear", self._clear, held)
 
     def _clear(self, held: _Held) -> None:
@@ -584,10 +600,15 @@ class BatchGrid(Grid):
     def _expecting(self) -> bool:
         if self._halted:
             return False
-        return bool(self._homeless) or any(
+        return bool(self._homeless) or bool(self._owed) or any(
             not held.over and (not held.settled or len(held.joined) < sum(home.up for home in held.homes))
             for held in self._held
         )
+
+    def _hoping(self) -> bool:
+        """Whether servers may come yet: who waits for one waits on, even if there is none now."""
+        renewing = self._renewals > 0 and any(not held.retired for held in self._held)
+        return self._expecting() or (renewing and not self._halted)
 
     def _size_of_a_service(self) -> int:
         return sum(len(held.homes) * self.ppn for held in self._held if not held.over and held.predecessor is None)
@@ -595,16 +616,16 @@ class BatchGrid(Grid):
     def _add_service(self, service_id: str, methods: frozenset[str]) -> Any:
         service = super()._add_service(service_id, methods)
         with self._lock:
-            service.roster.expect(self._expecting())
+            service.roster.expect(self._hoping())
         return service
 
     def _tell_expectations(self) -> None:
-        expecting = self._expecting()
+        hoping = self._hoping()
         with self._lock:
             services = list(self._services.values())
         for service in services:
             with self._lock:
-                actions = service.roster.expect(expecting)
+                actions = service.roster.expect(hoping)
             self._carry_out(service, actions)
         with self._changed:
             self._changed.notify_all()

@@ -148,6 +148,7 @@ class HostLink:
             "peer": self._number,
             "keys": None if self.local else self._keys[1].to_json(),
             "local": self.local,
+            "in_job": self.connection.in_job,
             "address": None if towards else address or "127.0.0.1",
             "towards": towards,
             "temp_path": self.host.temp_path,

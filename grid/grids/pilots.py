@@ -111,6 +111,7 @@ class Pilot:
     started: float | None = None
     age_s: float | None = None  # how long it had been running when it was last looked at
     status: int | None = None
+    noise: str = ""  # what the script itself printed to standard error
     facts: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -163,7 +164,7 @@ def look_script(pilots: Iterable[Pilot]) -> str:
         'printf "\\nFILE %s %d\\n" "$1" "$s"; tail -c "$2" "$1" | head -c "$s"; }',
     ]
     for pilot in pilots:
-        names = [("started", 40), ("ended", 40)]
+        names = [("started", 40), ("ended", 40), ("error", 2000)]
         for rank in pilot.ranks:
             names.append((f"{rank.number}/status", 40))
             if rank.words is None:
@@ -201,6 +202,7 @@ def _take(pilot: Pilot, now: float, found: Mapping[str, bytes]) -> None:
         if pilot.started is None:
             pilot.started = float(text("started"))
         pilot.age_s = max(0.0, now - pilot.started)
+    pilot.noise = text("error")
     if text("ended").isdigit():
         pilot.status = int(text("ended"))
     for rank in pilot.ranks:
@@ -222,6 +224,8 @@ def remove_script(directory: str) -> str:
 
 class PilotConnection(Connection):
     """The way to a node of a pilot: through the login machine, or straight where that is this machine."""
+
+    in_job = True
 
     def __init__(self, login: Connection, addresses: Sequence[str]) -> None:
         super().__init__(login.host, login.limits)

@@ -190,6 +190,8 @@ class Agent:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
+            # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
+            start_new_session=self._config["in_job"],
         )
         theirs.close()
         self._zygote_socket = ours
@@ -689,7 +691,7 @@ def _can_import(name: str, path: list[str]) -> bool:
 
 def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> NoReturn:
     """Body of the agent's process, after `boot` found everything that it needs."""
-    if not config["local"] and os.getpid() != os.getpgrp():  # a launcher's task may lead a group already
+    if not config["local"] and not config["in_job"]:
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed ssh channel is not our end; `orphan_s` decides

@@ -165,6 +165,9 @@ class Connection(ABC):
     has_forwards = True
     """Whether `forward` works; without, the host must be reached directly."""
 
+    in_job = False
+    """Whether what starts there belongs to a batch job, and has to stay in its session: it must end with it."""
+
     def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
         self.host = host
         self.limits = limits

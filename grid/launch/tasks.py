@@ -37,6 +37,7 @@ class TaskConnection(Connection):
 
     launcher = ""
     has_forwards = False
+    in_job = True
 
     def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
         super().__init__(host, limits)

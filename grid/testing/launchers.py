@@ -39,6 +39,9 @@ for number, node in enumerate(chosen):
     with open(os.environ.get("FAKE_JOB_OUTPUT", os.devnull), "ab") as output:
         tasks.append(subprocess.Popen(args, env=env, cwd=env["HOME"], stdin=subprocess.DEVNULL, stdout=output,
                                       stderr=output, start_new_session=True))
+if "FAKE_TASKS" in os.environ:  # who runs the job ends its tasks, too
+    with open(os.environ["FAKE_TASKS"], "a") as file:
+        file.write("".join("%d\\n" % task.pid for task in tasks))
 for number, task in enumerate(tasks):
     if task.wait():
         print("pbsdsh(): task %d exit status %d" % (number, task.returncode), file=sys.stderr)
@@ -86,6 +89,6 @@ def fake_job(system: str, directory: Path, nodes: Sequence[str]) -> Iterator[dic
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value

@@ -1,0 +1,18 @@
+#!/bin/sh
+#PBS -N fit
+#PBS -l select=2:ncpus=4:mpiprocs=4
+#PBS -l walltime=01:00:01
+#PBS -l mem=2gb
+#PBS -q long
+#PBS -A phys
+#PBS -o /home/mara/fit.out
+#PBS -e /home/mara/fit.err
+#PBS -W depend=afterany:12
+#PBS -V
+#PBS -m abe
+
+cd '/tmp/a b' || exit 1
+export A='it'"'"'s "x,y"
+$HOME'
+echo done
+# submitted by: qsub SCRIPT

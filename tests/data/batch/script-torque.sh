@@ -1,0 +1,16 @@
+#!/bin/sh
+#PBS -N fit
+#PBS -l nodes=2:ppn=4,walltime=01:00:01,mem=2gb
+#PBS -q long
+#PBS -A phys
+#PBS -o /home/mara/fit.out
+#PBS -e /home/mara/fit.err
+#PBS -W depend=afterany:12
+#PBS -V
+#PBS -m abe
+
+cd '/tmp/a b' || exit 1
+export A='it'"'"'s "x,y"
+$HOME'
+echo done
+# submitted by: qsub SCRIPT

@@ -1,0 +1,175 @@
+"""Batch jobs and pilots on a stand-in for TORQUE on this machine. On a real batch system: `cluster/test_batch.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from grid import AllocationError, BatchGrid, Limits, NoServers, ServerLost, SubmitError
+from grid.batch import BatchSystem
+from grid.cli.main import main
+from grid.hosts import Host
+from grid.launch import connect
+from grid.testing.batch import CHECKS, fake_torque
+from grid.testing.probe import Probe, Traveller
+
+QUICK = Limits(heartbeat_s=0.5, lost_s=3.0, orphan_s=4.0, stop_s=2.0)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "home"
+    path.mkdir()
+    monkeypatch.setenv("HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def torque(tmp_path: Path, home: Path) -> Iterator[Path]:
+    with fake_torque(tmp_path / "torque"):
+        yield tmp_path
+
+
+@pytest.mark.row("B01", "B09", "B11", "B15")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_stand_in_does_what_a_batch_system_does(
+    check: Callable[[BatchSystem, str], None], torque: Path
+) -> None:
+    place = torque / "place"
+    place.mkdir()
+    with connect(Host("here", ssh="local")) as connection:
+        system = BatchSystem(connection)
+        assert system.dialect.name == "torque"
+        check(system, str(place))
+
+
+def pilots(**kw: object) -> BatchGrid:
+    return BatchGrid(walltime=120, poll_s=1.0, **{"limits": QUICK, "wait": "all", **kw})  # type: ignore[arg-type]
+
+
+@pytest.mark.row("B01", "B02", "B07", "B14", "B15", "G61")
+def test_pilots_hold_nodes_and_leave_nothing(torque: Path, home: Path) -> None:
+    with pilots(nodes=2, ppn=2, pilots=2) as g:
+        sid = g.publish(Probe())
+        assert g.size(sid) == 8 == len(set(g.gather(g.broadcast(sid, "where"))))
+        g.release_all()
+        shown = g.status()["pilots"]
+        assert [pilot["state"] for pilot in shown] == ["started"] * 2
+        assert {node["state"] for pilot in shown for node in pilot["nodes"]} == {"connected"}
+        keys = list((home / ".grid" / "pilots").glob("*/*/stdin"))
+        assert keys == []  # what held keys is gone as soon as it was read
+    assert list((home / ".grid" / "pilots").iterdir()) == []
+
+
+@pytest.mark.row("B13")
+def test_a_server_that_will_not_live_long_enough_is_not_handed_out(torque: Path) -> None:
+    with pilots() as g:
+        sid = g.publish(Probe())
+        with g.acquire_service(sid, expect_s=60, timeout=10) as proxy:
+            assert proxy.add().get() == 1
+        with pytest.raises(TimeoutError, match=r"its allocation ends in 1\d\d s"):
+            g.acquire_service(sid, expect_s=600, timeout=0.2)
+        g.grow()  # others may have it meanwhile
+        with g.acquire_service(sid, timeout=10) as proxy:
+            assert proxy.add().get() == 2
+
+
+@pytest.mark.row("B13", "G14")
+def test_servers_move_to_the_next_pilot_with_their_state_while_their_proxies_go_on(torque: Path) -> None:
+    with pilots(ppn=2, renew=1, ahead_s=118.0, handover_s=117.0) as g:
+        sid = g.publish(Traveller())
+        one, two = g.acquire_service(sid), g.acquire_service(sid)
+        began = {proxy.tell().get()[3] for proxy in (one, two)}
+        counts = []
+        while one.tell().get()[1] == 0:  # until it was warned of its end
+            counts.append(one.count())
+        counts += [one.count() for _ in range(20)]
+        assert [result.get(30) for result in counts] == list(range(1, len(counts) + 1))
+        calls, warned, saved, job = one.tell().get(30)
+        assert (calls, warned, saved) == (len(counts), 1, 2)  # once when it was published, once when it moved
+        assert two.tell().get(30)[1:3] == (1, 2)
+        assert began == {"12.fake"} and job == "13.fake"
+        g.release_service(one)
+        g.release_service(two)
+        assert g.size(sid) == 2
+
+
+@pytest.mark.row("B02", "B13", "G48")
+def test_qdel_is_an_ordinary_event(torque: Path) -> None:
+    with pilots(renew=1) as g:
+        sid = g.publish(Probe())
+        proxy = g.acquire_service(sid)
+        running = proxy.wait_for(str(torque / "never"))
+        assert CliRunner().invoke(main, ["batch", "cancel", "12.fake"]).exit_code == 0
+        with pytest.raises(ServerLost):
+            running.get(30)
+        g.release_service(proxy)
+        with g.acquire_service(sid, timeout=60) as fresh:  # of the pilot that took its place
+            assert fresh.add().get() == 1
+        assert [pilot["state"] for pilot in g.status()["pilots"]] == ["ended", "started"]
+
+
+@pytest.mark.row("B02", "G24")
+def test_grow_and_shrink(torque: Path) -> None:
+    with pilots() as g:
+        sid = g.publish(Probe())
+        g.copy_files(os.path.dirname(__file__), ["test_batch.py"])
+        g.grow(2)
+        held = [g.acquire_service(sid, timeout=60) for _ in range(3)]  # one on each pilot
+        assert all("stand-in" in proxy.read("test_batch.py").get() for proxy in held)  # what was staged before it came
+        g.shrink(2)
+        assert [proxy.add().get() for proxy in held] == [1, 1, 1]  # who has a server keeps it
+        for proxy in held:
+            g.release_service(proxy)
+        with g._changed:
+            assert g._changed.wait_for(lambda: g.size(sid) == 1, 30)
+        g.shrink(1)
+        with pytest.raises(NoServers, match="no server is left"):
+            g.acquire_service(sid, timeout=30)
+
+
+@pytest.mark.row("B02", "B09")
+def test_a_job_that_is_refused_and_no_batch_system_at_all(torque: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SubmitError, match="exceeds queue resource limits"), pilots(nodes=9):
+        pass
+    (torque / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(torque / "empty"))
+    monkeypatch.delenv("GRID_DIALECT")
+    with pytest.raises(AllocationError, match=r"no batch system was found \(looked for"):
+        pilots().publish(Probe())  # which starts it
+
+
+@pytest.mark.row("B02", "G70")
+def test_a_node_whose_kernel_does_not_start_is_told_of_and_the_others_go_on(torque: Path) -> None:
+    with pilots(nodes=2, init_cmd='[ "$PBS_NODENUM" = 0 ] || { echo no modules here >&2; exit 7; };') as g:
+        sid = g.publish(Probe())
+        assert g.size(sid) == 1
+        (error,) = g.failures.values()
+        assert "no modules here" in str(error) and "status 7" in str(error)
+        assert [node["state"] for node in g.status()["pilots"][0]["nodes"]] == ["connected", "lost"]
+
+
+@pytest.mark.row("B08", "D05", "B11")
+def test_the_wrapper(torque: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "run.py").write_text("import os, sys; print(os.environ['A'], sys.argv[1:]); sys.exit(int(sys.argv[1]))")
+    command = ["qsub", "-l", "nodes=1:ppn=2", "-l", "walltime=0:01:00", "-v", r"A=x\,y", "-o", "out", "-j", "oe"]
+    dry = CliRunner().invoke(main, [*command, "--dry-run", "--", "python", "run.py", "3"])
+    assert dry.exit_code == 0 and "#PBS -l nodes=1:ppn=2,walltime=00:01:00\n" in dry.stdout
+    done = CliRunner().invoke(main, [*command, "--wait", "--", "python", "run.py", "3", "a b"])
+    assert (done.exit_code, done.stdout) == (3, "12.fake\n"), done.output
+    assert (home / "out").read_text() == "x,y ['3', 'a b']\n"
+    shown = CliRunner().invoke(main, ["batch", "status"])
+    assert "12.fake" in shown.stdout and "done" in shown.stdout
+    for words, status, said in (
+        (["qsub", "--", "python", "nosuch.py"], 2, "no script 'nosuch.py'"),
+        (["qsub", "-l", "nodes=900", "--", "python", "run.py"], 190, "exceeds queue resource limits"),
+        (["qsub", "-l", "walltime=1h", "--", "python", "run.py"], 2, "walltime '1h'"),
+        (["batch", "cancel", "12.fake"], 0, ""),
+    ):
+        failed = CliRunner().invoke(main, words)
+        assert failed.exit_code == status and said in failed.output, failed.output

@@ -1,0 +1,312 @@
+"""Words of batch systems: scripts that are written, answers that are read; recorded ones where there is a record."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grid.batch import DIALECTS, BatchSystem, JobSpec, JobState, format_walltime, parse_walltime
+from grid.batch.dialects import choose_dialect
+from grid.batch.wrapper import check_command, job_body, parse_depend, parse_resources, parse_variables
+from grid.errors import AllocationError, ConnectError, SubmitError
+from grid.hosts import Host
+from grid.launch import Completed
+
+DATA = Path(__file__).parents[1] / "data" / "batch"
+FULL = JobSpec(
+    command="echo done",
+    name="fit",
+    nodes=2,
+    ppn=4,
+    walltime_s=3601,
+    resources=("mem=2gb",),
+    queue="long",
+    account="phys",
+    output="/home/mara/fit.out",
+    error="/home/mara/fit.err",
+    variables={"A": "it's \"x,y\"\n$HOME"},
+    export_all=True,
+    depend="afterany:12",
+    lines=("#PBS -m abe",),
+    workdir="/tmp/a b",
+    parallel_environment="mpi",
+)
+
+
+@pytest.mark.row("B01", "B08", "B12")
+@pytest.mark.parametrize("name", DIALECTS)
+def test_scripts_are_as_written_down(name: str) -> None:
+    golden = DATA / f"script-{name}.sh"
+    command = shlex.join(DIALECTS[name].submit_command(FULL, "SCRIPT"))
+    text = f"{DIALECTS[name].script(FULL)}# submitted by: {command}\n"
+    if os.environ.get("GRID_WRITE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+    if name == "slurm-torque":  # its qsub goes through a shell without quoting, and knows no -o in the script
+        assert "-o /home/mara/fit.out" in command
+
+
+@pytest.mark.row("B01", "B11")
+def test_torque_as_recorded() -> None:
+    torque = DIALECTS["torque"]
+    found = {each.id: each for each in torque.parse_status((DATA / "torque-qstat-f.txt").read_text())}
+    assert {job: each.state.value for job, each in found.items()} == {
+        "12.vm": "running",
+        "110.vm": "queued",
+        "14.vm": "held",
+        "15.vm": "queued",
+        "4.vm": "done",
+    }
+    assert (found["12.vm"].nodes, found["12.vm"].left_s) == ("tqnode2/0+tqnode1/1", 598)
+    assert found["110.vm"].reason == "Not Running: Not enough of the right type of nodes are available"
+    assert found["4.vm"].exit_status == 271
+    assert torque.parse_status("") == []
+    assert not torque.status_failed(153, "qstat: Unknown Job Id Error 999999.vm")
+    assert torque.status_failed(111, "qstat: cannot connect to server vm (errno=111) Connection refused")
+
+
+@pytest.mark.row("B09")
+def test_what_qsub_answers() -> None:
+    torque, slurm, sge = DIALECTS["torque"], DIALECTS["slurm"], DIALECTS["sge"]
+    assert torque.parse_submit(0, "12.vm\n", "") == "12.vm"
+    assert torque.parse_submit(0, "a message of the day\n35[].vm\n", "") == "35[].vm"
+    assert DIALECTS["slurm-torque"].parse_submit(0, "42\n", "") == "42"
+    assert slurm.parse_submit(0, "Submitted batch job 3\n", "") == "3"
+    assert slurm.parse_submit(0, "3;cluster\n", "") == "3"
+    assert sge.parse_submit(0, 'Your job 1 ("gj") has been submitted\n', "") == "1"
+    assert sge.parse_submit(0, "7\n", "") == "7"
+    refusals = [
+        (torque, 172, "", "qsub: submit error (Unknown queue MSG=requested queue not found)", False),
+        (torque, 111, "", "qsub: cannot connect to server vm (errno=111) Connection refused", True),
+        (DIALECTS["slurm-torque"], 1, "There was an error running the Slurm sbatch command.\n", "", False),
+        (slurm, 1, "", "sbatch: error: Unable to contact slurm controller (connect failure)", True),
+        (sge, 1, "", 'Unable to run job: unknown resource "nodes".', False),
+        (torque, 0, "", "", False),  # nothing at all is no id
+    ]
+    for dialect, status, out, err, connection in refusals:
+        with pytest.raises(SubmitError) as caught:
+            dialect.parse_submit(status, out, err)
+        assert (caught.value.status, caught.value.connection) == (status, connection)
+        assert (err or out).strip() in str(caught.value)
+
+
+@pytest.mark.row("B11")
+def test_slurm_sge_and_pbs_pro_tell_of_jobs() -> None:
+    slurm = {each.id: each for each in DIALECTS["slurm"].parse_status((DATA / "slurm-squeue.txt").read_text())}
+    states = "".join(slurm[str(job)].state.value[0] for job in range(1, 10))
+    assert states == "ddrqqeddr"
+    assert (slurm["4"].reason, slurm["3"].left_s, slurm["9"].left_s) == ("Resources", 7081, 176400)
+    assert slurm["9"].name == "long|er"
+    sge = {each.id: each.state for each in DIALECTS["sge"].parse_status((DATA / "sge-qstat.txt").read_text())}
+    assert [sge[str(job)].value for job in range(1, 6)] == ["running", "queued", "held", "exiting", "held"]
+    pro = {each.id: each for each in DIALECTS["pbspro"].parse_status((DATA / "pbspro-qstat.json").read_text())}
+    assert (pro["7.pbs"].left_s, pro["6.pbs"].exit_status, pro["6.pbs"].state) == (3000, 3, JobState.DONE)
+    assert "Insufficient" in (pro["8.pbs"].reason or "")
+
+
+@pytest.mark.row("B01")
+def test_which_batch_system_a_machine_has() -> None:
+    slurm = "has sbatch /usr/bin/sbatch\nhas squeue /usr/bin/squeue\nhas scancel /usr/bin/scancel\n"
+    qsub = "has qsub /opt/bin/qsub\nhas qstat /opt/bin/qstat\n"
+    assert choose_dialect(slurm).name == "slurm"
+    assert choose_dialect(slurm + qsub + "qsub is slurm\n").name == "slurm"
+    assert choose_dialect(slurm + qsub + "qsub is slurm\n", prefer="slurm-torque").name == "slurm-torque"
+    assert choose_dialect(qsub + "version Version: 6.1.3\n").name == "torque"
+    assert choose_dialect(qsub + "version pbs_version = 20.0.1\n").name == "pbspro"
+    assert choose_dialect(qsub + "has qconf /opt/bin/qconf\n").name == "sge"
+    with pytest.raises(AllocationError, match="both slurm and torque are here"):
+        choose_dialect(slurm + qsub)
+    with pytest.raises(AllocationError, match=r"no batch system was found \(looked for qconf, qdel, qstat"):
+        choose_dialect("")
+
+
+@pytest.mark.row("B13")
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("10:00", 600), ("1:00:00", 3600), ("2-01:00:00", 176400), (3600, 3600), (0.5, 0.5)],
+)
+def test_walltimes(text: str | float, seconds: float) -> None:
+    assert parse_walltime(text) == seconds
+
+
+@pytest.mark.row("B08")
+@pytest.mark.parametrize("text", ["", "1h", "-5", "1:2:3:4", 0, "0:00", float("inf"), True])
+def test_what_is_no_walltime(text: str | float) -> None:
+    with pytest.raises(AllocationError, match="walltime"):
+        parse_walltime(text)
+
+
+@pytest.mark.row("B08")
+@given(st.integers(1, 10**7))
+def test_walltimes_survive_their_text(seconds: int) -> None:
+    assert parse_walltime(format_walltime(seconds)) == seconds
+
+
+@pytest.mark.row("B08")
+def test_all_options_of_l_count_and_make_sense_or_are_shown() -> None:
+    assert parse_resources(["nodes=2:ppn=4,mem=2gb", "walltime=1:00:00"]) == {
+        "nodes": 2,
+        "ppn": 4,
+        "walltime_s": 3600.0,
+        "resources": ("mem=2gb",),
+    }
+    assert parse_resources(["nodes=n1:ppn=2+n2:ppn=1"])["nodes"] == "n1:ppn=2+n2:ppn=1"
+    assert parse_resources(["nodes=2:gpu"]) == {"nodes": "2:gpu", "ppn": None, "resources": ()}
+    with pytest.raises(AllocationError, match="ppn must be a number"):
+        parse_resources(["nodes=2:ppn=x"])
+    with pytest.raises(AllocationError, match="-l 'mem=a b'"):
+        JobSpec(command=":", **parse_resources(["mem=a b"]))
+
+
+@pytest.mark.row("B08", "B12")
+def test_variables_and_dependencies() -> None:
+    assert parse_variables(["A=1,B", r"C=x\,y", "D="], {"B": "b b"}) == {"A": "1", "B": "b b", "C": "x,y", "D": ""}
+    with pytest.raises(AllocationError, match="-v NOSUCH: this variable is not set"):
+        parse_variables(["NOSUCH"], {})
+    assert parse_depend(["depend=afterok:12.vm"]) == "afterok:12.vm"
+    with pytest.raises(AllocationError, match="--line '#PBS -W x=y'"):
+        parse_depend(["x=y"])
+
+
+@pytest.mark.row("B08")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "1st"),
+        ("name", "a b"),
+        ("queue", "x;rm"),
+        ("output", "a b"),
+        ("nodes", 0),
+        ("nodes", "n1 n2"),
+        ("ppn", 0),
+        ("variables", {"A B": "1"}),
+        ("lines", ("#PBS -m\nrm",)),
+        ("depend", "afterok:$(id)"),
+    ],
+)
+def test_what_batch_systems_would_break_is_refused_here(field: str, value: object) -> None:
+    with pytest.raises(AllocationError):
+        JobSpec(command=":", **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.row("B08")
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20), min_size=1, max_size=4))
+def test_arguments_of_any_kind_arrive_whole(words: list[str]) -> None:
+    show = [sys.executable, "-c", "import sys; sys.stdout.write(ascii(sys.argv[1:]))", *words]
+    body = job_body(["env", *show], executable="/usr/bin/python3")
+    done = subprocess.run(["sh", "-c", body], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, ascii(words)), done.stderr
+
+
+@pytest.mark.row("B08")
+def test_the_marker_says_how_the_script_ended(tmp_path: Path) -> None:
+    marker = tmp_path / "end of it"
+    for status in (0, 3):
+        done = subprocess.run(["sh", "-c", job_body(["sh", "-c", f"exit {status}"], marker=str(marker))], timeout=30)
+        assert (done.returncode, marker.read_text()) == (status, f"{status}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["end of it"]
+
+
+@pytest.mark.row("B08", "B13")
+def test_a_script_that_is_told_to_end_may_end_well(tmp_path: Path) -> None:
+    code = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(5))\nprint('up', flush=True)\ntime.sleep(9)"
+    body = job_body([sys.executable, "-c", code], marker=str(tmp_path / "end"))
+    shell = subprocess.Popen(["sh", "-c", body], stdout=subprocess.PIPE, text=True)
+    assert shell.stdout is not None and shell.stdout.readline() == "up\n"
+    shell.send_signal(signal.SIGTERM)
+    assert shell.wait(30) == 5
+    assert (tmp_path / "end").read_text() == "5\n"
+    shell.stdout.close()
+
+
+@pytest.mark.row("B08")
+def test_a_script_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.py").touch()
+    check_command(["python", "run.py", "x"], str(tmp_path))
+    check_command(["python", "-m", "module"], str(tmp_path))
+    check_command(["run.py"], str(tmp_path))
+    for command in (["python", "nosuch.py"], ["nosuch.py"], ["./nosuch"], ["no-such-command-anywhere"], ["python3"]):
+        with pytest.raises(AllocationError, match=r"there is no|not on the PATH"):
+            check_command(command, str(tmp_path))
+
+
+class Machine:
+    """A connection on which commands are answered by a function, and counted."""
+
+    def __init__(self, *answers: Completed | ConnectError) -> None:
+        self.host, self.asked = Host("login", ssh="local"), []
+        self._answers = list(answers)
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None) -> Completed:
+        self.asked.append(command)
+        answer = self._answers.pop(0)
+        if isinstance(answer, ConnectError):
+            raise answer
+        return answer
+
+
+def system(machine: Machine, dialect: str = "torque", **kw: float) -> BatchSystem:
+    return BatchSystem(machine, dialect, pause_s=0.001, **kw)  # type: ignore[arg-type]
+
+
+@pytest.mark.row("B11")
+def test_a_thousand_jobs_are_asked_for_by_one_command() -> None:
+    jobs = [f"{number}.vm" for number in range(1000)]
+    answer = "".join(f"Job Id: {job}\n    job_state = {'R' if job < '5' else 'C'}\n\n" for job in jobs[:-1])
+    machine = Machine(Completed(153, answer.encode(), b"qstat: Unknown Job Id Error 999.vm\n"))
+    found = system(machine).status(jobs)
+    assert len(machine.asked) == 1 and len(found) == 1000
+    assert found["999.vm"].state is JobState.UNKNOWN  # gone, which does not mean that it went well
+    assert {found[job].state for job in jobs[:-1]} == {JobState.RUNNING, JobState.DONE}
+
+
+@pytest.mark.row("B09")
+def test_only_a_submission_that_did_not_arrive_is_repeated() -> None:
+    down = Completed(111, b"", b"qsub: cannot connect to server vm (errno=111) Connection refused")
+    machine = Machine(down, down, Completed(0, b"12.vm\n", b""))
+    assert system(machine).submit(FULL) == "12.vm"
+    assert len(machine.asked) == 3
+    machine = Machine(*[down] * 4)
+    with pytest.raises(SubmitError, match="cannot connect to server vm"):
+        system(machine).submit(FULL)
+    refused = Machine(Completed(190, b"", b"qsub: submit error (Job exceeds queue resource limits)"))
+    with pytest.raises(SubmitError, match="exceeds queue resource limits"):
+        system(refused).submit(FULL)
+    assert len(refused.asked) == 1
+
+
+@pytest.mark.row("B11")
+def test_a_server_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grid.launch import connect
+
+    for name in ("qsub", "qstat", "qdel"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec sleep 1000\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with connect(Host("here", ssh="local")) as connection:
+        hanging = BatchSystem(connection, "torque", command_s=0.5)
+        began = time.monotonic()
+        plain = JobSpec(command=":")
+        for ask in (lambda: hanging.submit(plain), lambda: hanging.status(["1.vm"]), lambda: hanging.cancel("1.vm")):
+            with pytest.raises(AllocationError, match=r"did not answer within 0\.5 s.*hangs"):
+                ask()
+        assert time.monotonic() - began < 60
+
+
+@pytest.mark.row("B08")
+def test_scripts_and_command_lines_show_no_secret() -> None:
+    secret = JobSpec(command=":", variables={"TOKEN": "s3cr3t"})
+    for dialect in DIALECTS.values():
+        command: Sequence[str] = dialect.submit_command(secret, "SCRIPT")
+        assert "s3cr3t" not in " ".join(command)  # `qstat -f` shows these to everybody, the script only to its owner
+        assert not any("s3cr3t" in line for line in dialect.script(secret).splitlines() if line.startswith("#"))
