@@ -10,6 +10,7 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -44,6 +45,7 @@ class Watch(threading.Thread):
         super().__init__(name="grid-watch", daemon=True)
         self._grid, self._link, self._limits = grid, link, limits
         self._base = grids_dir() / grid.grid_id
+        _sweep()
         grid._output.in_directory(grid.grid_id)
         self._context: zmq.Context[Any] = zmq.Context()
         self._questions = self._context.socket(zmq.REP)
@@ -138,6 +140,20 @@ def running_grids() -> list[dict[str, Any]]:
         record["socket"] = str(path.with_suffix(".sock"))
         found.append(record)
     return found
+
+
+def _sweep() -> None:
+    """Remove what grids of killed processes left on this machine; those with an agent here were cleared by it."""
+    for record in running_grids():
+        if not record["alive"]:
+            base = record["socket"].removesuffix(".sock")
+            for end in (".json", ".sock"):
+                Path(base + end).unlink(missing_ok=True)
+            shutil.rmtree(base + ".logs", ignore_errors=True)
+    for path in runtime_dir().glob("fwd-*-*.sock"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and start_ticks(int(pid)) is None:
+            path.unlink(missing_ok=True)
 
 
 def ask(record: dict[str, Any], question: str, timeout: float = 5.0) -> dict[str, Any]:

@@ -38,15 +38,22 @@ VARIABLE = "GRID_SPOOL"
 
 
 def run_script(command: str, directory: str) -> str:
-    """Text of `run.sh`: runs a command with its streams in files of `directory`. POSIX shell."""
+    """Text of `run.sh`: runs a command with its streams in files of `directory`. POSIX shell.
+
+    SIGTERM goes on to the command: some batch systems send it to their tasks alone, and then kill what is left.
+    """
     where = shlex.quote(directory)
     return (
         "#!/bin/sh\n"
         f"cd {where} || exit 1\n"
         "umask 077\n"
         "echo $$ >pid.new && mv pid.new pid\n"
-        f"sh -c {shlex.quote('cd; ' + command)} <stdin >stdout 2>stderr\n"
-        "echo $? >status.new && mv status.new status\n"
+        f"sh -c {shlex.quote('cd; ' + command)} <stdin >stdout 2>stderr &\n"
+        "child=$!\n"
+        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP\n"
+        'wait "$child"; s=$?\n'
+        'while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done\n'
+        'echo "$s" >status.new && mv status.new status\n'
     )
 
 
