@@ -15,7 +15,7 @@ from grid.services.roster import MOVES, State
 from grid.testing import grids
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCKS = [
     pytest.param(page, block, id=f"{page.stem}-{number}")
     for page in PAGES
