@@ -244,10 +244,16 @@ def _system(dialect: str | None, prefer: str) -> BatchSystem:
 
 @click.group(epilog=exits.EPILOG, short_help="Batch jobs that were submitted by grid.")
 def batch() -> None:
-    """Batch jobs that `grid qsub` and `grid sbatch` submitted. Pilots of a running grid are in `grid status`."""
+    """Batch jobs that `grid qsub` and `grid sbatch` submitted. Pilots of a running grid are in `grid status`.
+
+    \b
+    Examples:
+      grid batch status
+      grid batch cancel 12.server
+    """
 
 
-@batch.command(epilog=exits.EPILOG)
+@batch.command(epilog=exits.EPILOG, short_help="Show jobs: state and reason, nodes, time left.")
 @click.argument("jobs", nargs=-1)
 @json_option
 def status(jobs: tuple[str, ...], as_json: bool) -> None:
@@ -296,10 +302,11 @@ def _row(row: dict[str, Any]) -> list[str]:
     return [str(value) if value is not None else "" for value in shown]
 
 
-@batch.command(epilog=exits.EPILOG)
+@batch.command(epilog=exits.EPILOG, short_help="End jobs.")
 @click.argument("jobs", nargs=-1, required=True)
+@json_option
 @click.pass_context
-def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
+def cancel(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     """End jobs; those that have ended already are no error.
 
     \b
@@ -310,11 +317,13 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...]) -> None:
     from grid.errors import GridError
 
     known = {record.job: record.dialect for record in records()}
-    failed = False
+    failed: dict[str, str] = {}
     for job in jobs:
         try:
             _system(known.get(job), "slurm").cancel(job)
         except GridError as exc:
             say(f"grid: {exc}")
-            failed = True
+            failed[job] = str(exc)
+    if as_json:
+        print_json({"cancelled": [job for job in jobs if job not in failed], "failed": failed})
     ctx.exit(exits.FAILED if failed else exits.OK)

@@ -20,6 +20,7 @@ FLOORS = (
     ("kernel",),
     ("services",),
     ("launch", "staging"),
+    ("batch",),
     ("grids",),
     ("testing", "ensemble"),
     ("jobs", "tasks"),
