@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,12 @@ from typing import Any
 import psutil
 import pytest
 
-from grid import GridStopped, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
+from grid import GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
 from grid.errors import CallTimeout, ForkError
+from grid.grids.watch import grids_dir
 from grid.services.roster import State
 from grid.testing.probe import Probe
+from grid.wire.places import runtime_dir
 
 QUICK = Limits(heartbeat_s=0.4, lost_s=1.6, orphan_s=3.0, stop_s=1.0)
 
@@ -387,3 +390,27 @@ def test_a_grid_is_refused_in_a_forked_child() -> None:
         assert b"parent" in os.read(reader, 1000)
         os.close(reader)
         assert g.servers[sid][0].state is State.FREE
+
+
+@pytest.mark.row("G11", "F15")
+def test_hosts_that_are_added_later_get_every_service_and_every_file(tmp_path: Path) -> None:
+    (tmp_path / "word.txt").write_text("staged before")
+    with LocalGrid(1, output=None) as g:
+        one, two = g.publish(Probe()), g.publish(Probe(5))
+        g.copy_files(tmp_path, ["*.txt"])
+        g.add_hosts(Host("added", n_cpu=2, ssh="local", python=sys.executable))
+        held = [g.acquire_service(sid, timeout=30) for sid in (one, one, one, two, two, two)]
+        assert [proxy.read("word.txt").get(30) for proxy in held] == ["staged before"] * 6
+        assert [host.name for host in g.hosts] == ["localhost", "added"]
+
+
+@pytest.mark.row("G24", "D09")
+def test_what_a_killed_client_left_here_is_removed_by_the_next_grid(tmp_path: Path) -> None:
+    left = [grids_dir() / f"999999-dead{end}" for end in (".json", ".sock")]
+    left.append(runtime_dir() / "fwd-999999-abc.sock")
+    record = {"id": "999999-dead", "name": "dead", "pid": 999999, "started": 1, "began": 0.0}
+    for path in left:
+        path.write_text(json.dumps(record))
+    with LocalGrid(1, output=None) as g:
+        g.publish(Probe())
+        assert not [path for path in left if path.exists()]

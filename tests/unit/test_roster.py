@@ -302,3 +302,28 @@ class Anything(RuleBasedStateMachine):
 def test_the_rules_hold_whatever_happens() -> None:
     often = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Anything, settings=often)
+
+
+@pytest.mark.row("B13", "G12")
+def test_a_choosy_waiter_lets_others_pass_and_keeps_its_place() -> None:
+    roster = Roster()
+    roster.announce(["short", "long"])
+    assert roster.acquire("choosy", fits=lambda name: name == "long") == []
+    assert roster.acquire("second") == []
+    assert roster.ready("short") == [Granted("second", ("short",))]
+    assert roster.acquire("third") == []
+    assert roster.ready("long") == [Granted("choosy", ("long",))]
+    assert roster.release("short") == [Granted("third", ("short",))]
+    roster.acquire("choosy again", fits=lambda name: False)
+    assert roster.leave("choosy again") == [] and roster.waiting == 0
+
+
+@pytest.mark.row("B13", "G12")
+def test_who_waits_for_servers_that_are_expected_waits_on() -> None:
+    roster = Roster()
+    roster.expect(True)
+    assert roster.acquire("one") == [] and roster.acquire("all", everyone=True) == []
+    roster.announce(["a"])
+    assert roster.ready("a") == [Granted("one", ("a",))]
+    assert roster.gone("a", Event.LOST) == []
+    assert roster.expect(False) == [Refused("all")]
