@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -33,6 +33,8 @@ from grid.errors import (
 )
 from grid.hosts import Host, as_hosts
 from grid.limits import Limits
+from grid.services.mapping import MapResult, MapWork, Zipped
+from grid.services.packing import Packing
 from grid.services.proxy import Proxy
 from grid.services.result import Result, Waiter
 from grid.services.roster import Action, Event, Granted, Roster, State
@@ -375,6 +377,8 @@ class AbstractGrid(threading.Thread):
                         server.load.acquired = True
             waiter.done_flag = True
             self._rouse(waiter)
+            if waiter.told is not None:
+                waiter.told(waiter)
 
     # -- one server ------------------------------------------------------------------------------------------------
 
@@ -501,6 +505,61 @@ class AbstractGrid(threading.Thread):
     def add_time(self, proxy: Proxy, time: float) -> None:
         """Record in the server's load statistics that a call took `time` seconds."""
         proxy._server.load.add(time)
+
+    # -- many small calls ------------------------------------------------------------------------------------------
+
+    def map(
+        self,
+        service_id: str,
+        method: str,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        retries: int = 0,
+        servers: int | None = None,
+        ahead: int = 100_000,
+        pack: int | None = None,
+    ) -> MapResult:
+        """Call `method` for each item, on as many servers as are free, and iterate over the values in order.
+
+        Items travel in packs whose size follows the time that a call takes, so that tiny calls cost little. A server
+        is given to others that wait after a quarter of a second. Every item has its own outcome.
+
+        Args:
+            iterables: Items, one argument each; several iterables give one argument each and end with the shortest.
+                They are read by another thread, not further than needed, and may be endless.
+            method: Its name; `"__call__"` where the instance itself is a function.
+            timeout: Seconds that each `next` may wait; None: as long as it takes.
+            return_exceptions: Give an item's error in place of its value, instead of raising it.
+            retries: How often an item is tried again when its server died with it; items of such a pack then go one by
+                one. With 0 they fail: some may have run.
+            servers: Use this many servers at most.
+            ahead: Values that wait to be fetched, at most; the map stands still then.
+            pack: Items of each pack, instead of finding it out.
+        Raises:
+            UnknownService, ServiceError: No such service or method; no iterable.
+            ValueError: A bound that is not positive.
+        """
+        service = self._service(service_id)
+        if not iterables:
+            raise ServiceError("map got nothing to map over", service_id=service_id, hint="Pass an iterable of items")
+        if method != "__call__" and service.methods and method not in service.methods:
+            known = ", ".join(sorted(service.methods)[:20])
+            raise ServiceError(f"it has no method {method!r}", service_id=service_id, hint=f"Methods: {known}")
+        if retries < 0 or ahead < 1 or (servers is not None and servers < 1):
+            raise ValueError(f"retries {retries!r}, ahead {ahead!r} and servers {servers!r} must not be that small")
+        mapping = MapWork(
+            self,
+            service,
+            method,
+            iterables[0] if len(iterables) == 1 else Zipped(iterables),
+            star=len(iterables) > 1,
+            retries=retries,
+            servers=servers,
+            ahead=ahead,
+            packing=Packing(fixed=pack),
+        )
+        return MapResult(mapping, timeout=timeout, return_exceptions=return_exceptions)
 
     # -- all servers of a service ----------------------------------------------------------------------------------
 

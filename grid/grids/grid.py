@@ -602,6 +602,27 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
         """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
+        self._lose_servers([server], what, certificate)
+
+    def _lose_servers(
+        self, servers: list[KernelServer], what: str, certificate: dict[str, Any] | None = None
+    ) -> None:
+        """They leave the tables together, before a call of any fails: who then asks for another gets none of them."""
+        errors = [self._strike_off(server, what, certificate) for server in servers]
+        assert self._link is not None
+        for server, (error, replacement) in zip(servers, errors, strict=True):
+            if server.connected:
+                self._link.drop(server.peer, error)
+                if isinstance(server.home, HostLink) and not server.home.gone:
+                    server.home.detach(server.peer)
+            if replacement is not None:
+                home, publication, successors = replacement
+                self._in_thread("grid-replace", self._publish_on, home, publication, successors)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _strike_off(self, server: KernelServer, what: str, certificate: dict[str, Any] | None) -> tuple[Any, Any]:
+        """Take a lost server off all tables; returns the error of its calls, and what is to replace it."""
         terminated = server.final_state is not None or self._halted
         error = _death(server, "terminated" if terminated else what, certificate)
         self._by_peer.pop(server.number, None)
@@ -612,16 +633,7 @@ class Grid(Files, Moves, AbstractGrid):
             self.failures.setdefault(f"{server.name}", error)
         replacement = None if terminated else self._replacement_of(server)
         self._server_gone(server, Event.LOST, what)
-        assert self._link is not None
-        if server.connected:
-            self._link.drop(server.peer, error)
-            if isinstance(server.home, HostLink) and not server.home.gone:
-                server.home.detach(server.peer)
-        if replacement is not None:
-            home, publication, servers = replacement
-            self._in_thread("grid-replace", self._publish_on, home, publication, servers)
-        with self._changed:
-            self._changed.notify_all()
+        return error, replacement
 
     def _server_gone(self, server: Server, event: Event, reason: str) -> None:
         super()._server_gone(server, event, reason)
@@ -761,8 +773,7 @@ class Grid(Files, Moves, AbstractGrid):
         close = home.part()
         error = ConnectError(reason, host=home.host.label, hint=f"Try `grid doctor {home.host.label}`")
         self.failures[home.host.label] = error
-        for server in self._servers_of(home):
-            self._lose_server(server, f"host {home.host.label!r} was lost: {reason}")
+        self._lose_servers(self._servers_of(home), f"host {home.host.label!r} was lost: {reason}")
         if home.peer is not None:
             self._by_peer.pop(home.peer.number, None)
             self._link.drop(home.peer, error)  # type: ignore[union-attr]

@@ -207,7 +207,7 @@ class HostLink:
                 return report
             if not line:
                 status = process.wait(2.0)
-                said = (process.stderr_tail() or "\n".join(noise)).strip()[-2000:]
+                said = (process.stderr_tail(2.0) or "\n".join(noise)).strip()[-2000:]
                 raise PythonError(
                     f"the kernel did not start (exit status {status}){': ' + said if said else ''}",
                     host=self.host.label,

@@ -284,8 +284,7 @@ class Agent:
                 data = self._end.pull.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            frame = self._end.take(data)
-            if frame is not None:
+            for frame in self._end.take(data):
                 self._answer(frame)
 
     def _answer(self, frame: Frame) -> None:

@@ -3,7 +3,10 @@
 A server and an agent each have one. It takes a message only if it is the next in turn, so that no call runs twice, and
 keeps what it sent until the client has it.
 
-Lives here: binding, `take`, `reply`, `event`.
+Replies to calls that came in one batch go back in batches, too (`holding`): a thread sees to it that none is held for
+longer than `_HOLD_S`, and `let_go` sends them at once, which a server does before a call that may take long.
+
+Lives here: binding, `take`, `reply`, `event`, what is held back and for how long.
 Elsewhere:  what a call does (`serve`, `agent`), the layout of messages (`wire/frames.py`).
 """
 
@@ -11,21 +14,27 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from grid.limits import Limits
-from grid.wire.frames import Frame, FrameError, Kind, pack, unpack
+from grid.wire.frames import BATCH, SMALL, Frame, FrameError, Kind, pack, split, unpack
 from grid.wire.keys import Keys
 
 logger = logging.getLogger(__name__)
 
 
 _LINGER_MS = 2000
+_HOLD_S = 0.002
+"""A reply is held back for less than twice this."""
+_REST = 25
+"""After so many looks at nothing held the thread that looks goes to sleep."""
 
 
 class HostEnd:
@@ -47,6 +56,13 @@ class HostEnd:
         self._kept: deque[tuple[int, bytes]] = deque()  # sent and not acknowledged
         self.said_bye = False
         self.said_hello = False
+        self._pushing = threading.Lock()  # owner of `push` and of what is held
+        self._holding = False
+        self._held: list[bytes] = []
+        self._sends = 0
+        self._something_held = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._closed = False
 
     def bind_sockets(self, directory: Path, name: str) -> tuple[str, str]:
         """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""
@@ -69,15 +85,29 @@ class HostEnd:
             ends.append(f"tcp://{shown}:{port}")
         return ends[0], ends[1]
 
-    def take(self, data: bytes) -> Frame | None:
-        """Look at a message that arrived: a call that is due, or None where nothing is to be done."""
+    def take(self, data: bytes) -> list[Frame]:
+        """Look at a message that arrived: the calls that are due; several, if it was a batch."""
         try:
-            frame = unpack(bytearray(data) if len(data) > 65_536 or data[2] else data)
+            if data[0] != Kind.BATCH:
+                return self._due([data])
+            return self._due([part for part in split(data) if part[0] != Kind.BATCH])
         except (FrameError, IndexError) as exc:
             logger.warning("dropped: %s", exc)
-            return None
-        while self._kept and self._kept[0][0] <= frame.ack:
-            self._kept.popleft()
+            return []
+
+    def _due(self, messages: list[bytes]) -> list[Frame]:
+        due = []
+        for data in messages:
+            # buffers must be writable
+            frame = self._look_at(unpack(bytearray(data) if len(data) > 65_536 or data[2] else data))
+            if frame is not None:
+                due.append(frame)
+        return due
+
+    def _look_at(self, frame: Frame) -> Frame | None:
+        kept, ack = self._kept, frame.ack
+        while kept and kept[0][0] <= ack:
+            kept.popleft()
         if frame.kind == Kind.CALL:
             if frame.seq == self._taken + 1:
                 self._taken = frame.seq
@@ -87,25 +117,84 @@ class HostEnd:
         elif frame.kind == Kind.HELLO:
             self.said_hello = True
             self._welcome()
-            for _, kept in list(self._kept):
-                self._put(kept)
+            with self._pushing:
+                self._held = []
+            for _, message in list(kept):
+                self._hold(message) if len(message) <= SMALL else self._put(message)
+            self.let_go()
         elif frame.kind == Kind.BYE:
             self.said_bye = True
         return None
 
     def _welcome(self) -> None:
         # HELLO may overtake the connection for replies by a moment, so this one message is given time
-        self.push.sndtimeo = 300
-        try:
-            self.push.send(pack(Kind.WELCOME, self.peer, 0, self._taken))
-        except zmq.Again:
-            pass  # the client asks again
+        with self._pushing:
+            self.push.sndtimeo = 300
+            try:
+                self.push.send(pack(Kind.WELCOME, self.peer, 0, self._taken))
+            except zmq.Again:
+                pass  # the client asks again
 
     def _put(self, frame: bytes) -> None:
+        with self._pushing:
+            self._flush()
+            self._push(frame)
+
+    def _push(self, frame: bytes) -> None:
         try:
             self.push.send(frame, zmq.NOBLOCK)
         except zmq.Again:
             pass  # the client is away; it will say HELLO
+
+    # -- holding back ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let small replies wait for each other until the end of the block."""
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="grid-held", daemon=True)
+            self._watcher.start()
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            self.let_go()
+
+    def _hold(self, frame: bytes) -> None:
+        with self._pushing:
+            self._held.append(frame)
+            if len(self._held) >= BATCH:
+                self._flush()
+
+    def let_go(self) -> None:
+        """Send what is held."""
+        if self._held:
+            with self._pushing:
+                self._flush()
+
+    def _flush(self) -> None:
+        held = self._held
+        if held:
+            self._sends += 1
+            self._push(held[0] if len(held) == 1 else pack(Kind.BATCH, self.peer, 0, 0, buffers=held))
+            self._held = []
+
+    def _watch(self) -> None:
+        """Thread: nothing is held for long, whatever the call that runs meanwhile does."""
+        while not self._closed:
+            self._something_held.wait()
+            idle = 0
+            while idle < _REST and not self._closed:
+                sends = self._sends
+                time.sleep(_HOLD_S)
+                if not self._held:
+                    idle += 1
+                elif sends == self._sends:
+                    self.let_go()
+            self._something_held.clear()
+            if self._held:  # just now
+                self._something_held.set()
 
     def reply(
         self,
@@ -128,12 +217,21 @@ class HostEnd:
         self._sent += 1
         frame = pack(kind, self.peer, self._sent, self._taken, call, data, buffers, flags, seconds)
         self._kept.append((self._sent, frame))
-        self._put(frame)
+        if not self._holding or len(frame) > SMALL:
+            self._put(frame)
+            return
+        self._hold(frame)
+        if not self._something_held.is_set():
+            self._something_held.set()
 
     def close(self) -> None:
         """Close both sockets; `flush` then waits a moment for what is still to be sent."""
+        self.let_go()
+        self._closed = True
+        self._something_held.set()
         self.pull.close(0)
-        self.push.close(_LINGER_MS)
+        with self._pushing:
+            self.push.close(_LINGER_MS)
 
 
 def flush(context: zmq.Context[Any]) -> None:

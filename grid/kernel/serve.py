@@ -86,6 +86,7 @@ class Server:
         self._current = 0  # the call that runs, or ran last
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
+        self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
         threading.Thread(target=self._listen, name="grid-control", daemon=True).start()
         _say(control, {"ready": list(ends), "pid": os.getpid()})
 
@@ -116,9 +117,13 @@ class Server:
         end = self._end
         receive = end.pull.recv
         while not end.said_bye:
-            frame = end.take(receive())
-            if frame is not None:
-                self._perform(frame)
+            calls = end.take(receive())
+            if len(calls) == 1:
+                self._perform(calls[0])
+            elif calls:
+                with end.holding():
+                    for frame in calls:
+                        self._perform(frame)
         end.close()
         flush(self._context)
 
@@ -132,16 +137,30 @@ class Server:
             self._end.reply(call, b"", flags=CANCELLED)
             return
         began = time.perf_counter()
+        method = ""
         try:
-            value = self._call(frame)
+            method, args, kwargs = self._arguments(frame)
+            if self._took.get(method, _SLOW_S) >= _SLOW_S:
+                self._end.let_go()
+            began = time.perf_counter()
+            if method[0] != "@":
+                value = getattr(self.instance, method)(*args, **kwargs)
+            else:
+                value = self._own(method, args, kwargs)
             seconds = time.perf_counter() - began
         except _Terminated:
             raise
         except BaseException as exc:
             self._reply_error(call, exc, time.perf_counter() - began)
             return
+        self._took[method] = max(seconds, 0.9 * self._took.get(method, 0.0))
         try:
-            dumped = codec.dumps(value, "the result")
+            try:
+                dumped = codec.dumps(value, "the result")
+            except GridError:
+                if method != "@map":
+                    raise
+                dumped = codec.dumps(_without_stowaways(*value))
             data, buffers, flags = dumped.data, dumped.buffers, 0
             if buffers and sum(map(len, buffers)) >= bulk.LARGE:
                 name = self._store.write(buffers)
@@ -151,7 +170,7 @@ class Server:
             return
         self._end.reply(call, data, buffers, flags, seconds)
 
-    def _call(self, frame: Frame) -> Any:
+    def _arguments(self, frame: Frame) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pickle, buffers = frame.pickle, frame.buffers
         if frame.flags & IMAGE:
             mainimage.install(bytes(buffers[0]))
@@ -159,9 +178,11 @@ class Server:
         if frame.flags & BULK:
             name, sizes, pickle = bulk.split(pickle)
             buffers = self._store.read(name, sizes)
-        method, args, kwargs = codec.loads(pickle, buffers)
-        if method[0] != "@":
-            return getattr(self.instance, method)(*args, **kwargs)
+        call: tuple[str, tuple[Any, ...], dict[str, Any]] = codec.loads(pickle, buffers)
+        return call
+
+    def _own(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is asked of the server and not of the instance."""
         if method == "@get":
             value = getattr(self.instance, args[0])
             if callable(value) and args[0] not in getattr(self.instance, "__dict__", {}):
@@ -171,9 +192,26 @@ class Server:
             return setattr(self.instance, *args)
         if method == "@ends":
             return self._before_end(*args)
+        if method == "@map":
+            return self._map(*args)
         if method == "@call":  # an instance that is itself a function
             return self.instance(*args, **kwargs)
         raise GridError(f"{method!r} is nothing that a server does", hint="Client and host differ in version")
+
+    def _map(self, method: str, items: list[Any], star: bool) -> tuple[list[Any], dict[int, tuple[bytes, str]]]:
+        """Run `method` for each of `items`: values in their order, and the errors of those that have none."""
+        call = self.instance if method == "__call__" else getattr(self.instance, method)
+        values: list[Any] = []
+        errors: dict[int, tuple[bytes, str]] = {}
+        for item in items:
+            try:
+                values.append(call(*item) if star else call(item))
+            except _Terminated:
+                raise
+            except BaseException as exc:
+                errors[len(values)] = _told(exc)
+                values.append(None)
+        return values, errors
 
     def _before_end(self, seconds: float, save: bool) -> tuple[bytes, list[Any], list[str]] | None:
         """Its allocation ends in `seconds`: tell the instance if it wants to know, give its state if that is asked."""
@@ -186,16 +224,7 @@ class Server:
         return dumped.data, [pickle.PickleBuffer(part) for part in dumped.buffers], sorted(dumped.modules)
 
     def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
-        text = _without_us(exc)
-        what: BaseException = exc
-        if not isinstance(exc, Exception):  # SystemExit and its like must not end the client
-            what = _stand_in(exc, text)
-        try:
-            data = codec.dumps_whole(what)
-            codec.loads(data)  # an exception whose constructor wants other arguments fails only here
-        except Exception:
-            data = codec.dumps_whole(_stand_in(exc, text))
-        self._end.reply(call, codec.dumps_whole((data, text)), flags=ERROR, seconds=seconds)
+        self._end.reply(call, codec.dumps_whole(_told(exc)), flags=ERROR, seconds=seconds)
 
     def _listen(self) -> None:
         """Thread: words from the agent. Its silence for good ends this process and all that it started."""
@@ -217,6 +246,10 @@ class Server:
         os.killpg(0, signal.SIGKILL)
 
 
+_SLOW_S = 0.0005
+"""Replies don't wait for a call that may take longer than this."""
+
+
 class _Terminated(SystemExit):
     """SIGTERM: unlike a SystemExit of the user's own this one ends the server."""
 
@@ -232,6 +265,32 @@ class _IsMethod:
 def is_method(value: object) -> bool:
     """Whether a remote attribute turned out to be a method."""
     return isinstance(value, _IsMethod)
+
+
+def _without_stowaways(
+    values: list[Any], errors: dict[int, tuple[bytes, str]]
+) -> tuple[list[Any], dict[int, tuple[bytes, str]]]:
+    """The outcome of a map, with an error for each value that can't travel."""
+    for at, value in enumerate(values):
+        try:
+            codec.dumps(value, "the result")
+        except Exception as exc:
+            values[at], errors[at] = None, _told(exc)
+    return values, errors
+
+
+def _told(exc: BaseException) -> tuple[bytes, str]:
+    """An exception as it travels: its pickle, or that of a stand-in, and the traceback."""
+    text = _without_us(exc)
+    what: BaseException = exc
+    if not isinstance(exc, Exception):  # SystemExit and its like must not end the client
+        what = _stand_in(exc, text)
+    try:
+        data = codec.dumps_whole(what)
+        codec.loads(data)  # an exception whose constructor wants other arguments fails only here
+    except Exception:
+        data = codec.dumps_whole(_stand_in(exc, text))
+    return data, text
 
 
 def _stand_in(exc: BaseException, text: str) -> RemoteError:

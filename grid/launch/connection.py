@@ -146,8 +146,9 @@ class RemoteProcess(ABC):
         self._tail.ended.wait(timeout)
         return self._tail.content()
 
-    def stderr_tail(self) -> str:
-        """The last lines of standard error as text; never waits."""
+    def stderr_tail(self, timeout: float = 0.0) -> str:
+        """The last lines of standard error as text, waiting at most `timeout` seconds for its end."""
+        self._tail.ended.wait(timeout)
         return self._tail.content()[-16384:].decode("utf-8", "replace").strip()
 
     def __enter__(self) -> Self:

@@ -66,7 +66,7 @@ class OpenSSHConnection(Connection):
                 self._processes.add(process)
             if process.started(self.limits.channel_s):
                 return process
-            said = process.stderr_tail()
+            said = process.stderr_tail(0.2)
             with self._lock:
                 self._processes.discard(process)  # not `_ended`: the session stays ours for the next attempt
             process.close()

@@ -170,9 +170,9 @@ class SpooledProcess(RemoteProcess):
         shutil.rmtree(self._directory, ignore_errors=True)
         self._ended(self)
 
-    def stderr_tail(self) -> str:
+    def stderr_tail(self, timeout: float = 0.0) -> str:
         self._look_at_stderr()
-        return super().stderr_tail()
+        return super().stderr_tail(0.0)
 
     def stderr_bytes(self, timeout: float = 0.0) -> bytes:
         self._look_at_stderr()

@@ -75,7 +75,7 @@ class KernelServer(Server):
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
         peer = self.peer
-        dumped = codec.dumps((method, args, kwargs), f"an argument of {method!r}")
+        dumped = codec.dumps_call(method, args, kwargs)
         image = None
         if dumped.main_names or dumped.by_value or b"\x93" in dumped.data:  # it refers to something by name
             image = self.home.prepare(dumped, peer.image)

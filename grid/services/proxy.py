@@ -38,7 +38,10 @@ class Method:
         self.__name__ = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
-        return self._proxy._call(self.__name__, args, kwargs)
+        proxy = self._proxy
+        if proxy._released:
+            raise proxy._gone(self.__name__)
+        return proxy._server.submit(self.__name__, args, kwargs, proxy)
 
     def __repr__(self) -> str:
         return f"<remote method {self.__name__} of {self._proxy!r}>"
@@ -91,12 +94,15 @@ class Proxy:
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         if self._released:
-            raise Released(
-                f"{method!r} was called through a proxy that is released",
-                service_id=self._server.service_id,
-                hint="Acquire the service again",
-            )
+            raise self._gone(method)
         return self._server.submit(method, args, kwargs, self)
+
+    def _gone(self, method: str) -> Released:
+        return Released(
+            f"{method!r} was called through a proxy that is released",
+            service_id=self._server.service_id,
+            hint="Acquire the service again",
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
         """Call the instance itself, if it is callable."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, RemoteTraceback
 from grid.wire import bulk, codec
-from grid.wire.frames import BULK, CANCELLED, ERROR, unpack
+from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 
 if TYPE_CHECKING:
     from grid.services.kernel_server import KernelServer
@@ -136,10 +136,22 @@ class Reply(Future[Any]):
         return "no answer yet"
 
     def _decode(self) -> None:
+        raw = self._raw
+        if raw is not None and not self._flags and raw[2:4] == b"\0\0":  # a plain value, without buffers
+            try:
+                value = codec.loads(memoryview(raw)[HEAD.size :])
+            except Exception:
+                pass  # again below, where it is said
+            else:
+                self._value = self.__dict__.setdefault("_first", value)  # two threads get the same object
+                self._decoded = True
+                self._raw = None
+                return
         with _decoding[id(self) // 64 % len(_decoding)]:  # another thread may be at it
             if not self._decoded:
                 raw, self._raw = self._raw, None
-                assert raw is not None
+                if raw is None:  # another thread is just through with it, above
+                    return
                 try:
                     self._value, self._failure = self._take_apart(raw)
                 except GridError as exc:
@@ -258,6 +270,8 @@ class Waiter:
         self.frame: bytes | None = None
         self.batons: list[Any] | None = None
         self.granted: tuple[Any, ...] | None = None
+        self.told: Callable[[Waiter], None] | None = None
+        """Called with itself when it was granted or refused; must not wait."""
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         raise AssertionError("a waiter gets no replies")
@@ -280,13 +294,18 @@ class Result(Reply):
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
+        if self.done_flag:
+            return
         server = self.server
         if not flags & CANCELLED:
             server.load.add(seconds)
         # Free the server before answering: a caller that asks again at once must find it.
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
-        super().deliver(flags, seconds, data)
+        self._flags, self.seconds, self._raw = flags, seconds, data
+        self.done_flag = True
+        if self._lock is not None or self._callbacks:
+            self._done()
         if flags & BULK:
             server.fetch_early(self)
 

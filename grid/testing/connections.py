@@ -124,8 +124,7 @@ def stderr_is_collected_and_never_blocks(connection: Connection) -> None:
         assert process.wait(0) is None
         process.close_stdin()
         assert process.wait(10) is not None
-        process.stderr_bytes(10)
-        assert process.stderr_tail().endswith("last words")
+        assert process.stderr_tail(10).endswith("last words")
 
 
 def writing_to_who_does_not_read_has_a_limit(connection: Connection) -> None:

@@ -68,8 +68,10 @@ class Probe:
         """Name of the host and process id."""
         return os.uname().nodename, os.getpid()
 
-    def wait_for(self, path: str, limit_s: float = 30.0) -> str:
-        """Block until a file exists; its contents."""
+    def wait_for(self, path: str, limit_s: float = 30.0, begun: str = "") -> str:
+        """Block until a file exists; its contents. Makes the file `begun` first, if one is named."""
+        if begun:
+            Path(begun).touch()
         deadline = time.monotonic() + limit_s
         while not os.path.exists(path):
             if time.monotonic() > deadline:

@@ -15,7 +15,10 @@ Another frame would cost more than another field (measured: about 1 us each at b
     40      4     pickle    length of the pickle
     44      4 * buffers     length of each buffer, then the pickle, then the buffers (in that order)
 
-All numbers little-endian. With `BULK` the buffers are not here: the pickle is preceded by the blob's name, see `codec`.
+All numbers little-endian. Where many calls are under way, small ones travel together: a BATCH costs one send and one
+wake-up for all of them. It takes no part in numbering and repeating: the messages in it do, as if they came alone.
+
+With `BULK` the buffers are not here: the pickle is preceded by the blob's name, see `codec`.
 
 Numbers and acknowledgements make a link survive the loss of its connection: each side keeps what the other has not
 acknowledged, repeats it after a reconnect, and takes only the next number in turn (go-back-n: Tanenbaum, Computer
@@ -45,6 +48,7 @@ class Kind(IntEnum):
     CALL = 2  # request: run a method
     ACK = 3  # request: nothing but `ack`
     BYE = 4  # request: end after the calls before this one
+    BATCH = 5  # both directions: its buffers are small CALLs or REPLYs, in order, each a message of its own
     REPLY = 10  # the outcome of `call`
     EVENT = 11  # news from an agent
     WELCOME = 12  # answer to HELLO; `ack` says what the host has
@@ -57,6 +61,12 @@ BULK = 2
 """Flag: buffers lie in a blob."""
 CANCELLED = 4
 """Flag of a REPLY: the call was withdrawn before it began."""
+
+
+SMALL = 4096
+"""Longest message, in bytes, that goes into a BATCH."""
+BATCH = 64
+"""Most messages of a BATCH; more save nothing that can be measured."""
 
 
 class FrameError(GridError):
@@ -84,7 +94,7 @@ def pack(
     ack: int,
     call: int = 0,
     pickle: bytes = b"",
-    buffers: Sequence[memoryview] = (),
+    buffers: Sequence[memoryview | bytes] = (),
     flags: int = 0,
     seconds: float = 0.0,
 ) -> bytes:
@@ -126,3 +136,22 @@ def unpack(data: bytes | bytearray | memoryview) -> Frame:
         buffers.append(view[at : at + part])
         at += part
     return Frame(kind, flags, peer, seq, ack, call, seconds, pickle, buffers)
+
+
+def split(batch: bytes) -> list[bytes]:
+    """The messages of a BATCH; copies, so that one which is kept does not keep its neighbours.
+
+    Raises:
+        FrameError: Its lengths don't add up.
+    """
+    count, length = int.from_bytes(batch[2:4], "little"), int.from_bytes(batch[40:44], "little")
+    at = HEAD.size + 4 * count
+    if at > len(batch) or length:
+        raise FrameError(f"a batch of {len(batch)} bytes announces {count} messages", hint="It was cut")
+    parts = []
+    for size in struct.unpack_from(f"<{count}I", batch, HEAD.size):
+        parts.append(batch[at : at + size])
+        at += size
+    if at != len(batch):
+        raise FrameError(f"a batch of {len(batch)} bytes announces {at}", hint="It was cut or padded")
+    return parts

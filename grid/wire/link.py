@@ -34,7 +34,7 @@ from grid.errors import Backlog, ConnectError, GridStopped
 from grid.limits import Limits
 from grid.wire import bulk
 from grid.wire.codec import Dumped
-from grid.wire.frames import HEAD, FrameError, Kind, pack, unpack
+from grid.wire.frames import BATCH, HEAD, SMALL, FrameError, Kind, pack, split, unpack
 from grid.wire.keys import Keys
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ RECONNECT_S = 2.0
 _TICK_S = 0.002
 """While callers lead, the grid's thread looks this often whether it is needed. Costs 0.3 % of a core, only then."""
 _ACK_EVERY = 64
+_ALONE = 8
+"""So many calls to one server go each at once; beyond that the server has enough to do until a batch is full."""
 _DRAIN = 1000
 _PATIENCE_MS = 500
 """A leader without a time limit looks up this often."""
@@ -70,12 +72,14 @@ class Peer:
         "blobs",
         "closed",
         "connected",
+        "dirty",
         "endpoints",
         "heard",
         "image",
         "lock",
         "next",
         "number",
+        "outbox",
         "pending",
         "push",
         "received",
@@ -99,6 +103,8 @@ class Peer:
         self.blobs: bulk.Blobs | None = None
         self.image: dict[str, Any] = {}  # names of __main__ that it has, and what they were
         self.closed: BaseException | None = None
+        self.outbox: list[bytes] = []  # small calls that wait to go together, see `Link.call`
+        self.dirty = False  # `Link._flush_all` will look at the outbox
         self.refuses: BaseException | None = None  # what new calls get: it is closed, or moves to another host
 
 
@@ -130,6 +136,7 @@ class Link:
         self._queueing = threading.Lock()
         self._followers: deque[Any] = deque()
         self._collector_leads = False
+        self._dirty: deque[Peer] = deque()  # whose outboxes are not empty
         self._shooed = False  # a caller would rather take replies in itself
         self._taken = 0  # messages taken in so far
         # what the grid's thread does outside the lead
@@ -191,6 +198,7 @@ class Link:
                 return
             peer.closed = peer.refuses = error
             peer.push.close(0)
+            peer.outbox.clear()
             waiting = list(peer.pending.values())
             peer.pending.clear()
         if not self._closed:
@@ -212,6 +220,7 @@ class Link:
     def _post(self, peer: Peer, frame: bytes) -> None:
         with peer.lock:
             if peer.closed is None:
+                _flush(peer)
                 peer.push.send(frame, zmq.NOBLOCK)
 
     def bye(self, peer: Peer) -> None:
@@ -258,14 +267,41 @@ class Link:
             seq = peer.next
             peer.next = seq + 1
             peer.acked = peer.received
-            frame = pack(2, peer.number, seq, peer.received, seq, data, buffers, flags)
+            if buffers:
+                frame = pack(2, peer.number, seq, peer.received, seq, data, buffers, flags)
+            else:
+                frame = _HEAD(2, flags, 0, peer.number, seq, peer.received, seq, 0.0, len(data)) + data
             pending.frame = frame
             pending.call = seq
             under_way[seq] = pending
-            peer.push.send(frame, 1)  # NOBLOCK; there is no high-water mark
-        if not len(under_way) & 127:  # a burst: take replies in between, or they pile up
+            ahead = len(under_way)
+            if ahead < _ALONE or len(frame) > SMALL or then is not None:
+                if peer.outbox:
+                    _flush(peer)
+                peer.push.send(frame, 1)  # NOBLOCK; there is no high-water mark
+            else:
+                peer.outbox.append(frame)
+                if len(peer.outbox) >= BATCH or 4 * len(peer.outbox) >= ahead:
+                    _flush(peer)
+                elif not peer.dirty:
+                    peer.dirty = True
+                    self._dirty.append(peer)
+                    self._shoo()
+        if not ahead & 127:  # a burst: take replies in between, or they pile up
             self._collect_now()
         return seq
+
+    def _flush_all(self) -> None:
+        """Send what waits in outboxes. Called before every wait, and by the grid's thread every few ms."""
+        while self._dirty:
+            try:
+                peer = self._dirty.popleft()
+            except IndexError:
+                return
+            with peer.lock:
+                peer.dirty = False
+                if peer.closed is None:
+                    _flush(peer)
 
     def _wait_for_room(self, peer: Peer) -> None:
         deadline = time.monotonic() + self._limits.send_s
@@ -288,6 +324,8 @@ class Link:
             return True
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            if self._dirty:
+                self._flush_all()
             if self._incoming.acquire(False):
                 try:
                     self._lead(pending, deadline)
@@ -361,7 +399,7 @@ class Link:
         timed = False
         try:
             while not (pending is not None and pending.done_flag) and not self._wanted and not self._closed:
-                if pending is None and (self._followers or self._shooed or not self._errands.empty()):
+                if pending is None and (self._followers or self._shooed or self._dirty or not self._errands.empty()):
                     return
                 if deadline is not None:
                     remaining = deadline - time.monotonic()
@@ -396,16 +434,22 @@ class Link:
 
     def _collect_now(self) -> None:
         if self._collector_leads:
-            # Two threads that send and receive by turns wait for each other's interpreter lock: 2 to 4 times slower.
-            if not self._shooed:
-                self._shooed = True
-                self._rouse_leader()
+            self._shoo()
         elif self._incoming.acquire(False):
             try:
                 self._drain()
             finally:
                 self._incoming.release()
                 self._hand_over()
+
+    def _shoo(self) -> None:
+        """Have the grid's thread stop leading for some ms: a caller takes replies in itself, or has filled an outbox.
+
+        Two threads that send and receive by turns wait for each other's interpreter lock: 2 to 4 times slower.
+        """
+        if self._collector_leads and not self._shooed:
+            self._shooed = True
+            self._rouse_leader()
 
     @contextmanager
     def _own_incoming(self) -> Iterator[None]:
@@ -431,17 +475,43 @@ class Link:
 
     def _take_in(self, data: bytes) -> bool:
         """One message from a host; the caller leads. True if its sender owes more replies."""
+        if data[:1] == _BATCH:
+            more = False
+            try:
+                for message in split(data):
+                    if message[:1] != _BATCH:
+                        more = self._take_one(message)
+            except FrameError as exc:
+                logger.warning("a batch is dropped: %s", exc)
+            return more
+        return self._take_one(data)
+
+    def _take_one(self, data: bytes) -> bool:
         try:
-            kind, flags, _, number, seq, ack, call, seconds, _ = HEAD.unpack_from(data)
+            kind, flags, _, number, seq, ack, call, seconds, _ = _UNHEAD(data)
         except Exception:
             logger.warning("a message of %d bytes was too short and is dropped", len(data))
             return False
         self._taken += 1
-        if kind == 99:
-            return False
         peer = self._peers.get(number)
         if peer is None:
-            return False  # of a process that was dropped
+            return False  # of a process that was dropped; or a WAKE
+        if kind == 10 and seq == peer.received + 1:  # Kind.REPLY
+            peer.received = seq
+            pending = peer.pending.pop(call, None)
+            if pending is not None:
+                pending.frame = None
+                pending.deliver(flags, seconds, data)
+                if pending.batons:
+                    self._hand_batons(pending)
+        elif not self._take_other(peer, kind, seq, ack, data):
+            return False
+        if seq - peer.acked >= _ACK_EVERY or len(data) > 65_536:
+            self._acknowledge(peer)
+        return bool(peer.pending)
+
+    def _take_other(self, peer: Peer, kind: int, seq: int, ack: int, data: bytes) -> bool:
+        """A message that is not the next reply; true if it is news."""
         if kind == Kind.WELCOME:
             if not peer.welcomed.is_set():
                 peer.welcomed.set()
@@ -455,18 +525,9 @@ class Link:
                     self._hello(peer)
             return False
         peer.received = seq
-        if kind == Kind.REPLY:
-            pending = peer.pending.pop(call, None)
-            if pending is not None:
-                pending.frame = None
-                pending.deliver(flags, seconds, data)
-                if pending.batons:
-                    self._hand_batons(pending)
-        elif kind == Kind.EVENT:
+        if kind == Kind.EVENT:
             self.errand(lambda: self._event(peer, data))
-        if seq - peer.acked >= _ACK_EVERY or len(data) > 65_536:
-            self._acknowledge(peer)
-        return bool(peer.pending)
+        return True
 
     def _acknowledge(self, peer: Peer) -> None:
         if peer.lock.acquire(False):  # else somebody is just sending a call, which acknowledges too
@@ -480,10 +541,18 @@ class Link:
     def _repeat(self, peer: Peer, they_have: int) -> None:
         with peer.lock:
             if peer.closed is None:
+                peer.outbox.clear()  # it is repeated, too
                 for seq in sorted(seq for seq in peer.pending if seq > they_have):
                     frame = peer.pending[seq].frame
-                    if frame is not None:
+                    if frame is None:
+                        continue
+                    if len(frame) <= SMALL:
+                        peer.outbox.append(frame)
+                    if len(frame) > SMALL or len(peer.outbox) >= BATCH:
+                        _flush(peer)
+                    if len(frame) > SMALL:
                         peer.push.send(frame, zmq.NOBLOCK)
+                _flush(peer)
 
     def _event(self, peer: Peer, data: bytes) -> None:
         from grid.wire import codec
@@ -510,6 +579,7 @@ class Link:
             if self._incoming.acquire(False):
                 self._collector_leads, self._shooed = True, False
                 try:
+                    self._flush_all()
                     self._lead(None, None)
                 finally:
                     self._collector_leads = False
@@ -518,6 +588,7 @@ class Link:
             taken = -1
             while not self._closed and (self._incoming.locked() or self._wanted or taken != self._taken):
                 self._run_errands()
+                self._flush_all()
                 taken = self._taken
                 self._rouse.wait(_TICK_S)
                 self._rouse.clear()
@@ -594,4 +665,15 @@ class Link:
         self._context.term()
 
 
+def _flush(peer: Peer) -> None:
+    """Send what waits in the outbox; the caller holds the peer's lock."""
+    outbox = peer.outbox
+    if outbox:
+        peer.push.send(outbox[0] if len(outbox) == 1 else pack(5, peer.number, 0, 0, buffers=outbox), zmq.NOBLOCK)
+        peer.outbox = []
+
+
 _WAKE = pack(Kind.WAKE, 0, 0, 0)
+_BATCH = bytes([Kind.BATCH])
+_HEAD = HEAD.pack
+_UNHEAD = HEAD.unpack_from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import random
 import socket
@@ -22,6 +23,7 @@ from grid.errors import ConnectError, GridError, SerialisationError, VersionErro
 from grid.kernel.hostend import HostEnd, flush
 from grid.services.result import Reply
 from grid.wire import bulk, codec, frames
+from grid.wire.frames import Kind
 from grid.wire.keys import make_keys
 from grid.wire.link import Link
 from tests.lab.host import wait_until
@@ -214,22 +216,25 @@ def test_every_call_is_answered_once_and_in_order_though_frames_are_lost_and_dou
     context: zmq.Context[Any] = zmq.Context()
     end = HostEnd(context, 7, limits)
     chance, ran = random.Random(seed), []
+    batches: set[int] = set()
     inlet, outlet = end.bind_sockets(tmp_path, "p7")
-    really_put = end._put
+    really_push = end._push
 
-    def put(frame: bytes) -> None:  # the way back loses and doubles
+    def push(frame: bytes) -> None:  # the way back loses and doubles
         for _ in range(chance.choice((0, 1, 1, 1, 2))):
-            really_put(frame)
+            really_push(frame)
 
-    end._put = put  # type: ignore[method-assign]
+    end._push = push  # type: ignore[method-assign]
 
     def serve() -> None:
         while not end.said_bye:
             data = end.pull.recv()
-            frame = end.take(data) if chance.random() > 0.15 or data[0] == 4 else None  # and so does the way there
-            if frame is not None:
-                ran.append(codec.loads(frame.pickle))
-                end.reply(frame.call, pickle.dumps(ran[-1] * 2))
+            with end.holding() if data[0] == Kind.BATCH else contextlib.nullcontext():
+                # and so does the way there
+                for frame in end.take(data) if chance.random() > 0.15 or data[0] == Kind.BYE else []:
+                    ran.append(codec.loads(frame.pickle))
+                    end.reply(frame.call, pickle.dumps(ran[-1] * 2))
+                    batches.add(data[0])
         end.close()
         flush(context)
 
@@ -253,11 +258,12 @@ def test_every_call_is_answered_once_and_in_order_though_frames_are_lost_and_dou
     try:
         assert peer.welcomed.wait(10)
         replies = []
-        for value in range(80):
+        for value in range(400):
             replies.append(Reply(link))
             link.call(peer, codec.dumps(value), replies[-1])
-        assert [reply.get(30) for reply in replies] == [2 * value for value in range(80)]
-        assert ran == list(range(80)), "a call was lost, doubled or out of order"
+        assert [reply.get(30) for reply in replies] == [2 * value for value in range(400)]
+        assert ran == list(range(400)), "a call was lost, doubled or out of order"
+        assert batches == {Kind.CALL, Kind.BATCH}, "calls went alone and in batches"
     finally:
         link.bye(peer)
         server.join(10)

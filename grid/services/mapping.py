@@ -1,0 +1,512 @@
+"""A map over a service: items in, values out in the order of the items, packed so that tiny calls cost next to nothing.
+
+    for energy in g.map(service_id, "energy", configurations):
+        ...
+
+One thread hands packs of items to as many servers as are free; a pack is one call. It gives a server back when others
+wait for it and its turn is over, so that a long map starves nobody. Each item has its own outcome: an error in one item
+leaves the others alone.
+
+Lives here: handing out, collecting, retries, cancelling, bounds.
+Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), queues of servers (`grids/abstract.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from grid.errors import CallTimeout, GridError, NoServers, RemoteTraceback, SerialisationError, ServerLost
+from grid.services.packing import Packing
+from grid.services.result import Waiter
+from grid.wire import codec
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid, _Service
+    from grid.services.proxy import Proxy
+    from grid.services.result import Result
+
+logger = logging.getLogger(__name__)
+
+TURN_S = 0.25
+"""A map keeps a server for so long before it gives it to others that wait."""
+_STUCK_S = 0.25
+"""What waits for so long behind another pack is taken back, for a server that has nothing to do."""
+_LOOK_S = 1.0
+"""The thread looks up this often, whatever happens."""
+_TELL_S = 10.0
+"""A map that stands still because nobody fetches its results says so after this."""
+
+
+class _Pack:
+    """Items that go together: `first` is the number of the first, `tries` how often they were lost before."""
+
+    __slots__ = ("first", "items", "sent", "tries")
+
+    def __init__(self, first: int, items: list[Any], tries: int = 0) -> None:
+        self.first, self.items, self.tries = first, items, tries
+        self.sent = 0.0
+
+
+class _Failed:
+    """Stands for the value of an item that has none."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class _Holder:
+    """A server that the map has."""
+
+    __slots__ = ("packs", "proxy", "since")
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.packs: dict[Result, _Pack] = {}
+        self.since = time.monotonic()
+
+
+class MapWork:
+    """The work of one map; its thread holds this and not the `MapResult`, so that one which is dropped ends it."""
+
+    def __init__(
+        self,
+        grid: AbstractGrid,
+        service: _Service,
+        method: str,
+        items: Iterable[Any],
+        *,
+        star: bool,
+        retries: int,
+        servers: int | None,
+        ahead: int,
+        packing: Packing,
+    ) -> None:
+        self.grid, self.service, self.method, self.star = grid, service, method, star
+        self.retries, self.most, self.ahead, self.packing = retries, servers, ahead, packing
+        self._items = iter(items)
+        length = getattr(items, "__len__", None)
+        self.total: int | None = length() if length is not None else None
+        self._next = 0  # the number of the next item
+        self._exhausted = False
+        self._again: deque[_Pack] = deque()  # lost with their server, to be tried once more
+        self._news: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
+        self._holders: list[_Holder] = []
+        self._waiter: Waiter | None = None
+        self._refused = False  # no server is left, but packs are still under way
+        self._full_since: float | None = None
+        # what the consumer sees, under `changed`
+        self.changed = threading.Condition()
+        self.outcomes: dict[int, list[Any]] = {}  # number of the first item -> outcomes
+        self.arrivals: deque[int] = deque()  # the same numbers, as they came
+        self.arrived = 0
+        self.fetched = 0
+        self.failure: BaseException | None = None  # why no more will come
+        self.ended = False
+        self.cancelled = False
+        threading.Thread(target=self._run, name="grid-map", daemon=True).start()
+
+    # -- the thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._hand_out()
+                if self._complete():
+                    return
+                self._listen()
+        except BaseException as exc:
+            self._fail(exc)
+        finally:
+            self._end()
+
+    def _complete(self) -> bool:
+        if any(holder.packs for holder in self._holders):
+            return False
+        return self.cancelled or (self._exhausted and not self._again)
+
+    def _listen(self) -> None:
+        try:
+            what, about = self._news.get(timeout=_STUCK_S if any(len(h.packs) > 1 for h in self._holders) else _LOOK_S)
+        except Empty:
+            if self.grid.ishalted():
+                self.grid._check_usable()
+            if self._full_since is not None and time.monotonic() - self._full_since >= _TELL_S:
+                self._full_since = float("inf")  # said once
+                logger.warning(
+                    "the map of %r on %s stands still: %d results wait and nobody fetches them; iterate over it, "
+                    "or raise `ahead`",
+                    self.method,
+                    self.service.service_id,
+                    self.arrived - self.fetched,
+                )
+            return
+        while True:
+            what(*about)
+            try:
+                what, about = self._news.get_nowait()
+            except Empty:
+                return
+
+    def poke(self) -> None:
+        """Have the thread look: something was fetched, or the map was cancelled."""
+        self._news.put((lambda: None, ()))
+
+    def _hand_out(self) -> None:
+        """Give packs to the servers that we have, ask for more servers, give back those that we need not."""
+        if self.cancelled:
+            for holder in self._holders:
+                for result in reversed(list(holder.packs)):
+                    result.cancel()
+        self._take_back()
+        for holder in sorted(self._holders, key=lambda holder: len(holder.packs)):
+            if self._is_over(holder):
+                if not holder.packs:
+                    self._give_back(holder)
+                continue
+            while True:
+                pack = self._next_pack(holder)
+                if pack is None:
+                    break
+                self._send(holder, pack)
+            if not holder.packs and (self.cancelled or self._exhausted or self._is_full() or self._others_wait()):
+                self._give_back(holder)
+        if self._waiter is None and not self._refused and self._wants_more():
+            self._waiter = Waiter()
+            self._waiter.told = lambda waiter: self._news.put((self._granted, (waiter,)))
+            with self.grid._lock:
+                actions = self.service.roster.acquire(self._waiter)
+            self.grid._carry_out(self.service, actions)
+
+    def _take_back(self) -> None:
+        """Items behind one that takes unexpectedly long can run elsewhere."""
+        now = time.monotonic()
+        for holder in self._holders:
+            if len(holder.packs) < 2:
+                continue
+            first, *behind = holder.packs.items()
+            if now - first[1].sent > _STUCK_S:
+                for result, pack in behind:
+                    if result.cancel():
+                        del holder.packs[result]
+                        self._again.append(pack)
+
+    def _wants_more(self) -> bool:
+        """Whether another server would be of use."""
+        if self.cancelled or self._is_full() or (self._exhausted and not self._again):
+            return False
+        return self.most is None or len(self._holders) < self.most
+
+    def _is_over(self, holder: _Holder) -> bool:
+        """Its server is gone, or its turn is and others wait."""
+        if holder.proxy._server.final_state is not None:
+            return True
+        return time.monotonic() - holder.since >= TURN_S and self._others_wait()
+
+    def _others_wait(self) -> bool:
+        ours = 1 if self._waiter is not None and not self._waiter.done_flag else 0
+        return self.service.roster.waiting > ours
+
+    def _granted(self, waiter: Waiter) -> None:
+        self._waiter = None
+        if waiter.granted is None:
+            if not any(holder.packs for holder in self._holders):
+                self.grid._check_usable()
+                raise NoServers(
+                    self.grid._epitaph(self.service), service_id=self.service.service_id, hint="Publish it again"
+                )
+            self._refused = True  # until the packs under way are back, and tell more
+            return
+        for server in waiter.granted:
+            self._holders.append(_Holder(self.grid._hand_out(self.service, server)))
+
+    def _give_back(self, holder: _Holder) -> None:
+        self._holders.remove(holder)
+        self.grid.release_service(holder.proxy)
+
+    def _is_full(self) -> bool:
+        if self.arrived - self.fetched < self.ahead:
+            self._full_since = None
+            return False
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+        return True
+
+    def _next_pack(self, holder: _Holder) -> _Pack | None:
+        under_way = holder.packs
+        if self.cancelled:
+            return None
+        if self._again:
+            return self._again.popleft() if not under_way else None
+        left = None if self.total is None else self.total - self._next
+        size = self.packing.take(max(1, len(self._holders)), left)
+        if self._exhausted or len(under_way) >= self.packing.ahead(size) or self._is_full():
+            return None
+        if under_way and not all(other.packs for other in self._holders):
+            return None  # others have nothing to do yet
+        items = []
+        for item in self._items:
+            items.append(item)
+            if len(items) >= size:
+                break
+        else:
+            self._exhausted = True
+        if not items:
+            return None
+        pack = _Pack(self._next, items)
+        self._next += len(items)
+        return pack
+
+    def _send(self, holder: _Holder, pack: _Pack) -> None:
+        pack.sent = time.monotonic()
+        try:
+            result = holder.proxy._server.submit("@map", (self.method, pack.items, self.star), {}, holder.proxy)
+        except SerialisationError as exc:
+            if len(pack.items) == 1:
+                self._arrive(pack.first, [_Failed(exc)])
+            else:  # one of them is to blame
+                for at, item in enumerate(pack.items):
+                    self._send(holder, _Pack(pack.first + at, [item], pack.tries))
+            return
+        except ServerLost as exc:
+            self._lost(pack, exc)
+            return
+        holder.packs[result] = pack
+        result.add_done_callback(lambda done: self._news.put((self._back, (holder, done))))
+
+    def _back(self, holder: _Holder, result: Result) -> None:
+        pack = holder.packs.pop(result, None)
+        self._refused = False
+        if pack is None:
+            return  # it was taken back
+        try:
+            outcomes = unpacked(result.get(0))
+        except ServerLost as exc:
+            self._lost(pack, exc)
+            return
+        except CancelledError as exc:
+            outcomes = [_Failed(exc)] * len(pack.items)
+        except GridError as exc:
+            if self.grid.ishalted():
+                raise
+            outcomes = [_Failed(exc)] * len(pack.items)
+        except Exception as exc:
+            outcomes = [_Failed(exc)] * len(pack.items)
+        self.packing.took(len(pack.items), result.seconds, time.monotonic() - pack.sent)
+        self._arrive(pack.first, outcomes)
+
+    def _lost(self, pack: _Pack, error: BaseException) -> None:
+        """Its server died: try again where that is allowed, one by one, so that a fatal item takes no others along."""
+        if pack.tries < self.retries and not self.cancelled:
+            for at, item in enumerate(pack.items):
+                self._again.append(_Pack(pack.first + at, [item], pack.tries + 1))
+        else:
+            self._arrive(pack.first, [_Failed(error)] * len(pack.items))
+
+    def _arrive(self, first: int, outcomes: list[Any]) -> None:
+        with self.changed:
+            self.outcomes[first] = outcomes
+            self.arrivals.append(first)
+            self.arrived += len(outcomes)
+            self.changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.failure = error
+            self.changed.notify_all()
+
+    def _end(self) -> None:
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            waiter.told = None
+            if self.grid._give_up(self.service, waiter):
+                self.grid._return(self.service, waiter.granted or ())
+        for holder in self._holders:
+            self.grid.release_service(holder.proxy)
+        with self.changed:
+            self.total = self._next if self.failure is None and not self.cancelled else self.total
+            self.ended = True
+            self.changed.notify_all()
+
+    # -- for the consumer ------------------------------------------------------------------------------------------
+
+    def why(self) -> str:
+        """What it waits for, in words."""
+        with self.changed:
+            if self._waiter is not None and not self._holders:
+                return "no server is free. " + self.grid._why_waiting(self.service)
+            doing = "; ".join(f"{h.proxy._server.name}: {h.proxy._server.doing()}" for h in list(self._holders)[:8])
+            return f"{self.arrived} items are done, {self._next - self.arrived} are under way. {doing}"
+
+
+def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]]) -> list[Any]:
+    """The outcomes of a pack: its values, with errors in their places."""
+    values, errors = reply
+    for at, (data, text) in errors.items():
+        try:
+            error: BaseException = codec.loads(data)
+        except Exception as exc:
+            error = GridError(f"an error can't be rebuilt here ({exc})", hint="Its class must be importable here, too")
+        if text:
+            error.__cause__ = RemoteTraceback(text)
+        values[at] = _Failed(error)
+    return values
+
+
+class Zipped:
+    """Several iterables side by side, up to the end of the shortest; knows its length if they do."""
+
+    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
+        self._iterables = iterables
+        lengths = [getattr(each, "__len__", None) for each in iterables]
+        if None not in lengths:
+            self.__len__ = lambda: min(length() for length in lengths if length is not None)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return zip(*self._iterables, strict=False)
+
+
+class MapResult(Iterator[Any]):
+    """The values of a map, in the order of its items, as they come. Dropping it cancels what has not begun.
+
+    An item that failed raises its error where its value would be; the next `next` goes on with the item after it.
+    """
+
+    def __init__(self, mapping: MapWork, *, timeout: float | None, return_exceptions: bool) -> None:
+        self._mapping = mapping
+        self._timeout = timeout
+        self._return_exceptions = return_exceptions
+        self._at = 0  # number of the next item to give
+        self._current: Iterator[Any] = iter(())
+
+    def __iter__(self) -> MapResult:
+        return self
+
+    def __next__(self) -> Any:
+        for outcome in self._current:
+            self._at += 1
+            return self._value(outcome)
+        outcomes = self._fetch(self._timeout)
+        if outcomes is None:
+            raise StopIteration
+        self._current = iter(outcomes)
+        return next(self)
+
+    def _value(self, outcome: Any) -> Any:
+        if type(outcome) is _Failed:
+            if self._return_exceptions:
+                return outcome.error
+            raise outcome.error
+        return outcome
+
+    def _fetch(self, timeout: float | None) -> list[Any] | None:
+        """The outcomes that come next; None at the end."""
+        mapping = self._mapping
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with mapping.changed:
+            while self._at not in mapping.outcomes:
+                if mapping.failure is not None:
+                    raise mapping.failure
+                if mapping.ended:
+                    if mapping.cancelled and (mapping.total is None or self._at < mapping.total):
+                        raise CancelledError("the map was cancelled")
+                    return None
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    raise CallTimeout(
+                        f"item {self._at} of the map of {mapping.method!r} is not ready after {timeout:g} s: "
+                        f"{mapping.why()}",
+                        hint="The map goes on; ask again, or cancel it",
+                    )
+                mapping.changed.wait(remaining if remaining is not None else _LOOK_S)
+            outcomes = mapping.outcomes.pop(self._at)
+            was_full = mapping.arrived - mapping.fetched >= mapping.ahead
+            mapping.fetched += len(outcomes)
+        if was_full:
+            mapping.poke()
+        return outcomes
+
+    def get(self, timeout: float | None = None) -> list[Any]:
+        """Wait for all that is left and return it as a list.
+
+        Args:
+            timeout: Seconds for the whole; None: as long as it takes.
+        Raises:
+            TimeoutError: Not all are there in time. Nothing is lost: ask again.
+            The error of the first item that failed, unless the map was made with `return_exceptions`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        kept: list[Any] = list(self._current)
+        self._at += len(kept)
+        try:
+            while True:
+                outcomes = self._fetch(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if outcomes is None:
+                    break
+                self._at += len(outcomes)
+                kept += outcomes
+        except BaseException:
+            self._current = iter(kept)
+            self._at -= len(kept)
+            raise
+        if not self._return_exceptions:
+            for outcome in kept:
+                if type(outcome) is _Failed:
+                    raise outcome.error
+            return kept
+        return [self._value(outcome) for outcome in kept]
+
+    def unordered(self) -> Iterator[tuple[int, Any]]:
+        """Number and value of each item that is left, as they come; the value of a failed item is its error."""
+        mapping = self._mapping
+        yield from ((self._at + at, _error_or_value(outcome)) for at, outcome in enumerate(self._current))
+        while True:
+            with mapping.changed:
+                while not mapping.outcomes:
+                    if mapping.failure is not None:
+                        raise mapping.failure
+                    if mapping.ended:
+                        return
+                    mapping.changed.wait(_LOOK_S)
+                first, outcomes = next(iter(mapping.outcomes.items()))
+                del mapping.outcomes[first]
+                mapping.fetched += len(outcomes)
+            mapping.poke()
+            for at, outcome in enumerate(outcomes):
+                yield first + at, _error_or_value(outcome)
+
+    def cancel(self) -> None:
+        """Withdraw what has not begun; packs that run are finished. What is done can still be fetched."""
+        self._mapping.cancelled = True
+        self._mapping.poke()
+
+    def done(self) -> bool:
+        """Whether no item is under way or left."""
+        return self._mapping.ended
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        """(items done, items in all); the latter is None while that is not known."""
+        return self._mapping.arrived, self._mapping.total
+
+    def __del__(self) -> None:
+        mapping = getattr(self, "_mapping", None)
+        if mapping is not None and not mapping.ended:
+            mapping.cancelled = True
+            mapping.poke()
+
+    def __repr__(self) -> str:
+        done, total = self.progress
+        return f"<MapResult of {self._mapping.method}, {done} of {'?' if total is None else total} items done>"
+
+
+def _error_or_value(outcome: Any) -> Any:
+    return outcome.error if type(outcome) is _Failed else outcome

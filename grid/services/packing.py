@@ -1,0 +1,83 @@
+"""How many items of a map go into the next pack: small enough to share servers out, large enough to hide the way.
+
+The first packs hold one item, to see how long one takes. Then a pack is made to take `TARGET_S`, grows at most fourfold
+over what was seen to work, and near the end (where that is known) shrinks, so that no server starts a long pack while
+the others run out of work (guided self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Comput. C-36, 1987).
+
+Lives here: the rule, pure: no clock, no thread.
+Elsewhere:  who sends packs (`mapping`), what a server does with one (`kernel/serve.py`).
+"""
+
+from __future__ import annotations
+
+import math
+
+TARGET_S = 0.05
+"""What a pack should take. Its way costs some 0.3 ms; who cancels, or waits for a server, waits for a pack."""
+LARGEST = 20_000
+"""Items in one pack, at most."""
+_GROWTH = 4
+_SHORT_S = 0.1
+_MEMORY = 0.5
+"""Weight of the past in the mean duration of an item; the latest pack has the rest."""
+
+
+class Packing:
+    """See the module. `take` says how many items to send next, `took` tells it what came of a pack.
+
+    Args:
+        target_s: What a pack should take, in seconds.
+        largest: Items of a pack, at most.
+        fixed: Every pack holds so many, whatever they take.
+    Raises:
+        ValueError: One of them is not positive.
+    """
+
+    def __init__(self, target_s: float = TARGET_S, largest: int = LARGEST, *, fixed: int | None = None) -> None:
+        if target_s <= 0 or largest < 1 or (fixed is not None and fixed < 1):
+            raise ValueError(
+                "a pack takes more than 0 s and holds 1 item or more, "
+                f"not {target_s!r} s and {largest if fixed is None else fixed!r} items"
+            )
+        self._target_s, self._largest, self._fixed = target_s, largest, fixed
+        self._item_s: float | None = None
+        self._tried = 1  # the largest pack that came back
+
+    @property
+    def item_s(self) -> float | None:
+        """About how long an item takes, with its share of the way there and back; None before the first is back."""
+        return self._item_s
+
+    def take(self, servers: int, left: int | None = None) -> int:
+        """Items of the next pack, at least 1.
+
+        Args:
+            servers: How many servers share the work.
+            left: Items that are not sent yet, if that is known.
+        """
+        if self._fixed is not None:
+            return self._fixed
+        if self._item_s is None:
+            return 1
+        fitting = self._largest if self._item_s <= 0 else int(min(self._largest, self._target_s / self._item_s))
+        size = min(fitting, _GROWTH * self._tried, self._largest)
+        if left is not None:
+            size = min(size, math.ceil(left / (2 * max(1, servers))))
+        return max(1, size)
+
+    def took(self, items: int, run_s: float, whole_s: float) -> None:
+        """A pack of `items` is back: it ran for `run_s` on the server and was away for `whole_s`, both in seconds.
+
+        Where the way costs more than the work (large items) the way counts; half of it, as two packs are under way.
+        """
+        each = max(run_s, whole_s / 2) / max(1, items)
+        # A pack of one is mostly way: what larger packs tell is worth more.
+        if self._item_s is None or items > self._tried:
+            self._item_s = each
+        else:
+            self._item_s = _MEMORY * self._item_s + (1 - _MEMORY) * each
+        self._tried = max(self._tried, items)
+
+    def ahead(self, size: int) -> int:
+        """Packs of `size` items that a server should have at once: two where they are short, so that it never waits."""
+        return 2 if self._item_s is not None and size * self._item_s < _SHORT_S else 1
