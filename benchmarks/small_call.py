@@ -1,91 +1,63 @@
-"""How long does one small call take, against the same bytes over bare pyzmq with pickle? Median and p99, in us.
+"""How long does one small call take, and how many go in a burst, against the same bytes over bare pyzmq with pickle?
 
-The limit is a process with a PULL and a PUSH socket over UNIX sockets that unpickles (method, args, kwargs), adds, and
-pickles the answer: no numbering, no acknowledgement, no futures, no identity of classes.
+On this machine, over UNIX sockets. One server, and two side by side.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import pickle
-import tempfile
-
-import zmq
-
-from benchmarks.measure import in_turn, table
+from benchmarks.parts.bare import Bare
+from benchmarks.parts.measure import in_turn, table
 from grid import LocalGrid
 from grid.testing.probe import Probe
-
-
-def serve(inlet: str, outlet: str) -> None:
-    """The limit's other end."""
-    context = zmq.Context()
-    pull, push = context.socket(zmq.PULL), context.socket(zmq.PUSH)
-    pull.rcvhwm = push.sndhwm = 0
-    pull.bind(inlet)
-    push.bind(outlet)
-    count = 0
-    while True:
-        _, args, _ = pickle.loads(pull.recv())
-        count += args[0]
-        push.send(pickle.dumps(count, 5))
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as place, LocalGrid(1, output=None) as g:
-        inlet, outlet = f"ipc://{place}/i", f"ipc://{place}/o"
-        process = multiprocessing.get_context("spawn").Process(target=serve, args=(inlet, outlet), daemon=True)
-        process.start()
-        context = zmq.Context()
-        push, pull = context.socket(zmq.PUSH), context.socket(zmq.PULL)
-        push.sndhwm = pull.rcvhwm = 0
-        push.connect(inlet)
-        pull.connect(outlet)
-
-        def bare() -> None:
-            push.send(pickle.dumps(("add", (1,), {}), 5))
-            pickle.loads(pull.recv())
-
-        sid = g.publish(Probe())
-        proxy = g.acquire_service(sid)
-
-        def ours() -> None:
-            proxy.add(1).get()
-
-        for warm in (bare, ours):
-            for _ in range(300):
-                warm()
-        one = in_turn(ours, bare, rounds=20, calls=200)
-
-        def burst_bare() -> None:
-            for _ in range(BURST):
-                push.send(pickle.dumps(("add", (1,), {}), 5))
-            for _ in range(BURST):
-                pickle.loads(pull.recv())
-
-        def burst_ours() -> None:
-            for result in [proxy.add(1) for _ in range(BURST)]:
-                result.get()
-
-        many = in_turn(burst_ours, burst_bare, rounds=5, calls=1)
-        table(
-            "small calls on this machine",
-            [("one at a time", *one, 2.0), (f"{BURST} in flight, per call", *per_call(many), 2.5)],
-        )
-        process.kill()
-        process.join()
-        push.close(0)
-        pull.close(0)
-        context.term()
-
 
 BURST = 10_000
 
 
-def per_call(times: tuple[list[float], ...]) -> tuple[list[float], list[float]]:
-    """Seconds per call of bursts."""
-    ours, limit = ([value / BURST for value in side] for side in times)
-    return ours, limit
+def main() -> None:
+    with LocalGrid(2, output=None) as g, Bare() as bare, Bare() as second:
+        sid = g.publish(Probe())
+        with g.group(sid) as (proxy, other):
+
+            def burst_ours() -> None:
+                for result in [proxy.add(1) for _ in range(BURST)]:
+                    result.get()
+
+            def burst_bare() -> None:
+                for _ in range(BURST):
+                    bare.send("add", 1)
+                for _ in range(BURST):
+                    bare.receive()
+
+            def two_ours() -> None:
+                for result in [which.add(1) for _ in range(BURST // 2) for which in (proxy, other)]:
+                    result.get()
+
+            def two_bare() -> None:
+                for _ in range(BURST // 2):
+                    bare.send("add", 1)
+                    second.send("add", 1)
+                for _ in range(BURST // 2):
+                    bare.receive()
+                    second.receive()
+
+            for _ in range(500):
+                bare.call("add", 1)
+                proxy.add(1).get()
+            table(
+                "Small calls on this machine, against bare pyzmq over ipc with pickle",
+                [
+                    in_turn(
+                        "one at a time",
+                        lambda: proxy.add(1).get(),
+                        lambda: bare.call("add", 1),
+                        rounds=20,
+                        calls=200,
+                        target=1.25,
+                    ),
+                    in_turn(f"{BURST} in flight", burst_ours, burst_bare, rounds=9, per=BURST, target=2.5),
+                    in_turn("the same on 2 servers", two_ours, two_bare, rounds=9, per=BURST, target=2.5),
+                ],
+            )
 
 
 if __name__ == "__main__":

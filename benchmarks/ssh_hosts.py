@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.measure import table
+from benchmarks.parts.measure import Row, table
 from grid import SSHGrid
 from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost
@@ -67,9 +67,9 @@ def main() -> None:
         table(
             "ssh hosts (two cores carry all of them)",
             [
-                ("8 hosts together / the slowest alone", together, alone, 2.0),
-                ("5,000 files to 3 hosts / tar | ssh", first, tar, 1.1),
-                ("again, unchanged / tar | ssh", again, tar, 0.3),
+                Row("8 hosts together / the slowest alone", [together], [alone], 2.0),
+                Row("5,000 files to 3 hosts / tar | ssh", [first], [tar], 1.1),
+                Row("again, unchanged / tar | ssh", [again], [tar], 0.3),
             ],
             unit="s",
         )

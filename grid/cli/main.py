@@ -34,6 +34,7 @@ _COMMANDS = {
     "stop": "grid.cli.running:stop",
     "ps": "grid.cli.remains:ps",
     "clean": "grid.cli.remains:clean",
+    "bench": "grid.cli.bench:bench",
     "version": "grid.cli.main:version",
 }
 """In the order of the help."""

@@ -29,7 +29,6 @@ import queue
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import sysconfig
 import threading
@@ -40,16 +39,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import zmq
-import zmq.utils.monitor
 
 from grid.errors import DiskError, GridError
 from grid.kernel import hostend
 from grid.kernel.address import address_towards
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
-from grid.kernel.zygote import remove
+from grid.kernel.zygote import Zygote, remove
 from grid.limits import Limits
-from grid.wire import bulk, codec
+from grid.wire import bulk, codec, monitor
 from grid.wire.codec import CACHE_TAG
 from grid.wire.frames import ERROR, Frame
 from grid.wire.keys import Gatekeeper, Keys
@@ -181,19 +179,10 @@ class Agent:
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()
         will = {"ours": [str(path) for path in [*self._ours, self._lease.path]], "client": self._config["client"]}
-        code = "import sys; sys.path[:0] = [{!r}]; from grid.kernel import zygote; zygote.main({}, {!r})"
-        where = str(Path(__file__).parents[2])
-        program = code.format(where, theirs.fileno(), will)
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-c", program],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-            # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
-            start_new_session=self._config["in_job"],
-        )
+        # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
+        self._zygote = Zygote(theirs, will, self.log, new_session=self._config["in_job"])
         theirs.close()
+        self._lease.name_zygote(self._zygote.pid)
         self._zygote_socket = ours
         self._zygote_words = b""
 
@@ -269,9 +258,8 @@ class Agent:
                 self._begin_stop("its client ended")
 
     def _read_monitor(self) -> None:
-        while self._monitor.poll(0):
-            news = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
-            self._connections += 1 if news["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
+        while (news := monitor.read(self._monitor)) is not None:
+            self._connections += 1 if news[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
             self._connections = max(0, self._connections)
             if not self._connections:
                 self._gone_since = time.monotonic()
@@ -628,11 +616,7 @@ class Agent:
         if self._lane:
             self._lane.close()
         self._zygote_socket.close()  # ends the zygote, which kills what is left and removes our directories
-        try:
-            self._zygote.wait(timeout=self._limits.stop_s)
-        except subprocess.TimeoutExpired:
-            self._zygote.kill()
-            self._zygote.wait()
+        self._zygote.end(self._limits.stop_s)
         self.remove_directories()
         self._lease.end()
         try:

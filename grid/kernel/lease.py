@@ -60,6 +60,10 @@ class Lease:
             **facts,
         }
 
+    def name_zygote(self, pid: int) -> None:
+        """The process that forks the servers, which outlives the agent for the moment that it takes to clear up."""
+        self._facts["zygote"] = [pid, start_ticks(pid)]
+
     def renew(self, lasts_s: float, servers: dict[str, int]) -> None:
         """Write it anew: good for `lasts_s` seconds; `servers`: name -> pid."""
         held = {name: [pid, start_ticks(pid)] for name, pid in servers.items()}
@@ -82,6 +86,7 @@ def read_leases() -> list[dict[str, Any]]:
             if record["host"] != os.uname().nodename:
                 continue  # a directory shared between hosts
             held = [(record["agent"], record["agent_started"]), *map(tuple, record["servers"].values())]
+            held += [tuple(record["zygote"])] if "zygote" in record else []
             record["alive"] = [pid for pid, started in held if started is not None and start_ticks(pid) == started]
             record["path"] = str(path)
             record["expired"] = record["expires"] < time.time()

@@ -156,9 +156,8 @@ def _our_processes() -> Iterator[tuple[int, int, str, str]]:
             continue  # it ended, or does not show itself
         ours = [line for line in environment if line.startswith(("GRID_ROOT=", "GRID_SERVER="))]
         server = next((line.partition("=")[2] for line in ours if line.startswith("GRID_SERVER=")), "")
-        zygote = "grid.kernel" in command
-        name = "zygote" if zygote else server or os.path.basename(command.split(" ")[0])
-        if ours or zygote or name.startswith("ssh"):
+        name = server or os.path.basename(command.split(" ")[0])
+        if ours or name.startswith("ssh"):
             started = start_ticks(pid)
             if started is not None:
                 yield pid, started, name, " ".join([*ours, command])
@@ -167,14 +166,17 @@ def _our_processes() -> Iterator[tuple[int, int, str, str]]:
 def _processes_of(lease: dict[str, Any], running: list[tuple[int, int, str, str]]) -> list[tuple[int, int, str]]:
     """The agent first, so that it does not report or replace servers that end; then whatever bears the run's marks."""
     found = {}
-    held = {"agent": (lease["agent"], lease["agent_started"]), **{n: tuple(p) for n, p in lease["servers"].items()}}
+    held = {"agent": (lease["agent"], lease["agent_started"])}
+    if "zygote" in lease:
+        held["zygote"] = tuple(lease["zygote"])
+    held.update({name: tuple(process) for name, process in lease["servers"].items()})
     for name, (pid, started) in held.items():
         if pid in lease["alive"]:
             found[pid] = (pid, started, name)
     places = [lease.get("run", ""), *lease.get("directories", ())]
     for pid, started, name, words in running:
         ours = any(place and place in words for place in places)
-        if ours and (name == "zygote" or name in lease["servers"] or lease.get("run", "\0") in words):
+        if ours and (name in lease["servers"] or lease.get("run", "\0") in words):
             found.setdefault(pid, (pid, started, name))
     return list(found.values())
 

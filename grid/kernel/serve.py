@@ -161,10 +161,7 @@ class Server:
                 if method != "@map":
                     raise
                 dumped = codec.dumps(_without_stowaways(*value))
-            data, buffers, flags = dumped.data, dumped.buffers, 0
-            if buffers and sum(map(len, buffers)) >= bulk.LARGE:
-                name = self._store.write(buffers)
-                data, buffers, flags = bulk.prefix(name, [len(b) for b in buffers]) + data, (), BULK
+            data, buffers, flags = bulk.put_apart(self._store, dumped.data, dumped.buffers, 0)
         except Exception as exc:
             self._reply_error(call, exc, seconds)
             return
@@ -176,8 +173,7 @@ class Server:
             mainimage.install(bytes(buffers[0]))
             buffers = buffers[1:]
         if frame.flags & BULK:
-            name, sizes, pickle = bulk.split(pickle)
-            buffers = self._store.read(name, sizes)
+            pickle, buffers = bulk.bring_together(self._store, pickle, frame.flags)
         call: tuple[str, tuple[Any, ...], dict[str, Any]] = codec.loads(pickle, buffers)
         return call
 

@@ -1,8 +1,9 @@
 """A warmed process that forks servers: the interpreter and pyzmq are loaded once per host, not once per server.
 
-Starting Python and importing pyzmq and dill takes 100 ms, a fork 5. The zygote has one thread, no sockets of ZeroMQ and
-none of the user's code, so forking it is safe. It reaps the servers, and is the executor of the agent's will: when the
-agent is gone it kills every server's process group and removes the agent's directories.
+Starting Python and importing pyzmq and dill takes 100 ms, a fork 5. The agent forks the zygote before it has a thread
+or a socket of ZeroMQ; the zygote never has any, and none of the user's code, so forking it is safe, too. It reaps the
+servers, and is the executor of the agent's will: when the agent is gone it kills every server's process group and
+removes the agent's directories.
 
     agent -> zygote   length (4 bytes), pickle of a server's spec; with it two descriptors: output, control
     zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"exited": p, "status": s, "peak_kb": m}
@@ -22,13 +23,15 @@ import shutil
 import signal
 import socket
 import struct
-import sys
+import time
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 from grid.kernel.lease import inherit
 
 PR_SET_PDEATHSIG = 1
+_LOOK_S = 0.002
 
 
 def die_with_parent() -> None:
@@ -47,15 +50,55 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def main(fd: int, will: dict[str, Any]) -> NoReturn:
-    """Body of the zygote's process. `fd`: the socket to the agent; `will`: what to remove after its death."""
+class Zygote:
+    """The agent's handle of it. Making one forks: the caller must have no other thread and no ZeroMQ context yet.
+
+    Args:
+        line: The zygote's end of the socket pair.
+        will: What it removes after the agent's death.
+        log: Descriptor that it and its servers print to until they have an output of their own.
+        new_session: Whether it leaves the session of the agent.
+    """
+
+    def __init__(self, line: socket.socket, will: dict[str, Any], log: int, *, new_session: bool) -> None:
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            if new_session:
+                os.setsid()
+            null = os.open(os.devnull, os.O_RDONLY)
+            for fd, at in (null, 0), (log, 1), (log, 2):
+                os.dup2(fd, at)
+            kept = line.fileno()
+            os.closerange(3, kept)
+            os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+            main(line, will)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(70)
+
+    def end(self, limit_s: float) -> None:
+        """Its line is closed: wait for its end, kill it after `limit_s` seconds."""
+        deadline = time.monotonic() + limit_s
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                return
+            time.sleep(_LOOK_S)
+
+
+def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
+    """Body of the zygote's process. `agent`: the line to the agent; `will`: what to remove after its death."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import dill  # noqa: F401  # loaded here once, for every server
 
     import grid.kernel.serve
     import grid.wire.codec
     import grid.wire.mainimage  # noqa: F401
 
-    agent = socket.socket(fileno=fd)
     children: dict[int, str] = {}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -152,7 +195,3 @@ def _become_server(
         os.write(2, f"server did not start: {type(exc).__name__}: {exc}\n".encode())
     finally:
         os._exit(70)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), json.loads(sys.argv[2]))

@@ -170,9 +170,8 @@ class Reply(Future[Any]):
         frame = unpack(bytearray(raw) if raw[2] or raw[3] else raw)  # buffers must be writable
         pickle, buffers = frame.pickle, frame.buffers
         if self._flags & BULK:
-            name, sizes, pickle = bulk.split(pickle)
             assert self._blobs is not None
-            buffers = self._blobs.read(name, sizes)
+            pickle, buffers = bulk.bring_together(self._blobs, pickle, self._flags)
         value = codec.loads(pickle, buffers)
         if not self._flags & ERROR:
             return value, None

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from grid.errors import ConnectError, DiskError, GridError
+from grid.wire.frames import BULK, WHOLE
 
 T = TypeVar("T")
 
@@ -50,6 +51,29 @@ class Blobs(Protocol):
     def write(self, buffers: Sequence[memoryview]) -> str: ...
     def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]: ...
     def drop(self, name: str) -> None: ...
+
+
+def put_apart(
+    blobs: Blobs, data: bytes, buffers: Sequence[memoryview], flags: int
+) -> tuple[bytes, Sequence[memoryview], int]:
+    """Move a message's large buffers, or a long pickle with them, into a blob; what is left: (pickle, buffers, flags).
+
+    A long pickle goes the same way as arrays: its frame would be slow under CURVE, and frames have a limit.
+    """
+    whole = len(data) >= LARGE
+    if not whole and sum(map(len, buffers)) < LARGE:
+        return data, buffers, flags
+    parts = [memoryview(data), *buffers] if whole else buffers
+    name = blobs.write(parts)
+    head = prefix(name, [len(part) for part in parts])
+    return (head if whole else head + data), (), flags | BULK | (WHOLE if whole else 0)
+
+
+def bring_together(blobs: Blobs, pickle: memoryview, flags: int) -> tuple[memoryview, list[memoryview]]:
+    """The inverse of `put_apart`: the pickle and its buffers."""
+    name, sizes, rest = split(pickle)
+    parts = blobs.read(name, sizes)
+    return (parts[0], parts[1:]) if flags & WHOLE else (rest, parts)
 
 
 def prefix(name: str, sizes: Sequence[int]) -> bytes:

@@ -5,7 +5,7 @@ Another frame would cost more than another field (measured: about 1 us each at b
 
     offset  size  field     meaning
     0       1     kind      one of `Kind`
-    1       1     flags     `ERROR`, `BULK`, `CANCELLED`
+    1       1     flags     `ERROR`, `BULK`, `WHOLE`, `CANCELLED`
     2       2     buffers   how many out-of-band buffers follow the pickle
     4       4     peer      which process on which host, numbered by the client
     8       8     seq       number of this message in its direction on this link; 0: not numbered
@@ -59,6 +59,8 @@ ERROR = 1
 """Flag of a REPLY: the pickle is an exception."""
 BULK = 2
 """Flag: buffers lie in a blob."""
+WHOLE = 16
+"""Flag, with `BULK`: the pickle itself is long, and is the first thing in the blob."""
 CANCELLED = 4
 """Flag of a REPLY: the call was withdrawn before it began."""
 

@@ -28,11 +28,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import zmq
-import zmq.utils.monitor
 
 from grid.errors import Backlog, ConnectError, GridStopped
 from grid.limits import Limits
-from grid.wire import bulk
+from grid.wire import bulk, monitor
 from grid.wire.codec import Dumped
 from grid.wire.frames import BATCH, HEAD, SMALL, FrameError, Kind, pack, split, unpack
 from grid.wire.keys import Keys
@@ -248,11 +247,8 @@ class Link:
             The error that the peer was dropped with, or its `refuses`.
         """
         data, buffers = dumped.data, dumped.buffers
-        if buffers and sum(map(len, buffers)) >= bulk.LARGE and peer.blobs is not None:
-            name = peer.blobs.write(buffers)
-            data = bulk.prefix(name, [len(buffer) for buffer in buffers]) + data
-            buffers = ()
-            flags |= 2
+        if (buffers or len(data) >= bulk.LARGE) and peer.blobs is not None:
+            data, buffers, flags = bulk.put_apart(peer.blobs, data, buffers, flags)
         if image is not None:
             flags |= 8
             buffers = [memoryview(image), *buffers]
@@ -615,16 +611,15 @@ class Link:
 
     def read_monitor(self) -> None:
         """Take all news of connections; `on_connection(peer, up)` is called for each that changed."""
-        while self._monitor.poll(0):
-            news = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
-            endpoint = news["endpoint"]
-            peer = self._by_endpoint.get(endpoint.decode() if isinstance(endpoint, bytes) else endpoint)
+        while (news := monitor.read(self._monitor)) is not None:
+            event, endpoint = news
+            peer = self._by_endpoint.get(endpoint)
             if peer is None:
                 continue
-            if news["event"] == zmq.EVENT_DISCONNECTED and peer.connected:
+            if event == zmq.EVENT_DISCONNECTED and peer.connected:
                 peer.connected = False
                 self.on_connection(peer, False)
-            elif news["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED and not peer.connected:
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED and not peer.connected:
                 peer.connected = True
                 self._hello(peer)
                 self.on_connection(peer, True)

@@ -481,3 +481,17 @@ def test_on_a_shared_disk_another_hosts_run_is_not_taken_for_rubbish(over_ssh: L
         assert s1.run(["ls", "/shared/tmp"]).stdout == "run-999999999-0123abcd-1\n"
     finally:
         s1.run(["rm", "-rf", "/shared/tmp"])
+
+
+@pytest.mark.row("D04", "G66")
+def test_bench_measures_and_leaves_nothing() -> None:
+    facts = data_of("bench", "--local", "2", "--size", "1", "--calls", "20")
+    (host,) = facts["hosts"]
+    assert (host["host"], host["servers"], host["transport"]) == ("localhost", 2, "local") and facts["failed"] == {}
+    assert 0 < host["latency_s"] <= host["latency_p99_s"] < 10
+    assert min(host["calls"], host["mapped"], host["bytes_in"], host["bytes_out"], facts["start_s"]) > 0
+    shown = grid("bench", "--local", "1", "--size", "1", "--calls", "10")
+    assert shown.returncode == 0 and "in flight [1/s]" in shown.stdout and "from nothing to servers" in shown.stderr
+    assert grid("bench", "--local", "1", "--hosts", "x").returncode == 2
+    nowhere = grid("bench", "nowhere.invalid", "--hosts", "nowhere.invalid", "--calls", "10", GRID_START_S="10")
+    assert nowhere.returncode == 3 and "nowhere.invalid" in nowhere.stderr

@@ -232,12 +232,12 @@ def test_a_map_ends_with_its_service_and_its_grid() -> None:
 def test_nonsense_is_refused_at_once(grid: LocalGrid, sid: str) -> None:
     with pytest.raises(UnknownService):
         grid.map("nothing.0", "square", [1])
-    with pytest.raises(ServiceError, match="no method 'cube'"):
+    with pytest.raises(ServiceError, match="no method"):
         grid.map(sid, "cube", [1])
     with pytest.raises(ServiceError, match="nothing to map"):
         grid.map(sid, "square")
     for bad in ({"pack": 0}, {"ahead": 0}, {"servers": 0}, {"retries": -1}):
-        with pytest.raises(ValueError, match="0|-1"):
+        with pytest.raises(ValueError, match=r"that small|more than 0"):
             grid.map(sid, "square", [1], **bad)  # type: ignore[arg-type]
 
 
