@@ -45,9 +45,10 @@ def bench(
 
     The status is 1 if a host could not be measured, 3 if none could.
     """
-    from grid import Grid, LocalGrid
     from grid.errors import PublishError
     from grid.grids.bench import Figures, measure
+    from grid.grids.grid import Grid
+    from grid.grids.local import LocalGrid
 
     if local is not None and (names or hosts_from or group):
         raise click.UsageError("--local is this machine alone: leave out hosts")
