@@ -176,7 +176,9 @@ class ServerLost(ServiceError):
     """The server that had the call died or went silent; the call was not repeated.
 
     `server` is its name (`service id/number`), `host` where it ran, `exit_status` and `signal` how it ended
-    (None where unknown), `last_output` the last lines that it printed.
+    (None where unknown), `last_output` the last lines that it printed. `oom_kills`: how many processes the kernel of
+    its host killed for lack of memory while it ran; `left_s`: seconds that its allocation had left (None: no end);
+    `call`: the method that ran, and `deaths`: how many servers of this grid died with that very call, this one counted.
     """
 
     server: str
@@ -184,6 +186,10 @@ class ServerLost(ServiceError):
     exit_status: int | None
     signal: int | None
     last_output: str
+    oom_kills: int
+    left_s: float | None
+    call: str | None
+    deaths: int
 
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:

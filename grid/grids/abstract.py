@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -44,6 +45,19 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
+
+
+_running: weakref.WeakSet[AbstractGrid] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """The interpreter ends: so do grids that nobody has terminated."""
+    for grid in list(_running):
+        grid._at_exit()
+
+
+# From Python 3.12 on what `atexit` calls can start no thread any more; this is where concurrent.futures ends its pools.
+getattr(threading, "_register_atexit", atexit.register)(_end_all)
 
 
 class _Service:
@@ -154,9 +168,11 @@ class AbstractGrid(threading.Thread):
         self._pid = os.getpid()
         self._published: dict[int, tuple[Any, str]] = {}  # id of a live instance -> (it, its service id)
         self._launched = False
+        self._exiting = False
+        self._terminator: threading.Thread | None = None
         self.servers: Mapping[str, list[Server]] = _Table(self, self._show_servers)
         self.queues: Mapping[str, FreeQueue] = _Table(self, lambda service: FreeQueue(service, self._lock))
-        atexit.register(self._at_exit)
+        _running.add(self)
 
     # -- what a derived grid supplies ------------------------------------------------------------------------------
 
@@ -200,6 +216,9 @@ class AbstractGrid(threading.Thread):
         self._terminate_all(force=kind is not None)
 
     def _at_exit(self) -> None:
+        self._exiting = True  # by then no signal can be caught
+        if self._terminator is not None and self._terminator.is_alive():
+            self._terminator.join(3 * self.limits.stop_s + 20.0)  # Ctrl-C has left it to itself
         try:
             if os.getpid() == self._pid and not self.ishalted():
                 self.terminate()
@@ -241,6 +260,32 @@ class AbstractGrid(threading.Thread):
         """A service is gone: free what the engine holds for it."""
 
     def _terminate_all(self, *, force: bool) -> None:
+        """End everything, though Ctrl-C comes in the middle: it is raised afterwards, the third one at once."""
+        if threading.current_thread() is not threading.main_thread() or self._exiting:
+            self._terminate_at_once(force)
+            return
+        failed: list[BaseException] = []
+
+        def terminate() -> None:
+            try:
+                self._terminate_at_once(force)
+            except BaseException as exc:
+                failed.append(exc)
+
+        self._terminator = worker = threading.Thread(target=terminate, name="grid-terminate", daemon=True)
+        worker.start()
+        interrupts: list[KeyboardInterrupt] = []
+        while worker.is_alive():
+            try:
+                worker.join(1.0)
+            except KeyboardInterrupt as exc:
+                interrupts.append(exc)
+                if len(interrupts) > 2:
+                    raise
+        for error in [*failed, *interrupts[:1]]:
+            raise error
+
+    def _terminate_at_once(self, force: bool) -> None:
         with self._lock:
             services = list(self._services.values())
         for service in services:
@@ -254,7 +299,7 @@ class AbstractGrid(threading.Thread):
                     server.final_state = server.final_state or State.TERMINATED
                 service.servers.clear()
             self._published.clear()
-        atexit.unregister(self._at_exit)
+        _running.discard(self)
 
     def _terminate_servers(self, servers: Sequence[Server]) -> None:
         for server in servers:

@@ -10,6 +10,7 @@ Elsewhere:  tables and queues (`abstract.py`), one host (`hostlink.py`), files (
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -37,6 +38,7 @@ from grid.grids.moves import Move, Moves
 from grid.grids.output import Output
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, load_hosts
+from grid.kernel.lease import start_ticks
 from grid.launch.allocation import find_allocation
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
@@ -46,11 +48,15 @@ from grid.services.roster import Event
 from grid.services.server import Server
 from grid.wire import codec
 from grid.wire.codec import Dumped
+from grid.wire.frames import HEAD
 from grid.wire.keys import Keys, make_keys
 from grid.wire.link import RECONNECT_S, Link, Peer
 from grid.wire.mainimage import MainImage
 
 logger = logging.getLogger(__name__)
+
+_REMEMBERED_DEATHS = 1000
+_DYING_S = 0.1
 
 
 @dataclass
@@ -116,6 +122,7 @@ class Grid(Files, Moves, AbstractGrid):
         self._helpers: list[threading.Thread] = []
         self._numbers: dict[str, int] = {}
         self._losses: dict[str, int] = {}
+        self._fatal: dict[bytes, int] = {}  # digest of a call -> how many servers died with it
         self._doomed: dict[int, tuple[float, KernelServer]] = {}
         self._arriving: dict[str, Move] = {}
         self._homeless: dict[str, Move] = {}
@@ -314,8 +321,12 @@ class Grid(Files, Moves, AbstractGrid):
             for home in self._all_homes()
             if home.up or home.connection is not None
         ]
-        for thread in threads:
-            thread.start()
+        for thread in list(threads):
+            try:
+                thread.start()
+            except RuntimeError:  # Python 3.12 starts no thread once the interpreter ends
+                threads.remove(thread)
+                thread.run()
         deadline = time.monotonic() + 3 * self.limits.stop_s + 10.0
         for thread in [*threads, *self._helpers]:
             thread.join(max(0.1, deadline - time.monotonic()))
@@ -429,8 +440,9 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _in_thread(self, name: str, body: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=body, args=args, name=name, daemon=True)
-        self._helpers = [helper for helper in self._helpers if helper.is_alive()] + [thread]
-        thread.start()
+        with self._changed:  # who joins them must see none that has not started
+            thread.start()
+            self._helpers = [helper for helper in self._helpers if helper.is_alive()] + [thread]
 
     def _publish_on(self, home: HostLink, publication: _Publication, servers: list[KernelServer]) -> None:
         """Thread: one host's part of a publication."""
@@ -621,10 +633,23 @@ class Grid(Files, Moves, AbstractGrid):
         with self._changed:
             self._changed.notify_all()
 
+    def _deaths_with(self, server: KernelServer) -> int:
+        """How many servers have died now while they ran the call that this one was running."""
+        frame = getattr(server.oldest() if server.connected else None, "frame", None)
+        if frame is None:
+            return 0
+        with self._lock:
+            digest = hashlib.blake2b(frame[HEAD.size :], digest_size=16).digest()  # the head is of this sending only
+            self._fatal[digest] = deaths = self._fatal.pop(digest, 0) + 1
+            while len(self._fatal) > _REMEMBERED_DEATHS:
+                del self._fatal[next(iter(self._fatal))]
+        return deaths
+
     def _strike_off(self, server: KernelServer, what: str, certificate: dict[str, Any] | None) -> tuple[Any, Any]:
         """Take a lost server off all tables; returns the error of its calls, and what is to replace it."""
         terminated = server.final_state is not None or self._halted
-        error = _death(server, "terminated" if terminated else what, certificate)
+        deaths = 0 if terminated else self._deaths_with(server)
+        error = _death(server, "terminated" if terminated else what, certificate, deaths=deaths)
         self._by_peer.pop(server.number, None)
         self._doomed.pop(server.number, None)
         self._starting_servers.pop(server.name, None)
@@ -680,7 +705,7 @@ class Grid(Files, Moves, AbstractGrid):
         elif home.unreachable_since is None:
             home.unreachable_since = time.monotonic()
             logger.warning("host %s does not answer", home.host.label)
-            if home.local or self._refuses(home):
+            if self._refuses(home):
                 self._home_lost(home, "its agent died")
                 return
         for server in self._servers_of(home):
@@ -700,6 +725,13 @@ class Grid(Files, Moves, AbstractGrid):
         """Whether the host itself says that nobody listens any more (a dead agent, not a cut cable)."""
         if home.peer is None:
             return False
+        if home.local:  # a client that was suspended is cut off, too; a process dies a moment after its sockets
+            deadline = time.monotonic() + _DYING_S
+            while start_ticks(home.report["pid"]) is not None:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.005)
+            return True
         try:
             inlet = home.peer.endpoints[0]
             if inlet.startswith("tcp://"):
@@ -737,10 +769,22 @@ class Grid(Files, Moves, AbstractGrid):
             if now - home.probed_at > self.limits.heartbeat_s:  # a dying agent may still have accepted the first time
                 home.probed_at = now
                 self._in_thread("grid-probe", self._probe, home)
+            if home.broken() and home.rejoins and not home.rejoining:
+                home.rejoining = True
+                self._in_thread("grid-rejoin", self._rejoin, home)
             if outage > self.limits.orphan_s:
                 self._link.errand(
                     lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
                 )
+
+    def _rejoin(self, home: HostLink) -> None:
+        """Thread: the ssh connection of a tunnelled host broke; have another before the host gives us up."""
+        try:
+            home.reconnect()
+        except GridError as exc:
+            logger.info("host %s: no new connection yet: %s", home.host.label, exc)
+        finally:
+            home.rejoining = False
 
     def _verify_silence(self, server: KernelServer) -> None:
         """Thread: is it the server that is silent, or its whole host?"""
@@ -809,10 +853,28 @@ class Grid(Files, Moves, AbstractGrid):
         }
 
 
-def _death(server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> ServerLost:
+def _death(
+    server: KernelServer, what: str, certificate: dict[str, Any] | None = None, *, deaths: int = 0
+) -> ServerLost:
+    """The error of all calls that a lost server had."""
     certificate = certificate or {"exit_status": None, "signal": None, "last_output": ""}
+    oldest = server.oldest() if server.connected else None
+    call = getattr(oldest, "method", None)
+    if call == "@call":
+        call = "__call__"
+    left_s, kills = server.left_s, certificate.get("oom_kills", 0)
+    facts = [what]
+    if kills:
+        plural = "processes" if kills > 1 else "a process"
+        facts.append(f"meanwhile the kernel of that host killed {plural} for lack of memory: most likely this one")
+    if left_s is not None:
+        facts.append(f"its allocation had {left_s:.0f} s left" if left_s > 0 else "its allocation had ended")
+    if call is not None:
+        facts.append(f"it was running {call!r}" if not call.startswith("@") else "it was running calls of a map")
+    if deaths > 1:
+        facts.append(f"{deaths} servers have died with this very call: don't give it to another unchanged")
     return ServerLost(
-        what,
+        "; ".join(facts),
         service_id=server.service_id,
         server=server.name,
         host=server.host.label,
@@ -820,6 +882,10 @@ def _death(server: KernelServer, what: str, certificate: dict[str, Any] | None =
         exit_status=certificate["exit_status"],
         signal=certificate["signal"],
         last_output=certificate["last_output"],
+        oom_kills=kills,
+        left_s=left_s,
+        call=call,
+        deaths=deaths,
     )
 
 

@@ -40,11 +40,13 @@ from grid.staging.select import StagedFile
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG, Dumped
 from grid.wire.keys import Keys
-from grid.wire.link import Link, Peer
+from grid.wire.link import RECONNECT_S, Link, Peer
 from grid.wire.mainimage import MainImage
 from grid.wire.places import SOCKET_PATH_BYTES
 
 logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.05
 
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
 
@@ -80,6 +82,8 @@ class HostLink:
         self.probed_at = float("-inf")  # when it was last looked whether its agent is dead
         self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
+        self.rejoining = False  # somebody is at it
+        self.rejoins = True  # its connection is its own, and is made anew when it breaks
         self.furnished = True  # it has what was copied to all hosts before it joined
         self.ends_at: float | None = None  # when its allocation ends, monotonic
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
@@ -116,6 +120,8 @@ class HostLink:
                 self._hear_from(self._launch(deadline), deadline)
                 self._join()
             except BaseException:
+                if self._process is not None:
+                    self._process.kill()  # a shell that hangs in its start files reads no end of input
                 self._let_go()
                 raise
             self.gone, self.unreachable_since = False, None
@@ -125,7 +131,7 @@ class HostLink:
 
         `accept` follows when it has reported. `connection` is what leads there by then.
         """
-        self.connection, self._number = connection, self._link.number()
+        self.connection, self._number, self.rejoins = connection, self._link.number(), False
         return launch_command(self.host), boot.words(self._config(), local=False)
 
     def accept(self, report: dict[str, Any]) -> None:
@@ -237,7 +243,10 @@ class HostLink:
                 self._open_lane, self._keys[0].tls(server=False), self.host.label, self._limits.control_s
             )
         peer = self.attach(self._number, inlet, outlet)
-        if not peer.welcomed.wait(min(self._limits.lost_s, self._limits.start_s)):
+        deadline = time.monotonic() + min(self._limits.lost_s, self._limits.start_s)
+        while not peer.welcomed.wait(_LOOK_S) and self.connection is not None and time.monotonic() < deadline:
+            pass  # unless the grid was ended meanwhile
+        if not peer.welcomed.is_set():
             self._link.drop(peer, ConnectError("its agent does not answer", host=self.host.label, hint="See above"))
             raise ConnectError(
                 f"its agent was started, but can't be reached ({self.transport}, {inlet})",
@@ -285,15 +294,50 @@ class HostLink:
             for endpoint in self._tunnels.pop(peer.number, ()):
                 self.connection.unforward(*_address(endpoint))
 
+    def broken(self) -> bool:
+        """Whether the tunnel to it is gone with its ssh connection, and there is none anew yet."""
+        return self.up and self.transport == "tunnel" and self.connection is not None and not self.connection.alive()
+
+    def reconnect(self) -> None:
+        """Make a new ssh connection, and lead all links through it. Calls and replies go on where they were.
+
+        Raises:
+            HostError: It could not be made now.
+        """
+        with self._starting:
+            if not self.broken() or not self.rejoins:
+                return
+            fresh = connect(self.host)
+            if self.gone:
+                fresh.close()
+                return
+            old, self.connection = self.connection, fresh
+            for peer in self._link.peers(self._tunnels):
+                inlet, outlet = self._tunnels[peer.number]
+                self._link.reroute(peer, self.reach(inlet), self.reach(outlet))
+            if isinstance(self.blobs, bulk.Lane):
+                self.blobs.renew()
+            if old is not None:
+                old.close()
+
     def _open_lane(self) -> socket.socket:
         address, _ = _address(self.report["ready"][0])
         port = self.report["lane_port"]
         if self.transport != "tunnel":
             return socket.create_connection((address, port), timeout=self._limits.control_s)
-        assert self.connection is not None
+        if self.connection is None:
+            raise ConnectionAbortedError("the host is gone")
+        try:
+            path = self.connection.forward(address, port)
+        except ConnectError as exc:  # it is being made anew, see `reconnect`
+            raise ConnectionAbortedError(str(exc)) from exc
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        stream.settimeout(self._limits.control_s)
-        stream.connect(self.connection.forward(address, port))
+        try:
+            stream.settimeout(self._limits.control_s)
+            stream.connect(path)
+        except BaseException:
+            stream.close()
+            raise
         return stream
 
     # -- the agent -------------------------------------------------------------------------------------------------
@@ -343,9 +387,10 @@ class HostLink:
     def shut_down(self, *, force: bool) -> None:
         """End its servers and its agent, remove what they made there, close the connection. Bounded."""
         if self.up and self.peer is not None:
+            # One that can't be reached may be coming back just now; else it ends by itself after `orphan_s`.
+            limit = 2 * self._limits.stop_s + 5.0 if self.unreachable_since is None else 2 * RECONNECT_S + 1.0
             try:
-                if self.unreachable_since is None:
-                    self.ask("shutdown", force, timeout=2 * self._limits.stop_s + 5.0)
+                self.ask("shutdown", force, timeout=limit)
             except (HostError, errors.GridError) as exc:
                 logger.warning("host %s: %s", self.host.label, exc)
         self._let_go()

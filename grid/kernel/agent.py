@@ -43,6 +43,7 @@ import zmq
 from grid.errors import DiskError, GridError
 from grid.kernel import hostend
 from grid.kernel.address import address_towards
+from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
 from grid.kernel.zygote import Zygote, remove
@@ -73,6 +74,7 @@ class _Server:
         self.partial = b""
         self.words = b""
         self.pid = 0
+        self.oom_kills = oom_kills()  # on this host, when it started
         self.ready = False
         self.failed: str | None = None
         self.kill_at: list[tuple[float, int]] = []  # when to send which signal
@@ -583,6 +585,7 @@ class Agent:
             "exit_status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
             "peak_kb": server.exit["peak_kb"],
+            "oom_kills": _kills_since(server) if os.WIFSIGNALED(status) else 0,
             "last_output": _tail(server, self._limits.output_lines),
         }
         if self._printed:
@@ -647,6 +650,12 @@ class _Closed:
 
 def _tail(server: _Server, lines: int) -> str:
     return "\n".join(list(server.tail)[-lines:])
+
+
+def _kills_since(server: _Server) -> int:
+    """How many processes the kernel killed here for lack of memory while the server ran."""
+    now = oom_kills()
+    return 0 if now is None or server.oom_kills is None else now - server.oom_kills
 
 
 def _how_it_ended(certificate: dict[str, Any]) -> str:

@@ -293,14 +293,14 @@ class Result(Reply):
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
-        if self.done_flag:
-            return
         server = self.server
         if not flags & CANCELLED:
             server.load.add(seconds)
         # Free the server before answering: a caller that asks again at once must find it.
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
+        if self.done_flag:
+            return  # it was cancelled, and that was told already
         self._flags, self.seconds, self._raw = flags, seconds, data
         self.done_flag = True
         if self._lock is not None or self._callbacks:

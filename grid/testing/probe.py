@@ -120,6 +120,12 @@ class Probe:
         """`size` bytes."""
         return bytes(size)
 
+    def hoard(self, size: int) -> int:
+        """Use so many bytes of memory."""
+        kept = bytearray(size)
+        kept[::4096] = b"x" * len(kept[::4096])
+        return len(kept)
+
     def child(self) -> int:
         """Start a process of its own and return its id."""
         pid = os.fork()

@@ -10,8 +10,12 @@ Writing is synchronous: when it returns the caller may change its array, and not
 The lane, request by request, each a JSON line and then raw bytes:
 
     {"op": "put", "name": N, "size": S}  + S bytes   ->  {"ok": true} | {"error": text}
-    {"op": "get", "name": N, "drop": B}              ->  {"size": S} + S bytes | {"error": text}
+    {"op": "get", "name": N}                         ->  {"size": S} + S bytes | {"error": text}
+    {"op": "got", "name": N}                         ->  (nothing; the blob is removed)
     {"op": "drop", "name": N}                        ->  {"ok": true}
+
+A stream that breaks is opened again, and the request repeated, for `timeout` seconds: a blob is removed on the host
+only when the client says that it has it all.
 
 Lives here: the store (one machine's blobs), the lane's two ends, the prefix that names a blob in a message.
 Elsewhere:  when a buffer is large enough (`LARGE`, used by `link` and `kernel/serve.py`).
@@ -29,6 +33,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -42,6 +47,8 @@ LARGE = 256 * 1024
 """Buffers of one message that come to this many bytes together travel as a blob."""
 _ALIGN = 64
 _CHUNK = 1 << 20
+_PAUSE_S = 0.25
+"""Between two attempts to have a broken stream again."""
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -191,35 +198,37 @@ class Lane:
         self._connect, self._context, self._host, self._timeout = connect, context, host, timeout
         self._idle: list[ssl.SSLSocket] = []
         self._lock = threading.Lock()
+        self._closed = False
 
     def write(self, buffers: Sequence[memoryview]) -> str:
         """Send `buffers` into a new blob on the host; returns its name once the host has all of it."""
         total = sum(len(buffer) + _padded(len(buffer)) for buffer in buffers)
-        return self.write_stream(_with_padding(buffers), total)
+        return self._with_stream(lambda stream: self._put(stream, _with_padding(buffers), total))
 
     def write_stream(self, chunks: Iterable[memoryview | bytes], size: int) -> str:
         """Send `size` bytes, as they come out of `chunks`, into a new blob; returns its name."""
+        return self._with_stream(lambda stream: self._put(stream, chunks, size), once=True)
+
+    def _put(self, stream: ssl.SSLSocket, chunks: Iterable[memoryview | bytes], size: int) -> str:
         name = secrets.token_hex(16)
-
-        def put(stream: ssl.SSLSocket) -> str:
-            _send_line(stream, {"op": "put", "name": name, "size": size})
-            for chunk in chunks:
-                view = memoryview(chunk).cast("B")
-                for at in range(0, len(view), _CHUNK):
-                    stream.sendall(view[at : at + _CHUNK])
-            self._answer(stream)
-            return name
-
-        return self._with_stream(put)
+        _send_line(stream, {"op": "put", "name": name, "size": size})
+        for chunk in chunks:
+            view = memoryview(chunk).cast("B")
+            for at in range(0, len(view), _CHUNK):
+                stream.sendall(view[at : at + _CHUNK])
+        self._answer(stream)
+        return name
 
     def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]:
         """Fetch a blob into fresh memory of ours, writable."""
 
         def get(stream: ssl.SSLSocket) -> list[memoryview]:
-            _send_line(stream, {"op": "get", "name": name, "drop": drop})
+            _send_line(stream, {"op": "get", "name": name})
             size = self._answer(stream)["size"]
             target = memoryview(mmap.mmap(-1, size)) if size else memoryview(bytearray())
             _receive_into(stream, target)
+            if drop:
+                _send_line(stream, {"op": "got", "name": name})
             return _slices(target, sizes)
 
         return self._with_stream(get)
@@ -233,45 +242,77 @@ class Lane:
 
         self._with_stream(drop)
 
-    def close(self) -> None:
-        """End the idle connections."""
+    def renew(self) -> None:
+        """End the idle connections: the way there is another now."""
         with self._lock:
             idle, self._idle = self._idle, []
         for stream in idle:
             stream.close()
 
-    def _with_stream(self, use: Callable[[ssl.SSLSocket], T]) -> T:
-        with self._lock:
-            stream = self._idle.pop() if self._idle else None
+    def close(self) -> None:
+        """End the idle connections, and make no new ones."""
+        self._closed = True
+        self.renew()
+
+    def _with_stream(self, use: Callable[[ssl.SSLSocket], T], *, once: bool = False) -> T:
+        """Have `use` done over a stream; over another where that one breaks, until the time is over."""
+        deadline = None
+        while True:
+            with self._lock:
+                stream = self._idle.pop() if self._idle else None
+            try:
+                if stream is None:
+                    stream = self._open()
+                outcome = use(stream)
+            except (OSError, EOFError) as exc:
+                if stream is not None:
+                    stream.close()
+                deadline = deadline or time.monotonic() + self._timeout
+                refused = isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError)
+                if once or refused or self._closed or time.monotonic() + _PAUSE_S > deadline:
+                    raise ConnectError(
+                        f"the transfer of a large buffer broke off ({exc or type(exc).__name__})",
+                        host=self._host,
+                        hint="Is the host still there? Try `grid doctor` on it",
+                    ) from exc
+                time.sleep(_PAUSE_S)
+                continue
+            except BaseException:
+                if stream is not None:
+                    stream.close()
+                raise
+            with self._lock:
+                if not self._closed:
+                    self._idle.append(stream)
+                    return outcome
+            stream.close()
+            return outcome
+
+    def _open(self) -> ssl.SSLSocket:
+        raw = self._connect()
         try:
-            if stream is None:
-                raw = self._connect()
-                raw.settimeout(self._timeout)
-                if raw.family != socket.AF_UNIX:
-                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                stream = self._context.wrap_socket(raw)
-            outcome = use(stream)
-        except (OSError, EOFError) as exc:
-            if stream is not None:
-                stream.close()
-            raise ConnectError(
-                f"the transfer of a large buffer broke off ({exc or type(exc).__name__})",
-                host=self._host,
-                hint="Is the host still there? Try `grid doctor` on it",
-            ) from exc
+            raw.settimeout(self._timeout)
+            if raw.family != socket.AF_UNIX:
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                _notice_cuts(raw)
+            return self._context.wrap_socket(raw)
         except BaseException:
-            if stream is not None:
-                stream.close()
+            raw.close()
             raise
-        with self._lock:
-            self._idle.append(stream)
-        return outcome
 
     def _answer(self, stream: ssl.SSLSocket) -> dict[str, Any]:
         answer = _receive_line(stream)
         if "error" in answer:
             raise DiskError(str(answer["error"]), host=self._host, hint="See the space left with `grid hosts check`")
         return answer
+
+
+def _notice_cuts(raw: socket.socket) -> None:
+    """A peer that has vanished is noticed within some 40 s, though nothing is sent."""
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 5), ("TCP_USER_TIMEOUT", 40_000)):
+        if hasattr(socket, name):  # Linux has all of them
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _with_padding(buffers: Sequence[memoryview]) -> Iterable[memoryview | bytes]:
@@ -339,11 +380,10 @@ class LaneServer:
                             for at in range(0, size, _CHUNK):
                                 with view[at : at + _CHUNK] as chunk:
                                     stream.sendall(chunk)
-                if request.get("drop"):
-                    self._store.drop(name)
                 return
             self._store.drop(name)
-            _send_line(stream, {"ok": True})
+            if operation != "got":
+                _send_line(stream, {"ok": True})
         except (GridError, FileNotFoundError) as exc:
             _send_line(stream, {"error": f"no blob {name} ({exc})"})
 

@@ -23,7 +23,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -75,6 +75,7 @@ class Peer:
         "endpoints",
         "heard",
         "image",
+        "keys",
         "lock",
         "next",
         "number",
@@ -100,6 +101,7 @@ class Peer:
         self.asked_at = 0.0  # last HELLO, monotonic
         self.heard = 0  # replies seen at the last look of `housekeep`
         self.blobs: bulk.Blobs | None = None
+        self.keys: Keys | None = None
         self.image: dict[str, Any] = {}  # names of __main__ that it has, and what they were
         self.closed: BaseException | None = None
         self.outbox: list[bytes] = []  # small calls that wait to go together, see `Link.call`
@@ -178,15 +180,11 @@ class Link:
         self._liven(push)
         push.connect(inlet)
         peer = Peer(number, push, (inlet, outlet))
-        peer.blobs = blobs
+        peer.blobs, peer.keys = blobs, keys
         with self._own_incoming():
             self._peers[number] = peer
             self._by_endpoint[outlet] = peer
-            if keys is not None:
-                keys.call(self._pull)
-            else:
-                self._pull.plain_server = False  # back to no encryption: the option stays from the connect before
-            self._liven(self._pull)
+            self._secure(keys)
             self._pull.connect(outlet)
         return peer
 
@@ -204,13 +202,38 @@ class Link:
             with self._own_incoming():
                 self._peers.pop(peer.number, None)
                 self._by_endpoint.pop(peer.endpoints[1], None)
-                try:
-                    self._pull.disconnect(peer.endpoints[1])
-                except zmq.ZMQError:
-                    pass  # it was never connected
+                _disconnect(self._pull, peer.endpoints[1])
         for pending in waiting:
             pending.fail(error)
             self.rouse(pending)
+
+    def peers(self, numbers: Iterable[int]) -> list[Peer]:
+        """Those of these processes that are still there."""
+        return [self._peers[number] for number in list(numbers) if number in self._peers]
+
+    def reroute(self, peer: Peer, inlet: str, outlet: str) -> None:
+        """A process is reached another way now; what was under way is repeated after HELLO and WELCOME."""
+        with peer.lock:
+            if peer.closed is not None:
+                return
+            _disconnect(peer.push, peer.endpoints[0])
+            peer.push.connect(inlet)
+        with self._own_incoming():
+            self._by_endpoint.pop(peer.endpoints[1], None)
+            _disconnect(self._pull, peer.endpoints[1])
+            peer.endpoints = (inlet, outlet)
+            self._by_endpoint[outlet] = peer
+            peer.connected = False
+            self._secure(peer.keys)
+            self._pull.connect(outlet)
+
+    def _secure(self, keys: Keys | None) -> None:
+        """Options of the PULL socket for the connection that is made next; they stay from the one before."""
+        if keys is not None:
+            keys.call(self._pull)
+        else:
+            self._pull.plain_server = False  # back to no encryption
+        self._liven(self._pull)
 
     def _hello(self, peer: Peer) -> None:
         peer.asked_at = time.monotonic()
@@ -658,6 +681,13 @@ class Link:
             self._pull.close(0)
             self._waker.close(0)
         self._context.term()
+
+
+def _disconnect(socket: zmq.Socket[Any], endpoint: str) -> None:
+    try:
+        socket.disconnect(endpoint)
+    except zmq.ZMQError:
+        pass  # it was never connected
 
 
 def _flush(peer: Peer) -> None:

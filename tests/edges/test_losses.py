@@ -356,6 +356,23 @@ def test_another_loader_can_take_the_place_of_ours(tmp_path: Path) -> None:
             assert proxy.environment("LOADED_BY").get(10) == "grid_loader"
 
 
+@pytest.mark.row("G15", "G45")
+def test_a_server_whose_last_call_was_cancelled_is_freed(tmp_path: Path) -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Probe())
+        proxy = g.acquire_service(sid)
+        blocking = proxy.wait_for(str(tmp_path / "go"), begun=str(tmp_path / "begun"))
+        doomed = proxy.add()
+        until((tmp_path / "begun").exists)
+        assert doomed.cancel()
+        g.release_service(proxy)
+        assert g.queues[sid].qsize() == 0
+        (tmp_path / "go").touch()
+        assert blocking.get(10) == ""
+        with g.acquire_service(sid, timeout=10) as again:
+            assert again.add().get(10) == 1
+
+
 @pytest.mark.row("G02", "G14")
 def test_many_calls_need_no_more_threads() -> None:
     with LocalGrid(1, output=None) as g:

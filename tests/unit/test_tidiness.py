@@ -37,6 +37,10 @@ def test_a_daemon_that_left_the_family_is_known_by_its_mark() -> None:
     scene = Scene()
     text = subprocess.check_output(["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"], text=True)
     try:
+        deadline = time.monotonic() + 20
+        while Path(f"/proc/{int(text)}/comm").read_text() != "sleep\n":  # it has yet to become that
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         assert f"process {int(text)}: sleep 1000" in scene.left_behind(0.5)
     finally:
         os.kill(int(text), 9)
