@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.errors import ServerLost, TaskError
 from grid.grids.grid import Grid, local_host
+from grid.limits import Limits
 from grid.tasks.abstract import Task, TaskManager
 from grid.tasks.limits import TaskLimits
 from grid.tasks.runner import read_answer
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from grid.services.proxy import Proxy
 
 logger = logging.getLogger(__name__)
+
+_OWN = Limits(stop_s=1.0)
+"""Of a grid of our own: what is told to end has finished its tasks, or was given up."""
 
 Record = tuple[Task, Any, BaseException | None]
 
@@ -88,7 +92,7 @@ class WorkerManager(TaskManager):
         if self._pool is not None:
             raise TaskError(f"the task manager {self.identity!r} runs already", hint="Call stop() before starting anew")
         if self._grid is None:
-            self._grid = Grid([local_host(self._num_workers)], output=None, wait="all")
+            self._grid = Grid([local_host(self._num_workers)], output=None, wait="all", limits=_OWN)
         self.crew.want = self._num_workers
         self._pool = Pool(self._grid, self._hired, self._nobody_left, retry_s=self.limits.hire_s)
         self._accepting = True

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import DuplicateSystem, GridStopped, ServerLost, Stalled, TaskError
 from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem
 from grid.tasks.application import Application, Client
+from grid.tasks.leftover import LeftOver
 from grid.tasks.limits import TaskLimits
 from grid.tasks.manager import WorkerManager
 from grid.tasks.parcel import pack_system, unpack_system
@@ -74,6 +75,7 @@ class Master:
             on_empty=lambda reason: self.scheduler.do(lambda: self._nobody(reason)),
             retry_s=self.limits.hire_s,
         )
+        self._left_over = LeftOver(g)
         self._running: dict[str, Running] = {}
         self._kept: OrderedDict[str, SystemHandle] = OrderedDict()
         self._clients: list[Client] = []
@@ -112,6 +114,7 @@ class Master:
         error = GridStopped("the master ended before it was complete", hint="Wait for the result before closing it")
         self.scheduler.do(lambda: self.end_all(error))
         self.scheduler.stop(self.limits.stop_s)
+        self._left_over.close(self.limits.stop_s)
         self._pool.stop(self.limits.stop_s)
         for client in list(self._clients):
             client.tell("master_disconnected", gracefully)
@@ -327,9 +330,9 @@ class Master:
             running = self._running.pop(key, None)
         if running is None:
             return
-        for pack in self.scheduler.schedule.close(key):
-            if pack.result is not None and not pack.result.done() and not self._closed:
-                _withdraw(pack.result)
+        left_over = self.scheduler.schedule.close(key)
+        if not self._closed:  # else the workers themselves are about to be stopped
+            self._left_over.stop(left_over)
         for callback in running.handle._settle(result, error):
             try:
                 callback(running.handle)
@@ -426,14 +429,6 @@ class Master:
 def silent_hosts(g: AbstractGrid) -> set[str]:
     """Hosts of a grid that do not answer now, as far as it knows."""
     return {home["host"] for home in g.status().get("homes", ()) if home["state"] == "unreachable"}
-
-
-def _withdraw(result: Any) -> None:
-    """Take back a call that nobody needs any more, if it has not begun."""
-    try:
-        result.cancel()
-    except Exception as exc:
-        logger.debug("a left-over pack could not be withdrawn: %s", exc)
 
 
 _FAILED = object()

@@ -6,7 +6,7 @@ travel, or can't be rebuilt at the other end, is the affair of its task and not 
 The kernel that hosts have knows nothing of tasks. So the runner brings the few modules that it and the users' tasks
 need, as source, which every version of Python understands; where they can be imported they are not used.
 
-Lives here: running tasks, what an answer looks like, how this gets to a host.
+Lives here: running tasks, stopping them, what an answer looks like, how this gets to a host.
 Elsewhere:  who sends packs (`workers`), what a task is (`abstract`). Needs the standard library and `grid.wire`.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 import traceback
 from pathlib import Path
@@ -29,19 +30,72 @@ _PLAIN_TYPES = frozenset({int, float, bool, str, bytes, complex, type(None)})
 _MISSING = object()
 
 
+class TaskStopped(BaseException):
+    """Raised inside a task whose result nobody needs any more. Not an Exception: a task should not go on after it."""
+
+
 class Runner:
     """The published instance."""
 
-    def perform(self, tasks: list[Task]) -> list[tuple[Any, ...]]:
-        """Run them in order; an answer for each, see the module."""
-        return [_perform(task) for task in tasks]
+    _ticket: int | None = None
 
-    def where(self) -> tuple[str, int]:
-        """Name of the machine, and process id."""
+    def register(self) -> tuple[str, int]:
+        """Be ready to be told to stop; name of the machine, and process id.
+
+        A signal is the only way to a process that is busy; what it means stands in a file of the staging folder.
+        """
+        try:
+            signal.signal(signal.SIGUSR1, self._on_signal)
+        except ValueError:
+            pass  # not in the main thread: then it can't be stopped before its time
         return os.uname().nodename, os.getpid()
+
+    def perform(self, tasks: list[Task], ticket: int = 0) -> list[tuple[Any, ...]]:
+        """Run them in order; an answer for each, see the module. A `Stopper` that names the ticket ends it early."""
+        self._ticket = ticket
+        try:
+            return [_perform(task) for task in tasks]
+        finally:
+            self._ticket = None
+
+    def _on_signal(self, *_: Any) -> None:
+        order = _order(os.environ["GRID_SERVER"])
+        try:
+            wanted = int(order.read_text())
+            order.unlink()
+        except (OSError, ValueError):
+            return
+        if wanted == self._ticket:
+            raise TaskStopped("the system that this task belongs to is over")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return eval, ("exec(program, space) or space['arrive'](sources)", _luggage())
+
+
+class Stopper:
+    """Published beside the runner where tasks have to be stopped: it sits on the same hosts, and is not busy."""
+
+    def stop(self, orders: list[tuple[str, str, int, int]]) -> int:
+        """Stop workers, given as (server, machine, process id, ticket), if that is what they do; how many were told."""
+        told = 0
+        for name, machine, pid, ticket in orders:
+            if machine != os.uname().nodename:
+                continue
+            order = _order(name)
+            try:
+                order.write_text(str(ticket))
+                os.kill(pid, signal.SIGUSR1)
+                told += 1
+            except OSError:  # it is gone
+                order.unlink(missing_ok=True)
+        return told
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("exec(program, space) or space['arrive'](sources, 'Stopper')", _luggage())
+
+
+def _order(server: str) -> Path:
+    return Path(os.environ["GRID_ROOT"], f".grid-stop-{server.replace('/', '-')}")
 
 
 def _perform(task: Task) -> tuple[Any, ...]:
@@ -51,8 +105,8 @@ def _perform(task: Task) -> tuple[Any, ...]:
     try:
         value = task()
     except BaseException as exc:
-        if isinstance(exc, SystemExit) and type(exc) is not SystemExit:
-            raise  # the kernel's own: this process is told to end
+        if isinstance(exc, TaskStopped) or (isinstance(exc, SystemExit) and type(exc) is not SystemExit):
+            raise  # nobody needs it, or it is the kernel's own: this process is told to end
         error = exc
     seconds = time.perf_counter() - began
     try:
@@ -149,10 +203,10 @@ SOURCES: list[tuple[str, str]] = []
 """(module, source) of what travels; filled when it is first needed, on a host by `arrive`."""
 
 _PROGRAM = """
-def arrive(sources):
+def arrive(sources, kind="Runner"):
     import importlib, sys, types
     try:
-        return importlib.import_module("grid.tasks.runner").Runner()
+        return getattr(importlib.import_module("grid.tasks.runner"), kind)()
     except ImportError:
         pass
     for name, source in sources:
@@ -166,7 +220,7 @@ def arrive(sources):
         exec(compile(source, "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
     runner = sys.modules["grid.tasks.runner"]
     runner.SOURCES = sources
-    return runner.Runner()
+    return getattr(runner, kind)()
 """
 
 

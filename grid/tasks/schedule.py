@@ -52,6 +52,7 @@ class Pack:
     key: Key
     slave: Slave
     entries: list[Entry]
+    ticket: int = 0
     worker: Any = None
     result: Any = None
 
@@ -297,9 +298,9 @@ class Schedule:
         return slave
 
     def _give(self, queue: _Queue, slave: Slave, entries: list[Entry]) -> Pack:
-        pack = Pack(queue.key, slave, entries)
-        self.packs[pack] = None
         self._turns += 1
+        pack = Pack(queue.key, slave, entries, self._turns)
+        self.packs[pack] = None
         slave.turn = self._turns
         slave.packs += 1
         slave.ahead = self._ahead(queue)

@@ -104,13 +104,15 @@ class Pool:
 class Worker:
     """One server of ours."""
 
-    __slots__ = ("gone", "name", "packs", "proxy")
+    __slots__ = ("gone", "name", "packs", "place", "proxy")
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self.name = proxy._server.name
         self.packs = 0
         self.gone = False
+        self.place: Result | None = None
+        """(machine, process id), some time soon."""
 
 
 class SendFailed(Exception):
@@ -131,7 +133,7 @@ class Crew:
     def __init__(self, back: Callable[[Pack], None]) -> None:
         self._back = back
         self._by_packs: list[dict[Worker, None]] = [{}]  # workers that have so many packs
-        self._parked: list[Worker] = []
+        self._parked: list[Worker] = []  # finish what they have, and get no more
         self.want: int | None = None
         """How many shall work; None: all."""
 
@@ -152,6 +154,10 @@ class Crew:
     def hire(self, proxy: Proxy) -> Worker:
         """One more worker; parked, if there are as many as are wanted."""
         worker = Worker(proxy)
+        try:
+            worker.place = proxy.register()
+        except GridError:
+            pass  # it is gone already, which shows when it is sent something
         if self.want is not None and self.size >= self.want:
             self._parked.append(worker)
         else:
@@ -159,11 +165,12 @@ class Crew:
         return worker
 
     def adjust(self) -> None:
-        """Have as many work as are wanted: those without a pack are parked first, others once they are done."""
+        """Have as many work as are wanted: the least busy are parked, and finish what they have."""
         while self._parked and (self.want is None or self.size < self.want):
-            self._by_packs[0][self._parked.pop()] = None
-        while self.want is not None and self.size > self.want and self._by_packs[0]:
-            worker, _ = self._by_packs[0].popitem()
+            worker = self._parked.pop()
+            self._level(worker.packs)[worker] = None
+        while self.want is not None and self.size > self.want:
+            worker, _ = next(level for level in self._by_packs if level).popitem()
             self._parked.append(worker)
 
     def fire(self, worker: Worker) -> None:
@@ -183,7 +190,7 @@ class Crew:
         last: BaseException = GridError("no worker is left")
         while (worker := next((worker for level in self._by_packs for worker in level), None)) is not None:
             try:
-                result: Result = worker.proxy.perform([entry.task for entry in pack.entries])
+                result: Result = worker.proxy.perform([entry.task for entry in pack.entries], pack.ticket)
             except (VersionError, MissingModules, HostError) as exc:
                 raise SendFailed(exc, host=True) from exc
             except SerialisationError as exc:
@@ -203,15 +210,18 @@ class Crew:
         """One of its packs is back."""
         if not worker.gone:
             self._move(worker, worker.packs - 1)
-            if worker.packs == 0:
-                self.adjust()
 
     def _move(self, worker: Worker, packs: int) -> None:
-        self._by_packs[worker.packs].pop(worker, None)
+        works = worker in self._level(worker.packs)  # else it is parked
+        self._level(worker.packs).pop(worker, None)
         worker.packs = packs
+        if works:
+            self._level(packs)[worker] = None
+
+    def _level(self, packs: int) -> dict[Worker, None]:
         while len(self._by_packs) <= packs:
             self._by_packs.append({})
-        self._by_packs[packs][worker] = None
+        return self._by_packs[packs]
 
 
 def quota(cpu_max: str) -> float | None:
