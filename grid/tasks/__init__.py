@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from grid.tasks.master import Master
     from grid.tasks.parcel import pack_system, unpack_system
     from grid.tasks.run import run_system
+    from grid.tasks.runner import TaskStopped
     from grid.tasks.scheduler import Scheduler
     from grid.tasks.slaves import Slave
     from grid.tasks.strategies import LeastLoaded, Locality, RatedStrategy, RoundRobin, Weighted
@@ -56,6 +57,7 @@ _WHERE = {
     "Slave": "slaves",
     "SystemHandle": "system",
     "TaskLimits": "limits",
+    "TaskStopped": "runner",
     "WorkerManager": "manager",
     "run_system": "run",
 }
@@ -81,6 +83,7 @@ __all__ = [
     "TaskManager",
     "TaskScheduleStrategy",
     "TaskScheduler",
+    "TaskStopped",
     "TaskSystem",
     "Weighted",
     "WorkerManager",

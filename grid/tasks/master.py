@@ -37,7 +37,7 @@ from grid.tasks.scheduler import Scheduler
 from grid.tasks.slaves import Registry, Slave, SlaveState
 from grid.tasks.strategies import LeastLoaded
 from grid.tasks.system import Running, SystemHandle, as_pair, failure
-from grid.tasks.workers import Pool
+from grid.tasks.workers import Crew, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +68,7 @@ class Master:
         self.limits = limits or TaskLimits()
         self.registry = Registry(self.limits.heartbeat_s, self.limits.inactive_after, self.limits.removed_after)
         self.managers: dict[str, WorkerManager] = {}
+        self._absent: dict[str, WorkerManager] = {}  # removed, and not back yet
         self.scheduler = Scheduler(strategy or LeastLoaded())
         self._pool = Pool(
             g,
@@ -228,6 +229,10 @@ class Master:
             "tasks": self.scheduler.statistics.table(),
         }
 
+    def runs(self, system_id: Key) -> bool:
+        """Whether a system was started and is not over."""
+        return system_id in self._running
+
     def doing(self, system_id: str) -> str:
         """In words: how far a system is, and what it waits for."""
         running = self._running.get(system_id)
@@ -258,7 +263,7 @@ class Master:
             self.scheduler.start_system(running.system)
         except TaskError as exc:
             self.end(key, None, exc)
-        except Exception as exc:
+        except BaseException as exc:
             self.end(key, None, failure(key, "generate_tasks", exc))
 
     def idle(self, step: Idle) -> None:
@@ -279,7 +284,7 @@ class Master:
         else:
             self._generate(running)
 
-    def source_failed(self, key: str, error: Exception) -> None:
+    def source_failed(self, key: str, error: BaseException) -> None:
         """What generate_tasks returned raised, or gave what is no task."""
         self.end(key, None, error if isinstance(error, TaskError) else failure(key, "generate_tasks", error))
 
@@ -298,7 +303,7 @@ class Master:
             running.handle.failed_tasks += 1
         try:
             running.system.task_finished(self, task, result, error)
-        except Exception as exc:
+        except BaseException as exc:
             self.end(key, None, failure(key, "task_finished", exc))
         return key in self._running
 
@@ -309,7 +314,7 @@ class Master:
             return
         try:
             complete = running.system.is_complete(self)
-        except Exception as exc:
+        except BaseException as exc:
             self.end(key, None, failure(key, "is_complete", exc))
             return
         if complete:
@@ -320,7 +325,7 @@ class Master:
     def _call(self, key: str, name: str, method: Any, *args: Any) -> Any:
         try:
             return method(*args)
-        except Exception as exc:
+        except BaseException as exc:
             self.end(key, None, failure(key, name, exc))
             return _FAILED
 
@@ -348,17 +353,19 @@ class Master:
 
     def _hired(self, proxy: Proxy) -> None:
         host = proxy._server.host.label
-        manager = self.managers.get(host)
+        manager = self.managers.get(host) or self._absent.get(host)
         if manager is None:
             manager = self.managers[host] = WorkerManager(1, self.grid, limits=self.limits)
             manager.init(host, None)
-            manager.crew._back = self.scheduler.back
+            manager.crew = Crew(self.scheduler.back)
         manager.crew.hire(proxy)
-        self.crew_changed(manager)
+        if host in self.managers:
+            self.crew_changed(manager)
 
     def crew_changed(self, manager: WorkerManager) -> None:
         """Workers of a slave came or went."""
         name, workers = manager.identity, manager.crew.size
+        manager._num_workers = workers
         known = self.registry.slaves.get(name)
         if known is not None and known.workers == workers:
             return
@@ -402,6 +409,10 @@ class Master:
         now = time.monotonic()
         silent = silent_hosts(self.grid)
         changed = False
+        for name in [name for name in self._absent if name not in silent]:
+            logger.info("slave %s is back", name)
+            self.managers[name] = self._absent.pop(name)
+            self.crew_changed(self.managers[name])
         for name in self.managers:
             if name not in silent:
                 changed |= self.registry.heartbeat(name, now)
@@ -411,7 +422,7 @@ class Master:
             logger.warning("slave %s does not answer and gets no tasks", slave.slave_id)
         for slave in removed:
             logger.warning("slave %s is removed: it has not answered", slave.slave_id)
-            self.managers.pop(slave.slave_id, None)
+            self._absent[slave.slave_id] = self.managers.pop(slave.slave_id)
             error = ServerLost(
                 "its host has not answered",
                 service_id=self._pool.service_id,

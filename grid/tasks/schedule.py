@@ -70,7 +70,7 @@ class Failed:
     """The system's source raised, or gave what is no task."""
 
     key: str
-    error: Exception
+    error: BaseException
 
 
 class _Queue:
@@ -234,7 +234,7 @@ class Schedule:
             queue = self._ring[0]
             try:
                 entry = queue.peek() if self._queues.get(queue.key) is queue else None
-            except Exception as exc:
+            except BaseException as exc:
                 queue.source = None
                 assert queue.key is not None
                 return Failed(queue.key, exc)
@@ -254,7 +254,7 @@ class Schedule:
             size = 1 if entry.task.prefers else queue.packing.take(slave.speed, queue.left, self.workers)
             try:
                 entries = queue.take(size)
-            except Exception as exc:
+            except BaseException as exc:
                 queue.source = None
                 assert queue.key is not None
                 return Failed(queue.key, exc)

@@ -24,7 +24,7 @@ from grid.tasks.abstract import Task, TaskScheduler, TaskScheduleStrategy, TaskS
 from grid.tasks.runner import read_answer
 from grid.tasks.schedule import Entry, Failed, Idle, Key, Pack, Schedule, checked
 from grid.tasks.statistics import Statistics
-from grid.tasks.workers import SendFailed
+from grid.tasks.workers import Crew, SendFailed
 
 if TYPE_CHECKING:
     from grid.tasks.master import Master
@@ -96,7 +96,7 @@ class Scheduler(TaskScheduler):
         """Do it; what goes wrong here is nobody's in particular and ends all systems: waiting in vain is worse."""
         try:
             act()
-        except Exception as exc:
+        except BaseException as exc:  # a system may say sys.exit()
             logger.debug("the scheduler met an error", exc_info=True)
             self.master.end_all(exc)
 
@@ -129,7 +129,7 @@ class Scheduler(TaskScheduler):
             if task is not None:
                 key = system_id if system_id is not None else getattr(task, "system_id", None)
                 by_key.setdefault(key, []).append(checked(task, key))
-        unknown = [key for key in by_key if not self.schedule.knows(key)]
+        unknown = [key for key in by_key if not self.schedule.knows(key) and not self.master.runs(key)]
         if unknown:
             raise TaskError(
                 "tasks were pushed for it, and it is not here (any more)",
@@ -183,6 +183,8 @@ class Scheduler(TaskScheduler):
         manager = self.master.managers[pack.slave.slave_id]
         try:
             manager.crew.send(pack)
+            if manager.crew.size != pack.slave.workers:  # one turned out to be gone
+                self.master.crew_changed(manager)
             return True
         except SendFailed as failed:
             if failed.contents and len(pack.entries) > 1:
@@ -203,14 +205,13 @@ class Scheduler(TaskScheduler):
         self.do(lambda: self._returned(pack))
 
     def _returned(self, pack: Pack) -> None:
-        manager = self.master.managers.get(pack.slave.slave_id)
-        if manager is not None:
-            manager.crew.settle(pack.worker)
+        crew: Crew = pack.worker.crew
+        crew.settle(pack.worker)
         try:
             answers = pack.result.get(0)
         except ServerLost as exc:
-            if manager is not None:
-                manager.crew.fire(pack.worker)
+            crew.fire(pack.worker)
+            if (manager := self.master.managers.get(pack.slave.slave_id)) is not None:
                 self.master.crew_changed(manager)
             self._give_up(pack, self.schedule.lost(pack), exc)
             return

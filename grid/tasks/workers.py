@@ -104,10 +104,11 @@ class Pool:
 class Worker:
     """One server of ours."""
 
-    __slots__ = ("gone", "name", "packs", "place", "proxy")
+    __slots__ = ("crew", "gone", "name", "packs", "place", "proxy")
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, crew: Crew) -> None:
         self.proxy = proxy
+        self.crew = crew
         self.name = proxy._server.name
         self.packs = 0
         self.gone = False
@@ -153,7 +154,7 @@ class Crew:
 
     def hire(self, proxy: Proxy) -> Worker:
         """One more worker; parked, if there are as many as are wanted."""
-        worker = Worker(proxy)
+        worker = Worker(proxy, self)
         try:
             worker.place = proxy.register()
         except GridError:

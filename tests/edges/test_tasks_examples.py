@@ -105,7 +105,7 @@ def test_a_tracts_in_phase_bend_dna_and_others_do_not() -> None:
 @pytest.mark.row("K36")
 def test_a_random_search_finds_a_good_classifier(load: Callable[[str], ModuleType]) -> None:
     pytest.importorskip("sklearn")
-    printed = run("tasks_sklearn.py", "--tries", "10", "--seed", "1", "--servers", "2")
+    printed = run("tasks_sklearn.py", "--tries", "5", "--seed", "1", "--servers", "2")
     accuracy, c, gamma = map(float, re.findall(r"accuracy ([\d.]+) with C=([\d.e+-]+), gamma=([\d.e+-]+)", printed)[0])
     assert accuracy > 0.96
     assert load("tasks_sklearn").judge(c, gamma) == pytest.approx(accuracy, abs=0.004), "judged here, it is as good"
