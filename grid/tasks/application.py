@@ -73,7 +73,6 @@ class Client:
         self._master = master
         self._handles: dict[str, SystemHandle] = {}
         self._tasks: set[str] = set()
-        self._detached: set[str] = set()
         self._idle = threading.Condition()
 
     def begin(self) -> None:
@@ -91,7 +90,7 @@ class Client:
             As `Master.start_system`; the application is told first.
         """
         try:
-            handle = self._master.start_system(system, client=self)
+            handle = self._master.start_system(system)
         except Exception as exc:
             self.tell("push_system_failed", getattr(system, "system_id", None), exc)
             raise
@@ -129,10 +128,9 @@ class Client:
         with self._idle:
             if system_id not in self._handles:
                 raise TaskError("it is none of ours", system_id=system_id, hint="Detach it where it was started")
-            self._detached.add(system_id)
-            self._handles.pop(system_id)
+            handle = self._handles.pop(system_id)
             self._idle.notify_all()
-        self._master.keep(system_id)
+        self._master.keep(handle)
         return system_id
 
     def wait(self, timeout: float | None = None) -> None:
@@ -172,6 +170,15 @@ class Client:
         self.tell("task_finished", task.task_id, result, error)
         with self._idle:
             self._tasks.discard(task.task_id)
+            self._idle.notify_all()
+
+    def give_up(self, error: BaseException) -> None:
+        """No single task of ours will be finished any more."""
+        with self._idle:
+            tasks, self._tasks = self._tasks, set()
+        for task_id in sorted(tasks):
+            self.tell("task_finished", task_id, None, error)
+        with self._idle:
             self._idle.notify_all()
 
     def _over(self, handle: SystemHandle) -> None:

@@ -131,7 +131,7 @@ class Master:
 
     # -- what users and systems ask for ----------------------------------------------------------------------------
 
-    def start_system(self, system: TaskSystem | bytes, *, client: Client | None = None) -> SystemHandle:
+    def start_system(self, system: TaskSystem | bytes) -> SystemHandle:
         """Run a system, or a parcel that holds one, beside those that run already. Returns at once.
 
         The master works on a copy: methods see it, your object stays as it is.
@@ -153,7 +153,7 @@ class Master:
             if key in self._running or key in self._kept:
                 what = "runs already" if key in self._running else "has a result here that was not fetched"
                 raise DuplicateSystem(f"a system of this id {what}", system_id=key, hint="Make another instance")
-            self._running[key] = Running(copy, handle, client)
+            self._running[key] = Running(copy, handle)
         self.scheduler.do(partial(self._begin, key))
         return handle
 
@@ -181,13 +181,10 @@ class Master:
             raise
         return client
 
-    def keep(self, system_id: str) -> None:
+    def keep(self, handle: SystemHandle) -> None:
         """Keep the outcome of a system until somebody fetches it, or `limits.kept_results` others were kept since."""
         with self._lock:
-            running = self._running.get(system_id)
-            if running is not None:
-                running.client = None
-                self._kept[system_id] = running.handle
+            self._kept[handle.system_id] = handle
             while len(self._kept) > self.limits.kept_results:
                 self._kept.popitem(last=False)
 
@@ -257,7 +254,6 @@ class Master:
             self._generate(running)
 
     def _generate(self, running: Running) -> None:
-        running.generations += 1
         key = running.system.system_id
         try:
             self.scheduler.start_system(running.system)
@@ -291,7 +287,7 @@ class Master:
     def tell(self, key: Key, task: Task, result: Any, error: BaseException | None) -> bool:
         """A task is finished: tell its system, or its client. False if that ended the system."""
         if key is None:
-            for client in self._clients:
+            for client in list(self._clients):
                 if client.owns_task(task.task_id):
                     client.task_over(task, result, error)
             return False
@@ -348,6 +344,16 @@ class Master:
         """Nothing can go on."""
         for key in list(self._running):
             self.end(key, None, error)
+        self._left_over_single(error)
+
+    def _left_over_single(self, error: BaseException) -> None:
+        schedule = self.scheduler.schedule
+        left_over = schedule.close(None)
+        schedule.open(None)
+        for client in list(self._clients):
+            client.give_up(error)
+        if not self._closed:
+            self._left_over.stop(left_over)
 
     # -- slaves, in the scheduler's thread -------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from grid.errors import StrategyError, TaskError
 from grid.tasks.abstract import Task, TaskScheduleStrategy
@@ -35,14 +36,15 @@ Key = str | None
 class Entry:
     """A task on its way, and what happened to it."""
 
-    __slots__ = ("alone", "losses", "sends", "task", "tries")
+    __slots__ = ("alone", "losses", "sends", "suspect", "task", "tries")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.sends = 0  # sending it failed so often
         self.losses = 0  # its slave was lost so often
         self.tries = 0  # it raised so often
-        self.alone = False  # travels in a pack of its own: it is under suspicion
+        self.alone = False  # travels in a pack of its own: something was wrong with the one that it was in
+        self.suspect = False  # its server was lost: runs on a worker that has nothing else, so that a loss tells
 
 
 @dataclass(eq=False)
@@ -53,6 +55,8 @@ class Pack:
     slave: Slave
     entries: list[Entry]
     ticket: int = 0
+    isolated: bool = False
+    """Its worker gets nothing else while it has this."""
     worker: Any = None
     result: Any = None
 
@@ -125,16 +129,28 @@ def checked(task: object, key: Key) -> Task:
     Raises:
         TaskError: It is none, or belongs to another system.
     """
-    if not isinstance(task, Task):
+    if type(task) not in _kinds and not _is_kind(task):
         raise TaskError(
             f"a {type(task).__name__} was given for a task ({task!r:.80})",
             system_id=key,
             hint="Tasks are instances of subclasses of grid.Task",
         )
-    task.task_id  # noqa: B018 - makes it
-    if task.system_id != key:
-        task.__dict__["system_id"] = key
-    return task
+    made: Task = task  # type: ignore[assignment]
+    made.task_id  # noqa: B018 - makes it
+    if made.system_id != key:
+        made.__dict__["system_id"] = key
+    return made
+
+
+_kinds: WeakSet[type] = WeakSet()
+"""Classes that were found to be tasks: isinstance of an abstract class takes a microsecond."""
+
+
+def _is_kind(task: object) -> bool:
+    if isinstance(task, Task):
+        _kinds.add(type(task))
+        return True
+    return False
 
 
 class Schedule:
@@ -244,10 +260,10 @@ class Schedule:
                 if (idle := self.idle(queue.key)) is not None:
                     return idle
                 continue
-            slave = self._choose(queue, entry.task)
+            slave = self._choose(queue, entry)
             if slave is None:
-                if not queue.barred:
-                    return None
+                if entry.suspect or not queue.barred:
+                    return None  # a suspect waits for a worker that is idle; others could keep them busy for ever
                 blocked += 1  # another system may use the slaves that this one can't
                 self._ring.rotate(-1)
                 continue
@@ -262,10 +278,12 @@ class Schedule:
             return self._give(queue, slave, entries)
         return None
 
-    def _choose(self, queue: _Queue, task: Task) -> Slave | None:
+    def _choose(self, queue: _Queue, entry: Entry) -> Slave | None:
         aside: list[Slave] = []
         try:
-            while (slave := self._ask(task)) is not None and slave.slave_id in queue.barred:
+            while (slave := self._ask(entry.task)) is not None:
+                if slave.slave_id not in queue.barred and not (entry.suspect and slave.packs >= slave.workers):
+                    break
                 slave.aside = True
                 self.strategy.changed(slave)
                 aside.append(slave)
@@ -299,7 +317,8 @@ class Schedule:
 
     def _give(self, queue: _Queue, slave: Slave, entries: list[Entry]) -> Pack:
         self._turns += 1
-        pack = Pack(queue.key, slave, entries, self._turns)
+        pack = Pack(queue.key, slave, entries, self._turns, entries[0].suspect)
+        slave.isolated += pack.isolated
         self.packs[pack] = None
         slave.turn = self._turns
         slave.packs += 1
@@ -360,6 +379,7 @@ class Schedule:
         if self.packs.pop(pack, _GONE) is _GONE:
             return False
         pack.slave.packs = max(0, pack.slave.packs - 1)
+        pack.slave.isolated -= pack.isolated
         self.strategy.changed(pack.slave)
         queue = self._queues.get(pack.key)
         if queue is not None:
@@ -406,9 +426,10 @@ class Schedule:
             self.push_front(pack.key, pack.entries)
 
     def lost(self, pack: Pack) -> list[Entry]:
-        """Its server was lost. Its tasks go to others, one by one: one of them may be what kills servers.
+        """Its server was lost. Its tasks go to others, each to a worker of its own: one may be what kills servers.
 
-        Returns tasks for which that was once too often. What the lost server still says is ignored.
+        So a task that is not to blame is lost once at most. Returns tasks for which that was once too often. What the
+        lost server still says is ignored.
         """
         if not self._off(pack):
             return []
@@ -417,7 +438,7 @@ class Schedule:
         given_up: list[Entry] = []
         for entry in pack.entries:
             entry.losses += 1
-            entry.alone = True
+            entry.alone = entry.suspect = True
             (given_up if entry.losses >= self._limits.losses else kept).append(entry)
         self.push_front(pack.key, kept)
         return given_up

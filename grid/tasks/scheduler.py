@@ -153,7 +153,15 @@ class Scheduler(TaskScheduler):
         entry = Entry(checked(task, task.system_id))
         self.schedule.push_front(task.system_id, [entry])
         step = self.schedule.next()
+        if isinstance(step, Idle):  # of another system; or of one whose last pack is being told of: looked at later
+            self.do(lambda: self._look_idle(step.key))
+        elif isinstance(step, Failed):
+            self.do(lambda: self.master.source_failed(step.key, step.error))
         return isinstance(step, Pack) and self._send(step) and entry in step.entries
+
+    def _look_idle(self, key: str) -> None:
+        if (idle := self.schedule.idle(key)) is not None:
+            self.master.idle(idle)
 
     # -- tasks go --------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class Slave:
     """A host and its workers, as strategies see it.
 
     `running`: tasks that it has. `packs`: calls under way that hold them. `ahead`: how many of those a worker may have.
+    `isolated`: packs among them whose worker gets nothing else.
     `speed`: how fast it is beside the others (1.0 = average), measured; `measured`: from how many tasks.
     `mean_s`: mean seconds of its latest tasks. `turn`: when it got a task last, counted in packs.
     """
@@ -36,6 +37,7 @@ class Slave:
     state: SlaveState = SlaveState.PENDING
     running: int = 0
     packs: int = 0
+    isolated: int = 0
     ahead: int = 1
     speed: float = 1.0
     measured: int = 0
@@ -52,7 +54,7 @@ class Slave:
         """How many more packs it may have now."""
         if self.state is not SlaveState.ACTIVE or self.aside:
             return 0
-        return max(0, self.workers * self.ahead - self.packs)
+        return max(0, (self.workers - self.isolated) * self.ahead - (self.packs - self.isolated))
 
     def took(self, tasks: int, seconds: float, expected_s: float) -> None:
         """It ran `tasks` in `seconds`; on average they take `expected_s` each."""

@@ -7,7 +7,6 @@ Elsewhere:  when which method of the system is called (`master`).
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from grid.errors import CallTimeout, TaskError
 
 if TYPE_CHECKING:
     from grid.tasks.abstract import TaskSystem
-    from grid.tasks.application import Client
     from grid.tasks.master import Master
 
 
@@ -34,7 +32,6 @@ class SystemHandle:
         self._callbacks: list[Callable[[SystemHandle], Any]] = []
         self._result: Any = None
         self._error: BaseException | None = None
-        self._began = time.monotonic()
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result.
@@ -104,12 +101,9 @@ class SystemHandle:
 class Running:
     """What the master keeps of a system."""
 
-    def __init__(self, system: TaskSystem, handle: SystemHandle, client: Client | None) -> None:
+    def __init__(self, system: TaskSystem, handle: SystemHandle) -> None:
         self.system = system
         self.handle = handle
-        self.client = client
-        self.began = time.monotonic()
-        self.generations = 0
 
 
 def as_pair(gathered: Any) -> tuple[Any, BaseException | None]:

@@ -134,18 +134,19 @@ class Crew:
     def __init__(self, back: Callable[[Pack], None]) -> None:
         self._back = back
         self._by_packs: list[dict[Worker, None]] = [{}]  # workers that have so many packs
+        self._isolated: dict[Worker, None] = {}  # have one pack, and get nothing else until it is back
         self._parked: list[Worker] = []  # finish what they have, and get no more
         self.want: int | None = None
         """How many shall work; None: all."""
 
     @property
     def working(self) -> list[Worker]:
-        return [worker for level in self._by_packs for worker in level]
+        return [*(worker for level in self._by_packs for worker in level), *self._isolated]
 
     @property
     def size(self) -> int:
         """How many work."""
-        return sum(map(len, self._by_packs))
+        return sum(map(len, self._by_packs)) + len(self._isolated)
 
     @property
     def everybody(self) -> list[Worker]:
@@ -171,7 +172,7 @@ class Crew:
             worker = self._parked.pop()
             self._level(worker.packs)[worker] = None
         while self.want is not None and self.size > self.want:
-            worker, _ = next(level for level in self._by_packs if level).popitem()
+            worker, _ = next(level for level in [*self._by_packs, self._isolated] if level).popitem()
             self._parked.append(worker)
 
     def fire(self, worker: Worker) -> None:
@@ -179,8 +180,9 @@ class Crew:
         worker.gone = True
         if worker in self._parked:
             self._parked.remove(worker)
-        elif worker.packs < len(self._by_packs):
-            self._by_packs[worker.packs].pop(worker, None)
+        else:
+            self._level(worker.packs).pop(worker, None)
+            self._isolated.pop(worker, None)
 
     def send(self, pack: Pack) -> None:
         """Have the least busy worker run it.
@@ -202,6 +204,8 @@ class Crew:
                 last = exc
                 continue
             self._move(worker, worker.packs + 1)
+            if pack.isolated and self._level(worker.packs).pop(worker, _GONE) is not _GONE:
+                self._isolated[worker] = None
             pack.worker, pack.result = worker, result
             result.add_done_callback(lambda _: self._back(pack))
             return
@@ -213,8 +217,8 @@ class Crew:
             self._move(worker, worker.packs - 1)
 
     def _move(self, worker: Worker, packs: int) -> None:
-        works = worker in self._level(worker.packs)  # else it is parked
-        self._level(worker.packs).pop(worker, None)
+        works = self._level(worker.packs).pop(worker, _GONE) is not _GONE  # else it is parked
+        works |= self._isolated.pop(worker, _GONE) is not _GONE
         worker.packs = packs
         if works:
             self._level(packs)[worker] = None
@@ -223,6 +227,9 @@ class Crew:
         while len(self._by_packs) <= packs:
             self._by_packs.append({})
         return self._by_packs[packs]
+
+
+_GONE = object()
 
 
 def quota(cpu_max: str) -> float | None:

@@ -561,7 +561,7 @@ def test_without_a_host_systems_wait_without_burning_cpu_say_so_and_go_on_with_a
         until(lambda: "no active host (no server is left" in handle.doing())
         burnt, began = time.process_time(), time.monotonic()
         with pytest.raises(CallTimeout, match="no active host"):
-            handle.get(1.5)
+            handle.get(1.0)
         assert time.process_time() - burnt < 0.4 * (time.monotonic() - began)
         g.add_hosts([LocalGrid(2).hosts[0]])
         assert handle.get(60) == [0, 1, 4]
@@ -570,12 +570,12 @@ def test_without_a_host_systems_wait_without_burning_cpu_say_so_and_go_on_with_a
 @pytest.mark.row("K17", "K27", "K35")
 def test_the_pool_of_a_slave_shrinks_and_grows_while_tasks_run(g: LocalGrid) -> None:
     with Master(g) as master:
-        handle = master.start_system(Collect(Apply(time.sleep, 0.01) for _ in range(200)))
+        handle = master.start_system(Collect(Apply(time.sleep, 0.01) for _ in range(100)))
         for n in (1, 2, 0, 2, 1):
-            until(lambda: "localhost" in master.managers)
+            until(lambda: "localhost" in master.status()["slaves"])
             master.update_pool("localhost", n)
             until(lambda n=n: master.status()["slaves"]["localhost"]["workers"] == n)  # type: ignore[misc]
-        assert handle.get(60) == [None] * 200
+        assert handle.get(60) == [None] * 100
         with pytest.raises(TaskError, match="no slave 'elsewhere'"):
             master.update_pool("elsewhere", 1)
 
@@ -681,6 +681,16 @@ def test_systems_of_a_client_that_goes_are_removed_but_for_those_it_detached(g: 
         assert master.fetch(stays.system_id, 30) == ["seen"]
         with pytest.raises(TaskError, match="was fetched"):
             master.fetch(stays.system_id)
+
+
+@pytest.mark.row("K36")
+def test_single_tasks_fail_where_nothing_can_go_on(g: LocalGrid) -> None:
+    listener = Listener()
+    with Master(g, Nonsense()) as master, master.client(listener) as client:
+        client.wait(30)
+    told = [fact for fact in listener.heard if fact[0] == "task"]
+    assert sorted(fact[1] for fact in told) == sorted(listener.ids)
+    assert all(isinstance(fact[3], StrategyError) for fact in told)
 
 
 @pytest.mark.row("K29")

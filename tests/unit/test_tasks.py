@@ -504,6 +504,25 @@ def test_of_a_lost_pack_each_task_goes_alone_so_that_the_culprit_shows() -> None
     assert again == pack.entries
 
 
+@pytest.mark.row("K33")
+def test_a_suspect_has_a_worker_for_itself_so_that_a_loss_tells() -> None:
+    world = World(a=2, b=1)
+    world.feed(Work(n) for n in range(1000))
+    while not all(slave.ahead == 2 and slave.room == 0 for slave in world.registry.slaves.values()):
+        step = world.schedule.next()
+        if not isinstance(step, Pack):
+            world.finish(next(iter(world.schedule.packs)), 1e-4)
+    suspect = next(pack for pack in world.schedule.packs if pack.slave.slave_id == "a")
+    world.schedule.lost(suspect)
+    assert world.schedule.next() is None, "nobody is idle: it waits, and nothing overtakes it"
+    for pack in [pack for pack in world.schedule.packs if pack.slave.slave_id == "a"][:2]:
+        world.finish(pack, 1e-4)
+    again = world.pack()
+    assert again.isolated and again.slave.slave_id == "a" and again.entries[0] is suspect.entries[0]
+    assert again.slave.room == 2 - (again.slave.packs - 1), "the other worker's"
+    assert again.entries[0].losses == 1
+
+
 @pytest.mark.row("K10")
 def test_when_a_system_is_over_what_waits_is_dropped_and_what_runs_is_ignored() -> None:
     world = World(a=2)
