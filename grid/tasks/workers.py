@@ -29,6 +29,7 @@ from grid.errors import (
 from grid.grids.grid import Grid
 from grid.tasks.runner import Runner
 from grid.tasks.schedule import Pack
+from grid.wire import codec
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -197,7 +198,7 @@ class Crew:
             except (VersionError, MissingModules, HostError) as exc:
                 raise SendFailed(exc, host=True) from exc
             except SerialisationError as exc:
-                raise SendFailed(exc, contents=True) from exc
+                raise SendFailed(_blame(pack) or exc, contents=True) from exc
             except GridError as exc:  # lost, or the grid was stopped
                 logger.info("worker %s is gone: %s", worker.name, exc)
                 self.fire(worker)
@@ -227,6 +228,16 @@ class Crew:
         while len(self._by_packs) <= packs:
             self._by_packs.append({})
         return self._by_packs[packs]
+
+
+def _blame(pack: Pack) -> Exception | None:
+    """An error that names the part of a task which can't travel, without the way by which the task is sent."""
+    for entry in pack.entries:
+        try:
+            codec.dumps(entry.task, f"task {entry.task.name or type(entry.task).__name__}")
+        except SerialisationError as exc:
+            return exc
+    return None
 
 
 _GONE = object()
