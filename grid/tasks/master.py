@@ -376,7 +376,7 @@ class Master:
         if known is not None and known.workers == workers:
             return
         self.registry.register(name, workers, time.monotonic())
-        self.scheduler.rate_slaves()
+        self.scheduler.registry_changed()
 
     def update_pool(self, slave_id: str, n: int) -> None:
         """Have `n` workers of a slave work, of those that its host has; no task is lost. From any thread."""
@@ -408,7 +408,7 @@ class Master:
     def heard(self, slave: Slave) -> None:
         """An answer came from it."""
         if self.registry.heartbeat(slave.slave_id, time.monotonic()):
-            self.scheduler.rate_slaves()
+            self.scheduler.registry_changed()
 
     def look(self) -> None:
         """Every heartbeat: which hosts answer? Those that are silent get no tasks; long silent ones are lost."""
@@ -440,7 +440,7 @@ class Master:
             )
             self.scheduler.slave_lost(slave.slave_id, error)
         if changed or silenced or removed:
-            self.scheduler.rate_slaves()
+            self.scheduler.registry_changed()
 
 
 def silent_hosts(g: AbstractGrid) -> set[str]:

@@ -45,7 +45,7 @@ class Scheduler(TaskScheduler):
         self.strategy = strategy
         self.statistics = Statistics()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._stopping = False
+        self._stopping = self._unrated = False
         self._thread = threading.Thread(target=self._run, name="grid-tasks", daemon=True)
 
     # -- the thread ------------------------------------------------------------------------------------------------
@@ -152,6 +152,8 @@ class Scheduler(TaskScheduler):
         """
         entry = Entry(checked(task, task.system_id))
         self.schedule.push_front(task.system_id, [entry])
+        if self._unrated:
+            self.rate_slaves()
         step = self.schedule.next()
         if isinstance(step, Idle):  # of another system; or of one whose last pack is being told of: looked at later
             self.do(lambda: self._look_idle(step.key))
@@ -166,7 +168,12 @@ class Scheduler(TaskScheduler):
     # -- tasks go --------------------------------------------------------------------------------------------------
 
     def rate_slaves(self) -> None:
+        self._unrated = False
         self.schedule.rerate()
+
+    def registry_changed(self) -> None:
+        """All slaves are rated again before the next task goes out: once, however many workers came and went."""
+        self._unrated = True
 
     def _tasked_pushed(self, slave_id: str) -> None:
         slave = self.master.registry.slaves.get(slave_id)
@@ -177,6 +184,8 @@ class Scheduler(TaskScheduler):
         """Hand out tasks until none is left, or no room."""
         schedule = self.schedule
         while not self._stopping:
+            if self._unrated:
+                self.rate_slaves()
             step = schedule.next()
             if step is None:
                 return
