@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CallTimeout,
         ConnectError,
         DiskError,
+        DuplicateSystem,
         ForkError,
         GridError,
         GridStopped,
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
         ServerLost,
         ServiceError,
         StagingError,
+        Stalled,
+        StrategyError,
         SubmitError,
+        TaskError,
         UnknownService,
         VersionError,
     )
@@ -58,6 +62,7 @@ if TYPE_CHECKING:
     from grid.services.proxy import Proxy
     from grid.services.result import Result
     from grid.services.server import Server
+    from grid.tasks import Task, TaskSystem, run_system
 
 _WHERE = {
     "AbstractGrid": "grid.grids.abstract",
@@ -71,8 +76,11 @@ _WHERE = {
     "Result": "grid.services.result",
     "SSHGrid": "grid.grids.ssh",
     "Server": "grid.services.server",
+    "Task": "grid.tasks",
+    "TaskSystem": "grid.tasks",
     "create_host_list": "grid.hosts",
     "load_hosts": "grid.hosts",
+    "run_system": "grid.tasks",
 }
 _ERRORS = [
     "AcquireTimeout",
@@ -81,6 +89,7 @@ _ERRORS = [
     "CallTimeout",
     "ConnectError",
     "DiskError",
+    "DuplicateSystem",
     "ForkError",
     "GridError",
     "GridStopped",
@@ -98,7 +107,10 @@ _ERRORS = [
     "ServerLost",
     "ServiceError",
     "StagingError",
+    "Stalled",
+    "StrategyError",
     "SubmitError",
+    "TaskError",
     "UnknownService",
     "VersionError",
 ]
@@ -113,6 +125,7 @@ __all__ = [
     "CallTimeout",
     "ConnectError",
     "DiskError",
+    "DuplicateSystem",
     "ForkError",
     "Grid",
     "GridError",
@@ -139,12 +152,18 @@ __all__ = [
     "ServerLost",
     "ServiceError",
     "StagingError",
+    "Stalled",
+    "StrategyError",
     "SubmitError",
+    "Task",
+    "TaskError",
+    "TaskSystem",
     "UnknownService",
     "VersionError",
     "__version__",
     "create_host_list",
     "load_hosts",
+    "run_system",
 ]
 
 

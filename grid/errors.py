@@ -23,6 +23,10 @@
      ├─ MissingModules                            the host can't import what the object needs (also an ImportError)
      ├─ CallTimeout                               `Result.get(timeout)` ran out of time    (also a TimeoutError)
      ├─ RemoteError                               stands for a remote exception that can't itself travel
+     ├─ TaskError(what, system_id=, hint=)        a task system or a task that can't be run
+     │   ├─ DuplicateSystem                       a system of that id is there already
+     │   ├─ Stalled                               a system is not complete, and makes no tasks
+     │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
      ├─ Backlog                                   too many calls or bytes wait on one server
      ├─ GridStopped                               the grid was terminated
      └─ ForkError                                 a grid used in a forked child
@@ -252,6 +256,32 @@ class RemoteError(GridError):
 
     kind: str
     remote_traceback: str
+
+
+class TaskError(GridError):
+    """A task system, or a task, can't be run; `system_id` says which (None: a single task, or all)."""
+
+    system_id: str | None
+
+    def __init__(self, what: str, *, system_id: str | None = None, hint: str = "", **facts: Any) -> None:
+        super().__init__(what, system_id=system_id, hint=hint, **facts)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        where = "" if facts["system_id"] is None else f"task system {facts['system_id']!r}: "
+        return f"{where}{what}. {facts['hint']}".removesuffix(" ")
+
+
+class DuplicateSystem(TaskError):
+    """A task system of that id runs already, or its result has not been fetched."""
+
+
+class Stalled(TaskError):
+    """A task system is not complete, has no task under way, and generates none."""
+
+
+class StrategyError(TaskError):
+    """A scheduling strategy failed, or named a slave or a rating that makes no sense."""
 
 
 class Backlog(GridError):

@@ -1,0 +1,233 @@
+"""What is published so that tasks can run: on a server it takes packs of tasks, runs them, and answers for each.
+
+An answer is (seconds, kind, ...): plain values as they are, all else serialised one by one, so that a result that can't
+travel, or can't be rebuilt at the other end, is the affair of its task and not of the whole pack.
+
+The kernel that hosts have knows nothing of tasks. So the runner brings the few modules that it and the users' tasks
+need, as source, which every version of Python understands; where they can be imported they are not used.
+
+Lives here: running tasks, stopping them, what an answer looks like, how this gets to a host.
+Elsewhere:  who sends packs (`workers`), what a task is (`abstract`). Needs the standard library and `grid.wire`.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from grid.errors import RemoteError, RemoteTraceback
+from grid.tasks.abstract import Task
+from grid.wire import codec
+
+PLAIN, PACKED, ERROR = range(3)
+
+_PLAIN_TYPES = frozenset({int, float, bool, str, bytes, complex, type(None)})
+_MISSING = object()
+
+
+class TaskStopped(BaseException):
+    """Raised inside a task whose result nobody needs any more. Not an Exception: a task should not go on after it."""
+
+
+class Runner:
+    """The published instance."""
+
+    _ticket: int | None = None
+
+    def register(self) -> tuple[str, int]:
+        """Be ready to be told to stop; name of the machine, and process id.
+
+        A signal is the only way to a process that is busy; what it means stands in a file of the staging folder.
+        """
+        try:
+            signal.signal(signal.SIGUSR1, self._on_signal)
+        except ValueError:
+            pass  # not in the main thread: then it can't be stopped before its time
+        return os.uname().nodename, os.getpid()
+
+    def perform(self, tasks: list[Task], ticket: int = 0) -> list[tuple[Any, ...]]:
+        """Run them in order; an answer for each, see the module. A `Stopper` that names the ticket ends it early."""
+        self._ticket = ticket
+        try:
+            return [_perform(task) for task in tasks]
+        finally:
+            self._ticket = None
+
+    def _on_signal(self, *_: Any) -> None:
+        order = _order(os.environ["GRID_SERVER"])
+        try:
+            wanted = int(order.read_text())
+            order.unlink()
+        except (OSError, ValueError):
+            return
+        if wanted == self._ticket:
+            raise TaskStopped("the system that this task belongs to is over")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("exec(program, space) or space['arrive'](sources)", _luggage())
+
+
+class Stopper:
+    """Published beside the runner where tasks have to be stopped: it sits on the same hosts, and is not busy."""
+
+    def stop(self, orders: list[tuple[str, str, int, int]]) -> int:
+        """Stop workers, given as (server, machine, process id, ticket), if that is what they do; how many were told."""
+        told = 0
+        for name, machine, pid, ticket in orders:
+            if machine != os.uname().nodename:
+                continue
+            order = _order(name)
+            try:
+                order.write_text(str(ticket))
+                os.kill(pid, signal.SIGUSR1)
+                told += 1
+            except OSError:  # it is gone
+                order.unlink(missing_ok=True)
+        return told
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("exec(program, space) or space['arrive'](sources, 'Stopper')", _luggage())
+
+
+def _order(server: str) -> Path:
+    return Path(os.environ["GRID_ROOT"], f".grid-stop-{server.replace('/', '-')}")
+
+
+def _perform(task: Task) -> tuple[Any, ...]:
+    before = dict(task.__dict__)
+    value, error = None, None
+    began = time.perf_counter()
+    try:
+        value = task()
+    except BaseException as exc:
+        if isinstance(exc, TaskStopped) or (isinstance(exc, SystemExit) and type(exc) is not SystemExit):
+            raise  # nobody needs it, or it is the kernel's own: this process is told to end
+        error = exc
+    seconds = time.perf_counter() - began
+    try:
+        task.clean_up()
+    except Exception as exc:
+        error = error or exc
+    state: dict[str, Any] | None = task.__dict__
+    if state is not None and _is_unchanged(before, state):
+        state = None
+    if error is None:
+        if type(value) in _PLAIN_TYPES and (state is None or all(type(v) in _PLAIN_TYPES for v in state.values())):
+            return seconds, PLAIN, value, state
+        try:
+            dumped = codec.dumps((value, state))
+            return seconds, PACKED, dumped.data, [pickle.PickleBuffer(part) for part in dumped.buffers]
+        except Exception as exc:
+            error = _blame(task, value, state) or exc
+    text = _own_traceback(error)
+    if not isinstance(error, Exception):  # a SystemExit must not end the master
+        error = _stand_in(error, text)
+    try:
+        data = codec.dumps_whole(error)
+        codec.loads(data)  # an exception whose constructor wants other arguments fails only here
+    except Exception:
+        data = codec.dumps_whole(_stand_in(error, text))
+    return seconds, ERROR, data, text
+
+
+def _is_unchanged(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return len(before) == len(after) and all(
+        before.get(key, _MISSING) is value and type(value) in _PLAIN_TYPES for key, value in after.items()
+    )
+
+
+def _blame(task: Task, value: Any, state: dict[str, Any] | None) -> Exception | None:
+    """An error that names the part which can't travel back."""
+    name = task.name or type(task).__name__
+    for what, part in ((f"the result of task {name}", value), (f"what task {name} leaves on itself", state)):
+        try:
+            codec.dumps(part, what)
+        except Exception as exc:
+            return exc
+    return None
+
+
+def _own_traceback(exc: BaseException) -> str:
+    """Without the frames of this module at its top."""
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_globals is globals():
+        frames = frames.tb_next
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, frames))
+    except Exception:
+        return f"{type(exc).__qualname__} (its traceback can't be formatted)\n"
+
+
+def _stand_in(exc: BaseException, text: str) -> RemoteError:
+    kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
+    try:
+        said = str(exc)
+    except Exception:
+        said = "(its text can't be made)"
+    return RemoteError(f"{kind}: {said}", kind=kind, remote_traceback=text)
+
+
+def read_answer(answer: tuple[Any, ...], task: Task) -> tuple[Any, BaseException | None]:
+    """At the master: (result, error) of a task, and what it left on itself is put there."""
+    kind = answer[1]
+    state: dict[str, Any] | None = None
+    if kind == PLAIN:
+        value, state = answer[2], answer[3]
+    elif kind == PACKED:
+        try:
+            value, state = codec.loads(answer[2], answer[3])
+        except Exception as exc:
+            return None, exc
+    else:
+        try:
+            error = codec.loads(answer[2])
+        except Exception as exc:
+            error = exc
+        error.__cause__ = RemoteTraceback(answer[3])
+        return None, error
+    if state is not None:
+        task.__dict__.clear()
+        task.__dict__.update(state)
+    return value, None
+
+
+# -- how it gets there ---------------------------------------------------------------------------------------------
+
+_MODULES = ("__init__", "abstract", "runner")
+SOURCES: list[tuple[str, str]] = []
+"""(module, source) of what travels; filled when it is first needed, on a host by `arrive`."""
+
+_PROGRAM = """
+def arrive(sources, kind="Runner"):
+    import importlib, sys, types
+    try:
+        return getattr(importlib.import_module("grid.tasks.runner"), kind)()
+    except ImportError:
+        pass
+    for name, source in sources:
+        module = types.ModuleType(name)
+        module.__package__ = "grid.tasks"
+        if name == "grid.tasks":
+            module.__path__ = []
+        sys.modules[name] = module
+        above, _, last = name.rpartition(".")
+        setattr(sys.modules[above], last, module)
+        exec(compile(source, "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
+    runner = sys.modules["grid.tasks.runner"]
+    runner.SOURCES = sources
+    return getattr(runner, kind)()
+"""
+
+
+def _luggage() -> dict[str, Any]:
+    if not SOURCES:
+        here = Path(__file__).parent
+        for module in _MODULES:
+            name = "grid.tasks" if module == "__init__" else f"grid.tasks.{module}"
+            SOURCES.append((name, (here / f"{module}.py").read_text(encoding="utf-8")))
+    return {"program": _PROGRAM, "space": {}, "sources": SOURCES}

@@ -1,0 +1,125 @@
+"""A system under way: the master's copy of it, its counts, and the handle that its originator holds.
+
+Lives here: `SystemHandle` (waiting, fetching, withdrawing), `Running` (what the master keeps).
+Elsewhere:  when which method of the system is called (`master`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from grid.errors import CallTimeout, TaskError
+
+if TYPE_CHECKING:
+    from grid.tasks.abstract import TaskSystem
+    from grid.tasks.master import Master
+
+
+class SystemHandle:
+    """Of a system, or a single task, that was started; its outcome arrives here."""
+
+    def __init__(self, master: Master, system_id: str, name: str) -> None:
+        self._master = master
+        self.system_id = system_id
+        self.name = name
+        self.finished_tasks = 0
+        self.failed_tasks = 0
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[SystemHandle], Any]] = []
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the result.
+
+        Args:
+            timeout: Seconds; None waits for ever. Running out of time does not end the system.
+        Raises:
+            TimeoutError: Not complete in time; the message says what it waits for.
+            Stalled, StrategyError, TaskError: It could not be brought to an end.
+            CancelledError: It was withdrawn.
+            The error that `gather_result` returned, and whatever the system's methods raised.
+        """
+        if not self._event.wait(timeout):
+            raise CallTimeout(f"{self.name} is not complete after {timeout:g} s: {self.doing()}", hint="It goes on")
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self = None  # type: ignore[assignment]  # no cycle of traceback and handle
+        return self._result
+
+    result = get
+
+    def pair(self, timeout: float | None = None) -> tuple[Any, BaseException | None]:
+        """Wait, and return (result, error) without raising either."""
+        if not self._event.wait(timeout):
+            raise CallTimeout(f"{self.name} is not complete after {timeout:g} s: {self.doing()}", hint="It goes on")
+        return self._result, self._error
+
+    def done(self) -> bool:
+        """Whether `get` would return at once."""
+        return self._event.is_set()
+
+    def cancel(self) -> bool:
+        """Withdraw it: what waits is dropped, what runs is told to stop. False if it was done already."""
+        if self.done():
+            return False
+        error = CancelledError(f"{self.name} was withdrawn")
+        self._master.scheduler.do(lambda: self._master.end(self.system_id, None, error))
+        return True
+
+    def doing(self) -> str:
+        """In words: how far it is, and what it waits for."""
+        return self._master.doing(self.system_id)
+
+    def add_done_callback(self, fn: Callable[[SystemHandle], Any]) -> None:
+        """Have `fn(self)` called when it is done: by the master's thread, or here and now if it is already."""
+        with self._lock:
+            if not self._event.is_set():
+                self._callbacks.append(fn)
+                return
+        fn(self)
+
+    def _settle(self, result: Any, error: BaseException | None) -> list[Callable[[SystemHandle], Any]]:
+        with self._lock:
+            if self._event.is_set():
+                return []
+            self._result, self._error = result, error
+            self._event.set()
+            callbacks, self._callbacks = self._callbacks, []
+        return callbacks
+
+    def __repr__(self) -> str:
+        return f"<SystemHandle {self.name} {'done' if self.done() else 'under way'}>"
+
+
+class Running:
+    """What the master keeps of a system."""
+
+    def __init__(self, system: TaskSystem, handle: SystemHandle) -> None:
+        self.system = system
+        self.handle = handle
+
+
+def as_pair(gathered: Any) -> tuple[Any, BaseException | None]:
+    """(result, error) from what `gather_result` returned.
+
+    A pair counts as such if its second part is None or an exception; anything else is a bare result.
+    """
+    if isinstance(gathered, tuple) and len(gathered) == 2 and isinstance(gathered[1], (BaseException, type(None))):
+        return gathered[0], gathered[1]
+    return gathered, None
+
+
+def failure(system_id: str, method: str, exc: BaseException) -> TaskError:
+    """An error in a method of the system, for its originator; with the cause attached."""
+    error = TaskError(
+        f"its {method} failed ({type(exc).__name__}: {exc})", system_id=system_id, hint="Its traceback is above"
+    )
+    error.__cause__ = exc
+    return error

@@ -1,0 +1,277 @@
+"""Workers: servers of a grid that run a `Runner`, as they come and go, and the packs that each has.
+
+    Pool     publishes a runner, and tells of each server that comes up. One thread, which waits in the queue of free
+             servers like any other user of the grid; it ends with the service.
+    Crew     the workers of one slave: which one gets the next pack, sending it, its answer.
+
+Lives here: those two. Elsewhere: which slave (`schedule`), what an answer says (`runner`), lost servers (`grids/`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from grid.errors import (
+    AcquireTimeout,
+    GridError,
+    GridStopped,
+    HostError,
+    MissingModules,
+    NoServers,
+    SerialisationError,
+    UnknownService,
+    VersionError,
+)
+from grid.grids.grid import Grid
+from grid.tasks.runner import Runner
+from grid.tasks.schedule import Pack
+from grid.wire import codec
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid
+    from grid.services.proxy import Proxy
+    from grid.services.result import Result
+
+logger = logging.getLogger(__name__)
+
+_LONG_S = 60.0
+RESTARTS = 100
+"""Lost servers that are replaced: a task that kills its server must not leave the grid without any."""
+
+
+class Pool:
+    """A published runner. `on_worker(proxy)` and `on_empty(reason)` are called by its thread."""
+
+    def __init__(
+        self,
+        g: AbstractGrid,
+        on_worker: Callable[[Proxy], None],
+        on_empty: Callable[[str], None],
+        *,
+        retry_s: float = 1.0,
+    ) -> None:
+        self.grid = g
+        self.service_id = ""
+        self._on_worker, self._on_empty, self._retry_s = on_worker, on_empty, retry_s
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._hire, name="grid-tasks-hire", daemon=True)
+
+    def start(self) -> None:
+        """Publish the runner; workers come as their servers do.
+
+        Raises:
+            PublishError: No host brought up a server.
+        """
+        self.grid.start()
+        if isinstance(self.grid, Grid):
+            self.service_id = self.grid.publish(Runner(), restarts=RESTARTS)
+        else:
+            self.service_id = self.grid.publish(Runner())
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the workers' processes, after what they run now if that is short."""
+        self._closed.set()
+        if self.service_id:
+            try:
+                self.grid.terminate(self.service_id)
+            except (UnknownService, GridStopped):
+                pass
+            self._thread.join(timeout)
+
+    def _hire(self) -> None:
+        while not self._closed.is_set():
+            try:
+                proxy = self.grid.acquire_service(self.service_id, _LONG_S)
+            except AcquireTimeout:
+                continue
+            except NoServers as exc:
+                if self._closed.is_set():
+                    return
+                self._on_empty(exc.what)
+                self._closed.wait(self._retry_s)
+            except (UnknownService, GridStopped) as exc:
+                if not self._closed.is_set():
+                    self._on_empty(exc.what)
+                return
+            else:
+                self._on_worker(proxy)
+
+
+class Worker:
+    """One server of ours."""
+
+    __slots__ = ("crew", "gone", "name", "packs", "place", "proxy")
+
+    def __init__(self, proxy: Proxy, crew: Crew) -> None:
+        self.proxy = proxy
+        self.crew = crew
+        self.name = proxy._server.name
+        self.packs = 0
+        self.gone = False
+        self.place: Result | None = None
+        """(machine, process id), some time soon."""
+
+
+class SendFailed(Exception):
+    """A pack was not sent. `host`: none of its kind can be sent there. `contents`: it is the pack's own fault."""
+
+    def __init__(self, error: BaseException, *, host: bool = False, contents: bool = False) -> None:
+        super().__init__(str(error))
+        self.error, self.host, self.contents = error, host, contents
+
+
+class Crew:
+    """The workers of one slave. Not thread-safe, but for `back`, which is called by the grid's thread.
+
+    Args:
+        back: Called with a pack whose `result` is there.
+    """
+
+    def __init__(self, back: Callable[[Pack], None]) -> None:
+        self._back = back
+        self._by_packs: list[dict[Worker, None]] = [{}]  # workers that have so many packs
+        self._isolated: dict[Worker, None] = {}  # have one pack, and get nothing else until it is back
+        self._parked: list[Worker] = []  # finish what they have, and get no more
+        self.want: int | None = None
+        """How many shall work; None: all."""
+
+    @property
+    def working(self) -> list[Worker]:
+        return [*(worker for level in self._by_packs for worker in level), *self._isolated]
+
+    @property
+    def size(self) -> int:
+        """How many work."""
+        return sum(map(len, self._by_packs)) + len(self._isolated)
+
+    @property
+    def everybody(self) -> list[Worker]:
+        """With those that are parked."""
+        return self.working + self._parked
+
+    def hire(self, proxy: Proxy) -> Worker:
+        """One more worker; parked, if there are as many as are wanted."""
+        worker = Worker(proxy, self)
+        try:
+            worker.place = proxy.register()
+        except GridError:
+            pass  # it is gone already, which shows when it is sent something
+        if self.want is not None and self.size >= self.want:
+            self._parked.append(worker)
+        else:
+            self._by_packs[0][worker] = None
+        return worker
+
+    def adjust(self) -> None:
+        """Have as many work as are wanted: the least busy are parked, and finish what they have."""
+        while self._parked and (self.want is None or self.size < self.want):
+            worker = self._parked.pop()
+            self._level(worker.packs)[worker] = None
+        while self.want is not None and self.size > self.want:
+            worker, _ = next(level for level in [*self._by_packs, self._isolated] if level).popitem()
+            self._parked.append(worker)
+
+    def fire(self, worker: Worker) -> None:
+        """Its server is gone."""
+        worker.gone = True
+        if worker in self._parked:
+            self._parked.remove(worker)
+        else:
+            self._level(worker.packs).pop(worker, None)
+            self._isolated.pop(worker, None)
+
+    def send(self, pack: Pack) -> None:
+        """Have the least busy worker run it.
+
+        Raises:
+            SendFailed: It was not sent. A worker whose server turned out to be gone is fired, and the next is tried.
+        """
+        last: BaseException = GridError("no worker is left")
+        while (worker := next((worker for level in self._by_packs for worker in level), None)) is not None:
+            try:
+                result: Result = worker.proxy.perform([entry.task for entry in pack.entries], pack.ticket)
+            except (VersionError, MissingModules, HostError) as exc:
+                raise SendFailed(exc, host=True) from exc
+            except SerialisationError as exc:
+                raise SendFailed(_blame(pack) or exc, contents=True) from exc
+            except GridError as exc:  # lost, or the grid was stopped
+                logger.info("worker %s is gone: %s", worker.name, exc)
+                self.fire(worker)
+                last = exc
+                continue
+            self._move(worker, worker.packs + 1)
+            if pack.isolated and self._level(worker.packs).pop(worker, _GONE) is not _GONE:
+                self._isolated[worker] = None
+            pack.worker, pack.result = worker, result
+            result.add_done_callback(lambda _: self._back(pack))
+            return
+        raise SendFailed(last)
+
+    def settle(self, worker: Worker) -> None:
+        """One of its packs is back."""
+        if not worker.gone:
+            self._move(worker, worker.packs - 1)
+
+    def _move(self, worker: Worker, packs: int) -> None:
+        works = self._level(worker.packs).pop(worker, _GONE) is not _GONE  # else it is parked
+        works |= self._isolated.pop(worker, _GONE) is not _GONE
+        worker.packs = packs
+        if works:
+            self._level(packs)[worker] = None
+
+    def _level(self, packs: int) -> dict[Worker, None]:
+        while len(self._by_packs) <= packs:
+            self._by_packs.append({})
+        return self._by_packs[packs]
+
+
+def _blame(pack: Pack) -> Exception | None:
+    """An error that names the part of a task which can't travel, without the way by which the task is sent."""
+    for entry in pack.entries:
+        try:
+            codec.dumps(entry.task, f"task {entry.task.name or type(entry.task).__name__}")
+        except SerialisationError as exc:
+            return exc
+    return None
+
+
+_GONE = object()
+
+
+def quota(cpu_max: str) -> float | None:
+    """Cores that a cgroup may use, from its `cpu.max` ("200000 100000"); None without a limit."""
+    allowed, _, period = cpu_max.strip().partition(" ")
+    if not allowed.isdecimal() or not period.isdecimal() or not int(period):
+        return None
+    return int(allowed) / int(period)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: by its affinity, and by the limit of its cgroup (version 2) and those above."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    for text in _limits_of_cgroups():
+        if (limit := quota(text)) is not None:
+            cores = min(cores, limit)
+    return max(1, int(cores))
+
+
+def _limits_of_cgroups() -> list[str]:
+    found: list[str] = []
+    try:
+        with open("/proc/self/cgroup") as file:
+            own = next((line.strip()[3:] for line in file if line.startswith("0::")), "/")
+    except OSError:
+        return found
+    parts = [part for part in own.split("/") if part and part != ".."]
+    for end in range(len(parts) + 1):
+        try:
+            with open("/".join(["/sys/fs/cgroup", *parts[:end], "cpu.max"])) as file:
+                found.append(file.read())
+        except OSError:
+            continue
+    return found
