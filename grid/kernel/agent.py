@@ -157,7 +157,7 @@ class Agent:
             self.root = private_dir(self.run_dir / "src")
         self._logs = private_dir(self.run_dir / "log")
         self.log = os.open(self.run_dir / "agent.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        self._sockets = private_dir(runtime_dir() / "s" / unique)
+        self._sockets = private_dir(private_dir(runtime_dir() / "s") / unique)
         self._blobs = memory_dir(unique)
         self._ours += [self._sockets, self._blobs]
         self._store = bulk.Store(self._blobs)

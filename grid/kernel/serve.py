@@ -79,7 +79,11 @@ class Server:
         else:
             ends = self._end.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
         self._store = bulk.Store(Path(spec["blobs"]))
-        parts = self._store.read(spec["blob"], spec["sizes"], drop=False)
+        try:
+            parts = self._store.read(spec["blob"], spec["sizes"], drop=False)
+        except FileNotFoundError:  # that is nothing to print about
+            _say(control, {"failed": "its service was withdrawn while it started", "traceback": ""})
+            raise SystemExit(0) from None
         if spec["image"]:
             mainimage.install(spec["image"])
         self.instance = codec.loads(parts[0], parts[1:])

@@ -27,6 +27,7 @@ def run(script: str, *arguments: str, status: int = 0) -> str:
     command = [sys.executable, str(EXAMPLES / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
     assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     return done.stdout
 
 
