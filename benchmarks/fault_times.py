@@ -87,7 +87,7 @@ def told(fetch: Callable[[Any, float], Any], future: Any) -> str:
         took = time.monotonic() - began
         if took > LIMIT_S - 1:
             return "never"
-        return f"{took:.2f} s {type(exc).__name__}"
+        return f"{took:.2f} s {type(exc).__name__} ({str(exc).strip().splitlines()[-1][:50]})"
     return "no error"
 
 
