@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _have_shared_memory_alone() -> None:
-    """Of runs side by side (pytest-xdist) each has its own /dev/shm, and so sees only what its own tests leave there."""
+    """Of runs side by side (pytest-xdist) each has its own /dev/shm, and sees only what its own tests leave there."""
     if os.geteuid() or not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
