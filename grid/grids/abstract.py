@@ -502,6 +502,12 @@ class AbstractGrid(threading.Thread):
         if service is not None and actions:
             self._carry_out(service, actions)
 
+    def _free_if_idle(self, server: Server) -> None:
+        """Something else than a call has ended on it: free it if it is released and has no call either."""
+        proxy = server.proxy
+        if proxy is not None and proxy._released and server.idle:
+            self._release_service(proxy)
+
     def add_time(self, proxy: Proxy, time: float) -> None:
         """Record in the server's load statistics that a call took `time` seconds."""
         proxy._server.load.add(time)

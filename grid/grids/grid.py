@@ -591,8 +591,9 @@ class Grid(Files, Moves, AbstractGrid):
     def _server_ended(self, home: HostLink, name: str, certificate: dict[str, Any]) -> None:
         self._output.forget(name)
         server = next((s for s in self._by_peer.values() if isinstance(s, KernelServer) and s.name == name), None)
-        if server is None or server.home is not home:  # it moved on, and has ended only here
-            return
+        move = self._arriving.get(name)
+        if server is None or (move.home if move is not None else server.home) is not home:
+            return  # it moves, or has moved, and has ended only here
         if certificate["signal"]:
             how = f"ended by {signal.Signals(certificate['signal']).name}"
         else:
@@ -773,7 +774,11 @@ class Grid(Files, Moves, AbstractGrid):
         close = home.part()
         error = ConnectError(reason, host=home.host.label, hint=f"Try `grid doctor {home.host.label}`")
         self.failures[home.host.label] = error
-        self._lose_servers(self._servers_of(home), f"host {home.host.label!r} was lost: {reason}")
+        servers = self._servers_of(home)
+        # ... and those that were terminated and had calls yet: nobody else will tell of their end
+        terminated = [s for s in list(self._by_peer.values()) if isinstance(s, KernelServer) and s.final_state]
+        servers += [server for server in terminated if server.home is home and server not in servers]
+        self._lose_servers(servers, f"host {home.host.label!r} was lost: {reason}")
         if home.peer is not None:
             self._by_peer.pop(home.peer.number, None)
             self._link.drop(home.peer, error)  # type: ignore[union-attr]

@@ -80,13 +80,16 @@ class Moves(_Base):
         def look(_: Any) -> None:
             if reply.exception() is not None:
                 logger.warning("%s of server %s failed: %s", what, server.name, reply.exception())
+            self._free_if_idle(server)
 
         reply.add_done_callback(look)
         return reply
 
     def _move_out(self, server: KernelServer, seconds: float) -> None:
         """Begin to move a server away; a home is found for it when its state is here."""
-        if server.final_state is not None or not server.connected or server.name in self._arriving:
+        if server.final_state is not None or not server.connected or server.name in self._starting_servers:
+            return
+        if server.peer.refuses is not None:  # it moves already
             return
         self._set_aside(server, True)
         origin = server.home
@@ -113,6 +116,7 @@ class Moves(_Base):
             self.failures[f"{server.name} (move)"] = exc
             server.stay()
             self._set_aside(server, False)
+            self._free_if_idle(server)
             return
         assert self._link is not None
         self._by_peer.pop(server.number, None)
@@ -204,8 +208,7 @@ class Moves(_Base):
             move.origin.detach(old)
         logger.info("server %s moved from %s to %s", server.name, move.origin.host.label, move.home.host.label)
         self._set_aside(server, False)
-        if server.idle and server.proxy is not None and server.proxy._released:
-            self._release_service(server.proxy)
+        self._free_if_idle(server)
 
     def _turned_away(self, home: HostLink) -> None:
         """A host was lost to which servers were on their way: they look for another."""

@@ -293,14 +293,15 @@ class Result(Reply):
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
-        if self.done_flag:
-            return
         server = self.server
         if not flags & CANCELLED:
             server.load.add(seconds)
-        # Free the server before answering: a caller that asks again at once must find it.
+        # Free the server before answering: a caller that asks again at once must find it. Also where this was cancelled
+        # and is done: it may have been the last one that the server still had.
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
+        if self.done_flag:
+            return
         self._flags, self.seconds, self._raw = flags, seconds, data
         self.done_flag = True
         if self._lock is not None or self._callbacks:
