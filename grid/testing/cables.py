@@ -1,7 +1,8 @@
 """Sockets without a network: what ZeroMQ does between a client and its hosts, one message at a time and by a seed.
 
-A cable carries messages in one direction, in order. It may stall (nothing is lost), break (what was under way is lost; what
-the sender still holds is not) and be mended (its ends find each other anew). Each end notices a break in its own time:
+A cable carries messages in one direction, in order. It may stall (nothing is lost), break (what was under way is lost;
+what the sender still holds is not) and be mended (its ends find each other anew). Each end notices a break in its own
+time:
 
 - The client's PUSH keeps what it has not handed to the network, over any break.
 - The host's PULL reads what an old connection brought and what the new one brings by turns: HELLO may overtake calls.

@@ -1,7 +1,7 @@
 """Hosts and their processes, without either: for the simulation.
 
-Lives here: `Instance`, which users publish; `Process`, the real loop of a server over simulated sockets; `SimulatedHost`,
-            what a grid asks of a host, with an agent that is told and tells in its own time.
+Lives here: `Instance`, which users publish; `Process`, the real loop of a server over simulated sockets;
+            `SimulatedHost`, what a grid asks of a host, with an agent that is told and tells in its own time.
 Elsewhere:  the world in which they live (`simulation.py`), sockets (`cables.py`).
 """
 
@@ -98,7 +98,8 @@ class Process(serve.Server):
 
     @property
     def replies(self) -> ReplyCable:
-        return self.end.push  # type: ignore[return-value]
+        cable: Any = self.end.push
+        return cable  # type: ignore[no-any-return]
 
     def cables(self) -> list[Any]:
         """Those that it has: of replies, and of calls once the client has connected."""
@@ -242,7 +243,7 @@ class SimulatedHost(HostLink):
 
     def ask_later(self, method: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
         if method == "stop" and self.offline:
-            self._orders.append(args)  # type: ignore[arg-type]
+            self._orders.append(args)
         elif method == "stop":
             self._stop(*args)
         return lambda: None

@@ -2,14 +2,15 @@
 
     python -m grid.testing.simulation --seed 7 --steps 5000000
 
-Real are the client's link, its results, rosters, grid, moves and packs, and on hosts the end of the link and the loop of
-a server. Simulated are the network (`cables.py`), hosts, processes, time, and users who acquire, call, cancel, give up,
-release and terminate as they please. After every step `check` looks at what must always be true; at the end all cables
+Real are the client's link, its results, rosters, grid, moves and packs, and on hosts the end of the link and the loop
+of a server. Simulated are the network, hosts, processes, time, and users who acquire, call, cancel, give up, release
+and terminate as they please. After every step `check` looks at what must always be true; at the end all cables
 are mended, users release what they have, and everything must come to its end in a bounded time. A failure is a
 `Violation` whose text says how to replay it.
 
 Lives here: the world, its steps, its checks.
-Elsewhere:  sockets and cables (`cables.py`), what runs on simulated hosts (`simulated_hosts.py`).
+Elsewhere:  sockets and cables (`cables.py`), hosts and what runs there (`simulated_hosts.py`), what users do
+            (`simulated_users.py`).
 """
 
 from __future__ import annotations
@@ -24,37 +25,21 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
-from grid.errors import Backlog, CallTimeout, GridError, ServerLost
+from grid.errors import Backlog, ServerLost
 from grid.grids.abstract import _Service
 from grid.grids.grid import Grid
 from grid.limits import Limits
-from grid.services.kernel_server import KernelServer
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
 from grid.services.result import Result, Waiter
 from grid.services.roster import State
 from grid.testing.cables import Clock, Network
 from grid.testing.simulated_hosts import Instance, SimulatedHost, value_of
+from grid.testing.simulated_users import Call, Users, Violation
 from grid.wire.link import Link
 
 EPISODE = 2000
 """Steps of one world; then it comes to its end and another begins."""
-
-
-class Violation(AssertionError):
-    """Something that must always be true was not."""
-
-
-class Call:
-    """One call that a user made, and what is known of it."""
-
-    __slots__ = ("cancelled", "fails", "items", "number", "result", "runs", "server", "tried_to_cancel")
-
-    def __init__(self, number: int, server: str, fails: bool, items: tuple[int, ...] = ()) -> None:
-        self.number, self.server, self.fails, self.items = number, server, fails, items
-        self.result: Result
-        self.runs = 0
-        self.tried_to_cancel = self.cancelled = False
 
 
 class SimulatedGrid(Grid):
@@ -68,7 +53,7 @@ class SimulatedGrid(Grid):
     def start(self) -> None:
         """There is no thread."""
 
-    def _in_thread(self, name: str, body: Any, *args: Any) -> None:  # type: ignore[override]
+    def _in_thread(self, name: str, body: Any, *args: Any) -> None:
         self.world.threads.append((body, args))
 
     def _start_home(self, home: Any) -> None:
@@ -91,7 +76,7 @@ class SimulatedGrid(Grid):
         self.world.link.close()
 
 
-class World:
+class World(Users):
     """See the module."""
 
     def __init__(self, seed: int) -> None:
@@ -101,7 +86,7 @@ class World:
         self.network.while_waiting = self._while_waiting
         self.limits = Limits(in_flight=rng.choice((60, 400)), send_s=5.0)
         self.link = Link(self.limits, context=self.network.client(), clock=self.clock)
-        names = [f"h{number}" for number in range(rng.randint(1, 3))]
+        names = [f"h{number}" for number in range(rng.randint(1, 4))]
         self.grid = SimulatedGrid(self, names, self.limits)
         self.hosts: list[SimulatedHost] = []
         for host in self.grid.hosts:
@@ -122,7 +107,6 @@ class World:
         self.published = 0
         self.steps = 0
         self.limit = 1 << 62
-        self.calm = False
         self.happened: Counter[str] = Counter()
         self._last_number = 0
         self._names = [name for name, _ in _DEEDS]
@@ -159,7 +143,7 @@ class World:
         finally:
             self.blocked.remove(waiter)
         if not waiter.done_flag:
-            self.clock.now += timeout or 0.0
+            self.clock.now += round(timeout or 0.0)  # what is left of it, by the real clock
         return bool(waiter.done_flag)
 
     def _while_waiting(self, seconds: float) -> None:
@@ -222,8 +206,11 @@ class World:
         """An agent's news arrive."""
         home = self.rng.choice(self.hosts)
         if home.news and not home.offline:
-            method, args = home.news.pop(0)
-            self.link.errand(lambda: getattr(self.grid, method)(home, *args))
+            self._hear(home)
+
+    def _hear(self, home: SimulatedHost) -> None:
+        method, args = home.news.pop(0)
+        self.link.errand(lambda: getattr(self.grid, method)(home, *args))
 
     def _kill(self) -> None:
         process = self._some_process()
@@ -291,6 +278,9 @@ class World:
         self.link.housekeep()
 
     def _publish(self) -> None:
+        for service in list(self.grid._services.values()):
+            if not service.roster.alive:
+                self.grid.terminate(service.service_id)
         if len(self.grid._services) < 3:
             self.published += 1
             self.grid.publish(Instance(), restarts=self.rng.choice((0, 2, 50)))
@@ -303,150 +293,9 @@ class World:
         service = self._some_service()
         servers = list(service.servers.values()) if service is not None else []
         if servers:
-            self.grid._move_out(self.rng.choice(servers), 5.0)  # type: ignore[arg-type]
-
-    # -- users -----------------------------------------------------------------------------------------------------
-
-    def _some_service(self) -> _Service | None:
-        services = self.grid._services
-        return services[self.rng.choice(list(services))] if services else None
-
-    def _acquire(self) -> None:
-        service = self._some_service()
-        if service is None or len(self.waiting) > 20:
-            return
-        waiter = Waiter()
-        waiter.told = self.granted.append
-        kind = self.rng.randrange(8)
-        odd = kind == 1
-        fits = (lambda name: (ord(name[-1]) & 1) == odd) if kind <= 1 else None
-        self.waiting.append((service, waiter))
-        actions = service.roster.acquire(waiter, everyone=kind == 2, fits=fits)
-        self.grid._carry_out(service, actions)
-
-    def _give_up(self) -> None:
-        if self.waiting:
-            service, waiter = self.rng.choice(self.waiting)
-            if not waiter.done_flag:
-                self.waiting.remove((service, waiter))
-                self.grid._give_up(service, waiter)
-
-    def _stand_in_line(self) -> None:
-        """A user who stands still until a server is there, or patience is over."""
-        service = self._some_service()
-        if service is None or len(self.blocked) > 1:
-            return
-        try:
-            if self.rng.random() < 0.7:
-                self._take(self.grid.acquire_service(service.service_id, self.rng.uniform(0, 20)))
-            elif not service.group_lock.locked():
-                for proxy in self.grid._hold_group(service.service_id, self.rng.uniform(0, 20)):
-                    self._note_grant(proxy)
-        except (GridError, ValueError):
-            pass  # in time, or there is none: `check` knows better
-
-    def _take(self, proxy: Proxy) -> None:
-        self._note_grant(proxy)
-        self.held.append(proxy)
-
-    def _note_grant(self, proxy: Proxy) -> None:
-        server = proxy._server
-        assert isinstance(server, KernelServer)
-        owing = [p for p in list(server.peer.pending.values()) if isinstance(p, Result) and p.proxy is not proxy]
-        self.demand(not owing or server._proxy is not proxy, f"{server.name} is given away with calls under way")
-
-    def _call(self) -> None:
-        if self.held:
-            self._make_call(self.rng.choice(self.held))
-
-    def _burst(self) -> None:
-        if self.held:
-            proxy = self.rng.choice(self.held)
-            for _ in range(self.rng.randint(10, 200)):
-                self._make_call(proxy)
-
-    def _pack(self) -> None:
-        """A user who maps: packs as large as the rule says."""
-        if not self.held:
-            return
-        proxy = self.rng.choice(self.held)
-        packing = self.packings.setdefault(proxy, Packing())
-        left = self.rng.randint(1, 100)
-        size = packing.take(2, left)
-        self.demand(1 <= size <= left, f"a pack of {size} items where {left} are left")
-        packing.took(size, self.rng.uniform(0, 0.01) * size, self.rng.uniform(0, 0.02) * size)
-        self._make_call(proxy, size)
-
-    def _make_call(self, proxy: Proxy, size: int = 0) -> None:
-        first = self._last_number + 1
-        self._last_number += max(1, size)
-        call = Call(first, proxy._server.name, not size and self.rng.random() < 0.02)
-        self.calls[first] = call
-        try:
-            if size:
-                call.items = tuple(range(first, first + size))
-                for item in call.items:
-                    self.calls[item] = call
-                call.result = proxy._call("@map", ("touch", list(call.items), False), {})
-            elif not call.fails and self.rng.random() < 0.02:
-                call.result = proxy.touch(first, b"x" * 6000)
-            else:
-                call.result = (proxy.refuse if call.fails else proxy.touch)(first)
-        except (Backlog, ServerLost) as exc:
-            self.demand(isinstance(exc, Backlog) or proxy._server.final_state is not None, f"refused: {exc}")
-            return
-        self.open[first] = call
-        if self.rng.random() < 0.5:
-            call.result.add_done_callback(lambda _, number=first: self.ended.append(number))  # type: ignore[misc]
-
-    def _scatter(self) -> None:
-        """A group call, by who holds a group."""
-        service = self._some_service()
-        if service is None or not service.group or service.group_lock.locked():
-            return
-        if self.rng.random() < 0.5:
-            self.grid.release_all(service.service_id)
-        else:
-            for proxy in list(service.group):
-                self._make_call(proxy)
-
-    def _release(self) -> None:
-        if self.held:
-            proxy = self.held.pop(self.rng.randrange(len(self.held)))
-            self.packings.pop(proxy, None)
-            self.grid.release_service(proxy)
-            if self.rng.random() < 0.1:
-                self.grid.release_service(proxy)  # harmless
-
-    def _cancel(self) -> None:
-        if not self.open:
-            return
-        call = self.open[self.rng.choice(list(self.open)[-20:])]
-        call.tried_to_cancel = True
-        try:
-            if call.result.cancel():
-                call.cancelled = True
-                self.demand(call.runs == 0, f"call {call.number} was cancelled, and has run")
-        except GridError:
-            pass  # its host does not answer
-
-    def _get(self) -> None:
-        """A user who waits for a result, a moment."""
-        if self.open:
-            call = self.open[self.rng.choice(list(self.open)[-20:])]
-            try:
-                call.result.get(self.rng.choice((0.0, 0.01, 1.0, 3.0)))
-            except CallTimeout:
-                self.demand(not call.result.done(), f"call {call.number} was done and said that it was not")
-            except (GridError, ValueError, CancelledError):
-                pass  # `_look_at` judges it
+            self.grid._move_out(self.rng.choice(servers), 5.0)
 
     # -- what must be true -----------------------------------------------------------------------------------------
-
-    def demand(self, truth: object, otherwise: str) -> None:
-        """Raise a Violation unless it is true."""
-        if not truth:
-            raise Violation(otherwise)
 
     def call_runs(self, server: str, number: int) -> None:
         """A server runs a call, or an item of a pack."""
@@ -467,7 +316,8 @@ class World:
         if not self.steps % 64:
             for number in [number for number, call in self.open.items() if call.result.done_flag]:
                 self._look_at(self.open.pop(number))
-        self.demand(not self.complaints, f"logged as an error: {self.complaints}")
+        if self.complaints:
+            raise Violation(f"logged as an error: {self.complaints}")
         for service in self.grid._services.values():
             self._check_service(service)
 
@@ -486,24 +336,27 @@ class World:
     def _check_service(self, service: _Service) -> None:
         roster = service.roster
         free, away = roster._free, roster._away
-        collected = {name for names in roster._collected.values() for name in names}
+        collected = {name for names in roster._collected.values() for name in names} if roster._collected else ()
         given = {server.name for waiter in self.blocked for server in getattr(waiter, "granted", None) or ()}
         if free and roster._waiters:
             ticket, everyone = next(iter(roster._waiters.items()))
             self.demand(ticket in roster._fits and not everyone, f"{list(free)} are free while somebody waits")
+        if not free.keys() <= roster._states.keys():
+            raise Violation(f"these are in the queue: {list(free)}, and these live: {list(roster._states)}")
         for name, state in roster._states.items():
-            self.demand((name in free) == (state is State.FREE and name not in away), f"{name} is {state}: {free}")
-            server = service.servers.get(name)
-            self.demand(server is not None, f"{name} is in the roster and not in the table")
-            assert server is not None
+            if (name in free) != (state is State.FREE and name not in away):
+                raise Violation(f"{name} is {state.value}, and these are in the queue: {list(free)}")
+            server = service.servers[name]
             proxy = server._proxy
             if state is State.BUSY:
                 owners = (proxy is not None) + (name in collected) + (name in given and proxy is None)
-                self.demand(owners == 1, f"{name} is acquired by {owners}")
-                late = proxy is not None and proxy._released and server.idle and server.peer.refuses is None  # type: ignore[attr-defined]
-                self.demand(not late, f"{name} is released and idle, and still not free")
-            else:
-                self.demand(proxy is None, f"{name} is {state.value} and somebody's")
+                if owners != 1:
+                    raise Violation(f"{name} is acquired by {owners}")
+                moves = server.peer.refuses is not None  # type: ignore[attr-defined]
+                if proxy is not None and proxy._released and server.idle and not moves:
+                    raise Violation(f"{name} is released and idle, and still not free")
+            elif proxy is not None:
+                raise Violation(f"{name} is {state.value} and somebody's")
 
     def _look_at(self, call: Call | None) -> None:
         """A call is done: with its own value, or a reason."""
@@ -517,9 +370,11 @@ class World:
             server = call.result.server
             self.demand(server.final_state is not None, f"call {number} lost {server.name}, which is {server.state}")
         except CancelledError:
-            self.demand(call.tried_to_cancel and call.runs == 0, f"call {number} was cancelled; it ran {call.runs} times")
+            self.demand(call.tried_to_cancel and call.runs == 0, f"call {number} was cancelled, and ran {call.runs}")
         except ValueError as exc:
             self.demand(call.fails and str(exc) == str(number), f"call {number} raised {exc!r}")
+        except Backlog:  # kept while its server moved, and then there was no room
+            self.demand(call.runs == 0, f"call {number} ran {call.runs} times and ended with Backlog")
         except Exception as exc:
             raise Violation(f"call {number} ended with {exc!r}") from exc
         else:
@@ -543,7 +398,7 @@ class World:
             for home in self.hosts:
                 if home.offline:
                     home.unplug(False)
-                    self.grid._home_seen(home, True)
+                    self.link.errand(lambda home=home: self.grid._home_seen(home, True))  # type: ignore[misc]
                 for process in list(home.processes):
                     for cable in process.cables():
                         cable.stalled = False
@@ -555,7 +410,7 @@ class World:
                         pass
                     process.end.let_go()
                 while home.news:
-                    self._tell_all(home)
+                    self._hear(home)
             while self.threads:
                 self._thread()
             while self.network.inbox:
@@ -574,7 +429,9 @@ class World:
                 break
         else:
             stuck = [f"{call.number} on {call.server}" for call in self.open.values() if not call.result.done_flag]
-            raise Violation(f"calls never end: {stuck[:5]}; {len(self.waiting)} waiters; {self.grid.status()}")
+            servers = [each for service in self.grid._services.values() for each in service.servers.values()]
+            states = ", ".join(f"{each.name} is {each.state.value}" for each in servers)
+            raise Violation(f"this never ends: calls {stuck[:5]}, {len(self.waiting)} waiters; {states}")
         self.steps += -self.steps % 64
         self.check()
         self.grid.terminate()
@@ -583,10 +440,6 @@ class World:
             self.demand(waiter.done_flag, f"a waiter for {service.service_id} outlives the grid")
         self.demand(not self.link._peers, f"peers are left: {self.link._peers}")
         self.demand(not self.complaints, f"logged as an error: {self.complaints}")
-
-    def _tell_all(self, home: SimulatedHost) -> None:
-        method, args = home.news.pop(0)
-        getattr(self.grid, method)(home, *args)
 
     def _quiet(self) -> bool:
         """Whether nothing is left to happen."""
@@ -605,8 +458,8 @@ _DEEDS = (
     ("work", 24.0),
     ("pump", 22.0),
     ("call", 20.0),
-    ("acquire", 4.0),
-    ("release", 1.0),
+    ("acquire", 2.0),
+    ("release", 1.3),
     ("let_go", 3.0),
     ("tick", 3.0),
     ("cable", 6.0),
@@ -622,9 +475,9 @@ _DEEDS = (
     ("unplug", 0.3),
     ("kill", 0.15),
     ("move", 0.15),
-    ("publish", 0.1),
+    ("publish", 0.2),
     ("leap", 0.1),
-    ("terminate", 0.04),
+    ("terminate", 0.1),
     ("crash", 0.02),
 )
 """What can happen in a step, and how often, in relation."""
