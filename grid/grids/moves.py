@@ -142,7 +142,7 @@ class Moves(_Base):
                 del self._homeless[move.server.name]
                 move.home = home
                 self._arriving[move.server.name] = move
-            self._in_thread("grid-move-in", self._move_in, move)
+            self._in_thread("grid-move-in", self._move_in, move, home)
 
     def _home_for(self, move: Move) -> HostLink | None:
         """The home with the most room for a server of that service that does not end soon; locked by the caller."""
@@ -165,10 +165,12 @@ class Moves(_Base):
         """Whether servers may move to this home."""
         return home.ends_at is None
 
-    def _move_in(self, move: Move) -> None:
+    def _move_in(self, move: Move, home: HostLink) -> None:
         """Thread: start the server at its new home, from the state that it had."""
-        server, home = move.server, move.home
-        assert home is not None and self._link is not None and move.state is not None
+        server = move.server
+        if move.home is not home:  # it was lost just now, and the server looks for another
+            return
+        assert self._link is not None and move.state is not None
         data, buffers, modules = move.state
         try:
             self._start_home(home)
@@ -186,7 +188,11 @@ class Moves(_Base):
             home.ask("start", [{**wish, "niceness": home.host.niceness}], published)
         except Exception as exc:
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"
-            self._link.errand(lambda: self._lose_server(server, reason))
+            self._link.errand(lambda: self._lose_arrival(move, home, reason))
+
+    def _lose_arrival(self, move: Move, home: HostLink, reason: str) -> None:
+        if move.home is home:  # else that one was lost meanwhile, and the server looks for another
+            self._lose_server(move.server, reason)
 
     def _connect_arrival(self, move: Move, inlet: str, outlet: str) -> None:
         """In the grid's thread: its new process listens."""

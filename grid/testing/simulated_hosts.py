@@ -95,6 +95,7 @@ class Process(serve.Server):
         self._store = None  # type: ignore[assignment]  # messages are small
         self._due: deque[Frame] = deque()
         self._batch = ExitStack()
+        self.stopping = False  # its agent was told to end it, and will not wait for ever
 
     @property
     def replies(self) -> ReplyCable:
@@ -250,8 +251,9 @@ class SimulatedHost(HostLink):
 
     def _stop(self, names: list[str], force: bool) -> None:
         for process in [process for process in self.processes if process.name in names]:
-            if force or self.world.rng.random() < 0.3:  # or the polite word came too late
-                process.die(signal=15)
+            process.stopping = True
+            if force:
+                process.die(signal=9)
 
     def end(self, server: str, *, force: bool) -> None:
         if not self.gone:

@@ -207,6 +207,9 @@ class World(Users):
         home = self.rng.choice(self.hosts)
         if home.news and not home.offline:
             self._hear(home)
+        for process in [process for process in home.processes if process.stopping]:
+            if self.rng.random() < 0.1:
+                process.die(signal=15)
 
     def _hear(self, home: SimulatedHost) -> None:
         method, args = home.news.pop(0)
@@ -409,6 +412,8 @@ class World(Users):
                     while process.work():
                         pass
                     process.end.let_go()
+                    if process.stopping:
+                        process.die(signal=15)
                 while home.news:
                     self._hear(home)
             while self.threads:

@@ -587,7 +587,7 @@ class Link:
 
         try:
             event = codec.loads(unpack(data).pickle)
-        except FrameError as exc:
+        except Exception as exc:
             logger.warning("an event is dropped: %s", exc)
             return
         self.on_event(peer, event)
