@@ -168,7 +168,7 @@ class PbsPro(Torque):
             jobs = json.loads(text).get("Jobs", {}) if text.strip() else {}
             return [self._status(job, _flat(facts)) for job, facts in jobs.items()]
         except (ValueError, AttributeError, RecursionError) as exc:
-            raise AllocationError(f"qstat tells of its jobs in another form ({exc})", hint="JSON was asked for") from exc
+            raise AllocationError(f"qstat answers in another form ({exc})", hint="It was asked for JSON") from exc
 
     def status_failed(self, status: int, stderr: str) -> bool:
         return status not in (0, 35, 153)  # 35: a job has finished, 153: unknown

@@ -203,13 +203,21 @@ class Files(_Base):
                 failures[home.host.label] = exc.what
             except GridError as exc:
                 failures[home.host.label] = str(exc)
+            except OSError as exc:  # of ours: hosts send theirs as errors with names
+                failures[home.host.label] = f"its archive can't be kept here in {scratch} ({exc.strerror or exc})"
 
-        with tempfile.TemporaryDirectory(prefix="grid-stage-") as scratch:
-            if len(homes) == 1:
-                send(homes[0], scratch)
-            else:
-                with ThreadPoolExecutor(min(len(homes), self.limits.starts_at_once) or 1) as pool:
-                    list(pool.map(lambda home: send(home, scratch), homes))
+        try:
+            with tempfile.TemporaryDirectory(prefix="grid-stage-") as scratch:
+                if len(homes) == 1:
+                    send(homes[0], scratch)
+                else:
+                    with ThreadPoolExecutor(min(len(homes), self.limits.starts_at_once) or 1) as pool:
+                        list(pool.map(lambda home: send(home, scratch), homes))
+        except OSError as exc:
+            place = tempfile.gettempdir()
+            raise StagingError(
+                f"no directory can be made in {place} ({exc.strerror or exc})", hint="Set TMPDIR to a place with room"
+            ) from exc
         if failures:
             raise StagingError(
                 f"{len(failures)} of {len(homes)} hosts could not be written",

@@ -548,7 +548,15 @@ class Grid(Files, Moves, AbstractGrid):
             if home.up:
                 home.ask_later("stop", [name], True)  # it was withdrawn while it started
             return
-        peer = home.attach(server.number, inlet, outlet)
+        try:
+            peer = home.attach(server.number, inlet, outlet)
+        except Exception as exc:  # no descriptor is left, or the tunnel is gone: it would be starting for ever
+            if home.up:
+                home.ask_later("stop", [name], True)
+            what = f"server {name} started, but can't be connected to ({exc})"
+            error = HostError(what, host=home.host.label, hint="See `ulimit -n`, and `grid doctor`")
+            self._host_failed(home, error, [server])
+            return
         publication = self._publications.get(server.service_id)
         server.attach(self._link, peer, dict(publication.entries) if publication else {})
         self._by_peer[server.number] = server

@@ -39,16 +39,19 @@ def text_of(*words: str) -> st.SearchStrategy[str]:
 # -- hosts.yaml --------------------------------------------------------------------------------------------------------
 
 YAML = text_of(
-    "hosts:", "defaults:", "groups:", "\n", "\n  ", "\n    ", "- ", ": ", "name: ", "n_cpu: ", "env: ", "niceness: ", "port: ",
-    "ssh: ", "python: ", "{", "}", "[", "]", ", ", "&a ", "*a", "<<: ", "!!timestamp ", "!!bool ", "!!int ", "!!binary ",
-    "!!python/object:os.system ", "!!set ", "~", "null", "0x", "1e999", ".nan", "'", '"', "|", ">", "%", "---", "#", "a", "n1",
-    "mara@n1:22", "2001-99-99", "\t", "\x00", "\u2028",
+    "hosts:", "defaults:", "groups:", "\n", "\n  ", "\n    ", "- ", ": ", "name: ", "n_cpu: ", "env: ",
+    "niceness: ", "port: ", "ssh: ", "python: ", "{", "}", "[", "]", ", ", "&a ", "*a", "<<: ", "!!timestamp ",
+    "!!bool ", "!!int ", "!!binary ", "!!python/object:os.system ", "!!set ", "~", "null", "0x", "1e999",
+    ".nan", "'", '"', "|", ">", "%", "---", "#", "a", "n1", "mara@n1:22", "2001-99-99", "\t", "\x00", "\u2028",
 )  # fmt: skip
 
 
 @pytest.mark.row("H08")
 @tries
-@given(st.one_of(YAML, YAML.map("hosts:\n  - n1".__add__), YAML.map("hosts: {n1: {n_cpu: ".__add__)), st.sampled_from([None, "a"]))
+@given(
+    st.one_of(YAML, YAML.map("hosts:\n  - n1".__add__), YAML.map("hosts: {n1: {n_cpu: ".__add__)),
+    st.sampled_from([None, "a"]),
+)
 @example("hosts: [n1]\ndefaults: {n_cpu: !!bool x}", None)
 @example("hosts: [n1]\ndefaults: {n_cpu: !!timestamp x}", None)
 @example("hosts: [n1]\ndefaults: {n_cpu: !!int ''}", None)
@@ -68,7 +71,10 @@ def test_a_hosts_file_gives_hosts_or_a_named_error(tmp_path: Path, text: str, gr
 
 # -- what batch systems tell -------------------------------------------------------------------------------------------
 
-NODES = text_of("n1", "node-2.lan", "[1-3]", "[", "]", "-", ",", "[001-999999]", "(x", ")", "4(x2)", " ", "\n", "\t", "#", "\x00")
+NODES = text_of(
+    "n1", "node-2.lan", "[1-3]", "[", "]", "-", ",", "[001-999999]", "(x", ")", "4(x2)", " ", "\n", "\t", "#",
+    "\x00",
+)  # fmt: skip
 
 
 @pytest.mark.row("B04", "B05")
@@ -92,7 +98,9 @@ def test_lists_of_nodes_are_read_or_refused(parse: Callable[[str], Any], text: s
 @tries
 @given(st.binary(max_size=60), NODES, NODES)
 @example(b"\xff\xfe", "", "")
-def test_the_environment_of_a_job_is_understood_or_refused(tmp_path: Path, content: bytes, names: str, counts: str) -> None:
+def test_the_environment_of_a_job_is_understood_or_refused(
+    tmp_path: Path, content: bytes, names: str, counts: str
+) -> None:
     file = tmp_path / "nodes"
     file.write_bytes(content)
     for environ in (
@@ -108,9 +116,10 @@ def test_the_environment_of_a_job_is_understood_or_refused(tmp_path: Path, conte
 
 
 QSTAT = text_of(
-    "Job Id: ", "17.head", "\n", "\n    ", "\n\t", " = ", "exit_status", "job_state", "R", "C", "Resource_List.walltime",
-    "resources_used.walltime", "Walltime.Remaining", "01:00:00", "1-00:00:00", ":", "-", "UNLIMITED", "|", "123|R|None|n1|1:00|name",
-    '{"Jobs": ', "{", "}", "[", "]", '"', ": ", ", ", "null", "1e999", "²", "job-ID  prior   name", " ", "qw", "r",
+    "Job Id: ", "17.head", "\n", "\n    ", "\n\t", " = ", "exit_status", "job_state", "R", "C",
+    "Resource_List.walltime", "resources_used.walltime", "Walltime.Remaining", "01:00:00", "1-00:00:00", ":",
+    "-", "UNLIMITED", "|", "123|R|None|n1|1:00|name", '{"Jobs": ', "{", "}", "[", "]", '"', ": ", ", ", "null",
+    "1e999", "²", "job-ID  prior   name", " ", "qw", "r",
 )  # fmt: skip
 
 
@@ -137,7 +146,10 @@ def test_what_qstat_and_squeue_print_is_read_or_refused(text: str, name: str) ->
 
 # -- known_hosts -------------------------------------------------------------------------------------------------------
 
-KNOWN = text_of("n1", "*", "?", "!", ",", "|1|", "|", "[n1]:22", "@revoked ", "@cert-authority ", "ssh-ed25519", " AAAA", " ", "\n", "#", "=", "é", "[", "]")  # fmt: skip  # noqa: E501
+KNOWN = text_of(
+    "n1", "*", "?", "!", ",", "|1|", "|", "[n1]:22", "@revoked ", "@cert-authority ", "ssh-ed25519", " AAAA",
+    " ", "\n", "#", "=", "é", "[", "]",
+)  # fmt: skip
 
 
 @pytest.mark.row("H11")
