@@ -260,7 +260,10 @@ class AbstractGrid(threading.Thread):
         for server in servers:
             self._server_gone(server, Event.TERMINATED, "terminated")
         for server in servers:
-            server.end()
+            try:
+                server.end()
+            except GridError as exc:  # its host is in trouble, which is dealt with there; the others must still end
+                logger.warning("server %s can't be told to end: %s", server.name, exc)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.hosts)} hosts, {len(self._services)} services>"
