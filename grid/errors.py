@@ -24,6 +24,7 @@
      ├─ CallTimeout                               `Result.get(timeout)` ran out of time    (also a TimeoutError)
      ├─ RemoteError                               stands for a remote exception that can't itself travel
      ├─ Backlog                                   too many calls or bytes wait on one server
+     ├─ JobError                                  about jobs; it and its family: `grid/jobs/host/errors.py`
      ├─ GridStopped                               the grid was terminated
      └─ ForkError                                 a grid used in a forked child
 
