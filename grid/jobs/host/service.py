@@ -28,7 +28,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from grid.jobs.host.messages import Message
 from grid.jobs.host.request import Request, request, service_name
@@ -93,6 +93,9 @@ class ServiceHandler(Protocol):
 
     def keep(self, name: str, data: bytes | str) -> None:
         """Store an output file with the job; it stays until the job is deleted."""
+
+    def stop(self, reason: str) -> NoReturn:
+        """End the job with an error: it noticed itself that it fails."""
 
     def answer(self, question: Message, value: Any) -> None:
         """Answer a message that came by `job.ask`."""
