@@ -55,7 +55,18 @@ _WHERE = {
         "IsResult",
     ),
     "grid.jobs.conditions.depends": ("Depends",),
+    "grid.jobs.context": ("default_service", "local_service", "make_service", "open_service", "remote_service"),
+    "grid.jobs.engine": ("GridEngine", "ThreadEngine"),
+    "grid.jobs.handle": ("Job", "Race"),
+    "grid.jobs.host.references": ("Reference",),
+    "grid.jobs.joblist": ("JobList",),
+    "grid.jobs.manager": ("JobManager",),
+    "grid.jobs.proxy": ("ServerProxy", "usertag"),
     "grid.jobs.rules.states": ("JobState",),
+    "grid.jobs.server": ("Server", "add_user"),
+    "grid.jobs.settings": ("Settings",),
+    "grid.jobs.shortcuts": ("proxy", "race", "submit"),
+    "grid.jobs.store.store": ("Store",),
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_NAMES)

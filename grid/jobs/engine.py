@@ -5,7 +5,7 @@ They are apart, because a job that waits for its units must not hold the place t
 
 Lives here: `Engine`, `Place`; `GridEngine` for any grid, `ThreadEngine` for tests and for machines that shall run
             nothing else.
-Elsewhere:  who is given a place (`manager.py`, `units.py`).
+Elsewhere:  who is given a place (`manager.py`, `desk.py`).
 """
 
 from __future__ import annotations

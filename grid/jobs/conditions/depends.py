@@ -198,6 +198,10 @@ class Depends:
         if message.kind == "Notify" and message.status in statuses:
             self.resolve(message.atom, statuses[message.status])
 
+    def __contains__(self, atom_id: object) -> bool:
+        with self._lock:
+            return atom_id in self._atoms
+
     def __len__(self) -> int:
         """How many atoms somebody waits for."""
         with self._lock:

@@ -82,8 +82,8 @@ def from_plain(value: Any, resolve: Callable[[str, Any], Any] | None = None) -> 
     """The value that `to_plain` made JSON of.
 
     Args:
-        resolve: Called with kind and content of what has a meaning of its own (`$ref`, `$field`), to give its value;
-            without it such parts stay as they are.
+        resolve: Called with kind and content of references to other jobs (`$ref`, `$field`), to give the value; without
+            it they become `references.Reference` and `references.Field`.
     """
     if isinstance(value, list):
         return [from_plain(item, resolve) for item in value]
@@ -95,8 +95,12 @@ def from_plain(value: Any, resolve: Callable[[str, Any], Any] | None = None) -> 
             return float(item)
         if key == "$bytes":
             return base64.b64decode(item)
-        if key.startswith("$"):
-            return resolve(key, item) if resolve is not None else value
+        if key in ("$ref", "$field"):
+            if resolve is not None:
+                return resolve(key, item)
+            from grid.jobs.host.references import from_content  # it stands on this module
+
+            return from_content(key, item)
     return {key: from_plain(item, resolve) for key, item in value.items()}
 
 

@@ -167,6 +167,7 @@ def request(cls: type[Service], /, **data: Any) -> Request:
     if cls.version is None:
         raise AttributeError(f"the service class {cls.__qualname__} has no version: set one, e.g. version = '1'")
     made = cls.request_class(**data)
+    made._service_class = cls  # type: ignore[attr-defined]  # stays at home: a server in this process learns of it
     if made.service is None:
         made.service = service_name(cls)
     if made.version is None:

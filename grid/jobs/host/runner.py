@@ -150,7 +150,8 @@ class _Job:
                 if loud:
                     self._best_told, self._told_at = True, now
             age = 0.0 if self._waiting else now - self._ready_at
-            return {"events": events, "ready_age": age, "paused": self._paused and self._waiting}
+            paused = self._paused and self._waiting
+            return {"events": events, "ready_age": age, "paused": paused, "over_limit": self._over_limit}
 
     def _take(self, what: tuple[Any, ...]) -> None:
         if what[0] == "message":

@@ -28,10 +28,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from grid.jobs.host.messages import Message
 from grid.jobs.host.request import Request, request, service_name
+
+if TYPE_CHECKING:
+    from grid.jobs.handle import Job
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +170,30 @@ class Service:
         return None
 
     # -- conveniences ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def submit(
+        cls,
+        *,
+        service: Any = None,
+        when: Any = None,
+        after: Any = None,
+        monitor: Any = None,
+        tags: Iterable[str] = (),
+        priority: int = 0,
+        inputs: list[Any] | None = None,
+        memo: bool | None = None,
+        notify: str | None = None,
+        **data: Any,
+    ) -> Job:
+        """Submit a request made of `data`: to `service`, else to that of the `with` block, else to the default one.
+
+        The other arguments are those of `ServerProxy.submit`.
+        """
+        from grid.jobs.context import choose_service  # at the client only
+
+        options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo, "notify": notify}
+        return choose_service(service).submit(request(cls, **data), monitor, when, **options)
 
     @classmethod
     def name(cls) -> str:

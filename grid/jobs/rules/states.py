@@ -1,7 +1,7 @@
 """States of a job, and the moves between them.
 
     WAITING -> PENDING -> ACTIVE -> COMPLETE | ERROR | ABORTED
-    WAITING, PENDING -> CANCELLED (its condition can't be satisfied, or somebody said so), ABORTED (by abort or stop)
+    WAITING, PENDING -> CANCELLED: its condition can't be satisfied, or somebody aborted it before it ran
     ACTIVE -> PENDING only after a restart of the server, or where the machine that ran it was lost
 
 Archived is a mark on a job that has ended, not a state.
@@ -41,8 +41,8 @@ _S = JobState
 ENDED = frozenset((_S.COMPLETE, _S.ERROR, _S.ABORTED, _S.CANCELLED))
 
 MOVES: dict[JobState, frozenset[JobState]] = {
-    _S.WAITING: frozenset((_S.PENDING, _S.CANCELLED, _S.ABORTED)),
-    _S.PENDING: frozenset((_S.ACTIVE, _S.CANCELLED, _S.ABORTED)),
+    _S.WAITING: frozenset((_S.PENDING, _S.CANCELLED)),
+    _S.PENDING: frozenset((_S.ACTIVE, _S.CANCELLED)),
     _S.ACTIVE: frozenset((_S.COMPLETE, _S.ERROR, _S.ABORTED, _S.PENDING)),
     **{state: frozenset() for state in ENDED},
 }
