@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import AcquireTimeout, ServerLost
+from grid.jobs.host.messages import Abort
 from grid.jobs.host.runner import Runner
 from grid.jobs.host.worker import Worker
 
@@ -146,6 +147,7 @@ class _ThreadPlace:
         self._last: Future[Any] | None = None
         self._calls = 0
         self._released = False
+        self._killed = False
         self._lock = threading.Lock()
 
     def call(self, method: str, *args: Any) -> Future[Any]:
@@ -158,14 +160,14 @@ class _ThreadPlace:
     def _ended(self, _: Future[Any]) -> None:
         with self._lock:
             self._calls -= 1
-            free = self._released and not self._calls
+            free = self._released and not self._calls and not self._killed
         if free:
             self._back.put(self)
 
     def release(self) -> None:
         with self._lock:
             self._released = True
-            free = not self._calls
+            free = not self._calls and not self._killed
         if free:
             self._back.put(self)
 
@@ -175,7 +177,15 @@ class _ThreadPlace:
         return self
 
     def kill(self) -> None:
-        """A thread can't be killed: it is left alone, and its place is lost."""
+        """A thread can't be killed: it is told once more to end and left alone, and another takes its place."""
+        with self._lock:
+            if self._killed:
+                return
+            self._killed = True
+        self.call("exchange", [("message", Abort().to_plain())], 0.0)
+        self._pool.shutdown(wait=False)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-runner-again")
+        self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), pool, self._back))
 
 
 class ThreadEngine:
@@ -216,5 +226,11 @@ class ThreadEngine:
         return self._n["runner"]
 
     def stop(self) -> None:
+        for free in self._free.values():
+            while True:
+                try:
+                    free.get_nowait()._pool.shutdown(wait=False)
+                except queue.Empty:
+                    break
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)

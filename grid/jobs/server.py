@@ -307,9 +307,12 @@ class _Sieve:
         mine = self._server.user
         if message.kind == "JobChanged" and message.summary["owner"] != mine:
             return
+        if message.kind == "Gap":
+            self.target.put_nowait(message)
+            return
         own = Message.from_plain(message.to_plain())
         if own.kind == "Jobs":
-            own.jobs = [each for each in message.jobs if each["owner"] == mine]
+            own.__dict__["jobs"] = [each for each in message.jobs if each["owner"] == mine]
         else:
             self._number += 1
         own.number = self._number  # what the user may not see must not look like a gap

@@ -30,18 +30,25 @@ class Listener:
     def __init__(self, key: str, size: int = SIZE, target: Any = None) -> None:
         self.key = key
         self._queue: Any = target if target is not None else queue.Queue(size)
-        self.missed = 0
+        self._put = self._queue.put_nowait if hasattr(self._queue, "put_nowait") else self._queue.put
+        inner = getattr(self._queue, "target", self._queue)
+        self._qsize = getattr(inner, "qsize", lambda: 0)
+        self._room = getattr(inner, "maxsize", 0) or float("inf")
+        self._gap: Gap | None = None
 
     def offer(self, message: Message) -> None:
-        """Never waits."""
-        put = getattr(self._queue, "put_nowait", self._queue.put)
+        """Never waits. The last place is for the Gap, so that one who is behind learns of it without further news."""
+        if self._qsize() >= self._room - 1:
+            if self._gap is not None:  # still the last in the queue: nothing was put since
+                self._gap.__dict__["missed"] += 1
+                return
+            self._gap = message = _gap(self.key, message.number)
+        else:
+            self._gap = None
         try:
-            if self.missed:
-                put(_gap(self.key, self.missed, message.number))
-                self.missed = 0
-            put(message)
-        except queue.Full:
-            self.missed += 1
+            self._put(message)
+        except queue.Full:  # somebody else puts into it, too
+            self._gap = None
 
     def get(self, timeout: float | None = None) -> Message:
         """The next message. Raises queue.Empty after `timeout` seconds."""
@@ -57,8 +64,8 @@ class Listener:
             yield self.get()
 
 
-def _gap(key: str, missed: int, number: int) -> Message:
-    gap = Gap(missed=missed)
+def _gap(key: str, number: int) -> Gap:
+    gap = Gap(missed=1)
     gap.job, gap.number, gap.time = key, number, time.time()
     return gap
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import http.server
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -210,14 +211,14 @@ def test_a_failure_cancels_what_depends_on_it_with_the_chain_of_reasons(service:
     second = Square.submit(value=1, after=bad)
     third = Square.submit(value=2, after=second)
     saved = Square.submit(value=3, when=third.iscompleted | gate.iscompleted)
-    never = Square.submit(value=4, when=~third.iscompleted & gate.iscompleted)
+    never = Square.submit(value=4, when=[third, gate])
     assert "waits" in third.explain() or second.id in third.explain()
     with pytest.raises(JobCancelled) as caught:
         third.wait(LIMIT_S)
     reason = caught.value.reason
     assert reason.index(second.id) < reason.index(bad.id) < reason.index("disk on fire")
     assert saved.wait(LIMIT_S) == 9
-    with pytest.raises((JobCancelled, JobFailed)):
+    with pytest.raises(JobCancelled, match=f"job {third.id} was cancelled"):
         never.wait(LIMIT_S)
     graph = {node["id"]: node for node in service.graph()}
     assert graph[third.id]["after"] == [second.id] and graph[third.id]["state"] == "cancelled"
@@ -363,19 +364,17 @@ def test_a_slow_listener_holds_up_nobody_and_is_told_what_it_missed(service: Ser
     small: queue.Queue[Message] = queue.Queue(3)
     service._server.listen("jobs", small)
     blocked = threading.Event()
-    with JobList(service, lambda jobs, message: blocked.wait(LIMIT_S), size=5) as slow:
+    with JobList(service, lambda jobs, message: message.kind == "Jobs" or blocked.wait(LIMIT_S), size=5) as slow:
         for n in range(30):
             Square.submit(value=n)
         until(lambda: all(job.state.ended for job in service.jobs()))
         blocked.set()
         slow.wait_for(lambda now: len(now) == 30 and all(j["state"] == "complete" for j in now.values()), LIMIT_S)
         assert slow.restarts >= 1
-    assert small.get().kind == "Jobs"
-    while not small.empty():
-        small.get()
+    kinds = [small.get() for _ in range(3)]
+    assert [message.kind for message in kinds] == ["Jobs", "JobChanged", "Gap"] and kinds[2].missed > 50
     Square.submit(value=1)
-    gap = small.get(timeout=LIMIT_S)
-    assert gap.kind == "Gap" and gap.missed > 50
+    assert small.get(timeout=LIMIT_S).kind == "JobChanged"
     service._server.hangup("jobs", small)
 
 
@@ -622,8 +621,6 @@ def test_the_local_service_is_made_when_it_is_first_used(tmp_path: Path, monkeyp
     ],
 )
 def test_the_user_tag_comes_from_the_environment_in_order(environment: dict[str, str], tag: str | None) -> None:
-    import socket
-
     assert usertag(environment) == (tag or socket.gethostname())
 
 
@@ -647,10 +644,11 @@ def test_a_mail_tells_of_the_end(tmp_path: Path) -> None:
             letters.append((envelope.rcpt_tos, envelope.content.decode()))
             return "250 OK"
 
-    mail = controller.Controller(Inbox(), hostname="127.0.0.1", port=0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    mail = controller.Controller(Inbox(), hostname="127.0.0.1", port=port)
     mail.start()
     try:
-        port = mail.server.sockets[0].getsockname()[1]
         settings = Settings(mail_host="127.0.0.1", mail_port=port, tick_s=0.05)
         with open_service(tmp_path / "s", engine=ThreadEngine(), settings=settings, user="mara") as service:
             Square.submit(value=7, tags=["name=sevens"], notify="boss@example.org").wait(LIMIT_S)
