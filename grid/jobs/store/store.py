@@ -95,6 +95,7 @@ class Store:
                 ) from exc
         if self._is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         with self._translated("open"):
             if not self._is_sqlite:
                 self._lock_postgresql()
@@ -314,6 +315,8 @@ class Store:
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # Python's sqlite3 leaves CREATE TABLE outside of transactions: a kill in a migration would leave half a schema.
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged job survives a power cut, too
