@@ -71,7 +71,7 @@ def service(tmp_path: Path) -> Iterator[ServerProxy]:
         yield service
 
 
-@pytest.mark.row("P04", "P15", "R13", "V15", "J02", "P18", "R01")
+@pytest.mark.row("P04", "P11", "P15", "R13", "V15", "J02", "P18", "R01")
 def test_a_job_is_submitted_runs_and_gives_its_result(service: ServerProxy) -> None:
     job = Square.submit(values=[1, 2, 3])
     assert isinstance(job, Job) and job == job.id and hash(job) == hash(job.id)
@@ -721,3 +721,46 @@ def test_a_grid_that_is_handed_in_is_used_and_left_alone(tmp_path: Path) -> None
         with open_service(tmp_path / "s", grid, settings=QUICK, user="mara"):
             assert Square.submit(values=[1, 2]).wait(LIMIT_S) == [1, 4]
         assert not grid.ishalted() and dict(grid.servers) == {}
+
+
+class _NoPlaces(ThreadEngine):
+    """Jobs stay in the queue."""
+
+    def runner(self, timeout: float) -> None:
+        time.sleep(timeout)
+
+
+@pytest.mark.row("C13", "J01", "J09", "C25", "C26")
+def test_ten_thousand_jobs_wait_and_are_decided_together(tmp_path: Path) -> None:
+    n = 10_000
+    with open_service(tmp_path / "s", engine=_NoPlaces(1, 1), services=ALL) as service:
+        manager = service._server.manager
+        gates = service.submit_all([Square.request(value=1), Square.request(value=2)])
+        many = service.submit_all([(Square.request(value=n), {"after": gates[0]}) for n in range(n)])
+        tree = {"op": "or", "of": [{"atom": "completed", "job": job.id} for job in many]}
+        last = manager.submit("mara", [{"request": Square.request(value=0).to_plain(), "when": tree}])[0]
+        manager.depends.steps = 0
+        began = time.perf_counter()
+        gates[0].abort("no more")
+        assert manager.depends.steps < 5 * n
+        assert time.perf_counter() - began < 20
+        assert last.state is JobState.CANCELLED and many[-1].state is JobState.CANCELLED
+        assert gates[1].state is JobState.PENDING
+        assert len(service.summaries(state="cancelled")) == n + 2
+
+
+@pytest.mark.row("J01", "P04")
+def test_submitting_is_quick_and_durable(tmp_path: Path) -> None:
+    with open_service(tmp_path / "s", engine=_NoPlaces(1, 1), services=ALL) as service:
+        one, batch = 0.0, 0.0
+        for _ in range(5):  # the best of some: others use the disk, too
+            began = time.perf_counter()
+            for n in range(40):
+                service.submit(Square.request(value=n))
+            one = max(one, 40 / (time.perf_counter() - began))
+            began = time.perf_counter()
+            service.submit_all([Square.request(value=n) for n in range(200)])
+            batch = max(batch, 200 / (time.perf_counter() - began))
+        assert one >= 200 and batch >= 1000
+        with service._server.manager.store._engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
