@@ -20,7 +20,7 @@ from grid.jobs.host.service import Service
 from grid.jobs.record import Record
 
 if TYPE_CHECKING:
-    from grid.jobs.manager import JobManager
+    from grid.jobs.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Execution(threading.Thread):
     """See the module."""
 
     def __init__(
-        self, manager: JobManager, record: Record, service: type[Service], spec: dict[str, Any], place: Place
+        self, manager: Running, record: Record, service: type[Service], spec: dict[str, Any], place: Place
     ) -> None:
         super().__init__(name=f"job-{record.id}", daemon=True)
         self.record = record

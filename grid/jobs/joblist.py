@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from grid.jobs.host.errors import WaitTimeout
+from grid.jobs.host.errors import JobError, WaitTimeout
 from grid.jobs.host.messages import Message
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class JobList:
         self._jobs: dict[str, dict[str, Any]] = {}
         self._number = 0
         self._closed = False
+        self._lost: JobError | None = None
         self.restarts = 0
         """How often it began anew."""
         self._listener = service.listen(service.queue, size)
@@ -54,6 +55,11 @@ class JobList:
                 message = self._listener.get(_TURN_S)
             except WaitTimeout:
                 continue
+            except JobError as exc:
+                with self._lock:
+                    self._lost = exc
+                    self._lock.notify_all()
+                return
             if not self._fits(message):
                 logger.info("the list of jobs missed changes and begins anew")
                 self._listener.close()
@@ -89,10 +95,12 @@ class JobList:
             return dict(self._jobs)
 
     def wait_for(self, condition: Callable[[dict[str, dict[str, Any]]], Any], timeout: float | None = None) -> None:
-        """Until the list is as wanted. Raises TimeoutError."""
+        """Until the list is as wanted. Raises TimeoutError, or JobError if the server is gone."""
         end = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             while not condition(self._jobs):
+                if self._lost is not None:
+                    raise self._lost
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     raise WaitTimeout(f"the list was not as wanted within {timeout:g} s", hint="It goes on")

@@ -6,8 +6,8 @@ Elsewhere:  the backend (`server.py`), handles (`handle.py`), which service a sc
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+import logging
 import os
 import queue
 import secrets
@@ -24,6 +24,8 @@ from grid.jobs.host.messages import ENDS, Message
 from grid.jobs.host.plain import to_plain
 from grid.jobs.host.request import Request
 from grid.jobs.rules.tags import check_tags
+
+logger = logging.getLogger(__name__)
 
 LISTENER_SIZE = 10_000
 _TURN_S = 0.5
@@ -52,11 +54,20 @@ class Listening:
         server.listen(key, self._queue)
 
     def get(self, timeout: float | None = None) -> Message:
-        """The next message. Raises TimeoutError."""
+        """The next message.
+
+        Raises:
+            TimeoutError: None came in time.
+            JobError: The server is gone.
+        """
         try:
-            return self._queue.get(timeout=timeout)
+            message = self._queue.get(timeout=timeout)
         except queue.Empty:
             raise WaitTimeout(f"no message of {self.key} for {timeout:g} s", hint="The stream goes on") from None
+        if message.kind == "Lost":
+            self._queue.put(message)  # for whoever asks again
+            raise JobError(f"the job server at {message.path} has gone", hint="Jobs go on when it is back")
+        return message
 
     def close(self) -> None:
         """Hang up."""
@@ -334,11 +345,19 @@ class ServerProxy:
     def _pump(self, listener: Listening, monitor: Any) -> None:
         with listener:
             while not self._closed.is_set():
-                with contextlib.suppress(WaitTimeout):
+                try:
                     message = listener.get(_TURN_S)
+                except WaitTimeout:
+                    continue
+                except JobError as exc:
+                    logger.warning("%s", exc)
+                    return
+                try:
                     monitor.put(message)
-                    if message.kind in ENDS:
-                        return
+                except Exception:
+                    logger.exception("the monitor of %s failed", listener.key)
+                if message.kind in ENDS:
+                    return
 
     def close(self) -> None:
         """End this connection; jobs go on."""

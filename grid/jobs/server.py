@@ -22,7 +22,7 @@ from grid.jobs.manager import CONDITIONS, QUEUE, JobManager
 from grid.jobs.record import Record
 from grid.jobs.rules.tags import matches, safe_key
 
-WAIT_S = 10.0
+WAIT_S = 2.0
 """Longest single wait of a call; clients ask again."""
 
 

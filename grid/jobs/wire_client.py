@@ -184,6 +184,10 @@ class RemoteServer:
                     listener.offer(Message.from_plain(line_of_json["message"]))
             except (OSError, ValueError, KeyError, WireError):
                 pass  # hung up, or the server is gone
+            with self._lock:
+                hung_up = (key, id(target)) not in self._streams
+            if not hung_up:
+                listener.offer(Message("Lost", path=self.path))
 
         thread = threading.Thread(target=pump, name="jobs-stream", daemon=True)
         with self._lock:

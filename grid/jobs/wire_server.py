@@ -6,6 +6,7 @@ Elsewhere:  the language (`wire.py`), what may be called (`server.py`).
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import queue
@@ -93,10 +94,12 @@ class SocketServer:
         name, args, kw = question.get("call"), question.get("args", []), question.get("kw", {})
         if name not in Server.CALLS or not isinstance(args, list) or not isinstance(kw, dict):
             raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(Server.CALLS))}")
+        method = getattr(server, name)
         try:
-            return getattr(server, name)(*args, **kw)
+            inspect.signature(method).bind(*args, **kw)
         except TypeError as exc:
             raise RequestError(f"the call {name!r} with wrong arguments ({exc})", hint="See its docstring") from exc
+        return method(*args, **kw)
 
     def _stream(self, line: Line, server: Server, question: dict[str, Any]) -> None:
         """Messages of a stream, until the client or we end."""

@@ -223,6 +223,32 @@ def test_servers_are_found_by_name_file_and_path_and_others_are_named(
         remote_service("home")
 
 
+@pytest.mark.row("P15", "J18", "P24")
+def test_who_waits_or_listens_learns_that_the_server_has_gone(served: SocketServer) -> None:
+    service = remote_service("lab", user="mara")
+    job = service.submit(Steps.request())
+    failed: list[BaseException] = []
+
+    def catch(wait: Any) -> None:
+        try:
+            wait()
+        except JobError as exc:
+            failed.append(exc)
+
+    with JobList(service) as jobs:
+        waits = [lambda: jobs.wait_for(lambda _: False, LIMIT_S), lambda: list(job.messages(LIMIT_S)), job.wait]
+        threads = [threading.Thread(target=catch, args=(wait,)) for wait in waits]
+        for thread in threads:
+            thread.start()
+        while served.manager.streams.listening(job.id) < 1:
+            pass
+        served.close()
+        for thread in threads:
+            thread.join(LIMIT_S)
+    assert len(failed) == 3 and all("gone" in str(exc) or "broke" in str(exc) for exc in failed), failed
+    service.close()
+
+
 @pytest.mark.row("P21")
 def test_what_answers_but_is_no_job_server_is_named(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as other:
