@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from grid.jobs.host.errors import JobError, RequestError
 from grid.jobs.proxy import ServerProxy
-from grid.jobs.server import Server
-from grid.jobs.settings import Settings
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
+    from grid.jobs.settings import Settings
 
 _stack: contextvars.ContextVar[tuple[ServerProxy, ...]] = contextvars.ContextVar("grid_jobs", default=())
 _lock = threading.RLock()
@@ -111,8 +110,10 @@ def make_service(
         directory: Where output files lie, if `store` is a URL.
         services: Classes to begin with; others are registered as they are used.
     """
+    # here, so that a client of a server elsewhere needs no database
     from grid.jobs.engine import GridEngine
     from grid.jobs.manager import JobManager
+    from grid.jobs.server import Server
     from grid.jobs.store.store import Store
 
     opened = Store(store if store is not None else data_directory(), directory)

@@ -41,7 +41,7 @@ class Execution(threading.Thread):
         self._manager, self._service, self._spec, self._place = manager, service, spec, place
         self._lock = threading.Lock()
         self._incoming: deque[tuple[Any, ...]] = deque()
-        self._maps: set[int] = set()
+        self._maps: dict[int, int] = {}  # units that are not back, by map
         self._deadline: float | None = None
         self._why = ""
         self._forced_error = False
@@ -77,6 +77,11 @@ class Execution(threading.Thread):
         """Outcomes of units."""
         with self._lock:
             self._incoming.append(("results", number, results))
+            left = self._maps.get(number, 0) - len(results)
+            if left > 0:
+                self._maps[number] = left
+            else:
+                self._maps.pop(number, None)
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -109,7 +114,7 @@ class Execution(threading.Thread):
             with self._lock:
                 incoming = list(self._incoming)
                 self._incoming.clear()
-            wait_s = BUSY_S if self._maps or self._deadline is not None else pause
+                wait_s = BUSY_S if self._maps or self._deadline is not None else pause
             reply = self._wait_for(self._place.call("exchange", incoming, wait_s), None)
             self.ready_age, self.paused = reply["ready_age"], reply["paused"]
             if reply["over_limit"] and self._deadline is None:
@@ -159,10 +164,12 @@ class Execution(threading.Thread):
             manager.keep_checkpoint(job, event[1])
         elif kind == "units":
             _, number, key, task, work, attempts = event
-            self._maps.add(number)
+            with self._lock:
+                self._maps[number] = len(work)
             manager.desk.add(job, number, key, task, work, attempts, self.deliver)
         elif kind == "unmap":
-            self._maps.discard(event[1])
+            with self._lock:
+                self._maps.pop(event[1], None)
             manager.desk.drop(job, event[1])
         elif kind == "kept":
             manager.keep_file(job, event[1], event[2])

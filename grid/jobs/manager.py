@@ -27,12 +27,8 @@ from grid.jobs.asking import Asking
 from grid.jobs.host.errors import JobError, StoreError
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState
-from grid.jobs.telling import CONDITIONS, QUEUE
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["CONDITIONS", "QUEUE", "JobManager"]
-
 
 class JobManager(Asking):
     """See the module. `start` recovers what the store has; `stop` gives active jobs back to it."""

@@ -15,10 +15,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grid.jobs.calls import CONDITIONS, QUEUE
 from grid.jobs.conditions.tree import from_tree
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
-from grid.jobs.manager import CONDITIONS, QUEUE, JobManager
+from grid.jobs.manager import JobManager
 from grid.jobs.record import Record
 from grid.jobs.rules.tags import matches, safe_key
 
@@ -39,15 +40,6 @@ def _hash(token: str) -> str:
 
 class Server:
     """See the module. `connect` comes first."""
-
-    CALLS = frozenset(
-        {
-            *("connect", "submit", "jobs", "fetch", "status", "abort", "stop", "control", "wait", "services"),
-            *("archive", "delete", "race", "race_status", "set_email", "credits", "graph", "evaluate", "explain"),
-            *("files", "read_file", "fetched", "cancel", "forget"),
-        }
-    )
-    """What may be called over a wire."""
 
     in_process = True
     """Service classes of this process may be registered as they are used."""

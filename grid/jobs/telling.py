@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from grid.jobs.calls import QUEUE
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.depends import Depends
 from grid.jobs.desk import Desk
@@ -35,11 +36,6 @@ from grid.jobs.store.store import Store
 from grid.jobs.streams import Streams
 
 logger = logging.getLogger(__name__)
-
-QUEUE = "jobs"
-"""The stream of the list of jobs."""
-CONDITIONS = "condition"
-"""The stream of notices about atoms."""
 
 
 class Telling:

@@ -15,6 +15,7 @@ from typing import Any
 
 from grid.errors import GridError
 from grid.jobs.admission import atom_id
+from grid.jobs.calls import CONDITIONS
 from grid.jobs.conditions.algebra import C, Condition, T
 from grid.jobs.conditions.atoms import KINDS, HasServers, IsFetched, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree
@@ -22,7 +23,7 @@ from grid.jobs.host.errors import StoreError
 from grid.jobs.host.messages import Message
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
-from grid.jobs.telling import CONDITIONS, Telling
+from grid.jobs.telling import Telling
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from grid.jobs.calls import CALLS
 from grid.jobs.host.errors import JobError, RequestError, WireError
 from grid.jobs.host.messages import Message
-from grid.jobs.server import Server
 from grid.jobs.streams import Listener
 from grid.jobs.wire import Line, error_from_plain, socket_path
 from grid.wire.places import runtime_dir
@@ -162,7 +162,7 @@ class RemoteServer:
         return answer
 
     def __getattr__(self, name: str) -> Any:
-        if name in Server.CALLS:
+        if name in CALLS:
             return lambda *args, **kw: self._call(name, *args, **kw)
         raise AttributeError(name)
 

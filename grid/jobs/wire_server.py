@@ -14,6 +14,7 @@ import socket
 import threading
 from typing import Any
 
+from grid.jobs.calls import CALLS
 from grid.jobs.host.errors import JobError, RequestError, StoreLocked, WireError
 from grid.jobs.manager import JobManager
 from grid.jobs.server import Server
@@ -92,8 +93,8 @@ class SocketServer:
 
     def _call(self, server: Server, question: dict[str, Any]) -> Any:
         name, args, kw = question.get("call"), question.get("args", []), question.get("kw", {})
-        if name not in Server.CALLS or not isinstance(args, list) or not isinstance(kw, dict):
-            raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(Server.CALLS))}")
+        if name not in CALLS or not isinstance(args, list) or not isinstance(kw, dict):
+            raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(CALLS))}")
         method = getattr(server, name)
         try:
             inspect.signature(method).bind(*args, **kw)

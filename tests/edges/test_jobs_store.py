@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from grid.jobs import JobState, StoreError, StoreFull, StoreLocked, StoreTooNew
 from grid.jobs.record import FIELDS, Record
-from grid.jobs.store.store import Store
+from grid.jobs.store.store import HEAD, Store
 from tests.lab.postgres import Postgres, postgres  # noqa: F401 - a fixture
 
 
@@ -151,7 +151,10 @@ def test_the_tables_are_those_of_the_migrations(store: Store) -> None:
     assert store._engine is not None
     with store._engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
+        assert MigrationContext.configure(connection).get_current_revision() == HEAD
     assert not differences
+    versions = Path(sys.modules[Store.__module__].__file__ or "").parent / "migrations" / "versions"
+    assert max(path.name for path in versions.glob("v*.py")).startswith(f"v{HEAD}_")
     assert {column.name for column in metadata.tables["jobs"].columns} == set(FIELDS) - {"tags"}
 
 

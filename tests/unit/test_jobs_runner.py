@@ -250,6 +250,18 @@ def test_a_shutdown_forces_a_checkpoint_and_gives_the_job_back() -> None:
     assert [event[0] for event in job.events].count("checkpoint") == 1
 
 
+@pytest.mark.row("V07", "B13")
+def test_when_its_allocation_ends_a_job_checkpoints_and_goes_back() -> None:
+    job = Job(Loop)
+    job.until(lambda: any(event[0] == "improved" for event in job.events))
+    job.runner.allocation_ends(60.0)
+    assert job.end()[:3] == ("suspended", None, "its allocation ends in 60 s")
+    assert [event[0] for event in job.events].count("checkpoint") == 1
+    moved = Runner.__new__(Runner)
+    moved.__dict__.update(Job(Loop, {"n": 1}).runner.__getstate__())
+    assert moved.exchange([], 0.0)["events"][0][1] == "suspended"
+
+
 @pytest.mark.row("V17", "P14")
 def test_messages_wait_for_a_safe_point_and_are_handled_in_order(caplog: pytest.LogCaptureFixture) -> None:
     job = Job(Loop)

@@ -66,8 +66,18 @@ class Runner:
 
     def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float) -> dict[str, Any]:
         """See the module. `ready_age`: seconds since the last safe point; `paused`: whether it waits there."""
-        assert self._job is not None, "begin comes first"
+        if self._job is None:  # this server has moved to another host: threads stay behind
+            events = [("end", "suspended", None, "its server moved to another host", "")]
+            return {"events": events, "ready_age": 0.0, "paused": False, "over_limit": None}
         return self._job.exchange(incoming, wait_s)
+
+    def allocation_ends(self, seconds: float) -> None:
+        """The batch job that this is in ends soon: have a checkpoint, and give the job back."""
+        if self._job is not None:
+            self._job.exchange([("suspend", f"its allocation ends in {seconds:.0f} s")], 0.0, keep=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_job": None}
 
     def finish(self) -> None:
         """The end was heard: wait for the job's thread."""
@@ -109,7 +119,8 @@ class _Job:
         self._signals: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._signalling = threading.Thread(target=self._handle_signals, name=f"{self.job}-signals", daemon=True)
         self._maps: dict[int, _Map] = {}
-        self._numbers = itertools.count(1)
+        # unlike those of an earlier attempt, whose outcomes may still be under way
+        self._numbers = itertools.count((self.attempt - 1) * 1_000_000 + 1)
         self._abort: str | None = None
         self._suspend = False
         self._over_limit: str | None = None
@@ -129,10 +140,12 @@ class _Job:
 
     # -- the manager's side ----------------------------------------------------------------------------------------
 
-    def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float) -> dict[str, Any]:
-        """See `Runner.exchange`."""
+    def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float, keep: bool = False) -> dict[str, Any]:
+        """See `Runner.exchange`; with `keep` only take in, what there is to say waits."""
         for what in incoming:
             self._take(what)
+        if keep:
+            return {}
         if self._limited is not None and self._over_limit is None:
             self._over_limit = self._limited.exceeded()
             if self._over_limit:

@@ -39,6 +39,9 @@ from grid.wire.places import private_dir
 BUSY_S = 10.0
 """How long SQLite waits for others that read the file."""
 
+HEAD = "0002"
+"""Revision of the newest migration; a test holds it against them."""
+
 _ADVISORY = 0x6772696400  # "grid", in PostgreSQL's space of advisory locks
 _FULL = ("disk is full", "no space left", "disk full", "could not extend file", "disk i/o error")
 
@@ -127,19 +130,19 @@ class Store:
 
     def _migrate(self) -> None:
         assert self._engine is not None
+        with self._engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current == HEAD:
+            return
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        with self._engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise StoreTooNew(
                 f"the store {self.name} has schema {current}, and this grid knows {', '.join(sorted(known))}",
                 hint="A newer grid made it: use that one",
             )
-        if current == max(known):
-            return
         with self._engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
