@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -140,24 +141,44 @@ def test_on_a_terminal_there_are_live_tables_and_bars(service: ServerProxy) -> N
 
 def terminal(words: list[str], until: str) -> str:
     """What a command shows on a terminal until a pattern comes; then it is interrupted."""
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.environ.update(PYTHONPATH=str(ROOT), COLUMNS="200", TERM="xterm")
-        os.execv(sys.executable, [sys.executable, "-m", "grid", *words])
+    fd, other_end = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "grid", *words],
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "xterm"},
+    )
+    os.close(other_end)
     seen, end = "", time.monotonic() + LIMIT_S
     try:
         while not re.search(until, seen, re.S):
             assert time.monotonic() < end, seen
-            try:
-                seen += os.read(fd, 65536).decode(errors="replace")
-            except OSError:
-                break
-        os.kill(pid, signal.SIGINT)
+            if select.select([fd], [], [], 1.0)[0]:
+                try:
+                    seen += os.read(fd, 65536).decode(errors="replace")
+                except OSError:  # it has ended
+                    break
+        child.send_signal(signal.SIGINT)
+        drain(fd)
+        child.wait(LIMIT_S)
     finally:
         os.close(fd)
-        os.waitpid(pid, 0)
+        if child.poll() is None:
+            child.kill()
+            child.wait()
     assert re.search(until, seen, re.S), seen
     return seen
+
+
+def drain(fd: int) -> None:
+    """Read to the end: one who can't write can't end."""
+    try:
+        while os.read(fd, 65536):
+            pass
+    except OSError:
+        pass  # the other end is closed
 
 
 @pytest.mark.row("D04", "J19", "P01")

@@ -173,6 +173,20 @@ def test_a_machine_that_somebody_gave_does_its_owners_work_first_or_only(grid: L
     service.close()
 
 
+@pytest.mark.row("J23")
+def test_a_job_that_takes_too_much_memory_fails_and_the_next_one_may(service: ServerProxy) -> None:
+    class Hungry(Service):
+        version = "1"
+        limits = {"memory_bytes": 100 * 2**20}  # noqa: RUF012
+
+        def run(self, handler: ServiceHandler) -> Any:
+            return len(bytearray(int(self.request.mb) * 2**20))
+
+    with pytest.raises(JobFailed, match="MemoryError"):
+        Hungry.submit(mb=400).wait(LIMIT_S)
+    assert Hungry.submit(mb=10).wait(LIMIT_S) == 10 * 2**20
+
+
 @pytest.mark.row("C38", "V13")
 def test_a_race_on_servers(service: ServerProxy) -> None:
     jobs = [Steps.submit(n=100_000, pause=0.05), Steps.submit(n=30, pause=0.001)]
