@@ -121,7 +121,7 @@ class Execution(threading.Thread):
                 self._why, self._forced_error = reply["over_limit"], True
                 self._deadline = time.monotonic() + self._manager.settings.abort_grace_s
             for event in reply["events"]:
-                if self._handle(event):
+                if self._take_in(event):
                     return True
             pause = IDLE_S[0] if reply["events"] or incoming else min(IDLE_S[1], pause * 1.5)
             self._enforce()
@@ -153,7 +153,7 @@ class Execution(threading.Thread):
         self._place.kill()
         raise _Killed
 
-    def _handle(self, event: tuple[Any, ...]) -> bool:
+    def _take_in(self, event: tuple[Any, ...]) -> bool:
         manager, job = self._manager, self.record.id
         kind = event[0]
         if kind == "message":

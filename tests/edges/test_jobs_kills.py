@@ -150,3 +150,7 @@ def test_a_manager_over_a_grid_is_killed_and_the_next_goes_on_from_the_checkpoin
         assert service.job(ids[1]).wait(LIMIT_S) == 25
     finally:
         service.close()
+    deadline = time.monotonic() + LIMIT_S
+    while any(name.startswith("run-") for name in os.listdir(os.environ["GRID_RUNTIME_DIR"])):
+        assert time.monotonic() < deadline, "the killed manager's grid left something"
+        time.sleep(0.05)

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -240,8 +241,10 @@ def test_who_waits_or_listens_learns_that_the_server_has_gone(served: SocketServ
         threads = [threading.Thread(target=catch, args=(wait,)) for wait in waits]
         for thread in threads:
             thread.start()
+        deadline = time.monotonic() + LIMIT_S
         while served.manager.streams.listening(job.id) < 1:
-            pass
+            assert time.monotonic() < deadline and not failed, failed
+            time.sleep(0.01)
         served.close()
         for thread in threads:
             thread.join(LIMIT_S)
