@@ -101,6 +101,7 @@ class Execution(threading.Thread):
             if not isinstance(exc, _Killed):
                 logger.warning("job %s failed outside of its service", job, exc_info=exc)
                 self._manager.ended(job, "error", None, f"{type(exc).__name__}: {exc}", "")
+                self._place.kill()  # its service may still run there
         finally:
             self._manager.execution_over(self)
             try:
