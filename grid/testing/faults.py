@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,7 +64,7 @@ STEPS: tuple[tuple[Any, str, str, tuple[Callable[[], BaseException], ...]], ...]
     (manifest, "_hash", "read a file to be staged", (_no(errno.EACCES),)),
     (manifest._Blocks, "_write", "write to an archive", (_no(errno.ENOSPC),)),
     (files, "write_archive", "make an archive", (_no(errno.EIO),)),
-    (tempfile, "mkdtemp", "make a temporary directory", (_no(errno.ENOSPC), _no(errno.EROFS))),
+    (files.Files, "_scratch", "make a temporary directory", (_no(errno.ENOSPC), _no(errno.EROFS))),
 )
 """(owner, name, what it is, what it can raise)"""
 
