@@ -88,9 +88,10 @@ class Desk:
         attempts: int,
         deliver: Deliver,
     ) -> None:
-        """Units of one map: `deliver(number, [(index, ok, value or exception)])` is called for each."""
+        """Units of one map, perhaps not its first: `deliver(number, [(index, ok, outcome)])` is called for each."""
         with self._news:
-            self._work[job, number] = _Work(key, task, dict(work), deliver)
+            known = self._work.setdefault((job, number), _Work(key, task, {}, deliver))
+            known.items.update(work)
             self._scheduler.add_units((Unit(job, (job, number, i), attempts) for i, _ in work), time.monotonic())
             self._news.notify_all()
 

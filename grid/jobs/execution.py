@@ -166,7 +166,7 @@ class Execution(threading.Thread):
         elif kind == "units":
             _, number, key, task, work, attempts = event
             with self._lock:
-                self._maps[number] = len(work)
+                self._maps[number] = self._maps.get(number, 0) + len(work)
             manager.desk.add(job, number, key, task, work, attempts, self.deliver)
         elif kind == "unmap":
             with self._lock:

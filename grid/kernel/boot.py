@@ -95,6 +95,7 @@ _SHIPPED = (
     *("__init__.py", "_version.py", "errors.py", "limits.py"),
     *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
     *("jobs/__init__.py", "jobs/host"),
+    *("tasks/__init__.py", "tasks/abstract.py", "tasks/runner.py", "tasks/service.py"),
 )
 
 

@@ -7,12 +7,13 @@
         one, two = master.start_system(a), master.start_system(b)
         print(one.get(), two.get())
 
-Names are loaded when they are first used: on a host only `abstract` and `runner` are there, and a user's module that
-says `from grid.tasks import Task, run_system` must be importable there, too.
+Names are loaded when they are first used: on a host only `abstract`, `runner` and `service` are there, and a user's
+module that says `from grid.tasks import Task, run_system` must be importable there, too.
 
     abstract     what users write, and the interfaces: stands on nothing
     slaves, strategies, schedule, packing, statistics    who gets which task: pure, no clock, thread or socket
     runner       what is published: runs tasks on a server; parcel: how things travel
+    service      a system as a job
     workers, manager, scheduler, system, master, application, run    servers, slaves, systems under way, who asks
 """
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from grid.tasks.run import run_system
     from grid.tasks.runner import TaskStopped
     from grid.tasks.scheduler import Scheduler
+    from grid.tasks.service import SystemService
     from grid.tasks.slaves import Slave
     from grid.tasks.strategies import LeastLoaded, Locality, RatedStrategy, RoundRobin, Weighted
     from grid.tasks.system import SystemHandle
@@ -56,6 +58,7 @@ _WHERE = {
     "Scheduler": "scheduler",
     "Slave": "slaves",
     "SystemHandle": "system",
+    "SystemService": "service",
     "TaskLimits": "limits",
     "TaskStopped": "runner",
     "WorkerManager": "manager",
@@ -78,6 +81,7 @@ __all__ = [
     "Scheduler",
     "Slave",
     "SystemHandle",
+    "SystemService",
     "Task",
     "TaskLimits",
     "TaskManager",

@@ -233,3 +233,13 @@ ITaskSystem = TaskSystem
 ITaskScheduleStrategy = TaskScheduleStrategy
 ITaskScheduler = TaskScheduler
 ITaskManager = TaskManager
+
+
+def as_pair(gathered: Any) -> tuple[Any, BaseException | None]:
+    """(result, error) from what `gather_result` returned.
+
+    A pair counts as such if its second part is None or an exception; anything else is a bare result.
+    """
+    if isinstance(gathered, tuple) and len(gathered) == 2 and isinstance(gathered[1], (BaseException, type(None))):
+        return gathered[0], gathered[1]
+    return gathered, None

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import DuplicateSystem, GridStopped, ServerLost, Stalled, TaskError
-from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem
+from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem, as_pair
 from grid.tasks.application import Application, Client
 from grid.tasks.leftover import LeftOver
 from grid.tasks.limits import TaskLimits
@@ -36,7 +36,7 @@ from grid.tasks.schedule import Idle, Key
 from grid.tasks.scheduler import Scheduler
 from grid.tasks.slaves import Registry, Slave, SlaveState
 from grid.tasks.strategies import LeastLoaded
-from grid.tasks.system import Running, SystemHandle, as_pair, failure
+from grid.tasks.system import Running, SystemHandle, failure
 from grid.tasks.workers import Crew, Pool
 
 if TYPE_CHECKING:

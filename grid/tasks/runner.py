@@ -3,10 +3,9 @@
 An answer is (seconds, kind, ...): plain values as they are, all else serialised one by one, so that a result that can't
 travel, or can't be rebuilt at the other end, is the affair of its task and not of the whole pack.
 
-The kernel that hosts have knows nothing of tasks. So the runner brings the few modules that it and the users' tasks
-need, as source, which every version of Python understands; where they can be imported they are not used.
+Hosts have this module, `abstract` and `service`, and nothing else of this package.
 
-Lives here: running tasks, stopping them, what an answer looks like, how this gets to a host.
+Lives here: running tasks, stopping them, what an answer looks like.
 Elsewhere:  who sends packs (`workers`), what a task is (`abstract`). Needs the standard library and `grid.wire`.
 """
 
@@ -54,7 +53,7 @@ class Runner:
         """Run them in order; an answer for each, see the module. A `Stopper` that names the ticket ends it early."""
         self._ticket = ticket
         try:
-            return [_perform(task) for task in tasks]
+            return [perform(task) for task in tasks]
         finally:
             self._ticket = None
 
@@ -67,9 +66,6 @@ class Runner:
             return
         if wanted == self._ticket:
             raise TaskStopped("the system that this task belongs to is over")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, ("exec(program, space) or space['arrive'](sources)", _luggage())
 
 
 class Stopper:
@@ -90,15 +86,13 @@ class Stopper:
                 order.unlink(missing_ok=True)
         return told
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return eval, ("exec(program, space) or space['arrive'](sources, 'Stopper')", _luggage())
-
 
 def _order(server: str) -> Path:
     return Path(os.environ["GRID_ROOT"], f".grid-stop-{server.replace('/', '-')}")
 
 
-def _perform(task: Task) -> tuple[Any, ...]:
+def perform(task: Task) -> tuple[Any, ...]:
+    """Run one task here; its answer, see the module."""
     before = dict(task.__dict__)
     value, error = None, None
     began = time.perf_counter()
@@ -194,40 +188,3 @@ def read_answer(answer: tuple[Any, ...], task: Task) -> tuple[Any, BaseException
         task.__dict__.clear()
         task.__dict__.update(state)
     return value, None
-
-
-# -- how it gets there ---------------------------------------------------------------------------------------------
-
-_MODULES = ("__init__", "abstract", "runner")
-SOURCES: list[tuple[str, str]] = []
-"""(module, source) of what travels; filled when it is first needed, on a host by `arrive`."""
-
-_PROGRAM = """
-def arrive(sources, kind="Runner"):
-    import importlib, sys, types
-    try:
-        return getattr(importlib.import_module("grid.tasks.runner"), kind)()
-    except ImportError:
-        pass
-    for name, source in sources:
-        module = types.ModuleType(name)
-        module.__package__ = "grid.tasks"
-        if name == "grid.tasks":
-            module.__path__ = []
-        sys.modules[name] = module
-        above, _, last = name.rpartition(".")
-        setattr(sys.modules[above], last, module)
-        exec(compile(source, "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
-    runner = sys.modules["grid.tasks.runner"]
-    runner.SOURCES = sources
-    return getattr(runner, kind)()
-"""
-
-
-def _luggage() -> dict[str, Any]:
-    if not SOURCES:
-        here = Path(__file__).parent
-        for module in _MODULES:
-            name = "grid.tasks" if module == "__init__" else f"grid.tasks.{module}"
-            SOURCES.append((name, (here / f"{module}.py").read_text(encoding="utf-8")))
-    return {"program": _PROGRAM, "space": {}, "sources": SOURCES}

@@ -106,15 +106,6 @@ class Running:
         self.handle = handle
 
 
-def as_pair(gathered: Any) -> tuple[Any, BaseException | None]:
-    """(result, error) from what `gather_result` returned.
-
-    A pair counts as such if its second part is None or an exception; anything else is a bare result.
-    """
-    if isinstance(gathered, tuple) and len(gathered) == 2 and isinstance(gathered[1], (BaseException, type(None))):
-        return gathered[0], gathered[1]
-    return gathered, None
-
 
 def failure(system_id: str, method: str, exc: BaseException) -> TaskError:
     """An error in a method of the system, for its originator; with the cause attached."""

@@ -23,7 +23,8 @@ FLOORS = (
     ("batch",),
     ("grids",),
     ("testing", "ensemble"),
-    ("jobs", "tasks"),
+    ("jobs",),
+    ("tasks",),
     ("web",),
     ("cli",),
 )

@@ -485,3 +485,55 @@ def test_a_job_that_uses_too_much_time_or_writes_too_much_ends_with_the_limits_n
 def test_a_message_field_must_be_a_value() -> None:
     with pytest.raises(RequestError):
         Message("X", f=object()).to_plain()
+
+
+@pytest.mark.row("V13", "V08")
+def test_units_are_handed_out_as_results_come() -> None:
+    class Halving(Service):
+        version = "1"
+
+        def run(self, handler: ServiceHandler) -> Any:
+            seen = []
+            with handler.units(halve) as units:
+                assert units.put([40, 3]) == range(2) and not units.put([])
+                while units.under_way:
+                    number, value, error = units.take()
+                    seen.append([number, value, str(error) if error else None])
+                    if value is not None and value > 1:
+                        units.put([value])
+                with pytest.raises(IndexError, match="under way"):
+                    units.take()
+            with pytest.raises(ValueError, match="closed"):
+                units.put([1])
+            return sorted(seen)
+
+    job = Job(Halving)
+    assert job.end()[:2] == (
+        "complete",
+        [[0, 20, None], [1, None, "3 is odd"], [2, 10, None], [3, 5, None], [4, None, "5 is odd"]],
+    )
+    assert not job.dropped
+
+
+def halve(n: int) -> int:
+    if n % 2:
+        raise ValueError(f"{n} is odd")
+    return n // 2
+
+
+@pytest.mark.row("V08", "V13")
+def test_an_abort_ends_the_wait_for_units_and_drops_them() -> None:
+    class Waits(Service):
+        version = "1"
+
+        def run(self, handler: ServiceHandler) -> Any:
+            with handler.units(halve) as units:
+                units.put([2, 4])
+                return units.take()
+
+    job = Job(Waits)
+    job.do_units = False
+    job.until(lambda: any(event[0] == "units" for event in job.events))
+    job.tell(Abort(reason="enough"))
+    assert job.end()[0] == "aborted"
+    assert len(job.dropped) == 1

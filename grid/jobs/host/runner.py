@@ -18,7 +18,6 @@ Elsewhere:  what services may do (`service.py`), the manager's side (`grid/jobs/
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import os
@@ -35,7 +34,7 @@ from grid.jobs.host.limits import Limited
 from grid.jobs.host.messages import Message, dispatch, snake
 from grid.jobs.host.plain import from_plain, to_plain
 from grid.jobs.host.service import AbortService, Service
-from grid.wire import codec
+from grid.jobs.host.units import Ordered, Outcomes, Units
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class Runner:
     """Published by the manager; each server of it runs one job at a time."""
 
     def __init__(self) -> None:
-        self._job: _Job | None = None
+        self._job: RunningJob | None = None
 
     def begin(self, service: type[Service], spec: dict[str, Any]) -> None:
         """Start a job.
@@ -61,7 +60,7 @@ class Runner:
         """
         if self._job is not None and self._job.thread.is_alive():
             raise RuntimeError(f"this runner still has {self._job.job}")
-        self._job = _Job(service, spec)
+        self._job = RunningJob(service, spec)
         self._job.thread.start()
 
     def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float) -> dict[str, Any]:
@@ -94,16 +93,7 @@ class Stopped(BaseException):
     """`handler.stop(reason)`: the job ends itself with an error."""
 
 
-class _Map:
-    """One `map` under way: results by index."""
-
-    def __init__(self, n: int) -> None:
-        self.results: dict[int, Any] = {}
-        self.n = n
-        self.failure: BaseException | None = None
-
-
-class _Job:
+class RunningJob:
     """A job at work, and the handler that its service is given."""
 
     def __init__(self, service: type[Service], spec: dict[str, Any]) -> None:
@@ -118,9 +108,9 @@ class _Job:
         self._out: deque[tuple[Any, ...]] = deque()
         self._signals: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._signalling = threading.Thread(target=self._handle_signals, name=f"{self.job}-signals", daemon=True)
-        self._maps: dict[int, _Map] = {}
+        self.maps: dict[int, Outcomes] = {}
         # unlike those of an earlier attempt, whose outcomes may still be under way
-        self._numbers = itertools.count((self.attempt - 1) * 1_000_000 + 1)
+        self.numbers = itertools.count((self.attempt - 1) * 1_000_000 + 1)
         self._abort: str | None = None
         self._suspend = False
         self._over_limit: str | None = None
@@ -171,13 +161,10 @@ class _Job:
             self._hear(Message.from_plain(what[1]))
         elif what[0] == "results":
             with self._changed:
-                current = self._maps.get(what[1])
+                current = self.maps.get(what[1])
                 for index, ok, value in what[2] if current is not None else ():
                     assert current is not None
-                    if ok:
-                        current.results[index] = value
-                    elif current.failure is None:
-                        current.failure = value
+                    current.arrived(index, ok, value)
                 self._changed.notify_all()
         elif what[0] == "suspend":
             self._suspend = self._checkpoint_now = True
@@ -219,13 +206,13 @@ class _Job:
             except Exception as exc:
                 self.log(f"the handler of the signal {message.kind} failed: {type(exc).__name__}: {exc}", "error")
 
-    def _say(self, *event: Any) -> None:
+    def say(self, *event: Any) -> None:
         with self._changed:
             self._out.append(event)
             self._changed.notify_all()
 
     def _tell(self, message: Message) -> None:
-        self._say("message", message.to_plain())
+        self.say("message", message.to_plain())
 
     # -- the handler -----------------------------------------------------------------------------------------------
 
@@ -255,7 +242,7 @@ class _Job:
             import dill
 
             # by itself and not by our codec: it must be readable in another process, after a restart
-            self._say("checkpoint", dill.dumps(state, protocol=5, recurse=True))
+            self.say("checkpoint", dill.dumps(state, protocol=5, recurse=True))
             self._checkpoint_at = time.monotonic()
 
     def _report_progress(self, now: float) -> None:
@@ -271,42 +258,37 @@ class _Job:
 
     def imap(self, task: Callable[[Any], Any], items: Iterable[Any], *, attempts: int = 3) -> Iterator[Any]:
         """See `ServiceHandler`."""
-        work = list(enumerate(items))
+        work = list(items)
         if self._abort is not None:
             raise AbortService(self._abort)
-        if not work:
-            return iter(())
-        function = codec.dumps_whole(task, "the function given to map")
-        codec.dumps(work, "an item given to map")  # here, where the traceback says whose
-        number = next(self._numbers)
-        key = f"{self.job}/{hashlib.sha256(function).hexdigest()[:16]}"
-        self._maps[number] = current = _Map(len(work))
-        self._say("units", number, key, task, work, attempts)
-        return self._results(number, current)
+        return Ordered(self, task, work, attempts).results() if work else iter(())
 
-    def _results(self, number: int, current: _Map) -> Iterator[Any]:
-        done = False
-        try:
-            for index in range(current.n):
-                with self._changed:
-                    self._waiting = True
-                    self._changed.wait_for(
-                        lambda: index in current.results  # noqa: B023 - used before the next turn
-                        or current.failure is not None
-                        or self._abort is not None
-                    )
-                    self._waiting, self._ready_at = False, time.monotonic()
-                if index in current.results:
-                    yield current.results.pop(index)
-                elif current.failure is not None:
-                    raise current.failure
-                else:
-                    raise AbortService(self._abort)
-            done = True
-        finally:
-            self._maps.pop(number, None)
-            if not done:
-                self._say("unmap", number)
+    def units(self, task: Callable[[Any], Any], *, attempts: int = 3) -> Units:
+        """See `ServiceHandler`."""
+        return Units(self, task, attempts)
+
+    # for `Ordered` and `Units`
+
+    @property
+    def ends_because(self) -> str | None:
+        """Why it shall end; None: it shall not."""
+        return self._abort
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until then, or until the job shall end; that counts as a safe point without messages."""
+        for patience in (PROGRESS_S, None):
+            with self._changed:
+                self._waiting = True
+                over = self._changed.wait_for(lambda: condition() or self._abort is not None, patience)
+                self._waiting, self._ready_at = False, time.monotonic()
+            if over:
+                return
+            self._report_progress(time.monotonic())  # what was too early at the last safe point
+
+    def forget(self, number: int, *, drop: bool) -> None:
+        """A map is over; with `drop` there are units of it that nobody needs."""
+        if self.maps.pop(number, None) is not None and drop:
+            self.say("unmap", number)
 
     def improved(self, value: Any) -> None:
         """See `ServiceHandler`."""
@@ -324,7 +306,7 @@ class _Job:
         content = data.encode() if isinstance(data, str) else bytes(data)
         if len(content) > KEEP_BYTES:
             raise ValueError(f"the file {name!r} has {len(content)} bytes; at most {KEEP_BYTES} are kept")
-        self._say("kept", name, content)
+        self.say("kept", name, content)
 
     def answer(self, question: Message, value: Any) -> None:
         """See `ServiceHandler`."""

@@ -35,6 +35,7 @@ from grid.jobs.host.request import Request, request, service_name
 
 if TYPE_CHECKING:
     from grid.jobs.handle import Job
+    from grid.jobs.host.units import Units
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,18 @@ class ServiceHandler(Protocol):
 
     def imap(self, task: Callable[[T], R], items: Iterable[T], *, attempts: int = 3) -> Iterator[R]:
         """As `map`, but results come as soon as all before them are there."""
+
+    def units(self, task: Callable[[T], R], *, attempts: int = 3) -> Units:
+        """Hand out items as it suits, and take results as they come: where results decide what is to be done next.
+
+            with handler.units(self.evaluate) as units:
+                units.put(first)
+                while units.under_way:
+                    number, value, error = units.take()
+                    units.put(self.next_ones(value))
+
+        `take` waits for the next one; `AbortService` as in `map`. Leaving the block drops what nobody has begun.
+        """
 
     def improved(self, value: Any) -> None:
         """Publish a partial result; it is the job's best from now on.

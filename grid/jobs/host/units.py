@@ -1,0 +1,129 @@
+"""Units that a job has handed out: of a `map`, all at once and in order, or of `handler.units`, as it likes.
+
+Lives here: `Ordered`, `Units`.
+Elsewhere:  the conversation by which they leave and come back (`runner.py`), who does them (`worker.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from grid.jobs.host.service import AbortService
+from grid.wire import codec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from grid.jobs.host.runner import RunningJob
+
+
+class Outcomes:
+    """What belongs to one function: its number in the conversation, the function with its key, what was given."""
+
+    def __init__(self, job: RunningJob, task: Callable[[Any], Any], attempts: int) -> None:
+        function = codec.dumps_whole(task, "the function given to map")
+        self._job, self._task, self._attempts = job, task, attempts
+        self._key = f"{job.job}/{hashlib.sha256(function).hexdigest()[:16]}"
+        self.number = next(job.numbers)
+        self._given = 0
+
+    def _hand_out(self, items: Iterable[Any]) -> None:
+        work = list(enumerate(items, self._given))
+        if not work:
+            return
+        codec.dumps(work, "an item given to map")  # here, where the traceback says whose
+        self._given += len(work)
+        self._job.maps[self.number] = self
+        self._job.say("units", self.number, self._key, self._task, work, self._attempts)
+
+    def arrived(self, index: int, ok: bool, value: Any) -> None:
+        """An outcome; the caller holds the job's lock."""
+        raise NotImplementedError
+
+
+class Ordered(Outcomes):
+    """A map: results in the order of its items; the first failure to arrive ends it."""
+
+    def __init__(self, job: RunningJob, task: Callable[[Any], Any], items: Iterable[Any], attempts: int) -> None:
+        super().__init__(job, task, attempts)
+        self._results: dict[int, Any] = {}
+        self._failure: BaseException | None = None
+        self._hand_out(items)
+
+    def arrived(self, index: int, ok: bool, value: Any) -> None:
+        if ok:
+            self._results[index] = value
+        elif self._failure is None:
+            self._failure = value
+
+    def results(self) -> Iterator[Any]:
+        """In order, each as soon as all before it are there."""
+        done = False
+        try:
+            for index in range(self._given):
+                self._job.wait_until(lambda: index in self._results or self._failure is not None)  # noqa: B023
+                if index in self._results:
+                    yield self._results.pop(index)
+                elif self._failure is not None:
+                    raise self._failure
+                else:
+                    raise AbortService(self._job.ends_because)
+            done = True
+        finally:
+            self._job.forget(self.number, drop=not done)
+
+
+class Units(Outcomes):
+    """What `handler.units` gives; see there."""
+
+    def __init__(self, job: RunningJob, task: Callable[[Any], Any], attempts: int) -> None:
+        super().__init__(job, task, attempts)
+        self._arrived: deque[tuple[int, bool, Any]] = deque()
+        self._taken = 0
+        self._closed = False
+
+    @property
+    def under_way(self) -> int:
+        """How many were put and not taken."""
+        return self._given - self._taken
+
+    def put(self, items: Iterable[Any]) -> range:
+        """Hand out more; returns their numbers. ValueError after `close`."""
+        if self._closed:
+            raise ValueError("these units are closed: ask for others with handler.units")
+        first = self._given
+        self._hand_out(items)
+        return range(first, self._given)
+
+    def take(self) -> tuple[int, Any, BaseException | None]:
+        """The next one to come back: its number, and its result or what it raised.
+
+        Raises:
+            IndexError: There is none under way.
+            AbortService: The job shall end.
+        """
+        if not self.under_way:
+            raise IndexError("no unit is under way")
+        self._job.wait_until(lambda: bool(self._arrived))
+        if not self._arrived:
+            raise AbortService(self._job.ends_because)
+        number, ok, value = self._arrived.popleft()
+        self._taken += 1
+        return number, *((value, None) if ok else (None, value))
+
+    def arrived(self, index: int, ok: bool, value: Any) -> None:
+        self._arrived.append((index, ok, value))
+
+    def close(self) -> None:
+        """Those that nobody has begun are not done any more."""
+        self._closed = True
+        self._job.forget(self.number, drop=self.under_way > 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
