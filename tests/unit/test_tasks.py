@@ -29,11 +29,11 @@ from grid.tasks import (
     Weighted,
     abstract,
 )
+from grid.tasks.abstract import as_pair
 from grid.tasks.packing import Packing
 from grid.tasks.schedule import Failed, Idle, Pack, Schedule, checked
 from grid.tasks.slaves import Registry, Slave, SlaveState
 from grid.tasks.statistics import Statistics
-from grid.tasks.system import as_pair
 from grid.tasks.workers import quota, usable_cores
 
 LIMITS = TaskLimits()
