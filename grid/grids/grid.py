@@ -39,6 +39,7 @@ from grid.grids.output import Output
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, load_hosts
 from grid.kernel.lease import start_ticks
+from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
@@ -67,7 +68,7 @@ class _Publication:
     dumped: Dumped
     entries: dict[str, Any]  # what it needs of __main__
     restarts: int
-    blobs: dict[HostLink, tuple[str, list[int], bytes | None]]
+    blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
 
 
@@ -478,11 +479,16 @@ class Grid(Files, Moves, AbstractGrid):
                 dumped = publication.dumped
                 home.check_code(dumped.by_value)
                 image, needed = home.pack_image(publication.entries) if publication.entries else (None, set())
-                home.have_modules(codec.modules_in(dumped.data) | dumped.modules | needed)
+                modules = codec.modules_in(dumped.data) | dumped.modules | needed
+                home.have_modules(modules)
                 parts = [memoryview(dumped.data), *dumped.buffers]
-                publication.blobs[home] = (home.blobs.write(parts), [len(part) for part in parts], image)  # type: ignore[union-attr]
-            blob, sizes, image = publication.blobs[home]
-        return {"blob": blob, "sizes": sizes, "image": image}
+                publication.blobs[home] = {
+                    "blob": home.blobs.write(parts),  # type: ignore[union-attr]
+                    "sizes": [len(part) for part in parts],
+                    "image": image,
+                    "warm": to_warm(modules),
+                }
+            return publication.blobs[home]
 
     def _host_failed(self, home: HostLink, exc: Exception, servers: Sequence[KernelServer]) -> None:
         if not isinstance(exc, GridError):
@@ -525,10 +531,10 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _withdrawn(self, service_id: str) -> None:
         publication = self._publications.pop(service_id, None)
-        for home, (blob, _, _) in (publication.blobs if publication else {}).items():
+        for home, told in (publication.blobs if publication else {}).items():
             if home.up:
                 try:
-                    home.ask_later("drop", blob)
+                    home.ask_later("drop", told["blob"])
                 except GridError:
                     pass  # its end takes the blob along
 

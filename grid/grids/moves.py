@@ -184,7 +184,7 @@ class Moves(_Base):
             move.number = self._link.number()
             self._starting_servers[server.name] = server
             wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
-            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": image}
+            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": image, "warm": []}
             home.ask("start", [{**wish, "niceness": home.host.niceness}], published)
         except Exception as exc:
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"

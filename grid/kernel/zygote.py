@@ -1,9 +1,9 @@
 """A warmed process that forks servers: the interpreter and pyzmq are loaded once per host, not once per server.
 
 Starting Python and importing pyzmq and dill takes 100 ms, a fork 5. The agent forks the zygote before it has a thread
-or a socket of ZeroMQ; the zygote never has any, and none of the user's code, so forking it is safe, too. It reaps the
-servers, and is the executor of the agent's will: when the agent is gone it kills every server's process group and
-removes the agent's directories.
+or a socket of ZeroMQ; the zygote never has any, and none of the user's code, so forking it is safe, too; of libraries
+it has NumPy, if servers need it (`warm`). It reaps the servers, and is the executor of the agent's will: when the agent
+is gone it kills every server's process group and removes the agent's directories.
 
     agent -> zygote   length (4 bytes), pickle of a server's spec; with it two descriptors: output, control
     zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"exited": p, "status": s, "peak_kb": m}
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grid.kernel.lease import inherit
+from grid.kernel.warm import part, warm
 
 PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.002
@@ -159,6 +160,7 @@ def _fork_one(agent: socket.socket, children: dict[int, str], ours: tuple[int, i
         data += part
     output, control = fds
     spec: dict[str, Any] = pickle.loads(data)
+    warm(spec)
     pid = os.fork()
     if pid == 0:
         _become_server(agent, ours, output, control, spec)
@@ -173,6 +175,7 @@ def _become_server(
     agent: socket.socket, ours: tuple[int, int], output: int, control: int, spec: dict[str, Any]
 ) -> NoReturn:
     try:
+        part()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()

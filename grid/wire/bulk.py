@@ -28,18 +28,19 @@ import json
 import mmap
 import os
 import re
-import secrets
 import socket
-import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from grid.errors import ConnectError, DiskError, GridError
 from grid.wire.frames import BULK, WHOLE
+
+if TYPE_CHECKING:
+    import ssl  # takes 10 ms to load, and only other machines need it
 
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ class Store:
         Raises:
             DiskError: There is no room for it, or no file can be made there.
         """
-        name = name or secrets.token_hex(16)
+        name = name or os.urandom(16).hex()
         try:
             fd = self._open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
         except OSError as exc:
@@ -219,7 +220,7 @@ class Lane:
         return self._with_stream(lambda stream: self._put(stream, chunks, size), once=True)
 
     def _put(self, stream: ssl.SSLSocket, chunks: Iterable[memoryview | bytes], size: int) -> str:
-        name = secrets.token_hex(16)
+        name = os.urandom(16).hex()
         _send_line(stream, {"op": "put", "name": name, "size": size})
         for chunk in chunks:
             view = memoryview(chunk).cast("B")
@@ -277,6 +278,8 @@ class Lane:
                 if stream is not None:
                     stream.close()
                 deadline = deadline or time.monotonic() + self._timeout
+                import ssl
+
                 refused = isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError)
                 if once or refused or self._closed or time.monotonic() + _PAUSE_S > deadline:
                     raise ConnectError(

@@ -14,15 +14,16 @@ Elsewhere:  how keys reach the host (`grids/`, over the launch channel's standar
 from __future__ import annotations
 
 import os
-import ssl
-import tempfile
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.utils import z85
+
+if TYPE_CHECKING:
+    import ssl  # takes 10 ms to load, and only other machines need it
 
 ZAP = "inproc://zeromq.zap.01"  # fixed by RFC 27
 
@@ -63,6 +64,9 @@ class Keys:
 
     def tls(self, *, server: bool) -> ssl.SSLContext:
         """A TLS 1.3 context that shows the grid's certificate and accepts no other."""
+        import ssl
+        import tempfile
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False  # the certificate is ours alone: who holds its key is us, whatever the name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -14,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import psutil
 import pytest
 
-from grid import GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
+from grid import Grid, GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
 from grid.errors import CallTimeout, ForkError
+from grid.grids.grid import local_host
 from grid.grids.watch import grids_dir
 from grid.services.roster import State
 from grid.testing.probe import Probe
@@ -432,3 +435,24 @@ def test_what_a_killed_client_left_here_is_removed_by_the_next_grid(tmp_path: Pa
     with LocalGrid(1, output=None) as g:
         g.publish(Probe())
         assert not [path for path in left if path.exists()]
+
+
+class Dice:
+    """Uses NumPy, which the servers of a host share from the zygote."""
+
+    def __init__(self) -> None:
+        self.table = numpy.arange(3.0)
+
+    def throw(self) -> tuple[int, float, float, str]:
+        product = numpy.ones((200, 200)) @ numpy.ones((200, 200))  # by BLAS, with its threads
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        return int(numpy.random.randint(1 << 30)), float(product.sum()), float(self.table.sum()), threads
+
+
+@pytest.mark.row("G06")
+def test_servers_that_share_numpy_have_random_numbers_of_their_own() -> None:
+    here = dataclasses.replace(local_host(4), env={"OMP_NUM_THREADS": "2"})
+    with Grid([here], output=None) as g:
+        found = g.gather(g.broadcast(g.publish(Dice()), "throw"))
+        assert len({number for number, *_ in found}) == 4
+        assert [tuple(rest) for _, *rest in found] == [(8e6, 3.0, "2")] * 4
