@@ -250,11 +250,11 @@ class Files(_Base):
     def _unpack_on(self, home: HostLink, archive: str) -> None:
         size = os.path.getsize(archive)
         with open(archive, "rb") as file:
-            if isinstance(home.blobs, bulk.Lane):
-                blob = home.blobs.write_stream(iter(lambda: file.read(1 << 20), b""), size)
+            store = home.store()
+            if isinstance(store, bulk.Lane):
+                blob = store.write_stream(iter(lambda: file.read(1 << 20), b""), size)
             else:
-                assert home.blobs is not None
-                blob = home.blobs.write([memoryview(file.read())])
+                blob = store.write([memoryview(file.read())])
         home.ask("unpack", blob, "", timeout=max(600.0, self.limits.control_s))
 
     def _stage_modules(self, home: HostLink, files: list[StagedFile]) -> None:

@@ -70,6 +70,7 @@ class _Publication:
     restarts: int
     blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
+    withdrawn: bool = False
 
 
 class Grid(Files, Moves, AbstractGrid):
@@ -308,6 +309,8 @@ class Grid(Files, Moves, AbstractGrid):
             if self._halted:
                 return
             self._halted = True
+        for home in self._all_homes():
+            home.over = True
         with self._changed:
             self._changed.notify_all()
         link = self._link
@@ -332,6 +335,9 @@ class Grid(Files, Moves, AbstractGrid):
         deadline = time.monotonic() + 3 * self.limits.stop_s + 10.0
         for thread in [*threads, *self._helpers]:
             thread.join(max(0.1, deadline - time.monotonic()))
+        for home in self._all_homes():
+            if home.up:  # it came up at that very moment
+                home.shut_down(force=True)
         link.close()
         if self._watch is not None:
             self._watch.stop()
@@ -483,12 +489,15 @@ class Grid(Files, Moves, AbstractGrid):
                 home.have_modules(modules)
                 parts = [memoryview(dumped.data), *dumped.buffers]
                 publication.blobs[home] = {
-                    "blob": home.blobs.write(parts),  # type: ignore[union-attr]
+                    "blob": home.store().write(parts),
                     "sizes": [len(part) for part in parts],
                     "image": image,
                     "warm": to_warm(modules),
                 }
-            return publication.blobs[home]
+            told = publication.blobs[home]
+        if publication.withdrawn:  # meanwhile, and perhaps before the blob was known
+            _drop(home, told)
+        return told
 
     def _host_failed(self, home: HostLink, exc: Exception, servers: Sequence[KernelServer]) -> None:
         if not isinstance(exc, GridError):
@@ -531,12 +540,11 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _withdrawn(self, service_id: str) -> None:
         publication = self._publications.pop(service_id, None)
-        for home, told in (publication.blobs if publication else {}).items():
-            if home.up:
-                try:
-                    home.ask_later("drop", told["blob"])
-                except GridError:
-                    pass  # its end takes the blob along
+        if publication is None:
+            return
+        publication.withdrawn = True
+        for home, told in list(publication.blobs.items()):
+            _drop(home, told)
 
     # -- news ------------------------------------------------------------------------------------------------------
 
@@ -872,6 +880,15 @@ class Grid(Files, Moves, AbstractGrid):
                 for home in self._homes
             ],
         }
+
+
+def _drop(home: HostLink, told: dict[str, Any]) -> None:
+    """The blob of an instance is needed no more."""
+    if home.up:
+        try:
+            home.ask_later("drop", told["blob"])
+        except GridError:
+            pass  # its end takes the blob along
 
 
 def _death(

@@ -83,6 +83,7 @@ class HostLink:
         self.probed_at = float("-inf")  # when it was last looked whether its agent is dead
         self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
+        self.over = False  # the grid ends: nothing is begun any more
         self.rejoining = False  # somebody is at it
         self.rejoins = True  # its connection is its own, and is made anew when it breaks
         self.furnished = True  # it has what was copied to all hosts before it joined
@@ -118,6 +119,8 @@ class HostLink:
             self._number = self._link.number()
             try:
                 self.connection = connect(self.host)
+                if self.over:
+                    raise ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
                 self._hear_from(self._launch(deadline), deadline)
                 self._join()
             except BaseException:
@@ -290,6 +293,12 @@ class HostLink:
         keys = None if self.local else self._keys[0]
         self._tunnels[number] = (inlet, outlet)
         return self._link.connect(number, self.reach(inlet), self.reach(outlet), keys, self.blobs)
+
+    def store(self) -> bulk.Blobs:
+        """Its blobs. Raises ConnectError when it was lost just now."""
+        if self.blobs is None:
+            raise ConnectError("it was lost meanwhile", host=self.host.label, hint="Publish again to start it anew")
+        return self.blobs
 
     def detach(self, peer: Peer) -> None:
         """A process of the host is gone: end what led to it."""

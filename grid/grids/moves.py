@@ -179,8 +179,7 @@ class Moves(_Base):
             image, needed = home.pack_image(entries) if entries else (None, set())
             home.have_modules(codec.modules_in(data) | set(modules) | needed)
             parts = [memoryview(data), *(memoryview(part) for part in buffers)]
-            assert home.blobs is not None
-            blob = home.blobs.write(parts)
+            blob = home.store().write(parts)
             move.number = self._link.number()
             self._starting_servers[server.name] = server
             wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
