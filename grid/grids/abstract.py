@@ -42,7 +42,12 @@ from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
+
+    from grid.compat.executor import GridExecutor
+    from grid.compat.pool import GridPool
 
 logger = logging.getLogger(__name__)
 
@@ -605,6 +610,34 @@ class AbstractGrid(threading.Thread):
             packing=Packing(fixed=pack),
         )
         return MapResult(mapping, timeout=timeout, return_exceptions=return_exceptions)
+
+    # -- as others know it -----------------------------------------------------------------------------------------
+
+    def executor(self, sid_or_callable: str | Callable[..., Any] | None = None, *, retries: int = 0) -> GridExecutor:
+        """A `concurrent.futures.Executor` over this grid: functions by value, shipped once to each server.
+
+        Args:
+            sid_or_callable: A service: names of its methods can be submitted, too. A callable: it is published, and
+                withdrawn by `shutdown`; calls of it carry arguments only.
+            retries: How often a call is made again when its server died with it.
+        Raises:
+            UnknownService: No such service. PublishError: No host brought up a server.
+        """
+        from grid.compat.executor import GridExecutor
+
+        return GridExecutor(self, sid_or_callable, retries=retries)
+
+    def pool(self, *, retries: int = 0) -> GridPool:
+        """A `multiprocessing.Pool` over this grid, for `pool=` and `workers=pool.map` of other libraries.
+
+        Args:
+            retries: How often an item is tried again when its server died with it.
+        Raises:
+            PublishError: No host brought up a server.
+        """
+        from grid.compat.pool import GridPool
+
+        return GridPool(self, retries=retries)
 
     # -- all servers of a service ----------------------------------------------------------------------------------
 

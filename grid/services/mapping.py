@@ -14,6 +14,7 @@ Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), que
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, NoServers, RemoteTraceback, SerialisationError, ServerLost
+from grid.services.awaiting import Awaitable, Changed
 from grid.services.packing import Packing
 from grid.services.result import Waiter
 from grid.wire import codec
@@ -104,7 +106,7 @@ class MapWork:
         self._refused = False  # no server is left, but packs are still under way
         self._full_since: float | None = None
         # what the consumer sees, under `changed`
-        self.changed = threading.Condition()
+        self.changed = Changed()
         self.outcomes: dict[int, list[Any]] = {}  # number of the first item -> outcomes
         self.arrivals: deque[int] = deque()  # the same numbers, as they came
         self.arrived = 0
@@ -374,11 +376,15 @@ class Zipped:
         return zip(*self._iterables, strict=False)
 
 
-class MapResult(Iterator[Any]):
+class MapResult(Awaitable, Iterator[Any]):
     """The values of a map, in the order of its items, as they come. Dropping it cancels what has not begun.
+
+    In asyncio, `await` gives all of them as a list, and `async for` one by one.
 
     An item that failed raises its error where its value would be; the next `next` goes on with the item after it.
     """
+
+    _mapping: MapWork
 
     def __init__(self, mapping: MapWork, *, timeout: float | None, return_exceptions: bool) -> None:
         self._mapping = mapping
@@ -399,6 +405,11 @@ class MapResult(Iterator[Any]):
             raise StopIteration
         self._current = iter(outcomes)
         return next(self)
+
+    def _is_ready(self) -> bool:
+        mapping = self._mapping
+        here = operator.length_hint(self._current) > 0 or self._at in mapping.outcomes
+        return here or mapping.ended or mapping.failure is not None
 
     def _value(self, outcome: Any) -> Any:
         if type(outcome) is _Failed:

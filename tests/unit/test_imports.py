@@ -19,7 +19,7 @@ FLOORS = (
     ("wire",),
     ("kernel",),
     ("services",),
-    ("launch", "staging"),
+    ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
     ("batch",),
     ("grids",),
     ("testing", "ensemble"),
