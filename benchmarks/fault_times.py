@@ -61,12 +61,18 @@ def ipyparallel() -> Iterator[Peer]:
 
     with ipp.Cluster(n=2, log_level=40) as client:
         view = client[0]
-        view.execute("from benchmarks.fault_times import Worker; worker = Worker()", block=True)
 
         def call(method: str, *args: Any) -> Any:
-            return view.apply_async(lambda method, args: getattr(globals()["worker"], method)(*args), method, args)
+            return view.apply_async(on_worker, method, *args)
 
         yield call, lambda future, limit: future.get(limit)
+
+
+def on_worker(method: str, *args: Any) -> Any:
+    """For peers that have functions and no objects."""
+    from benchmarks import fault_times
+
+    return getattr(fault_times.Worker(), method)(*args)
 
 
 PEERS = {f.__name__: f for f in (grid, dask, ipyparallel)}
@@ -81,7 +87,7 @@ def told(fetch: Callable[[Any, float], Any], future: Any) -> str:
         took = time.monotonic() - began
         if took > LIMIT_S - 1:
             return "never"
-        return f"{took:.2f} s {type(exc).__name__}"
+        return f"{took:.2f} s {type(exc).__name__} ({str(exc).strip().splitlines()[-1][:50]})"
     return "no error"
 
 
@@ -119,7 +125,10 @@ def left_behind(peer: str) -> str:
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
-        pid = int(client.stdout.readline())
+        said = client.stdout.readline()
+        if not said.strip().isdigit():
+            return "not measured: it did not start"
+        pid = int(said)
         time.sleep(0.5)  # the call has begun
         client.kill()
         began = time.monotonic()
@@ -140,7 +149,7 @@ def main() -> None:
     if len(sys.argv) == 3:
         print(measure(*sys.argv[1:]))
         os._exit(0)  # some peers wait for their dead
-    for peer in PEERS:
+    for peer in sys.argv[1:2] or PEERS:
         for fault in FAULTS:
             try:
                 command = [sys.executable, "-m", "benchmarks.fault_times", peer, fault]

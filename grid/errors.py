@@ -28,6 +28,7 @@
      │   ├─ Stalled                               a system is not complete, and makes no tasks
      │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
      ├─ Backlog                                   too many calls or bytes wait on one server
+     ├─ JobError                                  about jobs; it and its family: `grid/jobs/host/errors.py`
      ├─ GridStopped                               the grid was terminated
      └─ ForkError                                 a grid used in a forked child
 

@@ -7,6 +7,7 @@ Elsewhere:  the test hosts (`lab/`), what the check looks at (`tidiness.py`), th
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -37,6 +38,8 @@ _rows = pytest.StashKey[frozenset[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slurm: needs the test hosts with a batch system on them (Slurm with qsub)")
+    if hasattr(config, "workerinput"):
+        _have_shared_memory_alone()
     # In /tmp by name and short: the path of a UNIX socket has room for 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
     # A run in the background ignores SIGINT, and would hand that down to the scripts that tests interrupt.
@@ -49,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     base.chmod(0o711)  # a test may become another user and still reach what it was given
     os.environ["GRID_TEST_SESSION"] = uuid.uuid4().hex  # children inherit it, daemons too: so we know them as ours
     tempfile.tempdir = None  # ask TMPDIR again
+
+
+def _have_shared_memory_alone() -> None:
+    """Of runs side by side (pytest-xdist) each has its own /dev/shm, and sees only what its own tests leave there."""
+    if os.geteuid() or not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_mounts, private, recursive = 0x20000, 1 << 18, 1 << 14  # CLONE_NEWNS, MS_PRIVATE, MS_REC
+    if libc.unshare(new_mounts) or libc.mount(b"none", b"/", None, private | recursive, None):
+        return
+    libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, b"mode=1777")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

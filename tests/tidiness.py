@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,16 +120,23 @@ class Scene:
 
     def _litter(self, ours: set[int]) -> dict[str, str]:
         runtime, temporary = Path(os.environ["GRID_RUNTIME_DIR"]), Path(os.environ["TMPDIR"])
-        found = [str(path) for path in runtime.rglob("*") if not _is_kept(path.relative_to(runtime).parts)]
+        found = [str(path) for path in _below(runtime) if not _is_kept(path.relative_to(runtime).parts)]
         for top in temporary.iterdir():
             if not top.name.startswith("pytest-of-"):  # tmp_path's own, which pytest keeps and removes
-                found += [str(path) for path in (top, *top.rglob("*"))]
+                found += [str(path) for path in (top, *_below(top))]
         for path in Path("/dev/shm").glob(f"grid-{os.getuid()}*"):
             # Shared memory is the whole machine's: leave out what belongs to a grid that runs outside of these tests.
             owner = next((int(word) for word in path.name.split("-")[2:] if word.isdigit()), 0)
             if owner == os.getpid() or owner in ours or not os.path.exists(f"/proc/{owner}"):
                 found.append(str(path))
         return {path: path for path in found}
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    """All in it; unlike `rglob` it does not mind what is removed meanwhile."""
+    for place, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            yield Path(place, name)
 
 
 def _is_kept(parts: tuple[str, ...]) -> bool:

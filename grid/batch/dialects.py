@@ -132,7 +132,7 @@ class Torque(Dialect):
             nodes=facts.get("exec_host"),
             name=facts.get("Job_Name"),
             left_s=_left(facts) if running else None,
-            exit_status=int(code) if code is not None else None,
+            exit_status=int(code) if code is not None and re.fullmatch(r"-?[0-9]{1,9}", code) else None,
         )
 
     def status_failed(self, status: int, stderr: str) -> bool:
@@ -164,8 +164,11 @@ class PbsPro(Torque):
         return ["qstat", "-x", "-f", "-F", "json", *ids]
 
     def parse_status(self, text: str) -> list[JobStatus]:
-        jobs = json.loads(text).get("Jobs", {}) if text.strip() else {}
-        return [self._status(job, _flat(facts)) for job, facts in jobs.items()]
+        try:
+            jobs = json.loads(text).get("Jobs", {}) if text.strip() else {}
+            return [self._status(job, _flat(facts)) for job, facts in jobs.items()]
+        except (ValueError, AttributeError, RecursionError) as exc:
+            raise AllocationError(f"qstat answers in another form ({exc})", hint="It was asked for JSON") from exc
 
     def status_failed(self, status: int, stderr: str) -> bool:
         return status not in (0, 35, 153)  # 35: a job has finished, 153: unknown
@@ -223,7 +226,7 @@ class Slurm(Dialect):
                     reason=said if state != "F" or said else "it failed",
                     nodes=nodes or None,
                     name=name,
-                    left_s=_seconds(left) if state == "R" and re.fullmatch(r"[\d:-]+", left) else None,
+                    left_s=_seconds(left) if state == "R" else None,
                 )
             )
         return found
@@ -410,10 +413,15 @@ def _any_end(spec: JobSpec) -> str | None:
 
 
 def _left(facts: Mapping[str, str]) -> float | None:
-    if facts.get("Walltime.Remaining", "").isdigit():
-        return float(facts["Walltime.Remaining"])
-    asked = facts.get("Resource_List.walltime")
-    return parse_walltime(asked) - _seconds(facts.get("resources_used.walltime", "0")) if asked else None
+    remaining = facts.get("Walltime.Remaining", "")
+    if re.fullmatch(r"[0-9]{1,9}", remaining):
+        return float(remaining)
+    try:
+        asked = parse_walltime(facts["Resource_List.walltime"])
+    except (KeyError, ValueError, AllocationError):  # not asked for, or not said as a time
+        return None
+    used = _seconds(facts.get("resources_used.walltime", "0"))
+    return None if used is None else asked - used
 
 
 def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, str]:
@@ -426,7 +434,10 @@ def _flat(facts: Mapping[str, object], before: str = "") -> dict[str, str]:
     return flat
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str) -> float | None:
+    """Seconds of `[D-][[HH:]MM:]SS`; None for what is no time, such as UNLIMITED."""
+    if not re.fullmatch(r"(?:[0-9]{1,6}-)?[0-9]{0,9}(?::[0-9]{0,9}){0,2}", text):
+        return None
     days, _, clock = text.rpartition("-")
     total = 0
     for part in clock.split(":"):

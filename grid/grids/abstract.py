@@ -310,7 +310,10 @@ class AbstractGrid(threading.Thread):
         for server in servers:
             self._server_gone(server, Event.TERMINATED, "terminated")
         for server in servers:
-            server.end()
+            try:
+                server.end()
+            except GridError as exc:  # its host is in trouble, which is dealt with there; the others must still end
+                logger.warning("server %s can't be told to end: %s", server.name, exc)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.hosts)} hosts, {len(self._services)} services>"
@@ -551,6 +554,12 @@ class AbstractGrid(threading.Thread):
             actions = service.roster.release(server.name) if service is not None else []
         if service is not None and actions:
             self._carry_out(service, actions)
+
+    def _free_if_idle(self, server: Server) -> None:
+        """Something else than a call has ended on it: free it if it is released and has no call either."""
+        proxy = server.proxy
+        if proxy is not None and proxy._released and server.idle:
+            self._release_service(proxy)
 
     def add_time(self, proxy: Proxy, time: float) -> None:
         """Record in the server's load statistics that a call took `time` seconds."""

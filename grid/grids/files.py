@@ -8,13 +8,15 @@ Elsewhere:  which files (`staging/select.py`), what is missing and the archive (
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import posixpath
 import secrets
+import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -62,6 +64,7 @@ class Files(_Base):
             self._subroots: set[str] = set()
             self._for_all: dict[str, StagedFile] = {}  # what hosts that join later get, too
             self._furnishing = threading.Lock()
+            self._scratches: set[str] = set()
             self._shared_token = ""
             self._sharing = threading.Lock()
             self.copied_files: CopyReport | None = None
@@ -203,19 +206,46 @@ class Files(_Base):
                 failures[home.host.label] = exc.what
             except GridError as exc:
                 failures[home.host.label] = str(exc)
+            except OSError as exc:  # of ours: hosts send theirs as errors with names
+                failures[home.host.label] = f"its archive can't be kept here in {scratch} ({exc.strerror or exc})"
 
-        with tempfile.TemporaryDirectory(prefix="grid-stage-") as scratch:
-            if len(homes) == 1:
-                send(homes[0], scratch)
-            else:
-                with ThreadPoolExecutor(min(len(homes), self.limits.starts_at_once) or 1) as pool:
-                    list(pool.map(lambda home: send(home, scratch), homes))
+        try:
+            with self._scratch() as scratch:
+                if len(homes) == 1:
+                    send(homes[0], scratch)
+                else:
+                    with ThreadPoolExecutor(min(len(homes), self.limits.starts_at_once) or 1) as pool:
+                        list(pool.map(lambda home: send(home, scratch), homes))
+        except OSError as exc:
+            place = tempfile.gettempdir()
+            raise StagingError(
+                f"no directory can be made in {place} ({exc.strerror or exc})", hint="Set TMPDIR to a place with room"
+            ) from exc
         if failures:
             raise StagingError(
                 f"{len(failures)} of {len(homes)} hosts could not be written",
                 hint="The others have the files",
                 failures=failures,
             )
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[str]:
+        """A directory on this machine for archives. What Ctrl-C lets stand goes with the grid."""
+        path = os.path.join(tempfile.gettempdir(), f"grid-stage-{secrets.token_hex(8)}")
+        self._scratches.add(path)  # before it exists: Ctrl-C may come at any time
+        os.mkdir(path, 0o700)
+        try:
+            yield path
+        finally:
+            self._remove_scratch(path)
+
+    def _remove_scratch(self, path: str) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        self._scratches.discard(path)
+
+    def _remove_scratches(self) -> None:
+        for path in list(getattr(self, "_scratches", ())):
+            self._remove_scratch(path)
 
     def _unpack_on(self, home: HostLink, archive: str) -> None:
         size = os.path.getsize(archive)

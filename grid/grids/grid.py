@@ -310,6 +310,7 @@ class Grid(Files, Moves, AbstractGrid):
         with self._changed:
             self._changed.notify_all()
         link = self._link
+        self._remove_scratches()
         if link is None:
             return
         for server in list(self._connected_servers()):
@@ -337,6 +338,7 @@ class Grid(Files, Moves, AbstractGrid):
             self.join(5.0)
         link.destroy()
         self._output.close()
+        self._remove_scratches()  # what an upload that was cut off wrote in the meantime
 
     def _all_homes(self) -> list[HostLink]:
         """Homes to be shut down at the end, also those that take no part yet."""
@@ -560,7 +562,15 @@ class Grid(Files, Moves, AbstractGrid):
             if home.up:
                 home.ask_later("stop", [name], True)  # it was withdrawn while it started
             return
-        peer = home.attach(server.number, inlet, outlet)
+        try:
+            peer = home.attach(server.number, inlet, outlet)
+        except Exception as exc:  # no descriptor is left, or the tunnel is gone: it would be starting for ever
+            if home.up:
+                home.ask_later("stop", [name], True)
+            what = f"server {name} started, but can't be connected to ({exc})"
+            error = HostError(what, host=home.host.label, hint="See `ulimit -n`, and `grid doctor`")
+            self._host_failed(home, error, [server])
+            return
         publication = self._publications.get(server.service_id)
         server.attach(self._link, peer, dict(publication.entries) if publication else {})
         self._by_peer[server.number] = server
@@ -603,8 +613,9 @@ class Grid(Files, Moves, AbstractGrid):
     def _server_ended(self, home: HostLink, name: str, certificate: dict[str, Any]) -> None:
         self._output.forget(name)
         server = next((s for s in self._by_peer.values() if isinstance(s, KernelServer) and s.name == name), None)
-        if server is None or server.home is not home:  # it moved on, and has ended only here
-            return
+        move = self._arriving.get(name)
+        if server is None or (move.home if move is not None else server.home) is not home:
+            return  # it moves, or has moved, and has ended only here
         if certificate["signal"]:
             how = f"ended by {signal.Signals(certificate['signal']).name}"
         else:
@@ -817,7 +828,11 @@ class Grid(Files, Moves, AbstractGrid):
         close = home.part()
         error = ConnectError(reason, host=home.host.label, hint=f"Try `grid doctor {home.host.label}`")
         self.failures[home.host.label] = error
-        self._lose_servers(self._servers_of(home), f"host {home.host.label!r} was lost: {reason}")
+        servers = self._servers_of(home)
+        # ... and those that were terminated and had calls yet: nobody else will tell of their end
+        terminated = [s for s in list(self._by_peer.values()) if isinstance(s, KernelServer) and s.final_state]
+        servers += [server for server in terminated if server.home is home and server not in servers]
+        self._lose_servers(servers, f"host {home.host.label!r} was lost: {reason}")
         if home.peer is not None:
             self._by_peer.pop(home.peer.number, None)
             self._link.drop(home.peer, error)  # type: ignore[union-attr]

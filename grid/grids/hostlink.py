@@ -47,6 +47,7 @@ from grid.wire.places import SOCKET_PATH_BYTES
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
+_CLEAR_UP_S = 2.0  # for a kernel whose start was given up
 
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
 
@@ -121,7 +122,9 @@ class HostLink:
                 self._join()
             except BaseException:
                 if self._process is not None:
-                    self._process.kill()  # a shell that hangs in its start files reads no end of input
+                    self._process.close_stdin()  # by which a kernel clears up and ends
+                    if self._process.wait(_CLEAR_UP_S) is None:
+                        self._process.kill()  # a shell that hangs in its start files reads no end of input
                 self._let_go()
                 raise
             self.gone, self.unreachable_since = False, None

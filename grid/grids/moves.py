@@ -80,13 +80,16 @@ class Moves(_Base):
         def look(_: Any) -> None:
             if reply.exception() is not None:
                 logger.warning("%s of server %s failed: %s", what, server.name, reply.exception())
+            self._free_if_idle(server)
 
         reply.add_done_callback(look)
         return reply
 
     def _move_out(self, server: KernelServer, seconds: float) -> None:
         """Begin to move a server away; a home is found for it when its state is here."""
-        if server.final_state is not None or not server.connected or server.name in self._arriving:
+        if server.final_state is not None or not server.connected or server.name in self._starting_servers:
+            return
+        if server.peer.refuses is not None:  # it moves already
             return
         self._set_aside(server, True)
         origin = server.home
@@ -113,6 +116,7 @@ class Moves(_Base):
             self.failures[f"{server.name} (move)"] = exc
             server.stay()
             self._set_aside(server, False)
+            self._free_if_idle(server)
             return
         assert self._link is not None
         self._by_peer.pop(server.number, None)
@@ -138,7 +142,7 @@ class Moves(_Base):
                 del self._homeless[move.server.name]
                 move.home = home
                 self._arriving[move.server.name] = move
-            self._in_thread("grid-move-in", self._move_in, move)
+            self._in_thread("grid-move-in", self._move_in, move, home)
 
     def _home_for(self, move: Move) -> HostLink | None:
         """The home with the most room for a server of that service that does not end soon; locked by the caller."""
@@ -161,10 +165,12 @@ class Moves(_Base):
         """Whether servers may move to this home."""
         return home.ends_at is None
 
-    def _move_in(self, move: Move) -> None:
+    def _move_in(self, move: Move, home: HostLink) -> None:
         """Thread: start the server at its new home, from the state that it had."""
-        server, home = move.server, move.home
-        assert home is not None and self._link is not None and move.state is not None
+        server = move.server
+        if move.home is not home:  # it was lost just now, and the server looks for another
+            return
+        assert self._link is not None and move.state is not None
         data, buffers, modules = move.state
         try:
             self._start_home(home)
@@ -182,7 +188,11 @@ class Moves(_Base):
             home.ask("start", [{**wish, "niceness": home.host.niceness}], published)
         except Exception as exc:
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"
-            self._link.errand(lambda: self._lose_server(server, reason))
+            self._link.errand(lambda: self._lose_arrival(move, home, reason))
+
+    def _lose_arrival(self, move: Move, home: HostLink, reason: str) -> None:
+        if move.home is home:  # else that one was lost meanwhile, and the server looks for another
+            self._lose_server(move.server, reason)
 
     def _connect_arrival(self, move: Move, inlet: str, outlet: str) -> None:
         """In the grid's thread: its new process listens."""
@@ -204,8 +214,7 @@ class Moves(_Base):
             move.origin.detach(old)
         logger.info("server %s moved from %s to %s", server.name, move.origin.host.label, move.home.host.label)
         self._set_aside(server, False)
-        if server.idle and server.proxy is not None and server.proxy._released:
-            self._release_service(server.proxy)
+        self._free_if_idle(server)
 
     def _turned_away(self, home: HostLink) -> None:
         """A host was lost to which servers were on their way: they look for another."""

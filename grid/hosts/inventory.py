@@ -73,6 +73,10 @@ def choose_hosts(named: str | None = None, group: str | None = None) -> list[Hos
     return None if path is None else load_hosts(path, group)
 
 
+_DEEPEST = 50
+"""Groups may contain groups, so often."""
+
+
 class _Inventory:
     """One hosts file, read node by node so that every complaint can name its line."""
 
@@ -86,6 +90,8 @@ class _Inventory:
             raise InventoryError(f"is not YAML: {exc.problem or exc.context}", file=file, line=line) from exc
         except yaml.YAMLError as exc:
             raise InventoryError(f"is not YAML: {exc}", file=file) from exc
+        except RecursionError:
+            raise InventoryError("is nested too deeply", file=file, hint="Is it really a hosts file?") from None
         if root is None:
             raise InventoryError("the file is empty", file=file, hint="It needs at least `hosts:`")
         sections = self._pairs(root, "the file", known=("defaults", "hosts", "groups"))
@@ -98,6 +104,7 @@ class _Inventory:
         self.hosts: list[Host] = []
         self._read_hosts(sections["hosts"])
         self._groups: dict[str, list[tuple[str, yaml.Node]]] = {}
+        self._walked: dict[str, list[Host]] = {}
         if "groups" in sections:
             self._read_groups(sections["groups"])
 
@@ -183,8 +190,12 @@ class _Inventory:
                 self._groups[name].append((item.value, item))
 
     def _members(self, group: str, path: tuple[str, ...]) -> list[Host]:
+        if group in self._walked:
+            return self._walked[group]
         found: list[Host] = []
         for name, node in self._groups[group]:
+            if len(path) >= _DEEPEST:
+                raise self._error(f"group {group!r} is a group in a group, {_DEEPEST} times", node, group)
             if name in (*path, group):
                 circle = " -> ".join([*path, group, name])
                 raise self._error(f"group {name!r} contains itself: {circle}", node, group)
@@ -197,7 +208,8 @@ class _Inventory:
                 known = [*self._groups, *(host.name for host in self.hosts)]
                 what = f"group {group!r} lists {name!r}, which is neither a host nor a group here"
                 raise self._error(what, node, group, hint=did_you_mean(name, known).removeprefix(". "))
-        return _unique(found)
+        self._walked[group] = _unique(found)
+        return self._walked[group]
 
     def _pairs(
         self, node: yaml.Node, what: str, known: tuple[str, ...] | None = None
@@ -220,8 +232,8 @@ class _Inventory:
     def _value(self, node: yaml.Node) -> Any:
         try:
             return self._values.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError, TypeError) as exc:
-            problem = exc.problem if isinstance(exc, yaml.MarkedYAMLError) else str(exc)
+        except Exception as exc:  # KeyError, AttributeError and others for `!!bool x`, `!!timestamp x`
+            problem = exc.problem if isinstance(exc, yaml.MarkedYAMLError) else f"{type(exc).__name__} {exc}"
             raise self._error(f"can't use this value: {problem}", node) from exc
 
     def _error(self, what: str, node: yaml.Node, key: str | None = None, hint: str = "") -> InventoryError:

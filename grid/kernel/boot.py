@@ -94,6 +94,7 @@ else:
 _SHIPPED = (
     *("__init__.py", "_version.py", "errors.py", "limits.py"),
     *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
+    *("jobs/__init__.py", "jobs/host"),
 )
 
 

@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 _LINGER_MS = 2000
 _HOLD_S = 0.002
 """A reply is held back for less than twice this."""
+_BATCH = bytes([Kind.BATCH])
 _REST = 25
 """After so many looks at nothing held the thread that looks goes to sleep."""
 
@@ -87,19 +88,23 @@ class HostEnd:
 
     def take(self, data: bytes) -> list[Frame]:
         """Look at a message that arrived: the calls that are due; several, if it was a batch."""
+        if data[:1] != _BATCH:
+            return self._due([data])
         try:
-            if data[0] != Kind.BATCH:
-                return self._due([data])
-            return self._due([part for part in split(data) if part[0] != Kind.BATCH])
-        except (FrameError, IndexError) as exc:
-            logger.warning("dropped: %s", exc)
+            return self._due([part for part in split(data) if part[:1] != _BATCH])
+        except FrameError as exc:
+            logger.warning("a batch is dropped: %s", exc)
             return []
 
     def _due(self, messages: list[bytes]) -> list[Frame]:
         due = []
         for data in messages:
-            # buffers must be writable
-            frame = self._look_at(unpack(bytearray(data) if len(data) > 65_536 or data[2] else data))
+            try:
+                # buffers must be writable
+                frame = self._look_at(unpack(bytearray(data) if len(data) > 65_536 or data[2:3] > b"\0" else data))
+            except FrameError as exc:  # those before it were taken, and must not be lost with it
+                logger.warning("a message is dropped: %s", exc)
+                continue
             if frame is not None:
                 due.append(frame)
         return due

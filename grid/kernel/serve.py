@@ -223,6 +223,14 @@ class Server:
         dumped = codec.dumps(self.instance, f"the state of {self.name}")
         return dumped.data, [pickle.PickleBuffer(part) for part in dumped.buffers], sorted(dumped.modules)
 
+    def withdraw(self, call: int) -> bool:
+        """Whether a call will not run: it had not begun."""
+        with self._claim:
+            granted = call > self._current
+            if granted:
+                self._withdrawn.add(call)
+        return granted
+
     def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
         self._end.reply(call, codec.dumps_whole(_told(exc)), flags=ERROR, seconds=seconds)
 
@@ -234,11 +242,7 @@ class Server:
                     message = json.loads(line)
                     if "cancel" in message:
                         call = message["cancel"]
-                        with self._claim:
-                            granted = call > self._current
-                            if granted:
-                                self._withdrawn.add(call)
-                        _say(self._control, {"cancelled": call, "granted": granted})
+                        _say(self._control, {"cancelled": call, "granted": self.withdraw(call)})
                     elif "debug" in message:
                         logging.getLogger().setLevel(logging.DEBUG if message["debug"] else logging.WARNING)
         except (OSError, ValueError):

@@ -88,7 +88,7 @@ class _Contents:
             raise _damaged(f"a header of {length} bytes")
         try:
             relative, size, mode = json.loads(self._take(length))
-        except ValueError as exc:
+        except (ValueError, TypeError, RecursionError) as exc:
             raise _damaged("a header that can't be read") from exc
         if not (isinstance(relative, str) and isinstance(size, int) and isinstance(mode, int) and size >= 0):
             raise _damaged(f"an odd header for {relative!r}")
@@ -217,7 +217,11 @@ class _Target:
 
 
 def _is_safe(parts: list[str]) -> bool:
-    """No part is empty (the first one of an absolute path is), leads up, or is cut short by a zero byte."""
+    """No part is empty (the first one of an absolute path is), leads up, is cut short by a zero byte, or is no name."""
+    try:
+        os.fsencode("".join(parts))
+    except UnicodeEncodeError:
+        return False
     return all(part not in ("", ".", "..") and "\0" not in part and os.sep not in part for part in parts)
 
 

@@ -36,6 +36,8 @@ _SIGNS = {
     "pbs": ("PBS_NODEFILE", "PBS_JOBID"),
     "sge": ("PE_HOSTFILE",),
 }
+_MOST = 1_000_000
+"""Nodes or slots of an allocation, at most: more is a slip, and would fill the memory."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _SHORT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]|\[[0-9, -]+\])*\Z")
 
@@ -124,12 +126,13 @@ def parse_pe_hostfile(text: str) -> tuple[Node, ...]:
         words = line.split()
         if not words:
             continue
-        if len(words) < 2 or not words[1].isdecimal():
+        if len(words) < 2 or not re.fullmatch(r"\d{1,9}", words[1]) or int(words[1]) > _MOST:
             raise AllocationError(
                 f"line {number} of PE_HOSTFILE is not `host slots ...`: {line.strip()!r}",
                 hint="Is the job's parallel environment set up by its administrator?",
             )
         names += [words[0]] * int(words[1])
+        _check_size(len(names), "PE_HOSTFILE")
     return _count(names, "PE_HOSTFILE")
 
 
@@ -145,6 +148,7 @@ def expand_nodelist(text: str) -> list[str]:
         grown = [""]
         for plain, ranges in re.findall(r"([^\[\]]+)|\[([^\]]*)\]", part):
             ends = [plain] if plain else _numbers(ranges, part)
+            _check_size(len(names) + len(grown) * len(ends), "SLURM_JOB_NODELIST")
             grown = [start + end for start in grown for end in ends]
         names += grown
     return names
@@ -154,9 +158,10 @@ def expand_counts(text: str) -> list[int]:
     """Slurm's short form of numbers by node: `4(x2),1` is 4, 4, 1."""
     counts: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\(x(\d+)\))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\(x(\d{1,9})\))?\s*", part)
         if not match:
             raise AllocationError(f"{text!r} is no list of counts as Slurm writes it", hint="See SLURM_TASKS_PER_NODE")
+        _check_size(len(counts) + int(match[2] or 1), "SLURM_TASKS_PER_NODE")
         counts += [int(match[1])] * int(match[2] or 1)
     return counts
 
@@ -218,9 +223,9 @@ def _content(environ: Mapping[str, str], name: str, read: Callable[[str], str]) 
         raise AllocationError(f"the variable {name} is not set", hint="Run inside a job of that batch system")
     try:
         return read(path)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # not there, or not text
         raise AllocationError(
-            f"{name} names {path}, which can't be read ({exc.strerror})",
+            f"{name} names {path}, which can't be read ({getattr(exc, 'strerror', None) or exc})",
             hint="It exists on the job's first node only: run the script there",
         ) from exc
 
@@ -250,12 +255,17 @@ def _count(names: list[str], source: str) -> tuple[Node, ...]:
 def _numbers(ranges: str, part: str) -> list[str]:
     found = []
     for each in ranges.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", each.strip())
-        if not match or (match[2] and int(match[2]) - int(match[1]) not in range(1_000_000)):
+        match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", each.strip())
+        if not match or (match[2] and int(match[2]) - int(match[1]) not in range(_MOST)):
             raise AllocationError(f"{part!r} is no list of nodes as Slurm writes it", hint="See SLURM_JOB_NODELIST")
         width = len(match[1])
         found += [str(n).zfill(width) for n in range(int(match[1]), int(match[2] or match[1]) + 1)]
     return found
+
+
+def _check_size(count: int, source: str) -> None:
+    if count > _MOST:
+        raise AllocationError(f"{source} tells of more than {_MOST} nodes or slots", hint="Is it really that variable?")
 
 
 def _split_outside(text: str) -> list[str]:

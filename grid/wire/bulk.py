@@ -127,24 +127,31 @@ class Store:
         """A new empty blob with room for `size` bytes: (its name, a descriptor open for writing).
 
         Raises:
-            DiskError: There is no room for it.
+            DiskError: There is no room for it, or no file can be made there.
         """
         name = name or secrets.token_hex(16)
-        fd = os.open(self.path(name), os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fd = self._open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        except OSError as exc:
+            raise self._refused(exc, size) from exc
         try:
             if size:
                 os.posix_fallocate(fd, 0, size)  # now, and not as a SIGBUS in the middle of the copy
         except OSError as exc:
             os.close(fd)
             self.drop(name)
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DiskError(
-                    f"no room for {size / 1e6:.1f} MB in {self.directory}",
-                    host=os.uname().nodename,
-                    hint="Free shared memory there, or point GRID_RUNTIME_DIR to a larger file system",
-                ) from exc
-            raise
+            raise self._refused(exc, size) from exc
         return name, fd
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(self.path(name), flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def _refused(self, exc: OSError, size: int) -> DiskError:
+        host = os.uname().nodename
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "Free shared memory there, or point GRID_RUNTIME_DIR to a larger file system"
+            return DiskError(f"no room for {size / 1e6:.1f} MB in {self.directory}", host=host, hint=hint)
+        return DiskError(f"can't write in {self.directory} ({exc.strerror})", host=host, hint="See `ulimit -n`, and df")
 
     def write(self, buffers: Sequence[memoryview]) -> str:
         """Copy `buffers` into a new blob; returns its name."""
@@ -157,8 +164,10 @@ class Store:
                 while done < len(buffer):
                     done += os.pwrite(fd, buffer[done : done + (1 << 30)], at + done)
                 at += len(buffer) + _padded(len(buffer))
-        except BaseException:
+        except BaseException as exc:
             self.drop(name)
+            if isinstance(exc, OSError):
+                raise self._refused(exc, total) from exc
             raise
         finally:
             os.close(fd)
@@ -169,7 +178,7 @@ class Store:
 
         With `drop` the name goes at once; the memory goes with the last view.
         """
-        fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = self._open(name, os.O_RDONLY)
         try:
             size = os.fstat(fd).st_size
             if size < sum(sizes):

@@ -62,6 +62,18 @@ class Pending(Protocol):
     def fail(self, error: BaseException) -> None: ...
 
 
+class _Moment:
+    """Is never done: to wait for messages as such."""
+
+    done_flag = False
+    call = 0
+    frame: bytes | None = None
+    batons: list[Any] | None = None
+
+    def deliver(self, flags: int, seconds: float, data: bytes) -> None: ...
+    def fail(self, error: BaseException) -> None: ...
+
+
 class Peer:
     """One process on a host, as the client sees it."""
 
@@ -110,11 +122,23 @@ class Peer:
 
 
 class Link:
-    """All links of one grid. Thread-safe."""
+    """All links of one grid. Thread-safe.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        context: Where its sockets come from; one of its own by default.
+        clock: What tells the time, in seconds, never backwards.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        context: zmq.Context[Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limits = limits
-        self._context = zmq.Context()
+        self._clock = clock
+        self._context = zmq.Context() if context is None else context
         self._context.set(zmq.MAX_SOCKETS, 65_000)
         self._pull = self._socket(zmq.PULL)
         self._pull.rcvtimeo = _PATIENCE_MS
@@ -236,7 +260,7 @@ class Link:
         self._liven(self._pull)
 
     def _hello(self, peer: Peer) -> None:
-        peer.asked_at = time.monotonic()
+        peer.asked_at = self._clock()
         self._post(peer, pack(Kind.HELLO, peer.number, 0, peer.received))
 
     def _post(self, peer: Peer, frame: bytes) -> None:
@@ -323,13 +347,19 @@ class Link:
                     _flush(peer)
 
     def _wait_for_room(self, peer: Peer) -> None:
-        deadline = time.monotonic() + self._limits.send_s
+        deadline = self._clock() + self._limits.send_s
         while len(peer.pending) >= self._limits.in_flight:
             try:
-                oldest = next(iter(peer.pending.values()))
-            except (StopIteration, RuntimeError):
+                # one that was cancelled is done, and still takes up room until its server says so
+                oldest = next((each for each in peer.pending.values() if not each.done_flag), None)
+            except RuntimeError:  # replies come in meanwhile
                 continue
-            if not self.wait(oldest, deadline - time.monotonic()):
+            if oldest is None:
+                over = self._clock() >= deadline
+                self.wait(_Moment(), 0.01)
+            else:
+                over = not self.wait(oldest, deadline - self._clock())
+            if over:
                 raise Backlog(
                     f"{len(peer.pending)} calls wait on one server, and none ended within {self._limits.send_s:g} s",
                     hint="Fetch results before making more calls, or raise Limits.in_flight",
@@ -341,7 +371,7 @@ class Link:
         """Wait until `pending` is done, taking in replies for everybody meanwhile. False after `timeout` seconds."""
         if pending.done_flag:
             return True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self._clock() + timeout
         while True:
             if self._dirty:
                 self._flush_all()
@@ -353,7 +383,7 @@ class Link:
                     self._hand_over()
                 if pending.done_flag:
                     return True
-                if deadline is not None and time.monotonic() >= deadline:
+                if deadline is not None and self._clock() >= deadline:
                     return False
                 if self._closed:
                     raise GridStopped("the grid was terminated", hint="Its results are gone; start another grid")
@@ -361,7 +391,7 @@ class Link:
                     continue
             if self._follow(pending, deadline):
                 return True
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and self._clock() >= deadline:
                 return pending.done_flag
 
     def _follow(self, pending: Pending, deadline: float | None) -> bool:
@@ -377,7 +407,7 @@ class Link:
         if not self._incoming.locked():  # the leader left before we stood in line
             self._hand_over()
         if not pending.done_flag:
-            remaining = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
+            remaining = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock()))
             baton.acquire(timeout=remaining)
         try:
             self._followers.remove(baton)
@@ -421,7 +451,7 @@ class Link:
                 if pending is None and (self._followers or self._shooed or self._dirty or not self._errands.empty()):
                     return
                 if deadline is not None:
-                    remaining = deadline - time.monotonic()
+                    remaining = deadline - self._clock()
                     if remaining <= 0:
                         return
                     if remaining * 1000 < _PATIENCE_MS:
@@ -507,9 +537,11 @@ class Link:
 
     def _take_one(self, data: bytes) -> bool:
         try:
-            kind, flags, _, number, seq, ack, call, seconds, _ = _UNHEAD(data)
-        except Exception:
-            logger.warning("a message of %d bytes was too short and is dropped", len(data))
+            kind, flags, buffers, number, seq, ack, call, seconds, length = _UNHEAD(data)
+            if buffers or len(data) != _HEAD_SIZE + length:
+                unpack(data)
+        except Exception as exc:  # before it counts as received, so that it is repeated
+            logger.warning("a message of %d bytes is dropped: %s", len(data), exc)
             return False
         self._taken += 1
         peer = self._peers.get(number)
@@ -539,7 +571,7 @@ class Link:
             return False
         if seq != peer.received + 1:
             if seq > peer.received:  # something was lost on the way: have it repeated
-                now = time.monotonic()
+                now = self._clock()
                 if now - peer.asked_at > 0.2:
                     self._hello(peer)
             return False
@@ -578,7 +610,7 @@ class Link:
 
         try:
             event = codec.loads(unpack(data).pickle)
-        except FrameError as exc:
+        except Exception as exc:
             logger.warning("an event is dropped: %s", exc)
             return
         self.on_event(peer, event)
@@ -649,7 +681,7 @@ class Link:
 
     def housekeep(self) -> None:
         """To be called every heartbeat or so: acknowledge what is not yet, ask again where nothing comes."""
-        now = time.monotonic()
+        now = self._clock()
         for peer in list(self._peers.values()):
             if not peer.welcomed.is_set() and peer.connected:
                 self._hello(peer)
@@ -702,3 +734,4 @@ _WAKE = pack(Kind.WAKE, 0, 0, 0)
 _BATCH = bytes([Kind.BATCH])
 _HEAD = HEAD.pack
 _UNHEAD = HEAD.unpack_from
+_HEAD_SIZE = HEAD.size

@@ -128,6 +128,8 @@ def test_grow_and_shrink(torque: Path) -> None:
         with g._changed:
             assert g._changed.wait_for(lambda: g.size(sid) == 1, 30)
         g.shrink(1)
+        with g._changed:
+            assert g._changed.wait_for(lambda: g.size(sid) == 0, 30)
         with pytest.raises(NoServers, match="no server is left"):
             g.acquire_service(sid, timeout=30)
 

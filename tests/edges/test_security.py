@@ -23,17 +23,16 @@ def ours(*tops: Path) -> Iterator[Path]:
         yield from top.rglob("*")
 
 
-def open_to_others(paths: Iterator[Path]) -> list[str]:
-    found = []
-    for path in paths:
+def open_to_others(top: Path) -> list[str]:
+    """What others could read or change below `top`, which shuts them out as a whole."""
+    found = [] if stat.S_IMODE(top.stat().st_mode) == 0o700 and top.stat().st_uid == os.getuid() else [str(top)]
+    for path in ours(top):
         try:
             mode = path.lstat().st_mode
         except FileNotFoundError:
             continue
-        if stat.S_ISLNK(mode):
-            found.append(f"{path} is a link")
-        elif mode & (0o077 if stat.S_ISDIR(mode) else 0o002):
-            found.append(f"{path} has mode {mode & 0o777:o}")
+        if stat.S_ISLNK(mode) or mode & 0o002:
+            found.append(f"{path}: {stat.filemode(mode)}")
     return found
 
 
@@ -47,7 +46,7 @@ def test_nothing_of_a_running_grid_is_open_to_others(tmp_path: Path) -> None:
             large = proxy.make_bytes(1_000_000)
             large.exception(20)  # it lies in shared memory now
             tops = [Path(os.environ["GRID_RUNTIME_DIR"]), Path(g._homes[0].report["blobs"])]
-            assert open_to_others(ours(*tops)) == []
+            assert [open_to_others(top) for top in tops] == [[], []]
             assert len(large.get(20)) == 1_000_000
 
 

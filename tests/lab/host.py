@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shlex
 import shutil
@@ -479,8 +480,18 @@ class RunningHost:
             root = self.path(place)
             for directory, directories, files in os.walk(root):
                 inside = f"{place}{directory[len(str(root)) :]}"
-                found += [f"{inside}/{name}" for name in sorted(directories + files)]
+                names = [name for name in files if not self._is_nodefile(Path(directory, name))]
+                found += [f"{inside}/{name}" for name in sorted(directories + names)]
         return found
+
+    def _is_nodefile(self, path: Path) -> bool:
+        """Slurm's qsub has each job make a temporary file for $PBS_NODEFILE, and a job that is cancelled leaves it."""
+        if not re.fullmatch(r"[A-Za-z0-9_]{10}", path.name):
+            return False
+        try:
+            return set(path.read_text().split()) <= set(self.lab.hosts)
+        except (OSError, UnicodeDecodeError):
+            return False
 
     def __repr__(self) -> str:
         return f"<test host {self.name} {self.address}{'' if self.is_on else ' (off)'}>"

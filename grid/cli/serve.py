@@ -1,0 +1,151 @@
+"""`grid serve`: a job server of this user on this machine.
+
+Lives here: which services and which grid it has, its life until a signal.
+Elsewhere:  the server itself (`grid/jobs`), what clients do with it (`cli/jobs.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grid.cli import exits
+from grid.cli.choose import find_hosts, hosts_options, json_option
+from grid.cli.show import print_json, say
+
+if TYPE_CHECKING:
+    from grid.grids.grid import Grid
+
+
+@click.command(epilog=exits.EPILOG, short_help="Run a job server on this machine.")
+@click.argument("modules", nargs=-1, metavar="[MODULE|FILE.py]...")
+@click.option("--name", default="default", show_default=True, help="What clients call it.")
+@click.option("--store", metavar="DIR|URL", help="Where jobs are kept; default: ~/.local/share/grid/jobs.")
+@hosts_options
+@click.option("--local", type=click.IntRange(1), metavar="N", help="Jobs run on this machine, with N servers.")
+@click.option("--at-once", type=click.IntRange(1), default=4, show_default=True, help="Jobs at work, at least.")
+@click.option("--checkpoint", "checkpoint_s", type=click.FloatRange(0), default=600.0, help="Seconds between them.")
+@click.option("--grace", "grace_s", type=click.FloatRange(0), default=30.0, help="Seconds from an abort to force.")
+@click.option("--tokens", is_flag=True, help="Clients must show a token ($GRID_JOBS_TOKEN).")
+@click.option("--add-user", metavar="USER", help="Print a new token of USER, and end.")
+@json_option
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    modules: tuple[str, ...],
+    name: str,
+    store: str | None,
+    hosts_from: str | None,
+    group: str | None,
+    local: int | None,
+    at_once: int,
+    checkpoint_s: float,
+    grace_s: float,
+    tokens: bool,
+    add_user: str | None,
+    as_json: bool,
+) -> None:
+    """Serve jobs of the service classes in these modules, until Ctrl-C or SIGTERM; jobs at work then take a checkpoint.
+
+    Clients reach it by its name, over a socket that only this user can open. With --json a line says when it is ready.
+
+    \b
+    Examples:
+      grid serve fits.py --local 4
+      grid serve mylab.fits mylab.scans --hosts hosts.yaml --name lab
+      grid serve fits.py --store postgresql:///jobs
+      grid serve --add-user mara
+    """
+    from grid.jobs.context import data_directory
+    from grid.jobs.engine import GridEngine, ThreadEngine
+    from grid.jobs.manager import JobManager
+    from grid.jobs.server import add_user as new_token
+    from grid.jobs.settings import Settings
+    from grid.jobs.store.store import Store
+    from grid.jobs.wire import socket_path
+    from grid.jobs.wire_server import SocketServer
+
+    services = [cls for module in modules for cls in _services(module)]
+    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens)
+    if add_user:
+        opened = Store(store or data_directory())
+        try:
+            token = new_token(JobManager(opened, ThreadEngine(0, 0), settings), add_user)
+            print_json({"user": add_user, "token": token}) if as_json else click.echo(token)
+        finally:
+            opened.close()
+        return
+    if not services:
+        say("grid: no services yet; jobs that wait for one stay pending")
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    path = socket_path(name)
+    opened = Store(store or data_directory())
+    try:
+        with _grid(local, hosts_from, group) as grid:
+            manager = JobManager(opened, GridEngine(grid, at_once), settings)
+            for cls in services:
+                manager.register(cls)
+            with manager:
+                server = SocketServer(manager, path)
+                try:
+                    names = ", ".join(manager.registry.services()) or "no services"
+                    say(f"job server {name!r} at {path}: {names}; {grid.n_hosts} servers")
+                    if as_json:
+                        found = {"name": name, "path": path, "services": manager.registry.services()}
+                        click.echo(json.dumps({**found, "servers": grid.n_hosts}))
+                    while not told.wait(3600.0):
+                        pass
+                    say("stopping: jobs at work take a checkpoint")
+                finally:
+                    server.close()
+    finally:
+        opened.close()
+    ctx.exit(exits.OK)
+
+
+def _grid(local: int | None, hosts_from: str | None, group: str | None) -> Grid:
+    from grid.grids.grid import Grid
+    from grid.grids.local import LocalGrid
+
+    if local:
+        return LocalGrid(local)
+    hosts = find_hosts(hosts_from, group)
+    return Grid(hosts) if hosts is not None else Grid.auto()
+
+
+def _services(module: str) -> list[Any]:
+    """The service classes that a module defines; a file is imported from its folder."""
+    from grid.jobs.host.service import Service
+
+    name = module
+    if module.endswith(".py"):
+        path = Path(module).resolve()
+        if not path.is_file():
+            raise click.UsageError(f"there is no file {module!r}")
+        sys.path.insert(0, str(path.parent))
+        name = path.stem
+    elif os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        loaded = importlib.import_module(name)
+    except ImportError as exc:
+        raise click.UsageError(f"the module {module!r} can't be imported: {exc}") from exc
+    found = [
+        value
+        for value in vars(loaded).values()
+        if isinstance(value, type) and issubclass(value, Service) and value.__module__ == loaded.__name__
+    ]
+    usable = [cls for cls in found if cls.version is not None]
+    if not usable:
+        raise click.UsageError(f"the module {module!r} defines no service class with a version")
+    return usable

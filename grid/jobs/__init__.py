@@ -1,0 +1,85 @@
+"""Jobs: computations that can be watched, steered, aborted, that wait for others, and that survive a power cut.
+
+    from grid.jobs import Service, local_service
+
+    class Square(Service):
+        version = "1"
+
+        def run(self, handler):
+            return handler.map(square, self.request.values)
+
+    with local_service() as service:
+        job = Square.submit(values=[1, 2, 3])
+        print(job.wait())
+
+Names are loaded when they are first used: what a service needs on a host (`host/`) is there, the rest is not. Keeping
+jobs takes the extra `jobs` (SQLAlchemy, Alembic): `pip install grid[jobs]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_WHERE = {
+    "grid.jobs.host.errors": (
+        "AccessError",
+        "ConditionError",
+        "ExpressionError",
+        "JobAborted",
+        "JobCancelled",
+        "JobError",
+        "JobFailed",
+        "MoveError",
+        "RequestError",
+        "StoreError",
+        "StoreFull",
+        "StoreLocked",
+        "StoreTooNew",
+        "UnknownJob",
+        "UnknownJobService",
+        "WaitTimeout",
+        "WireError",
+    ),
+    "grid.jobs.host.messages": ("Message", "Monitor"),
+    "grid.jobs.host.request": ("Request", "request"),
+    "grid.jobs.host.service": ("AbortService", "Service", "ServiceHandler"),
+    "grid.jobs.conditions.algebra": ("And", "Atom", "Cancelled", "Condition", "Not", "Or", "all_of"),
+    "grid.jobs.conditions.atoms": (
+        "HasServers",
+        "IsCancelled",
+        "IsComplete",
+        "IsCompleted",
+        "IsFetched",
+        "IsMessage",
+        "IsResult",
+    ),
+    "grid.jobs.conditions.depends": ("Depends",),
+    "grid.jobs.context": ("default_service", "local_service", "make_service", "open_service", "remote_service"),
+    "grid.jobs.engine": ("GridEngine", "ThreadEngine"),
+    "grid.jobs.handle": ("Job", "Race"),
+    "grid.jobs.host.references": ("Reference",),
+    "grid.jobs.joblist": ("JobList",),
+    "grid.jobs.manager": ("JobManager",),
+    "grid.jobs.proxy": ("ServerProxy", "usertag"),
+    "grid.jobs.rules.states": ("JobState",),
+    "grid.jobs.server": ("Server", "add_user"),
+    "grid.jobs.settings": ("Settings",),
+    "grid.jobs.shortcuts": ("proxy", "race", "submit"),
+    "grid.jobs.store.store": ("Store",),
+}
+_NAMES = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = sorted(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    where = _NAMES.get(name)
+    if where is None:
+        raise AttributeError(f"module 'grid.jobs' has no attribute {name!r}")
+    value = getattr(importlib.import_module(where), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,142 @@
+"""What is submitted, checked and made into records: nothing is stored before all of it is right.
+
+Lives here: `Submission`, `admit`.
+Elsewhere:  who stores them and tells others (`manager.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grid.jobs.conditions.algebra import Condition, all_of
+from grid.jobs.conditions.atoms import IsCompleted, JobAtom, KnownAtom
+from grid.jobs.conditions.tree import from_tree, new_atom, to_tree
+from grid.jobs.host.errors import ConditionError, RequestError
+from grid.jobs.host.plain import dumps
+from grid.jobs.host.references import jobs_in
+from grid.jobs.record import Record
+from grid.jobs.registry import Registry
+from grid.jobs.rules.states import JobState
+from grid.jobs.rules.tags import check_tags
+
+if TYPE_CHECKING:
+    from grid.jobs.host.service import Service
+
+MOST_PRIORITY = 100
+
+
+@dataclass
+class Context:
+    """What `Request.queue` may use; see `host/request.QueueContext`."""
+
+    job: str
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A record to be stored, and the condition that it waits for."""
+
+    record: Record
+    condition: Condition | None
+
+
+def atom_id(kind: str, arguments: Mapping[str, Any]) -> str:
+    """The id of an atom at the server: the same for the same definition, also after a restart."""
+    return f"{kind}.{hashlib.sha256(dumps([kind, dict(arguments)]).encode()).hexdigest()[:16]}"
+
+
+def admit(
+    plain: Mapping[str, Any],
+    *,
+    owner: str,
+    job: str,
+    number: int,
+    now: float,
+    directory: Path,
+    registry: Registry,
+    make_atom: Callable[[str, str, dict[str, Any]], KnownAtom],
+    exists: Callable[[str], bool],
+) -> Admitted:
+    """Check one submission.
+
+    Args:
+        plain: `request`, and where wanted `when` (a tree), `tags`, `priority`, `inputs`, `memo`, `notify`.
+    Raises:
+        RequestError, ConditionError, UnknownJobService: It can't be used; the message says why.
+    """
+    if not isinstance(plain, Mapping) or not plain.get("request"):
+        raise RequestError("there is no request to submit", hint="Make one with Service.request(...)")
+    service, request = registry.fit(dict(plain["request"]))
+    priority = plain.get("priority") or 0
+    if type(priority) is not int or not 0 <= priority <= MOST_PRIORITY:
+        raise RequestError(f"the priority {priority!r} is no whole number from 0 to {MOST_PRIORITY}", hint="0 is free")
+    inputs = plain.get("inputs")
+    if inputs is not None and not isinstance(inputs, list):
+        raise RequestError("inputs must be a list", hint="One element for each run")
+    request = _queue(service, request, Context(job, directory / "jobs" / job))
+    condition = _condition(plain.get("when"), request, inputs, make_atom, exists)
+    memo = plain.get("memo")
+    record = Record(
+        job,
+        number,
+        owner,
+        request["service"],
+        request["version"],
+        request,
+        state=JobState.WAITING if condition is not None else JobState.PENDING,
+        priority=priority,
+        tags=check_tags(plain.get("tags") or []),
+        condition=to_tree(condition) if condition is not None else None,
+        inputs=inputs,
+        created=now,
+        use_memo=service.memo if memo is None else bool(memo),
+        notify=check_email(plain.get("notify") or ""),
+    )
+    return Admitted(record, condition)
+
+
+def _queue(service: type[Service], plain: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Let the request fill in what is known now."""
+    request = service.request_class.from_plain(plain)
+    try:
+        request.queue(context)
+    except NotImplementedError:
+        return plain
+    except Exception as exc:
+        raise RequestError(
+            f"{type(request).__name__}.queue failed ({type(exc).__name__}: {exc})", hint="Nothing was submitted"
+        ) from exc
+    return request.to_plain()
+
+
+def _condition(
+    tree: Any,
+    request: dict[str, Any],
+    inputs: Any,
+    make_atom: Callable[[str, str, dict[str, Any]], KnownAtom],
+    exists: Callable[[str], bool],
+) -> Condition | None:
+    def make(kind: str, _: str, arguments: dict[str, Any]) -> KnownAtom:
+        atom = new_atom(kind, "", arguments)  # checks kind and arguments
+        if isinstance(atom, JobAtom) and not exists(atom.job):
+            raise ConditionError(f"there is no job {atom.job!r} to wait for", hint="See `grid jobs list`", job=atom.job)
+        return make_atom(kind, atom_id(kind, atom.arguments), atom.arguments)
+
+    parts = [] if tree is None else [from_tree(tree, make)]
+    already = {part.job for part in parts if isinstance(part, IsCompleted)}
+    for job in sorted((jobs_in(request["data"]) | jobs_in(inputs)) - already):
+        parts.append(make("completed", "", {"job": job}))
+    return all_of(parts)
+
+
+def check_email(address: str) -> str:
+    """The address, if it can be one; empty for none."""
+    name, at, host = address.partition("@")
+    if address and (not at or not name or not host or any(c.isspace() or c in "<>,;" for c in address)):
+        raise RequestError(f"{address!r} is no e-mail address", hint="Give one like name@host, or none")
+    return address

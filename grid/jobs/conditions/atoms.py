@@ -1,0 +1,330 @@
+"""Kinds of atoms: a job's end, its messages and results, downloads, resources.
+
+Each is two-sided. At the client it is a definition, and a probe of what goes on at the server; at the server one
+`World` (the job manager) begins its work and feeds it with what happens to its job.
+
+Lives here: the kinds, their arguments, what event makes each T or C.
+Elsewhere:  JSON of them (`tree.py`), downloads (`fetch.py`), who feeds them (`manager.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from grid.jobs.conditions.algebra import Atom, F, Value
+from grid.jobs.conditions.expressions import Expression
+from grid.jobs.host.errors import ConditionError, ExpressionError
+from grid.jobs.host.messages import ENDS, Message, snake
+
+
+@dataclass(frozen=True)
+class JobView:
+    """What an atom may know of its job: its state, its reason where it went wrong, and the values of its results."""
+
+    job: str
+    state: str
+    reason: str = ""
+    result: Any = None
+    best: Any = None
+    has_best: bool = False
+
+
+class World(Protocol):
+    """Where atoms live at the server."""
+
+    def follow(self, atom: JobAtom) -> None:
+        """Tell `atom.see(view)` now, and at each change of its job; `atom.hear(message)` for each of its messages."""
+
+    def unfollow(self, atom: JobAtom) -> None: ...
+    def fetch(self, atom: IsFetched) -> None: ...
+    def supply(self, atom: HasServers) -> None: ...
+
+
+Probe = Callable[[Atom], tuple[Value, str]]
+"""Asks a server what an atom is: its value and its reason."""
+
+_ids = itertools.count(1)
+
+
+class KnownAtom(Atom):
+    """An atom that travels: `kind` and `arguments` say all about it."""
+
+    kind: ClassVar[str]
+    world: World | None = None
+    probe: Probe | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Plain values to make it again of."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> Value:
+        if self._state is F and self.probe is not None and self.world is None:
+            value, reason = self.probe(self)
+            if value is not F:
+                self._state, self.reason = value, reason  # decided for good
+            return value
+        return self._state
+
+
+class JobAtom(KnownAtom):
+    """About one job."""
+
+    def __init__(self, job: Any, id: str | None = None) -> None:
+        super().__init__(id)
+        self.job: str = job if isinstance(job, str) else job.id
+        if not isinstance(job, str) and self.probe is None:
+            self.probe = getattr(job, "_probe", None)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"job": self.job}
+
+    def _begin(self) -> None:
+        if self.world is None:
+            raise ConditionError(f"{self} is not at a server", hint="Give it as when= with a request")
+        self.world.follow(self)
+
+    def end(self) -> None:
+        if self.world is not None:
+            self.world.unfollow(self)
+
+    def see(self, view: JobView) -> None:
+        """The state of the job, now and whenever it changes."""
+
+    def hear(self, message: Message) -> None:
+        """A message of the job."""
+
+
+class IsCompleted(JobAtom):
+    """T when the job is complete, also if it was before; C when it fails, is aborted or cancelled."""
+
+    kind = "completed"
+
+    def see(self, view: JobView) -> None:
+        if view.state == "complete":
+            self.satisfy()
+        elif view.state in ("error", "aborted", "cancelled"):
+            self.cancel(told(view))
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.job} completed"
+
+
+class IsCancelled(JobAtom):
+    """T when the job fails, is aborted or cancelled; C when it completes."""
+
+    kind = "cancelled"
+
+    def see(self, view: JobView) -> None:
+        if view.state in ("error", "aborted", "cancelled"):
+            self.satisfy()
+        elif view.state == "complete":
+            self.cancel(f"job {view.job} completed")
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.job} failed"
+
+
+class IsMessage(JobAtom):
+    """T at the first message of the job that passes the filter; C if the job ends before.
+
+    The filter: messages of the class named `message`, for which the expression `where` over its fields holds. At the
+    client also `predicate`, or methods of a subclass named after the message's class, `on_improved(message)`, that
+    return whether they accept; a class without a method goes to `on_message`, which refuses. An exception in a filter
+    cancels the atom, and is raised.
+    """
+
+    kind = "message"
+
+    def __init__(
+        self,
+        job: Any,
+        message: str | None = None,
+        where: str | None = None,
+        predicate: Callable[[Message], bool] | None = None,
+        id: str | None = None,
+    ) -> None:
+        super().__init__(job, id)
+        self.message, self.where, self.predicate = message, where, predicate
+        self._expression = Expression(where) if where is not None else None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        own = [name for name in dir(type(self)) if name.startswith("on_") and name != "on_message"]
+        if self.predicate is not None or own:
+            raise ConditionError(
+                "a filter that is code of yours can't be stored at a server",
+                hint="Name the message's class, and give an expression as where=; code works with monitor=",
+            )
+        if self.message is None:
+            raise ConditionError("this condition accepts no message", hint="Name the class of the message")
+        return {"job": self.job, "message": self.message, "where": self.where}
+
+    def on_message(self, message: Message) -> bool:
+        """Messages that have no filter: refused."""
+        return False
+
+    def accepts(self, message: Message) -> bool:
+        """What the filter says."""
+        if self.predicate is not None:
+            return bool(self.predicate(message))
+        if self.message is not None:
+            if message.kind != self.message:
+                return False
+            return self._expression is None or bool(self._expression(message.fields))
+        for name in (f"on_{message.kind}", f"on_{snake(message.kind)}"):
+            if hasattr(self, name):
+                return bool(getattr(self, name)(message))
+        return self.on_message(message)
+
+    def hear(self, message: Message) -> None:
+        if self._state is not F:
+            return
+        try:
+            accepted = self.accepts(message)
+        except Exception as exc:
+            self.cancel(f"the filter for messages of {self.job} failed ({type(exc).__name__}: {exc})")
+            raise
+        if accepted:
+            self.satisfy()
+        elif message.kind in ENDS:
+            self.cancel(f"job {self.job} ended without such a message")
+
+    put = hear  # as a monitor at the client
+
+    def see(self, view: JobView) -> None:
+        if view.state in ("complete", "error", "aborted", "cancelled"):
+            self.cancel(f"job {self.job} ended without such a message")
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.job} says {self.message or '...'}{f' where {self.where}' if self.where else ''}"
+
+
+class IsResult(JobAtom):
+    """T at the first partial or final result for which the expression holds; C if the job ends without one.
+
+    At the client the expression may be a callable of the result's value.
+    """
+
+    kind = "result"
+
+    def __init__(self, job: Any, expression: str | Callable[[Any], bool], id: str | None = None) -> None:
+        super().__init__(job, id)
+        self.expression = expression
+        self._test = Expression(expression) if isinstance(expression, str) else expression
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        if not isinstance(self.expression, str):
+            raise ConditionError(
+                "a condition that is code of yours can't be stored at a server",
+                hint="Write it as an expression, like 'rss < 0.1'",
+            )
+        return {"job": self.job, "expression": self.expression}
+
+    def _try(self, value: Any) -> str | None:
+        """Test a value; why it could not be tested, if so."""
+        try:
+            if self._test(value):
+                self.satisfy()
+        except ExpressionError as exc:
+            return exc.what
+        return None
+
+    def hear(self, message: Message) -> None:
+        if self._state is not F:
+            return
+        if message.kind == "Improved":
+            self._try(message.partial)
+        elif message.kind in ENDS:
+            why = self._try(message.final) if message.kind == "Completed" else None
+            self._end(why)
+
+    put = hear
+
+    def see(self, view: JobView) -> None:
+        if self._state is F and view.has_best:
+            self._try(view.best)
+        if view.state == "complete":
+            self._end(self._try(view.result))
+        elif view.state in ("error", "aborted", "cancelled"):
+            self._end(told(view))
+
+    def _end(self, why: str | None) -> None:
+        if self._state is F:
+            self.cancel(why or f"job {self.job} ended without a result for which {self.expression} holds")
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.job} has {self.expression}"
+
+
+class IsFetched(KnownAtom):
+    """T when the file behind a URL lies at the server, complete; C when it can't be had.
+
+    Args:
+        url: http, https or file.
+        sha256: What its contents must hash to, in hex.
+        size: How many bytes it must have.
+    """
+
+    kind = "fetched"
+
+    def __init__(self, url: str, sha256: str | None = None, size: int | None = None, id: str | None = None) -> None:
+        super().__init__(id)
+        if not isinstance(url, str) or url.split(":", 1)[0] not in ("http", "https", "file"):
+            raise ConditionError(f"{url!r} can't be fetched", hint="Give a URL that begins with http, https or file")
+        self.url, self.sha256, self.size = url, sha256, size
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"url": self.url, "sha256": self.sha256, "size": self.size}
+
+    def _begin(self) -> None:
+        if self.world is None:
+            raise ConditionError(f"{self} is not at a server", hint="Give it as when= with a request")
+        self.world.fetch(self)
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.url} fetched"
+
+
+class HasServers(KnownAtom):
+    """T once the grid has `n` servers at least."""
+
+    kind = "servers"
+
+    def __init__(self, n: int, id: str | None = None) -> None:
+        super().__init__(id)
+        if not isinstance(n, int) or n < 1:
+            raise ConditionError(f"a number of servers must be 1 or more, not {n!r}", hint="Give a whole number")
+        self.n = n
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"n": self.n}
+
+    def _begin(self) -> None:
+        if self.world is None:
+            raise ConditionError(f"{self} is not at a server", hint="Give it as when= with a request")
+        self.world.supply(self)
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.n} servers there"
+
+
+IsComplete = IsCompleted
+
+KINDS: dict[str, type[KnownAtom]] = {
+    cls.kind: cls for cls in (IsCompleted, IsCancelled, IsMessage, IsResult, IsFetched, HasServers)
+}
+
+
+def told(view: JobView) -> str:
+    """Why a job that waits for this one can't go on: the chain of reasons."""
+    how = {"error": "failed", "aborted": "was aborted", "cancelled": "was cancelled"}[view.state]
+    return f"job {view.job} {how}: {view.reason}" if view.reason else f"job {view.job} {how}"

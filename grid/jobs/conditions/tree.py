@@ -1,0 +1,91 @@
+"""Conditions as JSON, to be sent and stored: a tree of operators over atoms.
+
+    {"op": "and", "of": [{"atom": "completed", "id": "a1", "job": "job-1"}, {"op": "not", "of": [...]}]}
+
+Lives here: `to_tree`, `from_tree`, `as_condition` (what users may write as `when=`).
+Elsewhere:  the kinds of atoms (`atoms.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from grid.jobs.conditions.algebra import And, Condition, Not, Or, all_of
+from grid.jobs.conditions.atoms import KINDS, IsCompleted, IsFetched, KnownAtom
+from grid.jobs.host.errors import ConditionError
+
+DEPTH = 200
+"""Operators inside each other, at most: alternating ones, since `a & b & c` is one."""
+
+_OPERATORS: dict[str, type[Condition]] = {"and": And, "or": Or, "not": Not}
+
+
+def to_tree(condition: Condition, depth: int = DEPTH) -> dict[str, Any]:
+    """The condition as plain values.
+
+    Raises:
+        ConditionError: It holds an atom that can't travel.
+    """
+    if depth == 0:
+        raise ConditionError(f"a condition is nested deeper than {DEPTH}", hint="Make it flatter")
+    if isinstance(condition, KnownAtom):
+        return {"atom": condition.kind, "id": condition.id, **condition.arguments}
+    for word, cls in _OPERATORS.items():
+        if isinstance(condition, cls):
+            return {"op": word, "of": [to_tree(operand, depth - 1) for operand in condition.operands]}
+    raise ConditionError(f"{condition} can't be sent to a server", hint="Build it of the atoms of grid.jobs")
+
+
+def from_tree(
+    tree: Any, make: Callable[[str, str, dict[str, Any]], KnownAtom] | None = None, depth: int = DEPTH
+) -> Condition:
+    """The condition of a tree.
+
+    Args:
+        make: Makes an atom of kind, id and arguments; the server has its own, to share atoms.
+    Raises:
+        ConditionError: It is no such tree; the message says which part.
+    """
+    if not isinstance(tree, Mapping) or depth == 0:
+        raise ConditionError(f"{str(tree)[:80]!r} is no condition", hint="See docs/conditions.md")
+    if "atom" in tree:
+        arguments = {name: value for name, value in tree.items() if name not in ("atom", "id")}
+        kind, atom_id = tree["atom"], tree.get("id")
+        if kind not in KINDS or not (atom_id is None or isinstance(atom_id, str)):
+            raise ConditionError(f"no kind of condition is called {kind!r}", hint=f"There are {', '.join(KINDS)}")
+        try:
+            return (make or new_atom)(kind, atom_id or "", arguments)
+        except TypeError as exc:
+            raise ConditionError(f"a condition {kind!r} with wrong arguments ({exc})", hint="See docs") from exc
+    operands, word = tree.get("of"), tree.get("op")
+    if word not in _OPERATORS or not isinstance(operands, Sequence) or not operands:
+        raise ConditionError(f"{str(tree)[:80]!r} is no condition", hint="It needs op (and, or, not) and of, a list")
+    if word == "not" and len(operands) != 1:
+        raise ConditionError(f"'not' of {len(operands)} conditions", hint="Give it one")
+    return _OPERATORS[word](*(from_tree(operand, make, depth - 1) for operand in operands))
+
+
+def new_atom(kind: str, atom_id: str, arguments: dict[str, Any]) -> KnownAtom:
+    """A fresh atom of that kind."""
+    return KINDS[kind](**arguments, id=atom_id or None)
+
+
+def as_condition(when: Any) -> Condition | None:
+    """What may be given as `when=` or `after=`: a condition, a job, a URL, or a list of these, which means all of them.
+
+    Raises:
+        ConditionError: It is none of these.
+    """
+    if when is None or isinstance(when, Condition):
+        return when
+    if isinstance(when, str):
+        return IsFetched(when) if "://" in when or when.startswith("file:") else IsCompleted(when)
+    if hasattr(when, "iscompleted"):
+        condition: Condition = when.iscompleted
+        return condition
+    if isinstance(when, (list, tuple, set, frozenset)):
+        return all_of([found for found in map(as_condition, when) if found is not None])
+    raise ConditionError(
+        f"{when!r} can't be waited for", hint="Give a condition, a job, a job's id, a URL, or a list of these"
+    )

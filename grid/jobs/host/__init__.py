@@ -1,0 +1,8 @@
+"""What a job needs where its code runs: requests, services, messages, and the two kinds of server that run them.
+
+Lives here: `request`, `service`, `messages`, `plain` (values as JSON), `errors`, `runner` (runs one job), `worker`
+            (runs its units).
+Elsewhere:  everything that decides or stores (`grid/jobs`).
+
+This room is shipped to hosts with the kernel: standard library and dill only.
+"""

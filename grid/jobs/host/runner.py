@@ -1,0 +1,407 @@
+"""Runs one job where it is published: the service's methods in a thread, its conversation with the manager beside it.
+
+The manager asks, the runner answers: `exchange(incoming, wait_s)` takes in what came for the job, waits up to `wait_s`
+for something to say, and returns it. So nothing but the calls of a grid lies between a job and its manager, on any kind
+of grid, and a job deep in a computation is still heard.
+
+To the job (`incoming`):            From the job (`events`):
+    ("message", plain)                  ("message", plain)            Start, Progress, Log, Answer
+    ("results", no, [(i, ok, value)])   ("improved", plain, loud)     the best so far; not loud: store it, say nothing
+    ("suspend", reason)                 ("checkpoint", bytes)
+                                        ("units", no, key, task, [(i, item)], attempts), ("unmap", no)
+                                        ("kept", name, bytes)
+                                        ("end", outcome, plain result, error, trace)
+
+Lives here: `Runner`, the handler, the order of calls of a service, safe points.
+Elsewhere:  what services may do (`service.py`), the manager's side (`grid/jobs/execution.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+import queue
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+
+from grid.jobs.host import messages
+from grid.jobs.host.limits import Limited
+from grid.jobs.host.messages import Message, dispatch, snake
+from grid.jobs.host.plain import from_plain, to_plain
+from grid.jobs.host.service import AbortService, Service
+from grid.wire import codec
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_S = 0.2
+"""Between progress messages, and between partial results that are told, at least."""
+
+KEEP_BYTES = 64 * 1024 * 1024
+"""Largest output file."""
+
+
+class Runner:
+    """Published by the manager; each server of it runs one job at a time."""
+
+    def __init__(self) -> None:
+        self._job: _Job | None = None
+
+    def begin(self, service: type[Service], spec: dict[str, Any]) -> None:
+        """Start a job.
+
+        Args:
+            spec: `job`, `request` (plain), `checkpoint` (bytes or None), `inputs` (a list or None), `attempt`,
+                `checkpoint_s`, `best`.
+        """
+        if self._job is not None and self._job.thread.is_alive():
+            raise RuntimeError(f"this runner still has {self._job.job}")
+        self._job = _Job(service, spec)
+        self._job.thread.start()
+
+    def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float) -> dict[str, Any]:
+        """See the module. `ready_age`: seconds since the last safe point; `paused`: whether it waits there."""
+        if self._job is None:  # this server has moved to another host: threads stay behind
+            events = [("end", "suspended", None, "its server moved to another host", "")]
+            return {"events": events, "ready_age": 0.0, "paused": False, "over_limit": None}
+        return self._job.exchange(incoming, wait_s)
+
+    def allocation_ends(self, seconds: float) -> None:
+        """The batch job that this is in ends soon: have a checkpoint, and give the job back."""
+        if self._job is not None:
+            self._job.exchange([("suspend", f"its allocation ends in {seconds:.0f} s")], 0.0, keep=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_job": None}
+
+    def finish(self) -> None:
+        """The end was heard: wait for the job's thread."""
+        if self._job is not None:
+            self._job.thread.join(5.0)
+            self._job = None
+
+    def die(self) -> NoReturn:
+        """End this process at once: its job does not listen."""
+        os._exit(70)
+
+
+class Stopped(BaseException):
+    """`handler.stop(reason)`: the job ends itself with an error."""
+
+
+class _Map:
+    """One `map` under way: results by index."""
+
+    def __init__(self, n: int) -> None:
+        self.results: dict[int, Any] = {}
+        self.n = n
+        self.failure: BaseException | None = None
+
+
+class _Job:
+    """A job at work, and the handler that its service is given."""
+
+    def __init__(self, service: type[Service], spec: dict[str, Any]) -> None:
+        self.job: str = spec["job"]
+        self.attempt: int = spec["attempt"]
+        self.input: Any = None
+        self._spec = spec
+        self._class = service
+        self._service = service.__new__(service)
+        Service.__init__(self._service)
+        self._changed = threading.Condition()
+        self._out: deque[tuple[Any, ...]] = deque()
+        self._signals: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._signalling = threading.Thread(target=self._handle_signals, name=f"{self.job}-signals", daemon=True)
+        self._maps: dict[int, _Map] = {}
+        # unlike those of an earlier attempt, whose outcomes may still be under way
+        self._numbers = itertools.count((self.attempt - 1) * 1_000_000 + 1)
+        self._abort: str | None = None
+        self._suspend = False
+        self._over_limit: str | None = None
+        self._paused = False
+        self._checkpoint_now = False
+        self._best: Any = spec.get("best")
+        self._best_new = False
+        self._best_told = True
+        self._told_at = float("-inf")
+        self._progress: Any = None
+        self._progress_at = float("-inf")
+        self._checkpoint_at = self._ready_at = time.monotonic()
+        self._waiting = False
+        self._ended = False
+        self._limited: Limited | None = None
+        self.thread = threading.Thread(target=self._run, name=f"{self.job}-run", daemon=True)
+
+    # -- the manager's side ----------------------------------------------------------------------------------------
+
+    def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float, keep: bool = False) -> dict[str, Any]:
+        """See `Runner.exchange`; with `keep` only take in, what there is to say waits."""
+        for what in incoming:
+            self._take(what)
+        if keep:
+            return {}
+        if self._limited is not None and self._over_limit is None:
+            self._over_limit = self._limited.exceeded()
+            if self._over_limit:
+                self._ask_to_end(self._over_limit)
+        with self._changed:
+            if not self._out and not self._ended:
+                self._changed.wait_for(lambda: self._out or self._ended, wait_s)
+            events = list(self._out)
+            self._out.clear()
+            now = time.monotonic()
+            if self._best_new or (not self._best_told and now - self._told_at >= PROGRESS_S):
+                loud = not self._best_told and now - self._told_at >= PROGRESS_S
+                events.insert(0, ("improved", self._best, loud))
+                self._best_new = False
+                if loud:
+                    self._best_told, self._told_at = True, now
+            age = 0.0 if self._waiting else now - self._ready_at
+            paused = self._paused and self._waiting
+            return {"events": events, "ready_age": age, "paused": paused, "over_limit": self._over_limit}
+
+    def _take(self, what: tuple[Any, ...]) -> None:
+        if what[0] == "message":
+            self._hear(Message.from_plain(what[1]))
+        elif what[0] == "results":
+            with self._changed:
+                current = self._maps.get(what[1])
+                for index, ok, value in what[2] if current is not None else ():
+                    assert current is not None
+                    if ok:
+                        current.results[index] = value
+                    elif current.failure is None:
+                        current.failure = value
+                self._changed.notify_all()
+        elif what[0] == "suspend":
+            self._suspend = self._checkpoint_now = True
+            self._ask_to_end(what[1])
+
+    def _ask_to_end(self, reason: str) -> None:
+        with self._changed:
+            self._abort = self._abort or reason
+            self._changed.notify_all()
+
+    def _hear(self, message: Message) -> None:
+        if message.kind == "Abort":
+            self._ask_to_end(message.fields.get("reason") or "asked to")
+        elif message.kind in ("Pause", "Resume"):
+            with self._changed:
+                self._paused = message.kind == "Pause"
+                self._changed.notify_all()
+        elif message.kind == "Checkpoint":
+            self._checkpoint_now = True
+        elif self._signal_method(message) is not None:
+            self._signals.put(message)
+        else:
+            self._service.queue.append(message)
+
+    def _signal_method(self, message: Message) -> Callable[[Message], Any] | None:
+        for name in (f"on_signal_{message.kind}", f"on_signal_{snake(message.kind)}"):
+            method: Callable[[Message], Any] | None = getattr(self._service, name, None)
+            if method is not None:
+                return method
+        return None
+
+    def _handle_signals(self) -> None:
+        """Thread: signal handlers, one after the other, beside `run`."""
+        while (message := self._signals.get()) is not None:
+            method = self._signal_method(message)
+            assert method is not None
+            try:
+                method(message)
+            except Exception as exc:
+                self.log(f"the handler of the signal {message.kind} failed: {type(exc).__name__}: {exc}", "error")
+
+    def _say(self, *event: Any) -> None:
+        with self._changed:
+            self._out.append(event)
+            self._changed.notify_all()
+
+    def _tell(self, message: Message) -> None:
+        self._say("message", message.to_plain())
+
+    # -- the handler -----------------------------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        """See `ServiceHandler`."""
+        service, now = self._service, time.monotonic()
+        self._ready_at = now
+        while service.queue:
+            message = service.queue.popleft()
+            dispatch(service, message, "on_ready_", "on_ready_message")
+        if self._checkpoint_now or now - self._checkpoint_at >= self._spec["checkpoint_s"]:
+            self._take_checkpoint()
+        if now - self._progress_at >= PROGRESS_S:
+            self._report_progress(now)
+        if self._paused:
+            with self._changed:
+                self._waiting = True
+                self._changed.wait_for(lambda: not self._paused or self._abort is not None)
+                self._waiting, self._ready_at = False, time.monotonic()
+        if self._abort is not None:
+            raise AbortService(self._abort)
+
+    def _take_checkpoint(self) -> None:
+        state = self._service.checkpoint()
+        self._checkpoint_now = False
+        if state is not None:
+            import dill
+
+            # by itself and not by our codec: it must be readable in another process, after a restart
+            self._say("checkpoint", dill.dumps(state, protocol=5, recurse=True))
+            self._checkpoint_at = time.monotonic()
+
+    def _report_progress(self, now: float) -> None:
+        found = self._service.progress()
+        if found is not None and found != self._progress:
+            self._progress, self._progress_at = found, now
+            k, n, units = found
+            self._tell(messages.Progress(k=k, n=n, units=units))
+
+    def map(self, task: Callable[[Any], Any], items: Iterable[Any], *, attempts: int = 3) -> list[Any]:
+        """See `ServiceHandler`."""
+        return list(self.imap(task, items, attempts=attempts))
+
+    def imap(self, task: Callable[[Any], Any], items: Iterable[Any], *, attempts: int = 3) -> Iterator[Any]:
+        """See `ServiceHandler`."""
+        work = list(enumerate(items))
+        if self._abort is not None:
+            raise AbortService(self._abort)
+        if not work:
+            return iter(())
+        function = codec.dumps_whole(task, "the function given to map")
+        codec.dumps(work, "an item given to map")  # here, where the traceback says whose
+        number = next(self._numbers)
+        key = f"{self.job}/{hashlib.sha256(function).hexdigest()[:16]}"
+        self._maps[number] = current = _Map(len(work))
+        self._say("units", number, key, task, work, attempts)
+        return self._results(number, current)
+
+    def _results(self, number: int, current: _Map) -> Iterator[Any]:
+        done = False
+        try:
+            for index in range(current.n):
+                with self._changed:
+                    self._waiting = True
+                    self._changed.wait_for(
+                        lambda: index in current.results  # noqa: B023 - used before the next turn
+                        or current.failure is not None
+                        or self._abort is not None
+                    )
+                    self._waiting, self._ready_at = False, time.monotonic()
+                if index in current.results:
+                    yield current.results.pop(index)
+                elif current.failure is not None:
+                    raise current.failure
+                else:
+                    raise AbortService(self._abort)
+            done = True
+        finally:
+            self._maps.pop(number, None)
+            if not done:
+                self._say("unmap", number)
+
+    def improved(self, value: Any) -> None:
+        """See `ServiceHandler`."""
+        plain = to_plain(value, "the partial result")
+        with self._changed:
+            self._best, self._best_new, self._best_told = plain, True, False
+            self._changed.notify_all()
+
+    def log(self, text: str, level: str = "info") -> None:
+        """See `ServiceHandler`."""
+        self._tell(messages.Log(level=level, text=str(text)))
+
+    def keep(self, name: str, data: bytes | str) -> None:
+        """See `ServiceHandler`."""
+        content = data.encode() if isinstance(data, str) else bytes(data)
+        if len(content) > KEEP_BYTES:
+            raise ValueError(f"the file {name!r} has {len(content)} bytes; at most {KEEP_BYTES} are kept")
+        self._say("kept", name, content)
+
+    def answer(self, question: Message, value: Any) -> None:
+        """See `ServiceHandler`."""
+        self._tell(messages.Answer(to=question.fields.get("ask"), value=to_plain(value, "the answer")))
+
+    def stop(self, reason: str) -> NoReturn:
+        """See `ServiceHandler`."""
+        raise Stopped(reason)
+
+    # -- the life of a service -------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        outcome, value, error, trace = "error", None, "", ""
+        entered = False
+        service = self._service
+        try:
+            try:
+                self._limited = Limited(self._class.limits)
+                service.request = self._class.request_class.from_plain(self._spec["request"])
+                service.handler = self
+                if type(service).__init__ is not Service.__init__:
+                    service.__init__()  # type: ignore[misc]  # its own; ours was called before signals could come
+                blob = self._spec["checkpoint"]
+                self._tell(messages.Start(attempt=self.attempt, restored=blob is not None))
+                entered = True
+                if blob is not None:
+                    import dill
+
+                    service.restore(dill.loads(blob))
+                else:
+                    service.prepare(service.request)
+                self._ready_at = time.monotonic()
+                self._signalling.start()  # not before: handlers use what prepare made
+                value = to_plain(self._work(service), "the result")
+                outcome = "complete"
+            except AbortService as exc:
+                error = str(exc)
+                outcome = "suspended" if self._suspend else "error" if self._over_limit else "aborted"
+            except Stopped as exc:
+                error = str(exc) or "stopped by itself"
+            except BaseException as exc:
+                error, trace = f"{type(exc).__name__}: {exc}", _trimmed(exc)
+        finally:
+            try:
+                if entered:
+                    service.cleanup()
+            except BaseException as exc:
+                self.log(f"cleanup failed: {type(exc).__name__}: {exc}\n{_trimmed(exc)}", "error")
+            if self._limited is not None:
+                self._limited.lift()
+            self._signals.put(None)
+            if self._signalling.ident is not None:
+                self._signalling.join(5.0)
+            if outcome == "complete":
+                self._report_progress(time.monotonic())
+            with self._changed:
+                if not self._best_told:
+                    self._out.append(("improved", self._best, True))
+                    self._best_told, self._best_new = True, False
+                self._out.append(("end", outcome, value, error, trace))
+                self._ended = True
+                self._changed.notify_all()
+
+    def _work(self, service: Service) -> Any:
+        inputs = self._spec["inputs"]
+        if inputs is None:
+            return service.run(self)
+        results = []
+        for given in inputs:
+            self.input = from_plain(given)
+            results.append(service.run(self))
+        return results
+
+
+def _trimmed(exc: BaseException) -> str:
+    """The traceback from the service's own code on."""
+    frames = exc.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(exc), exc, frames, limit=-30))

@@ -1,0 +1,222 @@
+"""Services: classes that do what a request asks for, and the handler that `run` is given.
+
+    class Fit(Service):
+        version = "1"
+
+        def prepare(self, request):
+            self.model = load(request.model)
+
+        def run(self, handler):
+            best = None
+            for cycle in range(self.request.cycles):
+                handler.ready()                                        # a safe point: messages, checkpoint, abort
+                found = handler.map(self.model.fit, self.starts(cycle))   # on the free workers, in item order
+                if best is None or min(found) < best:
+                    best = min(found)
+                    handler.improved({"rss": best})
+            return {"rss": best}
+
+Order of calls, each at most once: `prepare(request)` or, where a checkpoint is there, `restore(state)`; `run(handler)`
+(once for each input, where there are inputs); `cleanup()`, if prepare or restore was begun, whatever happened.
+
+Lives here: `Service`, `ServiceHandler` as it looks to `run`, `AbortService`.
+Elsewhere:  who calls them (`runner.py`), what they are asked to do (`request.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
+
+from grid.jobs.host.messages import Message
+from grid.jobs.host.request import Request, request, service_name
+
+if TYPE_CHECKING:
+    from grid.jobs.handle import Job
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class AbortService(BaseException):
+    """Raised out of `ready` and `map` inside `run` when the job shall end.
+
+    Not an Exception, so that `except Exception` in a service does not swallow it; whoever catches it all the same gets
+    it again at the next safe point. Before it is let through, `handler.improved(value)` may still be called.
+    """
+
+
+class ServiceHandler(Protocol):
+    """What `run` is given; also `self.handler`, from `prepare` on."""
+
+    job: str
+    """The job's id."""
+    input: Any
+    """The current one, for jobs with inputs; else None."""
+    attempt: int
+    """1, and one more after each recovery."""
+
+    def ready(self) -> None:
+        """A safe point: handle waiting messages in order, perhaps take a checkpoint, pause, send due progress.
+
+        Costs some microseconds when there is nothing to do.
+
+        Raises:
+            AbortService: The job shall end.
+        """
+
+    def map(self, task: Callable[[T], R], items: Iterable[T], *, attempts: int = 3) -> list[R]:
+        """Apply `task` to each item on the workers of the grid; results in item order.
+
+        The task is sent once to each worker that gets a unit; items are handed out one by one.
+
+        Args:
+            attempts: How often a unit is tried when the worker that had it dies.
+        Raises:
+            What the task raised, for the first item (in order of arrival) that failed; others are not waited for.
+            AbortService: The job shall end; no more units are handed out.
+        """
+
+    def imap(self, task: Callable[[T], R], items: Iterable[T], *, attempts: int = 3) -> Iterator[R]:
+        """As `map`, but results come as soon as all before them are there."""
+
+    def improved(self, value: Any) -> None:
+        """Publish a partial result; it is the job's best from now on.
+
+        Raises:
+            RequestError: It is no primitive value.
+        """
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Publish a line for people."""
+
+    def keep(self, name: str, data: bytes | str) -> None:
+        """Store an output file with the job; it stays until the job is deleted."""
+
+    def stop(self, reason: str) -> NoReturn:
+        """End the job with an error: it noticed itself that it fails."""
+
+    def answer(self, question: Message, value: Any) -> None:
+        """Answer a message that came by `job.ask`."""
+
+
+class Service:
+    """One computation; see the module. Derive from it, give it a `version`, and register it with a server."""
+
+    service: ClassVar[str | None] = None
+    """Its name; None: module and class."""
+    version: ClassVar[str | None] = None
+    request_class: ClassVar[type[Request]] = Request
+    """A class of its own if requests fill something in when they are queued."""
+    memo: ClassVar[bool] = False
+    """Whether results are remembered: the same request again is answered without running."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions, with those that they need, are part of what a result is remembered by."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Values of the request that name files: remembered by the files' contents."""
+    checkpoint_s: ClassVar[float | None] = None
+    """Seconds between checkpoints at least; None: the server's setting."""
+    limits: ClassVar[Mapping[str, float]] = {}
+    """`cpu_s`, `memory_bytes`, `file_bytes`, for one job."""
+
+    request: Request  # the classmethod below makes one, the attribute is the one at work
+    handler: ServiceHandler
+    queue: deque[Message]
+    """Messages that wait for the next safe point; `on_signal_...` may put one here."""
+
+    def __init__(self) -> None:
+        self.queue = deque()
+
+    # -- what a service is -----------------------------------------------------------------------------------------
+
+    def prepare(self, request: Request) -> None:
+        """Get ready; all that the job waited for is there. The default keeps nothing but `self.request`."""
+
+    def run(self, handler: ServiceHandler) -> Any:
+        """Do the work; what it returns is the job's result."""
+        raise NotImplementedError(f"{type(self).__name__} has no run(handler)")
+
+    def cleanup(self) -> None:
+        """After completion, failure or abort."""
+
+    def progress(self) -> tuple[float, float, str] | None:
+        """(k, n, units): k of n are done. None: unknown."""
+        return None
+
+    def checkpoint(self) -> Any:
+        """A state that `restore` can go on from; None: not possible now. Anything that dill can carry."""
+        return None
+
+    def restore(self, state: Any) -> None:
+        """Instead of `prepare`, when the job goes on after a failure or a restart."""
+        raise NotImplementedError(f"{type(self).__name__} gave a checkpoint and has no restore(state)")
+
+    def on_ready_message(self, message: Message) -> None:
+        """A message that has no `on_ready_<Kind>` of its own: noted and dropped."""
+        logger.warning("%s: no handler for %r; dropped", self, message)
+
+    @classmethod
+    def accepts(cls, version: str) -> bool:
+        """Whether requests of that version can be used as they are. Default: of the same version only."""
+        return version == str(cls.version)
+
+    @classmethod
+    def upgrade(cls, version: str, data: dict[str, Any]) -> dict[str, Any] | None:
+        """Data of a request of an older version, made fit for this one; None if that can't be done."""
+        return None
+
+    # -- conveniences ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def submit(
+        cls,
+        *,
+        service: Any = None,
+        when: Any = None,
+        after: Any = None,
+        monitor: Any = None,
+        tags: Iterable[str] = (),
+        priority: int = 0,
+        inputs: list[Any] | None = None,
+        memo: bool | None = None,
+        notify: str | None = None,
+        **data: Any,
+    ) -> Job:
+        """Submit a request made of `data`: to `service`, else to that of the `with` block, else to the default one.
+
+        The other arguments are those of `ServerProxy.submit`.
+        """
+        from grid.jobs.context import choose_service  # at the client only
+
+        options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo, "notify": notify}
+        return choose_service(service).submit(request(cls, **data), monitor, when, **options)
+
+    @classmethod
+    def name(cls) -> str:
+        """Its name as requests have it."""
+        return service_name(cls)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A bound method may be given to `map`: what belongs to the running job stays behind."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("handler", "queue")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.queue = deque()
+
+    def __str__(self) -> str:
+        handler = self.__dict__.get("handler")
+        return f"{type(self).__name__}-{handler.job if handler is not None else 'idle'}"
+
+
+def _request(cls: type[Service], /, **data: Any) -> Request:
+    """A request for this service; see `grid.jobs.request`."""
+    return request(cls, **data)
+
+
+# `self.request` is the request at work, `MyService.request(a=1)` makes one: instances shadow what the class has.
+Service.request = classmethod(_request)  # type: ignore[assignment]

@@ -1,0 +1,35 @@
+"""Does units of work: one instance on each server of the grid, with the functions that it was sent.
+
+Lives here: `Worker`.
+Elsewhere:  who gets which unit (`grid/jobs/rules/scheduler.py`), `handler.map` (`runner.py`).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+KEPT = 64
+"""Functions that a worker keeps."""
+
+
+class Worker:
+    """Functions by key, loaded once; a call does one item."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
+
+    def load(self, key: str, task: Callable[[Any], Any]) -> None:
+        """Keep a function; the one not used for longest goes when there are too many."""
+        self._tasks[key] = task
+        while len(self._tasks) > KEPT:
+            self._tasks.popitem(last=False)
+
+    def do(self, key: str, item: Any) -> tuple[bool, Any]:
+        """(True, what the function made of the item); (False, None) if the function is not here any more."""
+        task = self._tasks.get(key)
+        if task is None:
+            return False, None
+        self._tasks.move_to_end(key)
+        return True, task(item)

@@ -1,0 +1,204 @@
+"""The job manager: keeps the list of jobs, starts those whose time has come, and tells everybody what changes.
+
+    submit --> admission --> store --> Depends --(ready)--> pending --> start thread --> Execution, one per active job
+                                          ^                                                 |  units --> Desk
+                                          |____ atoms <---- ends, messages, results <-------|
+
+Threads: `jobs-start` (gives pending jobs runners), `jobs-units` (the desk's), `jobs-tick` (what is stored a little
+later; servers counted), one per active job. All state is behind one lock; every state change is stored before anybody
+hears of it, but for moves that follow from conditions: after a crash they follow again.
+
+Lives here: `JobManager`: start and stop, recovery, submission, the tick.
+Elsewhere:  its layers, from the bottom: `telling.py`, `waiting.py`, `running.py`, `asking.py`; checks at submission
+            (`admission.py`), the store (`store/`), what clients may ask (`server.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grid.jobs.admission import admit
+from grid.jobs.asking import Asking
+from grid.jobs.host.errors import JobError, StoreError
+from grid.jobs.record import Record
+from grid.jobs.rules.states import JobState
+
+logger = logging.getLogger(__name__)
+
+class JobManager(Asking):
+    """See the module. `start` recovers what the store has; `stop` gives active jobs back to it."""
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> JobManager:
+        """Recover what the store has, and begin to work."""
+        self._recover()
+        self.engine.start()
+        self.desk.start()
+        for name, body in (("jobs-start", self._start_jobs), ("jobs-tick", self._tick)):
+            thread = threading.Thread(target=body, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Have active jobs take a checkpoint and go back to the store; then end. Harmless if done already."""
+        with self._news:
+            if self._stopping:
+                return
+            self._stopping = True
+            active = list(self._active.values())
+            self._news.notify_all()
+            self._ends.notify_all()
+        for execution in active:
+            execution.suspend("the server stopped", self.settings.suspend_s)
+        deadline = time.monotonic() + self.settings.suspend_s + 10.0
+        for execution in active:
+            execution.join(max(0.1, deadline - time.monotonic()))
+        self._halted.set()
+        for thread in self._threads:
+            thread.join(10.0)
+        self.desk.stop()
+        self._fetcher.stop()
+        self._save_dirty()
+        self._mailer.stop()
+        self.engine.stop()
+        self.streams.hangup()
+        self.store.close()
+
+    def __enter__(self) -> JobManager:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stopping
+
+    def _recover(self) -> None:
+        records = self.store.load()
+        back = {
+            record.id: {"state": JobState.PENDING, "reason": "the server was restarted"}
+            for record in records
+            if record.state is JobState.ACTIVE
+        }
+        if back:
+            self.store.update(back)
+        now = time.monotonic()
+        self._users = self.store.users()
+        used = {}
+        for user, row in self._users.items():
+            age = max(0.0, time.time() - row["used_at"])
+            used[user] = (row["used"] * 0.5 ** (age / self.settings.half_life_s), now)
+        self.ledger.load(used)
+        with self._lock:
+            for record in records:
+                for name, value in back.get(record.id, {}).items():
+                    setattr(record, name, value)
+                self.records[record.id] = record
+            self._numbers = itertools.count(max((record.number for record in records), default=0) + 1)
+            for record in records:
+                if record.state is JobState.PENDING:
+                    self._enqueue(record)
+            for record in records:
+                if record.state is JobState.WAITING:
+                    self._wait_for_condition(record, None)
+            self._settle()
+            for race, (jobs, expression) in self.store.races().items():
+                self._run_race(race, jobs, expression)
+
+    # -- submission ------------------------------------------------------------------------------------------------
+
+    def submit(self, owner: str, submissions: Sequence[Mapping[str, Any]]) -> list[Record]:
+        """New jobs, all or none; stored when this returns. See `admission.admit` for what each is."""
+        with self._news:
+            if self._stopping:
+                raise JobError("the job server is stopping", hint="Submit again when it is back")
+            admitted = []
+            for plain in submissions:
+                number = next(self._numbers)
+                admitted.append(
+                    admit(
+                        plain,
+                        owner=owner,
+                        job=f"job-{number}",
+                        number=number,
+                        now=time.time(),
+                        directory=self.store.directory,
+                        registry=self.registry,
+                        make_atom=self._make_atom,
+                        exists=self.records.__contains__,
+                    )
+                )
+            if admitted:
+                self.store.insert([each.record for each in admitted])
+            for each in admitted:
+                record = each.record
+                self.records[record.id] = record
+                self._tell_queue("created", record)
+            for each in admitted:
+                if each.condition is None:
+                    self._enqueue(each.record)
+                else:
+                    self._wait_for_condition(each.record, each.condition)
+            self._settle()
+            self._news.notify_all()
+        return [each.record for each in admitted]
+
+    def register(self, service: Any) -> None:
+        """Make a service available; jobs that waited for it can start."""
+        self.registry.add(service)
+        with self._news:
+            for job in self._homeless.pop(service.name(), set()):
+                record = self.records.get(job)
+                if record is not None and record.state is JobState.PENDING:
+                    self._enqueue(record)
+            self._news.notify_all()
+
+    # -- the tick --------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Thread: what is stored a little later, what announces itself to nobody."""
+        turn = 0
+        while not self._halted.wait(self.settings.tick_s):
+            turn += 1
+            try:
+                self._save_dirty()
+                self.desk.expire()
+                with self._news:
+                    self._look_at_servers()
+                if turn % 20 == 0:
+                    self._save_credits()
+            except Exception:
+                logger.exception("the tick stumbled, and goes on")
+
+    def _save_dirty(self) -> None:
+        with self._lock:
+            dirty, self._dirty = self._dirty, {}
+            dirty = {job: values for job, values in dirty.items() if job in self.records}
+        if dirty:
+            try:
+                self.store.update(dirty)
+            except StoreError as exc:
+                logger.warning("%s; trying again", exc)
+                with self._lock:
+                    for job, values in dirty.items():
+                        self._dirty[job] = {**values, **self._dirty.get(job, {})}
+
+    def _save_credits(self) -> None:
+        used = self.desk.usage()
+        changed = {
+            user: {"used": amount, "used_at": time.time()}
+            for user, amount in used.items()
+            if abs(amount - self._users.get(user, {}).get("used", 0.0)) > 0.01
+        }
+        if changed:
+            for user, values in changed.items():
+                self.keep_user(user, **values)

@@ -1,0 +1,78 @@
+"""Which services a server has, and in which versions. Nothing is ever imported because a client names it.
+
+Lives here: `Registry`.
+Elsewhere:  what a service is (`host/service.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from grid.jobs.host.errors import RequestError, UnknownJobService
+from grid.jobs.host.plain import from_plain, to_plain
+from grid.jobs.host.request import check_plain
+from grid.jobs.host.service import Service
+
+
+class Registry:
+    """Services by name and version. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._classes: dict[str, dict[str, type[Service]]] = {}
+
+    def add(self, cls: type[Service]) -> type[Service]:
+        """Make a service available; the same name and version again replaces it (a class that was defined anew)."""
+        if not (isinstance(cls, type) and issubclass(cls, Service)):
+            raise RequestError(f"{cls!r} is no service class", hint="Derive it from grid.jobs.Service")
+        if cls.version is None:
+            raise AttributeError(f"the service class {cls.__qualname__} has no version: set one, e.g. version = '1'")
+        with self._lock:
+            self._classes.setdefault(cls.name(), {})[str(cls.version)] = cls
+        return cls
+
+    def services(self) -> dict[str, list[str]]:
+        """Name -> versions."""
+        with self._lock:
+            return {name: sorted(versions) for name, versions in sorted(self._classes.items())}
+
+    def find(self, name: str, version: str) -> type[Service]:
+        """The class that takes requests of that version.
+
+        Raises:
+            UnknownJobService: No such service, or none for that version; the message names both versions.
+        """
+        with self._lock:
+            versions = dict(self._classes.get(name, {}))
+        if version in versions:
+            return versions[version]
+        for cls in versions.values():
+            if cls.accepts(version):
+                return cls
+        known = self.services()
+        if not versions:
+            near = ", ".join(known) or "none at all"
+            raise UnknownJobService(
+                f"this server has no service {name!r}", hint=f"It has {near}; register it there", available=known
+            )
+        raise UnknownJobService(
+            f"the request is for version {version} of {name}, and this server has {', '.join(sorted(versions))}",
+            hint="Use a request of a version that is there",
+            available=known,
+        )
+
+    def fit(self, plain: dict[str, Any]) -> tuple[type[Service], dict[str, Any]]:
+        """The class for a saved request, and the request as that class has it: brought up to date if it can be."""
+        check_plain(plain)
+        name, version = plain["service"], plain["version"]
+        try:
+            return self.find(name, version), plain
+        except UnknownJobService:
+            with self._lock:
+                candidates = sorted(self._classes.get(name, {}).items(), reverse=True)
+            for newer, cls in candidates:
+                data = cls.upgrade(version, from_plain(plain["data"]))
+                if data is not None:
+                    return cls, {**plain, "version": newer, "data": {k: to_plain(v, k) for k, v in data.items()}}
+            raise

@@ -1,0 +1,274 @@
+"""Jobs at work: giving pending ones a place, and what they tell until they end.
+
+Lives here: `Running`, a layer of the manager.
+Elsewhere:  the conversation with one job (`execution.py`), places (`engine.py`), units (`desk.py`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import time
+from typing import Any
+
+from grid.errors import GridError
+from grid.jobs.execution import Execution
+from grid.jobs.host import messages
+from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
+from grid.jobs.host.messages import Message
+from grid.jobs.host.plain import from_plain, to_plain
+from grid.jobs.host.references import part_of
+from grid.jobs.memory import memo_key
+from grid.jobs.record import Record
+from grid.jobs.rules.states import JobState, check_move
+from grid.jobs.rules.tags import safe_key
+from grid.jobs.waiting import Waiting
+
+logger = logging.getLogger(__name__)
+
+
+class Running(Waiting):
+    """See the module."""
+
+
+    def _next_pending(self) -> Record | None:
+        """Of the owner with the fewest active jobs, the one of highest priority, then the oldest."""
+        busy: dict[str, int] = {}
+        for execution in self._active.values():
+            busy[execution.record.owner] = busy.get(execution.record.owner, 0) + 1
+        for owner in sorted(self._pending, key=lambda owner: busy.get(owner, 0)):
+            heap = self._pending[owner]
+            while heap:
+                record = self.records.get(heap[0][2])
+                if record is None or record.state is not JobState.PENDING or record.id in self._active:
+                    heapq.heappop(heap)
+                    continue
+                try:
+                    self.registry.find(record.service, record.version)
+                except UnknownJobService:
+                    heapq.heappop(heap)
+                    self._homeless.setdefault(record.service, set()).add(record.id)
+                    record.reason = f"waits until the service {record.service} {record.version} is registered"
+                    continue
+                return record
+            del self._pending[owner]
+        return None
+
+    def _start_jobs(self) -> None:
+        """Thread: gives pending jobs free runners."""
+        while True:
+            with self._news:
+                while not self._stopping and self._next_pending() is None:
+                    self._news.wait(5.0)
+                if self._stopping:
+                    return
+            try:
+                place = self.engine.runner(0.5)
+            except GridError as exc:
+                if self._halted.wait(0.5):
+                    return
+                logger.warning("no runner: %s", exc)
+                continue
+            if place is None:
+                continue
+            with self._news:
+                started = False
+                while not self._stopping and not started:
+                    record = self._next_pending()
+                    if record is None:
+                        break
+                    try:
+                        started = self._activate(record, place)
+                    except StoreError as exc:
+                        logger.warning("%s; trying again", exc)
+                        self._news.wait(1.0)
+            if not started:
+                place.release()
+
+    def _activate(self, record: Record, place: Any) -> bool:
+        """Begin a job in that place; False if it needs none."""
+        values = {"state": JobState.ACTIVE, "attempt": record.attempt + 1, "started": time.time(), "reason": ""}
+        check_move(record.id, record.state, JobState.ACTIVE)
+        self.store.update({record.id: values})
+        self._set(record, values)
+        self._announce(record)
+        try:
+            service = self.registry.find(record.service, record.version)
+            request = {**record.request, "data": self._resolved(record.request["data"])}
+            inputs = self._resolved(record.inputs)
+            key = memo_key(service, request, inputs) if record.use_memo else ""
+            known = self.store.remembered(key) if key else None
+            if known is not None:
+                record.reason = f"remembered from {known[0]}"
+                self._end(record, "complete", known[1], "", "")
+                return False
+            record.memo = key
+            checkpoint = self.store.checkpoint(record.id)
+        except StoreError:
+            raise
+        except Exception as exc:
+            self._end(record, "error", None, f"{type(exc).__name__}: {exc}", "")
+            return False
+        interval = service.checkpoint_s if service.checkpoint_s is not None else self.settings.checkpoint_s
+        spec = {
+            "job": record.id,
+            "request": request,
+            "inputs": inputs,
+            "attempt": record.attempt,
+            "checkpoint": checkpoint,
+            "checkpoint_s": interval,
+            "best": record.best,
+        }
+        self.desk.open(record.id, record.owner, record.priority)
+        self.streams.set_header(record.id, lambda: self._join(record))
+        execution = Execution(self, record, service, spec, place)
+        self._active[record.id] = execution
+        for message in self._early.pop(record.id, []):
+            execution.send(message)
+        execution.start()
+        return True
+
+    def _resolved(self, plain: Any) -> Any:
+        """Plain data with results of other jobs in place of references."""
+
+        def resolve(key: str, content: Any) -> Any:
+            if key == "$field":
+                return content["value"]
+            record = self.records.get(content["job"])
+            if record is None:
+                raise UnknownJob(f"job {content['job']} is gone, and its result was wanted", job=content["job"])
+            path = content["path"]
+            result = from_plain(record.result)
+            try:
+                return part_of(result, path)
+            except (KeyError, IndexError, TypeError):
+                if len(path) == 1 and path[0] in record.request["data"]:  # a value of the request itself
+                    return from_plain(record.request["data"][path[0]])
+                raise RequestError(
+                    f"the result of {record.id} has no part {path}", hint=f"It is {str(record.result)[:200]}"
+                ) from None
+
+        return to_plain(from_plain(plain, resolve))
+
+    # -- what jobs tell (called by their executions) ---------------------------------------------------------------
+
+    def said(self, job: str, message: Message) -> None:
+        """A message of a job."""
+        with self._news:
+            record = self.records.get(job)
+            if record is None or record.state is not JobState.ACTIVE:
+                return
+            if message.kind == "Progress":
+                record.progress = [message.k, message.n, message.units]
+                self._dirty.setdefault(job, {})["progress"] = record.progress
+                self._tell_queue("changed", record)
+            self._emit(job, message)
+
+    def improved(self, job: str, value: Any, *, loud: bool) -> None:
+        """A job has a better result."""
+        with self._news:
+            record = self.records.get(job)
+            if record is None or record.state is not JobState.ACTIVE:
+                return
+            record.best, record.has_best = value, True
+            self._dirty.setdefault(job, {}).update(best=value, has_best=True)
+            message = messages.Improved(partial=from_plain(value))
+            if loud:
+                self._emit(job, message)
+                self._tell_queue("changed", record)
+            else:
+                self._to_followers(job, message)
+
+    def keep_checkpoint(self, job: str, state: bytes) -> None:
+        """A job can start again from here."""
+        try:
+            self.store.keep_checkpoint(job, state)
+        except StoreError as exc:
+            logger.warning("the checkpoint of %s was not stored, the last one stays: %s", job, exc)
+
+    def keep_file(self, job: str, name: str, data: bytes) -> None:
+        """An output file of a job."""
+        try:
+            directory = self.store.directory / "jobs" / safe_key(job)
+            directory.mkdir(parents=True, exist_ok=True)
+            part = directory / f".{safe_key(name, 'name of a file')}.part"
+            part.write_bytes(data)
+            os.replace(part, directory / name)
+        except (OSError, RequestError) as exc:
+            self.said(job, messages.Log(level="error", text=f"the file {name!r} was not kept: {exc}"))
+        else:
+            self.said(job, messages.Kept(name=name, size=len(data)))
+
+    def ended(self, job: str, outcome: str, value: Any, error: str, trace: str) -> None:
+        """A job is over: complete, error or aborted. Tried until it is stored."""
+        while not self._halted.is_set():
+            try:
+                with self._news:
+                    record = self.records.get(job)
+                    if record is not None:
+                        self._end(record, outcome, value, error, trace)
+                return
+            except StoreError as exc:
+                logger.warning("the end of %s is not stored yet: %s", job, exc)
+                self._halted.wait(1.0)
+
+    def suspended(self, job: str, reason: str) -> None:
+        """An active job goes back to the queue, and goes on from its checkpoint when there is a runner."""
+        with self._news:
+            record = self.records.get(job)
+            if record is None or record.state is not JobState.ACTIVE:
+                return
+            values = {"state": JobState.PENDING, "reason": reason, "best": record.best, "has_best": record.has_best}
+            self._active.pop(job, None)
+            self.desk.close(job)
+            self._set(record, values)
+            self._store_soon({job: values})
+            self._announce(record)
+            if not self._stopping:
+                self._enqueue(record)
+
+    def lost(self, job: str, why: str) -> None:
+        """The process that ran a job died: again, unless that was so too often."""
+        with self._lock:
+            record = self.records.get(job)
+            again = record is not None and record.attempt < self.settings.attempts
+        if again:
+            logger.warning("job %s lost its process and begins again: %s", job, why)
+            self.suspended(job, f"its process died: {why.splitlines()[0]}")
+        else:
+            self.ended(job, "error", None, f"its process died {self.settings.attempts} times: {why}", "")
+
+    def execution_over(self, execution: Execution) -> None:
+        """Its thread ends."""
+        with self._news:
+            if self._active.get(execution.record.id) is execution:
+                del self._active[execution.record.id]
+            self._news.notify_all()
+
+    def _end(self, record: Record, outcome: str, value: Any, error: str, trace: str) -> None:
+        if record.state is not JobState.ACTIVE:
+            return  # somebody was first
+        state = JobState(outcome)
+        check_move(record.id, record.state, state)
+        values: dict[str, Any] = {
+            "state": state,
+            "ended": time.time(),
+            "error": error if state is JobState.ERROR else "",
+            "trace": trace,
+            "reason": record.reason if state is JobState.COMPLETE else error,
+            "best": record.best,
+            "has_best": record.has_best,
+            "progress": record.progress,
+            "memo": record.memo,
+        }
+        if state is JobState.COMPLETE:
+            values["result"] = value
+        self._dirty.pop(record.id, None)
+        if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else ""):
+            return
+        self._set(record, values)
+        self.desk.close(record.id)
+        self._active.pop(record.id, None)
+        self._announce(record)
+        self._settle()

@@ -1,0 +1,337 @@
+"""What a client may ask of a job manager: one `Server` per client, the same in this process and behind a socket.
+
+Every argument and every answer is a plain value (`host/plain.py`), so that a wire has nothing to do but carry them.
+
+Lives here: `Server`, who may see what.
+Elsewhere:  the client's view (`proxy.py`), the wire (`wire_server.py`), the work (`manager.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grid.jobs.calls import CONDITIONS, QUEUE
+from grid.jobs.conditions.tree import from_tree
+from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
+from grid.jobs.host.messages import Message
+from grid.jobs.manager import JobManager
+from grid.jobs.record import Record
+from grid.jobs.rules.tags import matches, safe_key
+
+WAIT_S = 2.0
+"""Longest single wait of a call; clients ask again."""
+
+
+def add_user(manager: JobManager, name: str) -> str:
+    """Give a user a new token, which is shown this once: the store keeps its hash."""
+    token = secrets.token_urlsafe(32)
+    manager.keep_user(name, token=_hash(token))
+    return token
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Server:
+    """See the module. `connect` comes first."""
+
+    in_process = True
+    """Service classes of this process may be registered as they are used."""
+
+    def __init__(self, manager: JobManager) -> None:
+        self.manager = manager
+        self.user: str | None = None
+        self.queue = QUEUE
+
+    # -- who is asking ---------------------------------------------------------------------------------------------
+
+    def connect(self, user: str, token: str | None = None) -> dict[str, Any]:
+        """Say who is asking.
+
+        Raises:
+            AccessError: The server wants tokens, and this is none of this user.
+        """
+        if not isinstance(user, str) or not user or len(user) > 200:
+            raise AccessError(f"{user!r} can't be a user", hint="Give a name")
+        if self.manager.settings.tokens:
+            known = self.manager.user(user)["token"]
+            if not token or not known or not hmac.compare_digest(known, _hash(token)):
+                raise AccessError(f"this token is not one of {user!r}", hint="Ask who runs the server for a token")
+        self.user = user
+        return {"user": user, "queue": self.queue, "tokens": self.manager.settings.tokens}
+
+    def _record(self, job: str) -> Record:
+        self._check()
+        record = self.manager.record(job)
+        if not self._may_see(record):
+            raise UnknownJob(f"there is no job {job!r}", hint="See `grid jobs list`", job=job)
+        return record
+
+    def _check(self) -> str:
+        if self.user is None:
+            raise AccessError("nobody has said who is asking", hint="Call connect first")
+        return self.user
+
+    def _may_see(self, record: Record) -> bool:
+        return not self.manager.settings.tokens or record.owner == self.user
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """New jobs, all or none; each as `admission.admit` says. Returns their details."""
+        owner = self._check()
+        if not isinstance(submissions, list):
+            raise RequestError("submissions must be a list", hint="One object for each job")
+        return [record.detail() for record in self.manager.submit(owner, submissions)]
+
+    def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Summaries, oldest first, of jobs that are not archived and fit all that is wanted.
+
+        Args:
+            wanted: `state` (one or a list), `tags` (all of them), `service`, `owner`, `text` (anywhere in it),
+                `archived` (True: these instead), `last` (only so many, the newest).
+        """
+        self._check()
+        wanted = dict(wanted or {})
+        known = {"state", "tags", "service", "owner", "text", "archived", "last"}
+        if set(wanted) - known:
+            raise RequestError(
+                f"jobs can't be filtered by {sorted(set(wanted) - known)[0]!r}", hint=f"By {', '.join(sorted(known))}"
+            )
+        with self.manager._lock:
+            records = list(self.manager.records.values())
+        found = [record for record in records if self._may_see(record) and _fits(record, wanted)]
+        if wanted.get("last") is not None:
+            found = found[-int(wanted["last"]) :]
+        return [record.summary() for record in found]
+
+    def fetch(self, job: str) -> dict[str, Any]:
+        """All about a job, with the request to make it again."""
+        return self._record(job).detail()
+
+    def status(self, job: str) -> dict[str, Any]:
+        """State, progress, times, reason, what it waits for, seconds since the last safe point."""
+        self._record(job)
+        return self.manager.status(job)
+
+    def abort(self, job: str, reason: str = "", grace_s: float | None = None) -> None:
+        """Ask a job to end, by force after the grace time; harmless if it has ended."""
+        self._record(job)
+        self.manager.abort(job, reason, grace_s)
+
+    def stop(self, job: str, reason: str = "") -> None:
+        """End a job at once. Raises UnknownJob (a KeyError) if it is unknown or has ended."""
+        self._record(job)
+        self.manager.stop_job(job, reason)
+
+    def cancel(self, job: str, reason: str = "cancelled") -> None:
+        """A job that does not run yet shall never run."""
+        self._record(job)
+        self.manager.cancel(job, reason)
+
+    def control(self, job: str, message: Mapping[str, Any]) -> None:
+        """A message for a job; dropped if it has ended."""
+        self._record(job)
+        self.manager.control(job, Message.from_plain(message))
+
+    def wait(self, job: str, timeout: float | None = WAIT_S) -> dict[str, Any] | None:
+        """The details of a job once it has ended; None if that takes longer than `timeout` (and `WAIT_S`)."""
+        self._record(job)
+        record = self.manager.wait(job, WAIT_S if timeout is None else min(timeout, WAIT_S))
+        if record is None and self.manager.stopped:
+            raise JobError("the job server stops", hint="The job goes on when it is back", job=job)
+        return None if record is None else record.detail()
+
+    def archive(self, jobs: Sequence[str], archived: bool = True) -> None:
+        """Take jobs that have ended off the list, or put them back."""
+        for job in jobs:
+            self._record(job)
+        self.manager.archive(jobs, archived)
+
+    def delete(self, jobs: Sequence[str]) -> None:
+        """Remove jobs that have ended, and their data."""
+        for job in jobs:
+            self._record(job)
+        self.manager.delete(jobs)
+
+    def forget(self, job: str | None = None) -> int:
+        """Forget the remembered result of a job, or all; returns how many there were."""
+        if job is not None:
+            self._record(job)
+        self._check()
+        return self.manager.store.forget(job)
+
+    def race(self, jobs: Sequence[str], expression: str) -> str:
+        """See `JobManager.race`."""
+        for job in jobs:
+            self._record(job)
+        return self.manager.race(jobs, expression)
+
+    def race_status(self, race: str) -> dict[str, Any]:
+        """`jobs`, `expression`, `winner` (a job, or None), `over`."""
+        self._check()
+        return self.manager.race_status(race)
+
+    # -- conditions ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`."""
+        self._check()
+
+        def probe(kind: str, _: str, arguments: dict[str, Any]) -> Any:
+            if "job" in arguments:
+                self._record(arguments["job"])
+            return self.manager._make_atom(kind, "", arguments)
+
+        with self.manager._news:
+            condition = from_tree(tree, probe)
+            for atom in condition.depends:
+                atom.start()
+            state = condition.state
+            culprits = condition.responsible()
+            answer = {
+                "state": state.value,
+                "reason": "; ".join(dict.fromkeys(atom.reason for atom in culprits if atom.reason)),
+                "explain": condition.explain(),
+            }
+            for atom in condition.depends:
+                if atom.id not in self.manager.depends:
+                    atom.end()
+        return answer
+
+    def explain(self, job: str) -> str:
+        """Why a job is not running yet, or ended as it did."""
+        record = self._record(job)
+        with self.manager._lock:
+            registration = self.manager._registrations.get(job)
+            if registration is not None:
+                return f"job {job} is {record.state}: {registration.condition.explain()}"
+        why = record.reason or record.error
+        return f"job {job} is {record.state}{f': {why}' if why else ''}"
+
+    def graph(self) -> list[dict[str, Any]]:
+        """Each job with the jobs that it waits for, or waited for: `id`, `state`, `service`, `after`, `condition`."""
+        self._check()
+        with self.manager._lock:
+            records = [record for record in self.manager.records.values() if not record.archived]
+        return [
+            {
+                "id": record.id,
+                "state": record.state.value,
+                "service": record.service,
+                "after": sorted(_jobs_of(record.condition)),
+                "condition": from_tree(record.condition).text(8) if record.condition else None,
+            }
+            for record in records
+            if self._may_see(record)
+        ]
+
+    # -- other -----------------------------------------------------------------------------------------------------
+
+    def services(self) -> dict[str, list[str]]:
+        """Services that there are: name -> versions."""
+        self._check()
+        return self.manager.registry.services()
+
+    def set_email(self, email: str | None) -> None:
+        """Where mails about this user's jobs go; None: nowhere."""
+        from grid.jobs.admission import check_email
+
+        self.manager.keep_user(self._check(), email=check_email(email or ""))
+
+    def credits(self) -> dict[str, Any]:
+        """`user`, `used`, `balance`, `allowance`."""
+        user = self._check()
+        return {"user": user, **self.manager.desk.credits(user)}
+
+    def files(self, job: str) -> dict[str, int]:
+        """Output files that a job kept: name -> bytes."""
+        self._record(job)
+        folder = self.manager.store.directory / "jobs" / safe_key(job)
+        if not folder.is_dir():
+            return {}
+        return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name[0] != "."}
+
+    def read_file(self, job: str, name: str) -> str:
+        """The contents of one, in base64."""
+        self._record(job)
+        path = self.manager.store.directory / "jobs" / safe_key(job) / safe_key(name, "name of a file")
+        if not path.is_file():
+            raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
+        return base64.b64encode(path.read_bytes()).decode()
+
+    def fetched(self, url: str) -> str:
+        """Where the file of a URL lies at the server, once it is fetched."""
+        self._check()
+        return str(self.manager.fetched(url))
+
+    def listen(self, key: str, target: Any) -> Any:
+        """Header, then messages of a stream, into a queue: a job's, `jobs` or `condition`."""
+        self._check()
+        if key not in (QUEUE, CONDITIONS):
+            self._record(key)
+        elif self.manager.settings.tokens:
+            target = _Sieve(self, target)
+        return self.manager.listen(key, target)
+
+    def hangup(self, key: str, target: Any) -> None:
+        """No more."""
+        self.manager.streams.hangup(key, target)
+
+    def close(self) -> None:
+        """Nothing to do: the manager is somebody else's."""
+
+
+class _Sieve:
+    """Lets pass what a user may see of the list of jobs."""
+
+    def __init__(self, server: Server, target: Any) -> None:
+        self._server, self.target = server, target
+        self._number = 0
+
+    def put_nowait(self, message: Message) -> None:
+        mine = self._server.user
+        if message.kind == "JobChanged" and message.summary["owner"] != mine:
+            return
+        if message.kind == "Gap":
+            self.target.put_nowait(message)
+            return
+        own = Message.from_plain(message.to_plain())
+        if own.kind == "Jobs":
+            own.__dict__["jobs"] = [each for each in message.jobs if each["owner"] == mine]
+        else:
+            self._number += 1
+        own.number = self._number  # what the user may not see must not look like a gap
+        self.target.put_nowait(own)
+
+
+def _fits(record: Record, wanted: Mapping[str, Any]) -> bool:
+    if record.archived is not bool(wanted.get("archived", False)):
+        return False
+    states = wanted.get("state")
+    if states is not None and record.state.value not in ([states] if isinstance(states, str) else states):
+        return False
+    if wanted.get("service") not in (None, record.service, record.service.rpartition(".")[2]):
+        return False
+    if wanted.get("owner") not in (None, record.owner):
+        return False
+    tags = wanted.get("tags")
+    if tags and not matches(record.all_tags(), [tags] if isinstance(tags, str) else tags):
+        return False
+    text = wanted.get("text")
+    return not text or text.lower() in str(record.summary()).lower()
+
+
+def _jobs_of(tree: Any) -> set[str]:
+    if not isinstance(tree, Mapping):
+        return set()
+    found = {tree["job"]} if "job" in tree else set()
+    for part in tree.get("of", ()):
+        found |= _jobs_of(part)
+    return found

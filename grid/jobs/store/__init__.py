@@ -1,0 +1,5 @@
+"""The store of jobs: SQLite (WAL) in a directory, or PostgreSQL by URL; each state change is one transaction.
+
+Lives here: tables (`tables`), reading and writing (`store`), schema versions (`migrations`).
+Elsewhere:  who decides what changes (`grid/jobs/manager.py`).
+"""

@@ -1,0 +1,155 @@
+"""Jobs that wait: their conditions, the atoms that these are made of, and the moves that follow from them.
+
+Moves that follow from conditions are made in memory and stored together afterwards: after a crash they follow again.
+
+Lives here: `Waiting`, a layer of the manager; the world that atoms live in (`conditions/atoms.World`).
+Elsewhere:  who is told when a condition is decided (`conditions/depends.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from grid.errors import GridError
+from grid.jobs.admission import atom_id
+from grid.jobs.calls import CONDITIONS
+from grid.jobs.conditions.algebra import C, Condition, T
+from grid.jobs.conditions.atoms import KINDS, HasServers, IsFetched, JobAtom, KnownAtom
+from grid.jobs.conditions.tree import from_tree
+from grid.jobs.host.errors import StoreError
+from grid.jobs.host.messages import Message
+from grid.jobs.record import Record
+from grid.jobs.rules.states import JobState, check_move
+from grid.jobs.telling import Telling
+
+logger = logging.getLogger(__name__)
+
+
+class Waiting(Telling):
+    """See the module."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.depends.notify = self._atom_changed  # type: ignore[method-assign]  # by way of the stream
+        self.streams.tap(CONDITIONS, self.depends.put)
+
+    def _make_atom(self, kind: str, key: str, arguments: dict[str, Any]) -> KnownAtom:
+        """One atom for each definition, shared by all who wait for it."""
+        key = atom_id(kind, arguments)
+        atom = self._atoms.get(key)
+        if atom is None:
+            atom = KINDS[kind](**arguments, id=key)
+            atom.world = self
+            self._atoms[key] = atom
+        return atom
+
+    def _wait_for_condition(self, record: Record, condition: Condition | None) -> None:
+        job = record.id
+        try:
+            if condition is None:
+                condition = from_tree(record.condition, self._make_atom)
+            registration = self.depends.register(
+                condition, lambda: self._decided.append((job, "")), lambda reason: self._decided.append((job, reason))
+            )
+        except GridError as exc:  # a job that it waited for was deleted by hand, say
+            self._decided.append((job, str(exc)))
+            return
+        if not registration.done:
+            self._registrations[job] = registration
+
+    def _atom_changed(self, atom: Any) -> None:
+        """An atom says that it changed: a notice on the stream, to which the register listens."""
+        status = {T: "ready", C: "cancelled"}.get(atom.state, "pending")
+        with self._news:
+            self.streams.put(CONDITIONS, Message("Notify", atom=atom.id, status=status, text=str(atom)))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Make the moves that conditions have decided, and those that follow from these; store them together."""
+        if self._settling:
+            return
+        self._settling = True
+        changes: dict[str, dict[str, Any]] = {}
+        try:
+            while self._decided:
+                decided, self._decided = self._decided, []
+                for job, reason in decided:
+                    record = self.records.get(job)
+                    self._registrations.pop(job, None)
+                    if record is None or record.state is not JobState.WAITING:
+                        continue
+                    if reason:
+                        self._apply(record, changes, JobState.CANCELLED, reason=reason, ended=time.time())
+                    else:
+                        self._apply(record, changes, JobState.PENDING)
+        finally:
+            self._settling = False
+        if changes:
+            self._store_soon(changes)
+
+    def _apply(self, record: Record, changes: dict[str, dict[str, Any]], state: JobState, **values: Any) -> None:
+        """A move that follows from a condition."""
+        check_move(record.id, record.state, state)
+        self._set(record, {"state": state, **values})
+        changes[record.id] = {"state": state, **values}
+        self._announce(record)
+        if state is JobState.PENDING:
+            self._enqueue(record)
+
+    def _store_soon(self, changes: dict[str, dict[str, Any]]) -> None:
+        try:
+            self.store.update(changes)
+        except StoreError as exc:
+            logger.warning("%s; trying again", exc)
+            for job, values in changes.items():
+                self._dirty.setdefault(job, {}).update(values)
+
+    def follow(self, atom: JobAtom) -> None:
+        """See `conditions.atoms.World`."""
+        with self._lock:
+            record = self.records.get(atom.job)
+            if record is None:
+                atom.cancel(f"there is no job {atom.job}")
+                return
+            self._followers.setdefault(atom.job, []).append(atom)
+            atom.see(record.view())
+
+    def unfollow(self, atom: JobAtom) -> None:
+        """See `conditions.atoms.World`."""
+        with self._lock:
+            followers = self._followers.get(atom.job, [])
+            if atom in followers:
+                followers.remove(atom)
+            if not followers:
+                self._followers.pop(atom.job, None)
+            self._atoms.pop(atom.id, None)
+
+    def fetch(self, atom: IsFetched) -> None:
+        """See `conditions.atoms.World`."""
+
+        def done(reason: str | None) -> None:
+            with self._news:
+                if reason is None:
+                    atom.satisfy()
+                else:
+                    atom.cancel(reason)
+
+        self._fetcher.fetch(atom.url, atom.sha256, atom.size, done)
+
+    def fetched(self, url: str) -> Path:
+        """Where the file of a URL lies, or will."""
+        return self._fetcher.path(url)
+
+    def supply(self, atom: HasServers) -> None:
+        """See `conditions.atoms.World`; looked at by the tick."""
+
+    def _look_at_servers(self) -> None:
+        waiting = [atom for atom in self._atoms.values() if isinstance(atom, HasServers)]
+        if waiting:
+            size = self.engine.size()
+            for atom in waiting:
+                if size >= atom.n:
+                    atom.satisfy()

@@ -1,0 +1,222 @@
+"""A job server behind a socket, with the calls of `Server`.
+
+Lives here: `RemoteServer`, `connect`, names of servers.
+Elsewhere:  the language (`wire.py`), the view for users (`proxy.py`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grid.jobs.calls import CALLS
+from grid.jobs.host.errors import JobError, RequestError, WireError
+from grid.jobs.host.messages import Message
+from grid.jobs.streams import Listener
+from grid.jobs.wire import Line, error_from_plain, socket_path
+from grid.wire.places import runtime_dir
+
+CONNECT_S = 10.0
+
+
+def connect(address: str) -> RemoteServer:
+    """The server of that address: `unix:/path`, the name of a running `grid serve`, or one of the servers file.
+
+    Raises:
+        JobError: There is none, or it does not answer.
+        WireError: What answers is none, or of another version.
+    """
+    return RemoteServer(resolve(address))
+
+
+def resolve(address: str) -> str:
+    """The path of its socket."""
+    if address.startswith("unix:"):
+        return address.removeprefix("unix:").removeprefix("//") if address.startswith("unix://") else address[5:]
+    if "://" in address:
+        raise JobError(
+            f"{address!r} can't be reached: job servers are reached by UNIX sockets so far", hint="unix:/path/of/socket"
+        )
+    known = servers()
+    if address in known:
+        return resolve(known[address])
+    if not address or any(not (c.isalnum() or c in "._-") for c in address) or address[0] == ".":
+        raise RequestError(f"{address!r} can't be the name of a job server", hint="Letters, digits, dash and dot")
+    if not (runtime_dir() / "jobs" / address / "socket").exists():
+        running = sorted(path.parent.name for path in (runtime_dir() / "jobs").glob("*/socket"))
+        names = sorted({*known, *running})
+        raise JobError(
+            f"no job server is called {address!r}",
+            hint=f"There are {', '.join(names)}" if names else f"Start one: grid serve --name {address}",
+        )
+    return socket_path(address)
+
+
+def servers() -> dict[str, str]:
+    """Short names of servers: `$GRID_SERVERS`, ./servers.yaml, or in ~/.config/grid: names to addresses."""
+    named = os.environ.get("GRID_SERVERS")
+    places = [Path(named)] if named else [Path("servers.yaml"), Path("~/.config/grid/servers.yaml").expanduser()]
+    for place in places:
+        if place.exists():
+            found = yaml.safe_load(place.read_text(encoding="utf-8"))
+            if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+                raise JobError(f"{place} must map names of servers to addresses", hint="lab: unix:/run/grid/socket")
+            return {str(name): value for name, value in found.items()}
+    return {}
+
+
+class RemoteServer:
+    """See the module. Connections are made as they are needed: one for each call under way, and one per stream."""
+
+    in_process = False
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._idle: list[Line] = []
+        self._who: tuple[str, str | None] | None = None
+        self._ids = itertools.count(1)
+        self._streams: dict[tuple[str, int], tuple[Line, threading.Thread]] = {}
+        self._closed = False
+
+    def _line(self) -> Line:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(CONNECT_S)
+        try:
+            connection.connect(self.path)
+        except OSError as exc:
+            connection.close()
+            raise JobError(
+                f"no job server answers at {self.path} ({exc.strerror or exc})", hint="Start one: grid serve"
+            ) from exc
+        line = Line(connection)
+        try:
+            line.greet(f"the server at {self.path}")
+            if self._who is not None:
+                self._ask(line, {"call": "connect", "args": list(self._who)})
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _ask(self, line: Line, question: dict[str, Any]) -> Any:
+        number = next(self._ids)
+        try:
+            line.send({"id": number, **question})
+            answer = line.receive()
+        except (OSError, ValueError) as exc:
+            raise JobError(f"the connection to {self.path} broke ({exc})", hint="Is the server still there?") from exc
+        if answer is None:
+            raise JobError(f"the job server at {self.path} has gone", hint="Jobs go on when it is back")
+        if "error" in answer:
+            raise error_from_plain(answer["error"])
+        if answer.get("id") != number:
+            raise WireError("the answer is to another question", hint="Connect again")
+        return answer["ok"]
+
+    def _call(self, name: str, *args: Any, **kw: Any) -> Any:
+        with self._lock:
+            if self._closed:
+                raise JobError("this connection was closed", hint="Connect again")
+            line = self._idle.pop() if self._idle else None
+        line = line or self._line()
+        try:
+            value = self._ask(line, {"call": name, "args": list(args), "kw": kw})
+        except WireError:
+            line.close()
+            raise
+        except JobError as exc:
+            if exc.__cause__ is not None or "has gone" in exc.what:
+                line.close()
+            else:
+                self._put_back(line)
+            raise
+        except BaseException:
+            line.close()  # an answer may still be under way
+            raise
+        self._put_back(line)
+        return value
+
+    def _put_back(self, line: Line) -> None:
+        with self._lock:
+            if not self._closed and len(self._idle) < 8:
+                self._idle.append(line)
+                return
+        line.close()
+
+    def connect(self, user: str, token: str | None = None) -> dict[str, Any]:
+        """See `Server.connect`."""
+        self._who = None
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for line in idle:
+            line.close()
+        answer: dict[str, Any] = self._call("connect", user, token)
+        self._who = (user, token)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:
+        if name in CALLS:
+            return lambda *args, **kw: self._call(name, *args, **kw)
+        raise AttributeError(name)
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def listen(self, key: str, target: Any) -> None:
+        """See `Server.listen`: the messages come over a connection of their own."""
+        line = self._line()
+        try:
+            self._ask(line, {"listen": key})
+        except BaseException:
+            line.close()
+            raise
+        listener = Listener(key, target=target)
+
+        def pump() -> None:
+            try:
+                while (line_of_json := line.receive()) is not None:
+                    listener.offer(Message.from_plain(line_of_json["message"]))
+            except (OSError, ValueError, KeyError, WireError):
+                pass  # hung up, or the server is gone
+            with self._lock:
+                hung_up = (key, id(target)) not in self._streams
+            if not hung_up:
+                listener.offer(Message("Lost", path=self.path))
+
+        thread = threading.Thread(target=pump, name="jobs-stream", daemon=True)
+        with self._lock:
+            self._streams[key, id(target)] = (line, thread)
+        thread.start()
+
+    def hangup(self, key: str, target: Any) -> None:
+        """No more of it."""
+        with self._lock:
+            found = self._streams.pop((key, id(target)), None)
+        if found is not None:
+            _end(*found)
+
+    def close(self) -> None:
+        """End all connections."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            streams, self._streams = list(self._streams.values()), {}
+        for line in idle:
+            line.close()
+        for line, thread in streams:
+            _end(line, thread)
+
+
+def _end(line: Line, thread: threading.Thread) -> None:
+    try:
+        line.socket.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    thread.join(5.0)
+    line.close()

@@ -1,0 +1,264 @@
+"""Hosts and their processes, without either: for the simulation.
+
+Lives here: `Instance`, which users publish; `Process`, the real loop of a server over simulated sockets;
+            `SimulatedHost`, what a grid asks of a host, with an agent that is told and tells in its own time.
+Elsewhere:  the world in which they live (`simulation.py`), sockets (`cables.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from grid.errors import ConnectError
+from grid.grids.hostlink import HostLink
+from grid.hosts import Host
+from grid.kernel import serve
+from grid.kernel.hostend import HostEnd
+from grid.wire import codec
+from grid.wire.frames import Frame
+from grid.wire.link import Peer
+
+if TYPE_CHECKING:
+    from grid.testing.cables import CallCable, ReplyCable
+    from grid.testing.simulation import World
+
+
+def value_of(call: int) -> int:
+    """What a call with this number returns."""
+    return 3 * call + 1
+
+
+class Instance:
+    """Tells its world what runs; its state is how many calls there were, and the last."""
+
+    def __init__(self) -> None:
+        self.count = self.last = 0
+        self._process: Process | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._process is not None and self._process.home.world.rng.random() < 0.2:
+            raise ValueError("it does not want to move")
+        return {"count": self.count, "last": self.last, "_process": None}
+
+    def touch(self, call: int, ballast: bytes = b"") -> int:
+        """Return the value of this call."""
+        process = self._process
+        assert process is not None
+        world = process.home.world
+        world.demand(call > self.last, f"{process.name} runs call {call} after {self.last}")
+        world.demand(self.count == world.ran[process.name], f"{process.name} lost its state: {self.count} calls")
+        self.last, self.count = call, self.count + 1
+        world.call_runs(process.name, call)
+        return value_of(call)
+
+    def refuse(self, call: int) -> None:
+        """Raise ValueError."""
+        self.touch(call)
+        raise ValueError(call)
+
+
+class _Whims(dict[str, float]):
+    """How long methods take, to a server that asks: anything."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def get(self, method: str, default: Any = 0.0) -> Any:
+        return self._world.rng.choice((0.0, 0.0, 1.0))
+
+    def __setitem__(self, method: str, seconds: float) -> None:
+        """Real time is of no interest."""
+
+
+class Process(serve.Server):
+    """One server's process: the real loop, taken step by step."""
+
+    def __init__(self, home: SimulatedHost, name: str, number: int, instance: Instance) -> None:
+        self.home, self.name = home, name
+        self.instance = instance
+        instance._process = self
+        self._end = self.end = HostEnd(home.world.network.host(), number, home.world.limits)
+        self.end._watcher = threading.current_thread()  # the world lets go in its place
+        self.inlet, self.outlet = self.end.bind_sockets(Path("/simulated"), f"p{number}")
+        self._current = 0
+        self._withdrawn: set[int] = set()
+        self._claim = threading.Lock()
+        self._took = _Whims(home.world)
+        self._store = None  # type: ignore[assignment]  # messages are small
+        self._due: deque[Frame] = deque()
+        self._batch = ExitStack()
+        self.stopping = False  # its agent was told to end it, and will not wait for ever
+
+    @property
+    def replies(self) -> ReplyCable:
+        cable: Any = self.end.push
+        return cable  # type: ignore[no-any-return]
+
+    def cables(self) -> list[Any]:
+        """Those that it has: of replies, and of calls once the client has connected."""
+        calls: CallCable | None = self.home.world.network.calls.get(self.inlet)
+        return [self.replies] if calls is None else [calls, self.replies]
+
+    @property
+    def troubled(self) -> bool:
+        """Whether a cable of it does not carry, or an end of one does not know yet how it stands."""
+        replies = self.replies
+        return any(cable.stalled or not cable.up for cable in self.cables()) or len(replies.outs) != 1
+
+    def work(self) -> bool:
+        """Take a message or run a call; false if there is nothing to do."""
+        if self._due:
+            self._perform(self._due.popleft())
+            if not self._due:
+                self._batch.close()
+            return True
+        if self.end.said_bye:
+            self.die(exit_status=0)
+            return False
+        try:
+            message = self.end.pull.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        calls = self.end.take(message)
+        self._due.extend(calls)
+        if len(calls) > 1:
+            self._batch.enter_context(self.end.holding())
+        return True
+
+    def die(self, *, signal: int | None = None, exit_status: int | None = None) -> None:
+        """End; the agent will tell."""
+        if self not in self.home.processes:
+            return
+        self.home.processes.remove(self)
+        if signal is None:
+            self._batch.close()
+            self.end.close()
+        else:
+            self.end._held = []
+            self.end.pull.close(0)
+            self.end.push.close(0)
+        certificate = {"signal": signal, "exit_status": exit_status, "peak_kb": 1, "last_output": ""}
+        self.home.news.append(("_server_ended", (self.name, certificate)))
+
+
+class SimulatedHost(HostLink):
+    """What a grid asks of one host. While it is offline questions fail, and orders and news wait."""
+
+    def __init__(self, world: World, host: Host, slots: int) -> None:
+        self.world, self.host, self.slots = world, host, slots
+        self.processes: list[Process] = []
+        self.news: list[tuple[str, tuple[Any, ...]]] = []  # for methods of the grid
+        self.offline = self.gone = False
+        self.furnished = True
+        self.peer = None
+        self.transport, self.report = "simulated", {}
+        self.unreachable_since = None
+        self.probed_at = self.reachable_since = float("-inf")
+        self.ends_at = None
+        self.blobs: Any = self  # it is its own store
+        self._store: dict[str, list[bytes]] = {}
+        self._orders: list[tuple[list[str], bool]] = []
+
+    @property
+    def local(self) -> bool:
+        return False
+
+    @property
+    def up(self) -> bool:
+        return not self.gone
+
+    def __repr__(self) -> str:
+        return f"<SimulatedHost {self.host.label}{', offline' if self.offline else ''}{', gone' if self.gone else ''}>"
+
+    def check(self) -> None:
+        """Raise ConnectError where it does not answer."""
+        if self.offline or self.gone:
+            raise ConnectError("it does not answer", host=self.host.label, hint="It may come back")
+
+    def unplug(self, offline: bool) -> None:
+        """Cut it off, or connect it again; connections survive that, or don't."""
+        self.offline = offline
+        for process in self.processes:
+            for cable in process.cables():
+                if self.world.rng.random() < 0.3:
+                    cable.break_()
+                cable.stalled = offline
+        if not offline:
+            orders, self._orders = self._orders, []
+            for names, force in orders:
+                self._stop(names, force)
+
+    # -- what a grid asks ------------------------------------------------------------------------------------------
+
+    def write(self, parts: Sequence[memoryview]) -> str:
+        self.check()
+        self._store[name := str(len(self._store))] = [bytes(part) for part in parts]
+        return name
+
+    def pack_image(self, entries: Any) -> tuple[bytes, set[str]]:
+        raise AssertionError("nothing here comes from __main__")
+
+    def check_code(self, by_value: Any) -> None:
+        """It has the same Python."""
+
+    def have_modules(self, names: set[str]) -> None:
+        """It has what we have."""
+
+    def prepare(self, dumped: Any, image: dict[str, Any]) -> bytes | None:
+        return None
+
+    def attach(self, number: int, inlet: str, outlet: str) -> Peer:
+        return self.world.link.connect(number, inlet, outlet, None, None)
+
+    def detach(self, peer: Peer) -> None:
+        """There is no tunnel."""
+
+    def ask(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        self.check()
+        if method == "start":
+            for wish in args[0]:
+                self._begin(wish, args[1])
+            return None
+        assert method == "cancel", method
+        server, call = args
+        process = next((process for process in self.processes if process.name == server), None)
+        granted = process is not None and process.withdraw(call)
+        if self.world.rng.random() < 0.1:
+            raise ConnectError("its answer got lost", host=self.host.label, hint="The call may run or not")
+        return granted
+
+    def _begin(self, wish: dict[str, Any], published: dict[str, Any]) -> None:
+        parts = self._store[published["blob"]]
+        instance = codec.loads(memoryview(parts[0]), [memoryview(part) for part in parts[1:]])
+        process = Process(self, wish["name"], wish["peer"], instance)
+        self.processes.append(process)
+        self.news.append(("_server_up", (process.name, process.inlet, process.outlet, 0)))
+
+    def ask_later(self, method: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
+        if method == "stop" and self.offline:
+            self._orders.append(args)
+        elif method == "stop":
+            self._stop(*args)
+        return lambda: None
+
+    def _stop(self, names: list[str], force: bool) -> None:
+        for process in [process for process in self.processes if process.name in names]:
+            process.stopping = True
+            if force:
+                process.die(signal=9)
+
+    def end(self, server: str, *, force: bool) -> None:
+        if not self.gone:
+            self.ask_later("stop", [server], force)
+
+    def part(self) -> Callable[[], None]:
+        self.gone = True
+        return lambda: None

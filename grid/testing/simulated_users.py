@@ -1,0 +1,189 @@
+"""Users of a simulated grid: each deed is one step of the world.
+
+Lives here: acquiring, calling, packs, groups, cancelling, waiting, releasing; a `Call` and what is known of it.
+Elsewhere:  when they do what, and whether it went well (`simulation.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import CancelledError
+from typing import Any
+
+from grid.errors import Backlog, CallTimeout, GridError, ServerLost
+from grid.grids.abstract import _Service
+from grid.services.kernel_server import KernelServer
+from grid.services.packing import Packing
+from grid.services.proxy import Proxy
+from grid.services.result import Result, Waiter
+
+
+class Violation(AssertionError):
+    """Something that must always be true was not."""
+
+
+class Call:
+    """One call that a user made, and what is known of it."""
+
+    __slots__ = ("cancelled", "fails", "items", "number", "result", "runs", "server", "tried_to_cancel")
+
+    def __init__(self, number: int, server: str, fails: bool, items: tuple[int, ...] = ()) -> None:
+        self.number, self.server, self.fails, self.items = number, server, fails, items
+        self.result: Result
+        self.runs = 0
+        self.tried_to_cancel = self.cancelled = False
+
+
+class Users:
+    """A part of `World`."""
+
+    rng: random.Random
+    grid: Any
+    calls: dict[int, Call]  # all that users made, by the number of each item
+    open: dict[int, Call]  # ... and that were not seen done
+    ended: list[int]  # numbers of calls, told by call-backs
+    held: list[Proxy]
+    waiting: list[tuple[_Service, Waiter]]
+    granted: list[Waiter]  # not yet handed out
+    blocked: list[Any]  # somebody stands still for it
+    packings: dict[Proxy, Packing]
+    _last_number: int
+
+    def demand(self, truth: object, otherwise: str) -> None:
+        """Raise a Violation unless it is true."""
+        if not truth:
+            raise Violation(otherwise)
+
+    def _some_service(self) -> _Service | None:
+        services = self.grid._services
+        return services[self.rng.choice(list(services))] if services else None
+
+    def _acquire(self) -> None:
+        service = self._some_service()
+        if service is None or len(self.waiting) > 20:
+            return
+        waiter = Waiter()
+        waiter.told = self.granted.append
+        kind = self.rng.randrange(8)
+        odd = kind == 1
+        fits = (lambda name: (ord(name[-1]) & 1) == odd) if kind <= 1 else None
+        self.waiting.append((service, waiter))
+        actions = service.roster.acquire(waiter, everyone=kind == 2, fits=fits)
+        self.grid._carry_out(service, actions)
+
+    def _give_up(self) -> None:
+        if self.waiting:
+            service, waiter = self.rng.choice(self.waiting)
+            if not waiter.done_flag:
+                self.waiting.remove((service, waiter))
+                self.grid._give_up(service, waiter)
+
+    def _stand_in_line(self) -> None:
+        """A user who stands still until a server is there, or patience is over."""
+        service = self._some_service()
+        if service is None or len(self.blocked) > 1:
+            return
+        try:
+            if self.rng.random() < 0.7:
+                self._take(self.grid.acquire_service(service.service_id, self.rng.randint(0, 20)))
+            elif not service.group_lock.locked():
+                for proxy in self.grid._hold_group(service.service_id, self.rng.randint(0, 20)):
+                    self._note_grant(proxy)
+        except (GridError, ValueError):
+            pass  # in time, or there is none: `check` knows better
+
+    def _take(self, proxy: Proxy) -> None:
+        self._note_grant(proxy)
+        self.held.append(proxy)
+
+    def _note_grant(self, proxy: Proxy) -> None:
+        server = proxy._server
+        assert isinstance(server, KernelServer)
+        owing = [p for p in list(server.peer.pending.values()) if isinstance(p, Result) and p.proxy is not proxy]
+        self.demand(not owing or server._proxy is not proxy, f"{server.name} is given away with calls under way")
+
+    def _call(self) -> None:
+        if self.held:
+            self._make_call(self.rng.choice(self.held))
+
+    def _burst(self) -> None:
+        if self.held:
+            proxy = self.rng.choice(self.held)
+            for _ in range(self.rng.randint(10, 200)):
+                self._make_call(proxy)
+
+    def _pack(self) -> None:
+        """A user who maps: packs as large as the rule says."""
+        if not self.held:
+            return
+        proxy = self.rng.choice(self.held)
+        packing = self.packings.setdefault(proxy, Packing())
+        left = self.rng.randint(1, 100)
+        size = packing.take(2, left)
+        self.demand(1 <= size <= left, f"a pack of {size} items where {left} are left")
+        packing.took(size, self.rng.uniform(0, 0.01) * size, self.rng.uniform(0, 0.02) * size)
+        self._make_call(proxy, size)
+
+    def _make_call(self, proxy: Proxy, size: int = 0) -> None:
+        first = self._last_number + 1
+        self._last_number += max(1, size)
+        call = Call(first, proxy._server.name, not size and self.rng.random() < 0.02)
+        self.calls[first] = call
+        try:
+            if size:
+                call.items = tuple(range(first, first + size))
+                for item in call.items:
+                    self.calls[item] = call
+                call.result = proxy._call("@map", ("touch", list(call.items), False), {})
+            elif not call.fails and self.rng.random() < 0.02:
+                call.result = proxy.touch(first, b"x" * 6000)
+            else:
+                call.result = (proxy.refuse if call.fails else proxy.touch)(first)
+        except (Backlog, ServerLost) as exc:
+            self.demand(isinstance(exc, Backlog) or proxy._server.final_state is not None, f"refused: {exc}")
+            return
+        self.open[first] = call
+        if self.rng.random() < 0.5:
+            call.result.add_done_callback(lambda _, number=first: self.ended.append(number))  # type: ignore[misc]
+
+    def _scatter(self) -> None:
+        """A group call, by who holds a group."""
+        service = self._some_service()
+        if service is None or not service.group or service.group_lock.locked():
+            return
+        if self.rng.random() < 0.5:
+            self.grid.release_all(service.service_id)
+        else:
+            for proxy in list(service.group):
+                self._make_call(proxy)
+
+    def _release(self) -> None:
+        if self.held:
+            proxy = self.held.pop(self.rng.randrange(len(self.held)))
+            self.packings.pop(proxy, None)
+            self.grid.release_service(proxy)
+            if self.rng.random() < 0.1:
+                self.grid.release_service(proxy)  # harmless
+
+    def _cancel(self) -> None:
+        if not self.open:
+            return
+        call = self.open[self.rng.choice(list(self.open)[-20:])]
+        call.tried_to_cancel = True
+        try:
+            if call.result.cancel():
+                call.cancelled = True
+                self.demand(call.runs == 0, f"call {call.number} was cancelled, and has run")
+        except GridError:
+            pass  # its host does not answer
+
+    def _get(self) -> None:
+        """A user who waits for a result, a moment."""
+        if self.open:
+            call = self.open[self.rng.choice(list(self.open)[-20:])]
+            try:
+                call.result.get(self.rng.choice((0.0, 0.01, 1.0, 3.0)))
+            except CallTimeout:
+                self.demand(not call.result.done(), f"call {call.number} was done and said that it was not")
+            except (GridError, ValueError, CancelledError):
+                pass  # `_look_at` judges it

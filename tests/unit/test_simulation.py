@@ -1,0 +1,134 @@
+"""The simulation of a whole grid: nothing goes wrong in it, it always goes the same way, and it would see what it must.
+
+To look further: `python -m grid.testing.simulation --seed 1000 --steps 5000000`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from grid.grids.abstract import AbstractGrid
+from grid.grids.grid import Grid
+from grid.kernel import serve
+from grid.kernel.hostend import HostEnd
+from grid.services.result import Reply, Result
+from grid.services.roster import Roster
+from grid.testing.simulation import EPISODE, Violation, episode, simulate
+from grid.wire.frames import Kind
+from grid.wire.link import Link
+
+STEPS = 120_000
+
+
+@pytest.mark.row("G12", "G14", "G15", "G17", "G24", "G48", "G67")
+def test_whatever_happens_nothing_is_lost_or_done_twice_and_all_waiting_ends() -> None:
+    happened = simulate(seed=1, steps=STEPS)
+    assert happened["calls"] > STEPS / 50
+    assert all(happened[what] for what in ("kill", "unplug", "crash", "cable", "move", "cancel", "leap", "terminate"))
+
+
+def test_the_same_seed_tells_the_same_story() -> None:
+    first, second = episode(3), episode(3)
+    assert first.happened == second.happened and first.steps == second.steps
+    assert (first.clock.now, first.ran, list(first.calls)) == (second.clock.now, second.ran, list(second.calls))
+
+
+# -- faults that it must see: each is put in place of the real thing ---------------------------------------------------
+
+
+def takes_a_repeated_call_again(self: HostEnd, frame: Any, look: Any = HostEnd._look_at) -> Any:
+    if frame.kind == Kind.CALL and frame.seq == self._taken:
+        return frame
+    return look(self, frame)
+
+
+def takes_a_call_after_a_gap(self: HostEnd, frame: Any, look: Any = HostEnd._look_at) -> Any:
+    if frame.kind == Kind.CALL and frame.seq > self._taken + 1:
+        self._taken = frame.seq - 1
+    return look(self, frame)
+
+
+def forgets_what_it_sent(self: HostEnd, *args: Any, send: Any = HostEnd._send) -> None:
+    send(self, *args)
+    self._kept.clear()
+
+
+def repeats_nothing(self: Link, peer: Any, they_have: int) -> None:
+    with peer.lock:
+        peer.outbox.clear()
+
+
+def drops_without_a_word(self: Link, peer: Any, error: BaseException, drop: Any = Link.drop) -> None:
+    peer.pending.clear()
+    drop(self, peer, error)
+
+
+def frees_twice(self: Roster, name: str, release: Any = Roster.release) -> Any:
+    actions = release(self, name)
+    self._free[name] = None
+    return actions
+
+
+def keeps_the_dead(self: Roster, name: str, event: Any, gone: Any = Roster.gone) -> Any:
+    free = name in self._free
+    actions = gone(self, name, event)
+    if free:
+        self._free[name] = None
+        actions += self._serve()
+    return actions
+
+
+def never_serves_a_group(self: Roster, ticket: Any) -> tuple[str, ...]:
+    self._collected[ticket].clear()
+    return ()
+
+
+def frees_at_once(self: AbstractGrid, proxy: Any) -> None:
+    proxy._released = True
+    self._release_service(proxy)
+
+
+def never_frees_late(self: Result, flags: int, seconds: float, data: bytes) -> None:
+    Reply.deliver(self, flags, seconds, data)
+
+
+def says_yes_to_every_cancel(self: serve.Server, call: int) -> bool:
+    return True
+
+
+def forgets_the_terminated(self: Grid, home: Any, reason: str) -> None:
+    home.part()
+    self._lose_servers(self._servers_of(home), reason)
+    self._turned_away(home)
+
+
+@pytest.mark.row("G48")
+@pytest.mark.parametrize(
+    ("owner", "method", "fault"),
+    [
+        (HostEnd, "_look_at", takes_a_repeated_call_again),
+        (HostEnd, "_look_at", takes_a_call_after_a_gap),
+        (HostEnd, "_send", forgets_what_it_sent),
+        (Link, "_repeat", repeats_nothing),
+        (Link, "drop", drops_without_a_word),
+        (Roster, "release", frees_twice),
+        (Roster, "gone", keeps_the_dead),
+        (Roster, "_collect", never_serves_a_group),
+        (AbstractGrid, "release_service", frees_at_once),
+        (Result, "deliver", never_frees_late),
+        (serve.Server, "withdraw", says_yes_to_every_cancel),
+        (Grid, "_home_lost", forgets_the_terminated),
+    ],
+    ids=lambda value: value.__name__ if callable(value) and not isinstance(value, type) else "",
+)
+def test_it_sees_a_fault(owner: type, method: str, fault: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, method, fault)
+    with pytest.raises(Violation, match=r"--seed \d+ --steps \d+") as caught:
+        simulate(seed=1, steps=100 * EPISODE)
+    seed = int(str(caught.value).split("--seed ")[1].split()[0])
+    with pytest.raises(Violation) as again:  # what it says brings it back
+        episode(seed)
+    assert str(again.value) == str(caught.value)
