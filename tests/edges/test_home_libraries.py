@@ -23,7 +23,7 @@ from tests.models import banana, line, log_probability, prior
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 PACKAGES = ("pyzmq", "dill", "numpy", "scipy", "emcee", "joblib", "scikit-learn", "threadpoolctl")
-PACKAGES += tuple(name for name in ("cloudpickle", "narwhals") if is_installed(name))  # where those above need them
+PACKAGES += tuple(name for name in ("cloudpickle", "dynesty", "narwhals") if is_installed(name))  # where those above need them
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,13 @@ def dynesty_evidence(pool: Any) -> Any:
     return sampler.results
 
 
+class Serial:
+    """A pool that is none, with the queue of one of four."""
+
+    size = 4
+    map = staticmethod(lambda function, items: list(map(function, items)))
+
+
 def search_of_sklearn() -> Any:
     datasets, selection = library("sklearn.datasets"), library("sklearn.model_selection")
     trees = library("sklearn.tree")
@@ -117,10 +124,6 @@ def test_scipy_evolves_to_the_same_minimum(local: LocalGrid) -> None:
 def test_dynesty_finds_the_evidence(local: LocalGrid) -> None:
     """Its proposals are queued, so that the numbers of a pool are those of a serial pool with the same queue."""
 
-    class Serial:
-        size = 4
-        map = staticmethod(lambda function, items: list(map(function, items)))
-
     before = calls(local)
     with local.pool() as pool:
         there = dynesty_evidence(pool)
@@ -154,6 +157,7 @@ def test_bumps_fits_the_same_line(local: LocalGrid) -> None:
 
 
 @pytest.mark.row("D03", "D07", "G45")
+@pytest.mark.filterwarnings("ignore:The sampling was stopped")
 def test_over_ssh_the_numbers_are_the_same(hosts: Lab, by_ssh: SSHGrid) -> None:
     joblib = library("joblib")
     import grid.compat.joblib  # noqa: F401 - registers the backend
@@ -161,6 +165,8 @@ def test_over_ssh_the_numbers_are_the_same(hosts: Lab, by_ssh: SSHGrid) -> None:
     with by_ssh.pool() as pool:
         assert emcee_chain(pool) == emcee_chain(None)
         assert best_of_scipy(pool.map) == best_of_scipy(map)
+        there = dynesty_evidence(pool)
+        assert there.logl.tolist() == dynesty_evidence(Serial()).logl.tolist()
     with warnings.catch_warnings():
         warnings.resetwarnings()  # scikit-learn takes the filters along, and those of the tests mention pytest
         warnings.simplefilter("ignore")
