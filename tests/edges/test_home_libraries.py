@@ -23,7 +23,7 @@ from tests.models import banana, line, log_probability, prior
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 PACKAGES = ("pyzmq", "dill", "numpy", "scipy", "emcee", "joblib", "scikit-learn", "threadpoolctl")
-PACKAGES += tuple(name for name in ("cloudpickle", "dynesty", "narwhals") if is_installed(name))  # where those above need them
+PACKAGES += tuple(name for name in ("cloudpickle", "dynesty", "narwhals") if is_installed(name))  # if needed
 
 
 @pytest.fixture(scope="module")
