@@ -1,8 +1,9 @@
 """The crew of a grid: one published runner, and which functions its servers have.
 
 A function is shipped to a server when a call there needs it first, and not with each call. Plain functions are known
-by their identity. Other callables (bound methods, partials, instances with `__call__`) may change between two maps, so
-they are known by what they look like pickled: one that changed is shipped again.
+by their identity, and by what the names of `__main__` that they use are bound to: a cell of a notebook may bind them
+anew. Other callables (bound methods, partials, instances with `__call__`) may change between two maps, so they are
+known by what they look like pickled: one that changed is shipped again.
 
 Lives here: the one runner service of a grid, names of functions, shipping, forgetting.
 Elsewhere:  what runs on servers (`runner`), calls (`work`).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sys
 import threading
 import types
 import weakref
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from grid.compat.runner import Runner
 from grid.errors import ServerLost
 from grid.wire import codec
+from grid.wire.mainimage import globals_used
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -41,7 +44,14 @@ class Function:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name, self.function = name, function
         self.uses = 0
+        self.refers = _names_of_main(function)
         self.on: weakref.WeakKeyDictionary[Server, Result] = weakref.WeakKeyDictionary()
+
+
+    def is_stale(self) -> bool:
+        """Whether a name of `__main__` that its code uses was bound anew: as cells of a notebook do."""
+        main = sys.modules["__main__"].__dict__
+        return any(main.get(name) is not value for name, value in self.refers.items())
 
 
 class Crew:
@@ -68,6 +78,9 @@ class Crew:
         key = _identity(function)
         with self._lock:
             known = self._functions.get(key)
+            if known is not None and known.is_stale():
+                self._functions[object()] = self._functions.pop(key)  # whoever uses it goes on with it
+                known = None
             if known is None:
                 known = self._functions[key] = Function(next(self._names), function)
             self._functions.move_to_end(key)
@@ -126,6 +139,23 @@ def _identity(function: Callable[..., Any]) -> object:
     for buffer in dumped.buffers:
         digest.update(buffer)
     return digest.digest()
+
+
+def _names_of_main(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the code uses by name of `__main__`, and what is used there, with what is bound to each now."""
+    main = sys.modules["__main__"].__dict__
+    found: dict[str, Any] = {}
+    todo: list[object] = [function]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, (type, types.FunctionType)) and item.__module__ != "__main__":
+            continue
+        for name in globals_used(item):
+            if name in main and name not in found and not name.startswith("__"):
+                found[name] = main[name]
+                if isinstance(main[name], (type, types.FunctionType)):
+                    todo.append(main[name])
+    return found
 
 
 def crew_of(grid: AbstractGrid) -> Crew:

@@ -323,7 +323,7 @@ class UnorderedIMap(Iterator[Any]):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise _TimeUp(work.why())
-                work.changed.wait(left)
+                work.wait(left)
             first = next(iter(work.outcomes))
             outcomes = work.outcomes.pop(first)
             work.fetched += len(outcomes)

@@ -34,6 +34,7 @@ from grid.errors import (
 )
 from grid.hosts import Host, as_hosts
 from grid.limits import Limits
+from grid.services import html
 from grid.services.mapping import MapResult, MapWork, Zipped
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
@@ -99,6 +100,9 @@ class FreeQueue:
     def __len__(self) -> int:
         return self.qsize()
 
+    def _repr_html_(self) -> str:
+        return html.table(f"free servers of {self._service.service_id}", html.SERVERS, map(html.server, self.items()))
+
     def __repr__(self) -> str:
         return f"<FreeQueue {[server.name for server in self.items()]}>"
 
@@ -117,6 +121,12 @@ class _Table(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._grid._services)
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            html.table(service_id, html.SERVERS, map(html.server, shown if isinstance(shown, list) else shown.items()))
+            for service_id, shown in self.items()
+        )
 
     def __repr__(self) -> str:
         return repr({service_id: self[service_id] for service_id in self})
@@ -314,6 +324,9 @@ class AbstractGrid(threading.Thread):
                 server.end()
             except GridError as exc:  # its host is in trouble, which is dealt with there; the others must still end
                 logger.warning("server %s can't be told to end: %s", server.name, exc)
+
+    def _repr_html_(self) -> str:
+        return html.grid(self.status())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.hosts)} hosts, {len(self._services)} services>"

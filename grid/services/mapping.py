@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, NoServers, RemoteTraceback, SerialisationError, ServerLost
+from grid.services import html
 from grid.services.awaiting import Awaitable, Changed
 from grid.services.packing import Packing
 from grid.services.result import Waiter
@@ -340,6 +341,18 @@ class MapWork:
 
     # -- for the consumer ------------------------------------------------------------------------------------------
 
+    def wait(self, seconds: float | None) -> None:
+        """With `changed` held: until something has changed. Ctrl-C meanwhile withdraws what has not begun.
+
+        In a notebook the traceback keeps the map alive, so that nobody would drop it.
+        """
+        try:
+            self.changed.wait(seconds)
+        except KeyboardInterrupt:
+            self.cancelled = True
+            self.poke()
+            raise
+
     def why(self) -> str:
         """What it waits for, in words."""
         with self.changed:
@@ -437,7 +450,7 @@ class MapResult(Awaitable, Iterator[Any]):
                         f"{mapping.why()}",
                         hint="The map goes on; ask again, or cancel it",
                     )
-                mapping.changed.wait(remaining if remaining is not None else _LOOK_S)
+                mapping.wait(remaining if remaining is not None else _LOOK_S)
             outcomes = mapping.outcomes.pop(self._at)
             was_full = mapping.arrived - mapping.fetched >= mapping.ahead
             mapping.fetched += len(outcomes)
@@ -486,7 +499,7 @@ class MapResult(Awaitable, Iterator[Any]):
                         raise mapping.failure
                     if mapping.ended:
                         return
-                    mapping.changed.wait(_LOOK_S)
+                    mapping.wait(_LOOK_S)
                 first, outcomes = next(iter(mapping.outcomes.items()))
                 del mapping.outcomes[first]
                 mapping.fetched += len(outcomes)
@@ -513,6 +526,9 @@ class MapResult(Awaitable, Iterator[Any]):
         if mapping is not None and not mapping.ended:
             mapping.cancelled = True
             mapping.poke()
+
+    def _repr_html_(self) -> str:
+        return html.bar(f"map of {self._mapping.method}", *self.progress)
 
     def __repr__(self) -> str:
         done, total = self.progress

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -19,6 +20,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, RemoteTraceback
+from grid.services import html
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 
@@ -326,6 +328,21 @@ class Result(Reply):
 
     def _why(self) -> str:
         return f"{self.method!r} on {self.server.name} at host {self.server.host.label!r}: {self.server.doing(self)}"
+
+    def _repr_html_(self) -> str:
+        shown: dict[str, object] = {"server": self.server.name, "host": self.server.host.label}
+        if not self.done_flag:
+            shown["state"] = self.server.doing(self)
+        elif self.cancelled():
+            shown["state"] = "cancelled"
+        else:
+            shown["state"] = f"done in {self.seconds:.3g} s"
+            if self._decoded or not self._flags & BULK:  # a large value stays where it is until somebody asks for it
+                failure = self.exception(0)
+                shown["value" if failure is None else "error"] = (
+                    reprlib.repr(self._value) if failure is None else f"{type(failure).__name__}: {failure}"
+                )
+        return html.facts(f"result of {self.method}", shown)
 
     def __repr__(self) -> str:
         state = "done" if self.done_flag else "running" if self.running() else "pending"

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from grid.services import html
 from grid.services.roster import State
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ class Server:
         """End this server and take it off its service."""
         if self.grid is not None:
             self.grid._terminate_servers([self])
+
+    def _repr_html_(self) -> str:
+        return html.table(self.service_id, html.SERVERS, [html.server(self)])
 
     def __repr__(self) -> str:
         load = self.load
