@@ -48,6 +48,11 @@ class Function:
         self.on: weakref.WeakKeyDictionary[Server, Result] = weakref.WeakKeyDictionary()
 
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
     def is_stale(self) -> bool:
         """Whether a name of `__main__` that its code uses was bound anew: as cells of a notebook do."""
         main = sys.modules["__main__"].__dict__

@@ -68,6 +68,10 @@ class FunctionMap(MapWork):
             packing=packing,
         )
 
+    @property
+    def name(self) -> str:
+        return self._function.title
+
     def _send(self, holder: _Holder, pack: _Pack) -> None:
         self._crew.ship(self._function, holder.proxy)
         super()._send(holder, pack)
@@ -251,6 +255,9 @@ class _Worker(MapWork):
         if pack is None:
             return  # it was taken back
         (call,) = pack.items
+        server = holder.proxy._server
+        if server.trace is not None and call.function is not None:
+            server.trace.label(server.name, result.call, call.function.title)
         outcome: Any
         try:
             outcome = result.get(0)

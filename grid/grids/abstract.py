@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from grid.compat.executor import GridExecutor
     from grid.compat.pool import GridPool
+    from grid.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ class AbstractGrid(threading.Thread):
         verbose: Say on `debug_out` what is done.
         shared_temp_path: True: `temp_path` of the first host is one directory that every host sees.
         limits: Every time limit and bound, see `Limits`.
+        trace: A file for the timeline of all calls, written at the end: .json for Perfetto, .html or .svg; default:
+            what `$GRID_TRACE` says.
     """
 
     window_size = (30, 10)
@@ -161,6 +164,7 @@ class AbstractGrid(threading.Thread):
         *,
         limits: Limits | None = None,
         debug_out: TextIO | None = None,
+        trace: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(name="grid", daemon=True)
         self.hosts = as_hosts(hosts)
@@ -172,6 +176,12 @@ class AbstractGrid(threading.Thread):
         self.shared_temp_path = shared_temp_path
         self.limits = limits or Limits()
         self.debug_out: TextIO = debug_out or sys.stderr
+        traced = trace if trace is not None else os.environ.get("GRID_TRACE")
+        self.trace: Trace | None = None
+        if traced:
+            from grid.trace import Trace  # not at the top: most runs have none
+
+            self.trace = Trace(traced, f"{type(self).__name__} of {os.path.basename(sys.argv[0]) or 'python'}")
         self.loader_filename: str | None = None
         self._loader: tuple[str, str] | None = None
         self.others: dict[str, Any] = {}
@@ -301,6 +311,8 @@ class AbstractGrid(threading.Thread):
             raise error
 
     def _terminate_at_once(self, force: bool) -> None:
+        if self.trace is not None:
+            self.trace.ending()
         with self._lock:
             services = list(self._services.values())
         for service in services:
@@ -315,6 +327,8 @@ class AbstractGrid(threading.Thread):
                 service.servers.clear()
             self._published.clear()
         _running.discard(self)
+        if self.trace is not None:
+            self.trace.save()
 
     def _terminate_servers(self, servers: Sequence[Server]) -> None:
         for server in servers:
@@ -403,6 +417,9 @@ class AbstractGrid(threading.Thread):
             if service is None:
                 service = self._add_service(server.service_id, frozenset())
             server.grid = self
+            if self.trace is not None:
+                server.trace = self.trace
+                server.trace.came(server.name, server.host.label)
             if service.roster.state(server.name) is None:
                 service.roster.announce([server.name])
             service.servers[server.name] = server
@@ -425,6 +442,8 @@ class AbstractGrid(threading.Thread):
             if server.final_state is None:
                 server.final_state = State.LOST if event is Event.LOST else State.TERMINATED
                 server.reason = reason
+                if server.trace is not None:
+                    server.trace.went(server.name, reason)
             service = self._services.get(server.service_id)
             if service is None:
                 return

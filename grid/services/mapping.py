@@ -117,6 +117,11 @@ class MapWork:
         self.cancelled = False
         threading.Thread(target=self._run, name="grid-map", daemon=True).start()
 
+    @property
+    def name(self) -> str:
+        """What is called, as people know it."""
+        return self.method
+
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -290,6 +295,9 @@ class MapWork:
         self._refused = False
         if pack is None:
             return  # it was taken back
+        server = holder.proxy._server
+        if server.trace is not None:
+            server.trace.label(server.name, result.call, f"{self.name} x {len(pack.items)}")
         try:
             outcomes = unpacked(result.get(0))
         except ServerLost as exc:

@@ -298,6 +298,8 @@ class Result(Reply):
         server = self.server
         if not flags & CANCELLED:
             server.load.add(seconds)
+            if server.trace is not None:
+                self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
@@ -309,6 +311,17 @@ class Result(Reply):
             self._done()
         if flags & BULK:
             server.fetch_early(self)
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no reply."""
+        if self.server.trace is not None and not self.done_flag:
+            self._tell(None, "lost")
+        super().fail(error)
+
+    def _tell(self, seconds: float | None, outcome: str) -> None:
+        server = self.server
+        if server.trace is not None:
+            server.trace.call(server.name, self.call, self.method, self._made, seconds, outcome)
 
     def cancel(self) -> bool:
         """Withdraw the call unless it has begun; True if it will not run. Asks the host, so it takes a round trip."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grid.hosts import Host
     from grid.services.proxy import Proxy
     from grid.services.result import Result
+    from grid.trace import Trace
 
 
 class Load:
@@ -54,6 +55,9 @@ class Server:
 
     A grid of another kind subclasses it: `submit` sends one call, `end` ends the process.
     """
+
+    trace: Trace | None = None
+    """Hears of every call, where somebody wants to know."""
 
     def __init__(self, service_id: str, name: str, host: Host, proxy: Proxy | None = None) -> None:
         self.service_id = service_id
