@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 from grid.compat.crew import crew_of
 from grid.compat.work import Calls
 from grid.errors import GridError
+from grid.extras import need
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
 
-try:
-    from joblib import register_parallel_backend
-    from joblib._parallel_backends import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
-except ImportError as exc:
-    raise ImportError("grid's backend for joblib needs joblib; run: pip install joblib", name="joblib") from exc
+need("the backend for joblib", "joblib", "joblib")
+
+from joblib import register_parallel_backend  # noqa: E402
+from joblib._parallel_backends import AutoBatchingMixin, ParallelBackendBase, SequentialBackend  # noqa: E402
 
 
 class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]

@@ -15,6 +15,7 @@ GRID = Path(__file__).parents[2] / "grid"
 # From the bottom up. A module imports from its own room and from lower floors.
 FLOORS = (
     ("errors", "_version", "limits"),
+    ("extras",),
     ("hosts", "trace"),
     ("wire",),
     ("kernel",),
