@@ -21,6 +21,7 @@
      ├─ SerialisationError                        an argument, result or instance can't travel (also a TypeError)
      │   └─ VersionError                          code by value between different Python versions
      ├─ MissingModules                            the host can't import what the object needs (also an ImportError)
+     ├─ MissingExtra                              a library that a part of grid needs     (also an ImportError)
      ├─ CallTimeout                               `Result.get(timeout)` ran out of time    (also a TimeoutError)
      ├─ RemoteError                               stands for a remote exception that can't itself travel
      ├─ TaskError(what, system_id=, hint=)        a task system or a task that can't be run
@@ -232,6 +233,12 @@ class MissingModules(GridError, ImportError):
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
         return f"host {facts['host']!r}: {what}. {facts['hint']}".removesuffix(" ")
+
+
+class MissingExtra(GridError, ImportError):
+    """A library that only a part of grid needs is not installed here; the message has the line that installs it."""
+
+    extra: str
 
 
 class CallTimeout(

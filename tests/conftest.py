@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 if str(ROOT) not in sys.path:  # `from tests.lab import Lab`, also when pytest was not started as a module
@@ -28,6 +29,12 @@ if str(ROOT) not in sys.path:  # `from tests.lab import Lab`, also when pytest w
 from tests.capabilities import read_rows  # noqa: E402 - needs the path above
 from tests.lab import Lab, LabHost, MissingPart, MissingPython, missing_parts  # noqa: E402
 from tests.tidiness import Scene  # noqa: E402
+
+# Time says nothing on a shared machine. Under CI the same examples are tried each time: searching is for desks.
+settings.register_profile(
+    "grid", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("grid")
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 GRACE_S = 5.0  # a process that was told to end may take this long, and no test less tidy than that passes

@@ -34,6 +34,7 @@ _COMMANDS = {
     "hosts": "grid.cli.hosts:hosts",
     "doctor": "grid.cli.hosts:doctor",
     "status": "grid.cli.running:status",
+    "top": "grid.cli.top:top",
     "logs": "grid.cli.running:logs",
     "stop": "grid.cli.running:stop",
     "ps": "grid.cli.remains:ps",

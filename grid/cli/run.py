@@ -27,6 +27,9 @@ from grid.cli.choose import find_hosts, group_option, hosts_option
 @click.option(
     "-l", "resources", metavar="LIST", help="With --login: what each job asks for, nodes=2:ppn=4,walltime=1:00:00"
 )
+@click.option(
+    "--trace", metavar="FILE", help="Write a timeline of all calls: FILE.html, FILE.svg, or FILE.json for Perfetto."
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -37,6 +40,7 @@ def run(
     local: int | None,
     login: str | None,
     resources: str | None,
+    trace: str | None,
     script: str,
     args: tuple[str, ...],
 ) -> None:
@@ -50,7 +54,7 @@ def run(
     Examples:
       grid run --hosts hosts.yaml --group gpu fit.py --steps 100
       grid run --hosts node1,mara@node2 fit.py
-      grid run --local 2 fit.py
+      grid run --local 2 --trace fit.html fit.py
       grid run --login mara@cluster -l nodes=3:ppn=4,walltime=2:00:00 fit.py
 
     Before the script starts, a missing script, hosts file or group is an error with status 2.
@@ -74,9 +78,20 @@ def run(
             environment.pop(variable, None)
     elif named or "GRID_LOCAL" not in environment:
         _choose(environment, hosts_from, group)
+    if trace is not None:
+        environment["GRID_TRACE"] = _trace_file(trace)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.execve(sys.executable, [sys.executable, script, *args], environment)
+
+
+def _trace_file(name: str) -> str:
+    from grid.trace.record import checked
+
+    try:
+        return os.fspath(checked(name))
+    except ValueError as exc:
+        raise click.UsageError(f"--trace: {exc}") from exc
 
 
 def _choose(environment: dict[str, str], hosts_from: str | None, group: str | None) -> None:

@@ -48,8 +48,8 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, a
 
     The status is 1 if there is no grid of that name, or one of them does not answer.
     """
-    rates = _Rates()
-    first = _look(name)
+    rates = Rates()
+    first = look(name)
     if not watch:
         if as_json:
             print_json(first)
@@ -63,16 +63,16 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, a
         ctx.exit(exits.FAILED if any(one["error"] for one in first) else exits.OK)
     name = first[0]["id"] if name is not None else None  # its name may be taken again
     if as_json or not sys.stdout.isatty():
-        _watch(first, name, interval, lambda found: _print_look(found, rates, as_json))
+        watch_grids(first, name, interval, lambda found: _print_look(found, rates, as_json))
     else:
         from rich.live import Live
 
         with Live(auto_refresh=False) as live:
-            _watch(first, name, interval, lambda found: live.update(_live_table(found, rates), refresh=True))
+            watch_grids(first, name, interval, lambda found: live.update(_live_table(found, rates), refresh=True))
     say("no grid runs any more" if first else "no grid of yours runs on this machine")
 
 
-def _look(name: str | None) -> list[dict[str, Any]]:
+def look(name: str | None) -> list[dict[str, Any]]:
     """Each running grid with what it answers: `status`, or None and `error`."""
     from grid.grids.watch import ask, running_grids
 
@@ -87,9 +87,10 @@ def _look(name: str | None) -> list[dict[str, Any]]:
     return found
 
 
-def _watch(
+def watch_grids(
     found: list[dict[str, Any]], grid_id: str | None, interval: float, show: Callable[[list[dict[str, Any]]], None]
 ) -> None:
+    """Show what is found, again and again, until that grid (or, without an id, all) has ended."""
     from grid.grids.watch import running_grids
 
     while found:
@@ -98,10 +99,10 @@ def _watch(
         alive = {record["id"] for record in running_grids() if record["alive"]}
         if grid_id is not None and grid_id not in alive:
             return
-        found = _look(grid_id)
+        found = look(grid_id)
 
 
-def _print_look(found: list[dict[str, Any]], rates: _Rates, as_json: bool) -> None:
+def _print_look(found: list[dict[str, Any]], rates: Rates, as_json: bool) -> None:
     measured = rates.of(found)
     if as_json:
         now = time.time()
@@ -113,7 +114,7 @@ def _print_look(found: list[dict[str, Any]], rates: _Rates, as_json: bool) -> No
     sys.stdout.flush()
 
 
-def _live_table(found: list[dict[str, Any]], rates: _Rates) -> Any:
+def _live_table(found: list[dict[str, Any]], rates: Rates) -> Any:
     return rich_table(_COLUMNS, _rows(found, rates.of(found)))
 
 
@@ -176,7 +177,7 @@ def _complain(one: dict[str, Any]) -> None:
         say(f"{one['name']}: {error}")
 
 
-class _Rates:
+class Rates:
     """Calls per second of each service, between one look and the next."""
 
     def __init__(self) -> None:

@@ -34,6 +34,7 @@ from grid.errors import (
 )
 from grid.hosts import Host, as_hosts
 from grid.limits import Limits
+from grid.services import html
 from grid.services.mapping import MapResult, MapWork, Zipped
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
@@ -42,7 +43,13 @@ from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
+
+    from grid.compat.executor import GridExecutor
+    from grid.compat.pool import GridPool
+    from grid.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +101,9 @@ class FreeQueue:
     def __len__(self) -> int:
         return self.qsize()
 
+    def _repr_html_(self) -> str:
+        return html.table(f"free servers of {self._service.service_id}", html.SERVERS, map(html.server, self.items()))
+
     def __repr__(self) -> str:
         return f"<FreeQueue {[server.name for server in self.items()]}>"
 
@@ -113,6 +123,12 @@ class _Table(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._grid._services)
 
+    def _repr_html_(self) -> str:
+        return "".join(
+            html.table(service_id, html.SERVERS, map(html.server, shown if isinstance(shown, list) else shown.items()))
+            for service_id, shown in self.items()
+        )
+
     def __repr__(self) -> str:
         return repr({service_id: self[service_id] for service_id in self})
 
@@ -129,6 +145,8 @@ class AbstractGrid(threading.Thread):
         verbose: Say on `debug_out` what is done.
         shared_temp_path: True: `temp_path` of the first host is one directory that every host sees.
         limits: Every time limit and bound, see `Limits`.
+        trace: A file for the timeline of all calls, written at the end: .json for Perfetto, .html or .svg; default:
+            what `$GRID_TRACE` says.
     """
 
     window_size = (30, 10)
@@ -146,6 +164,7 @@ class AbstractGrid(threading.Thread):
         *,
         limits: Limits | None = None,
         debug_out: TextIO | None = None,
+        trace: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(name="grid", daemon=True)
         self.hosts = as_hosts(hosts)
@@ -157,6 +176,12 @@ class AbstractGrid(threading.Thread):
         self.shared_temp_path = shared_temp_path
         self.limits = limits or Limits()
         self.debug_out: TextIO = debug_out or sys.stderr
+        traced = trace if trace is not None else os.environ.get("GRID_TRACE")
+        self.trace: Trace | None = None
+        if traced:
+            from grid.trace import Trace  # not at the top: most runs have none
+
+            self.trace = Trace(traced, f"{type(self).__name__} of {os.path.basename(sys.argv[0]) or 'python'}")
         self.loader_filename: str | None = None
         self._loader: tuple[str, str] | None = None
         self.others: dict[str, Any] = {}
@@ -286,6 +311,8 @@ class AbstractGrid(threading.Thread):
             raise error
 
     def _terminate_at_once(self, force: bool) -> None:
+        if self.trace is not None:
+            self.trace.ending()
         with self._lock:
             services = list(self._services.values())
         for service in services:
@@ -300,6 +327,8 @@ class AbstractGrid(threading.Thread):
                 service.servers.clear()
             self._published.clear()
         _running.discard(self)
+        if self.trace is not None:
+            self.trace.save()
 
     def _terminate_servers(self, servers: Sequence[Server]) -> None:
         for server in servers:
@@ -309,6 +338,9 @@ class AbstractGrid(threading.Thread):
                 server.end()
             except GridError as exc:  # its host is in trouble, which is dealt with there; the others must still end
                 logger.warning("server %s can't be told to end: %s", server.name, exc)
+
+    def _repr_html_(self) -> str:
+        return html.grid(self.status())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self.hosts)} hosts, {len(self._services)} services>"
@@ -385,6 +417,9 @@ class AbstractGrid(threading.Thread):
             if service is None:
                 service = self._add_service(server.service_id, frozenset())
             server.grid = self
+            if self.trace is not None:
+                server.trace = self.trace
+                server.trace.came(server.name, server.host.label)
             if service.roster.state(server.name) is None:
                 service.roster.announce([server.name])
             service.servers[server.name] = server
@@ -407,6 +442,8 @@ class AbstractGrid(threading.Thread):
             if server.final_state is None:
                 server.final_state = State.LOST if event is Event.LOST else State.TERMINATED
                 server.reason = reason
+                if server.trace is not None:
+                    server.trace.went(server.name, reason)
             service = self._services.get(server.service_id)
             if service is None:
                 return
@@ -614,6 +651,34 @@ class AbstractGrid(threading.Thread):
             packing=Packing(fixed=pack),
         )
         return MapResult(mapping, timeout=timeout, return_exceptions=return_exceptions)
+
+    # -- as others know it -----------------------------------------------------------------------------------------
+
+    def executor(self, sid_or_callable: str | Callable[..., Any] | None = None, *, retries: int = 0) -> GridExecutor:
+        """A `concurrent.futures.Executor` over this grid: functions by value, shipped once to each server.
+
+        Args:
+            sid_or_callable: A service: names of its methods can be submitted, too. A callable: it is published, and
+                withdrawn by `shutdown`; calls of it carry arguments only.
+            retries: How often a call is made again when its server died with it.
+        Raises:
+            UnknownService: No such service. PublishError: No host brought up a server.
+        """
+        from grid.compat.executor import GridExecutor
+
+        return GridExecutor(self, sid_or_callable, retries=retries)
+
+    def pool(self, *, retries: int = 0) -> GridPool:
+        """A `multiprocessing.Pool` over this grid, for `pool=` and `workers=pool.map` of other libraries.
+
+        Args:
+            retries: How often an item is tried again when its server died with it.
+        Raises:
+            PublishError: No host brought up a server.
+        """
+        from grid.compat.pool import GridPool
+
+        return GridPool(self, retries=retries)
 
     # -- all servers of a service ----------------------------------------------------------------------------------
 

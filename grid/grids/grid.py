@@ -101,6 +101,7 @@ class Grid(Files, Moves, AbstractGrid):
         name: str | None = None,
         output: TextIO | None = sys.stderr,
         wait: str | int = "first",
+        trace: str | os.PathLike[str] | None = None,
     ) -> None:
         hosts = as_hosts(hosts)
         if shared_temp_path and hosts and not hosts[0].temp_path:
@@ -108,7 +109,10 @@ class Grid(Files, Moves, AbstractGrid):
                 f"shared_temp_path needs temp_path of the first host ({hosts[0].label!r}): the shared directory"
             )
         super().__init__(
-            hosts, src_path, display, X11_delay, debug, verbose, shared_temp_path, limits=limits, debug_out=debug_out
+            *(hosts, src_path, display, X11_delay, debug, verbose, shared_temp_path),
+            limits=limits,
+            debug_out=debug_out,
+            trace=trace,
         )
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"

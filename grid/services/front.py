@@ -19,11 +19,13 @@ Elsewhere:  acquiring and late release (`grids/abstract.py`), names on an acquir
 
 from __future__ import annotations
 
+import reprlib
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from grid.errors import ServiceError
+from grid.services import html
 from grid.services.result import Result
 
 if TYPE_CHECKING:
@@ -191,6 +193,10 @@ class GridService:
 
     def __reduce__(self) -> Any:
         raise TypeError("a front belongs to its grid and can't be sent; send the service id, or the value")
+
+    def _repr_html_(self) -> str:
+        shown = {name: reprlib.repr(value) for name, value in self.parameters.items()}
+        return html.facts(f"GridService of {self._service_id}", shown)
 
     def __repr__(self) -> str:
         return f"<GridService of {self._service_id!r}, parameters {self.parameters}>"

@@ -14,6 +14,7 @@ Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), que
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 import time
 from collections import deque
@@ -23,6 +24,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, NoServers, RemoteTraceback, SerialisationError, ServerLost
+from grid.services import html
+from grid.services.awaiting import Awaitable, Changed
 from grid.services.packing import Packing
 from grid.services.result import Waiter
 from grid.wire import codec
@@ -104,7 +107,7 @@ class MapWork:
         self._refused = False  # no server is left, but packs are still under way
         self._full_since: float | None = None
         # what the consumer sees, under `changed`
-        self.changed = threading.Condition()
+        self.changed = Changed()
         self.outcomes: dict[int, list[Any]] = {}  # number of the first item -> outcomes
         self.arrivals: deque[int] = deque()  # the same numbers, as they came
         self.arrived = 0
@@ -113,6 +116,11 @@ class MapWork:
         self.ended = False
         self.cancelled = False
         threading.Thread(target=self._run, name="grid-map", daemon=True).start()
+
+    @property
+    def name(self) -> str:
+        """What is called, as people know it."""
+        return self.method
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -287,6 +295,9 @@ class MapWork:
         self._refused = False
         if pack is None:
             return  # it was taken back
+        server = holder.proxy._server
+        if server.trace is not None:
+            server.trace.label(server.name, result.call, f"{self.name} x {len(pack.items)}")
         try:
             outcomes = unpacked(result.get(0))
         except ServerLost as exc:
@@ -338,6 +349,18 @@ class MapWork:
 
     # -- for the consumer ------------------------------------------------------------------------------------------
 
+    def wait(self, seconds: float | None) -> None:
+        """With `changed` held: until something has changed. Ctrl-C meanwhile withdraws what has not begun.
+
+        In a notebook the traceback keeps the map alive, so that nobody would drop it.
+        """
+        try:
+            self.changed.wait(seconds)
+        except KeyboardInterrupt:
+            self.cancelled = True
+            self.poke()
+            raise
+
     def why(self) -> str:
         """What it waits for, in words."""
         with self.changed:
@@ -374,11 +397,15 @@ class Zipped:
         return zip(*self._iterables, strict=False)
 
 
-class MapResult(Iterator[Any]):
+class MapResult(Awaitable, Iterator[Any]):
     """The values of a map, in the order of its items, as they come. Dropping it cancels what has not begun.
+
+    In asyncio, `await` gives all of them as a list, and `async for` one by one.
 
     An item that failed raises its error where its value would be; the next `next` goes on with the item after it.
     """
+
+    _mapping: MapWork
 
     def __init__(self, mapping: MapWork, *, timeout: float | None, return_exceptions: bool) -> None:
         self._mapping = mapping
@@ -399,6 +426,11 @@ class MapResult(Iterator[Any]):
             raise StopIteration
         self._current = iter(outcomes)
         return next(self)
+
+    def _is_ready(self) -> bool:
+        mapping = self._mapping
+        here = operator.length_hint(self._current) > 0 or self._at in mapping.outcomes
+        return here or mapping.ended or mapping.failure is not None
 
     def _value(self, outcome: Any) -> Any:
         if type(outcome) is _Failed:
@@ -426,7 +458,7 @@ class MapResult(Iterator[Any]):
                         f"{mapping.why()}",
                         hint="The map goes on; ask again, or cancel it",
                     )
-                mapping.changed.wait(remaining if remaining is not None else _LOOK_S)
+                mapping.wait(remaining if remaining is not None else _LOOK_S)
             outcomes = mapping.outcomes.pop(self._at)
             was_full = mapping.arrived - mapping.fetched >= mapping.ahead
             mapping.fetched += len(outcomes)
@@ -475,7 +507,7 @@ class MapResult(Iterator[Any]):
                         raise mapping.failure
                     if mapping.ended:
                         return
-                    mapping.changed.wait(_LOOK_S)
+                    mapping.wait(_LOOK_S)
                 first, outcomes = next(iter(mapping.outcomes.items()))
                 del mapping.outcomes[first]
                 mapping.fetched += len(outcomes)
@@ -502,6 +534,9 @@ class MapResult(Iterator[Any]):
         if mapping is not None and not mapping.ended:
             mapping.cancelled = True
             mapping.poke()
+
+    def _repr_html_(self) -> str:
+        return html.bar(f"map of {self._mapping.method}", *self.progress)
 
     def __repr__(self) -> str:
         done, total = self.progress

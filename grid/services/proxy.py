@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.errors import Released
 from grid.kernel.serve import is_method
+from grid.services import html
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -118,6 +119,10 @@ class Proxy:
 
     def __reduce__(self) -> Any:
         raise TypeError("a proxy belongs to its grid and can't be sent; send the service id, or the value")
+
+    def _repr_html_(self) -> str:
+        title = f"proxy of {self._server.service_id}{', released' if self._released else ''}"
+        return html.table(title, html.SERVERS, [html.server(self._server)])
 
     def __repr__(self) -> str:
         return f"<Proxy of {self._server.name}{', released' if self._released else ''}>"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -19,6 +20,7 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, RemoteTraceback
+from grid.services import html
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 
@@ -296,6 +298,8 @@ class Result(Reply):
         server = self.server
         if not flags & CANCELLED:
             server.load.add(seconds)
+            if server.trace is not None:
+                self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
@@ -307,6 +311,17 @@ class Result(Reply):
             self._done()
         if flags & BULK:
             server.fetch_early(self)
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no reply."""
+        if self.server.trace is not None and not self.done_flag:
+            self._tell(None, "lost")
+        super().fail(error)
+
+    def _tell(self, seconds: float | None, outcome: str) -> None:
+        server = self.server
+        if server.trace is not None:
+            server.trace.call(server.name, self.call, self.method, self._made, seconds, outcome)
 
     def cancel(self) -> bool:
         """Withdraw the call unless it has begun; True if it will not run. Asks the host, so it takes a round trip."""
@@ -326,6 +341,21 @@ class Result(Reply):
 
     def _why(self) -> str:
         return f"{self.method!r} on {self.server.name} at host {self.server.host.label!r}: {self.server.doing(self)}"
+
+    def _repr_html_(self) -> str:
+        shown: dict[str, object] = {"server": self.server.name, "host": self.server.host.label}
+        if not self.done_flag:
+            shown["state"] = self.server.doing(self)
+        elif self.cancelled():
+            shown["state"] = "cancelled"
+        else:
+            shown["state"] = f"done in {self.seconds:.3g} s"
+            if self._decoded or not self._flags & BULK:  # a large value stays where it is until somebody asks for it
+                failure = self.exception(0)
+                shown["value" if failure is None else "error"] = (
+                    reprlib.repr(self._value) if failure is None else f"{type(failure).__name__}: {failure}"
+                )
+        return html.facts(f"result of {self.method}", shown)
 
     def __repr__(self) -> str:
         state = "done" if self.done_flag else "running" if self.running() else "pending"

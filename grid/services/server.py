@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from grid.services import html
 from grid.services.roster import State
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from grid.hosts import Host
     from grid.services.proxy import Proxy
     from grid.services.result import Result
+    from grid.trace import Trace
 
 
 class Load:
@@ -53,6 +55,9 @@ class Server:
 
     A grid of another kind subclasses it: `submit` sends one call, `end` ends the process.
     """
+
+    trace: Trace | None = None
+    """Hears of every call, where somebody wants to know."""
 
     def __init__(self, service_id: str, name: str, host: Host, proxy: Proxy | None = None) -> None:
         self.service_id = service_id
@@ -111,6 +116,9 @@ class Server:
         """End this server and take it off its service."""
         if self.grid is not None:
             self.grid._terminate_servers([self])
+
+    def _repr_html_(self) -> str:
+        return html.table(self.service_id, html.SERVERS, [html.server(self)])
 
     def __repr__(self) -> str:
         load = self.load

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from grid.cli import exits, show
 from grid.cli.choose import is_called
 from grid.cli.main import main
-from grid.cli.running import _Rates, _rows
+from grid.cli.running import Rates, _rows
 from grid.errors import ConnectError
 from grid.launch.remains import UNCLAIMED_S, choose
 
@@ -86,7 +86,7 @@ def test_the_page_in_the_docs_has_a_section_for_every_command() -> None:
 
 @pytest.mark.row("D04")
 def test_data_are_json_where_that_is_asked_for() -> None:
-    without = {"run", "qsub", "sbatch", "hosts", "batch", "jobs"}  # the script's output; an id alone; groups
+    without = {"run", "qsub", "sbatch", "hosts", "batch", "jobs", "top"}  # the script's output; an id; groups; a screen
     for path, command in commands():
         options = {name for parameter in command.params for name in parameter.opts}
         assert ("--json" in options) != (path[-1] in without), path
@@ -279,7 +279,7 @@ def test_status_counts_servers_and_calls() -> None:
     assert row[3:] == ("1 of 2", "E.0", 1, 0, 1, 1, 2, 12, "")
     (mute,) = _rows([{**looked_at(1)[0], "status": None}], None)
     assert mute[3] == "no answer" and len(mute) == len(row)
-    rates = _Rates()
+    rates = Rates()
     assert rates.of(looked_at(5)) == {}
     assert rates.of(looked_at(9))["7-ab"]["E.0"] > 0
 

@@ -15,11 +15,12 @@ GRID = Path(__file__).parents[2] / "grid"
 # From the bottom up. A module imports from its own room and from lower floors.
 FLOORS = (
     ("errors", "_version", "limits"),
-    ("hosts",),
+    ("extras",),
+    ("hosts", "trace"),
     ("wire",),
     ("kernel",),
     ("services",),
-    ("launch", "staging"),
+    ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
     ("batch",),
     ("grids",),
     ("testing", "ensemble"),

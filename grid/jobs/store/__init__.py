@@ -3,3 +3,7 @@
 Lives here: tables (`tables`), reading and writing (`store`), schema versions (`migrations`).
 Elsewhere:  who decides what changes (`grid/jobs/manager.py`).
 """
+
+from grid.extras import need
+
+need("the store of jobs", "jobs", "sqlalchemy", "alembic")

@@ -1,0 +1,210 @@
+"""A grid as a `concurrent.futures.Executor`.
+
+    with g.executor() as executor:
+        futures = [executor.submit(energy, pose) for pose in poses]
+        for future in as_completed(futures):
+            print(future.result())
+
+Futures are of the standard kind: `wait`, `as_completed`, `asyncio.wrap_future` and `loop.run_in_executor` take them.
+
+Lives here: the interface. Elsewhere: who makes the calls (`work`), which server has which function (`crew`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING, Any
+
+from grid.compat.crew import Crew, crew_of
+from grid.compat.work import EVERYTHING, Calls, FunctionMap
+from grid.errors import ServiceError
+from grid.services.mapping import MapResult, MapWork
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid
+
+
+class GridExecutor(Executor):
+    """See the module; made by `AbstractGrid.executor`, which tells the arguments."""
+
+    def __init__(
+        self, grid: AbstractGrid, target: str | Callable[..., Any] | None = None, *, retries: int = 0
+    ) -> None:
+        self._grid, self._retries = grid, retries
+        self._target: object = None
+        self._ours: str | None = None  # a service that ends with us
+        self._service_id: str | None = None
+        if isinstance(target, str):
+            grid._service(target)
+            self._service_id = target
+        elif target is not None:
+            if not callable(target):
+                raise TypeError(f"an executor is for a service id or a callable, not for {target!r:.100}")
+            before = set(grid.servers)
+            self._target, self._service_id = target, grid.publish(target)
+            self._ours = self._service_id if self._service_id not in before else None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._functions: Calls | None = None
+        self._methods = None if self._service_id is None else Calls(grid, self._service_id, retries=retries)
+        self._maps: weakref.WeakSet[MapWork] = weakref.WeakSet()
+        self._crew: Crew | None = None if self._service_id is not None else crew_of(grid)
+
+    @property
+    def _max_workers(self) -> int:
+        return max(1, self._grid.n_hosts)
+
+    def _open(self) -> None:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _crew_now(self) -> Crew:
+        if self._crew is None:
+            self._crew = crew_of(self._grid)
+        return self._crew
+
+    def submit(self, fn: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have `fn(*args, **kwargs)` run on a server that is free; returns at once.
+
+        Args:
+            fn: A function, by value if it must be. With a service: also the name of a method of its instance; with a
+                callable: also that callable itself, which its servers hold already.
+        Raises:
+            RuntimeError: After `shutdown`. GridStopped: The grid was terminated.
+            ServiceError: A name, and this executor has no service, or its instance no such method.
+        """
+        with self._lock:
+            self._open()
+            if isinstance(fn, str):
+                return self._named().make(self._method(fn), args, kwargs)
+            if self._methods is not None and fn is self._target:
+                return self._methods.make("@call", args, kwargs)
+            if self._functions is None:
+                crew = self._crew_now()
+                self._functions = Calls(self._grid, crew.service_id, crew, self._retries)
+            return self._functions.run(fn, args, kwargs)
+
+    def _named(self) -> Calls:
+        if self._methods is None:
+            raise ServiceError(
+                "this executor runs functions", service_id="(none)", hint="Pass a function, or make g.executor(sid)"
+            )
+        return self._methods
+
+    def _method(self, name: str) -> str:
+        assert self._service_id is not None
+        if name == "__call__":
+            return "@call"
+        known = self._grid._service(self._service_id).methods
+        if known and name not in known:
+            raise ServiceError(
+                f"it has no method {name!r}", service_id=self._service_id, hint=f"Methods: {', '.join(sorted(known))}"
+            )
+        return name
+
+    def map(
+        self,
+        fn: Callable[..., Any] | str,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Values of `fn` for the items, in their order.
+
+        The iterables are read at once, unless `buffersize` is given. The first error ends the iteration, and what has
+        not begun is withdrawn.
+
+        Args:
+            timeout: Seconds from now on for the whole.
+            chunksize: Items that travel together; None: found out, so that tiny calls cost little.
+            buffersize: Values that wait to be fetched, at most; the iterables may then be endless.
+        Raises:
+            TimeoutError: While iterating, when time is up. RuntimeError: After `shutdown`.
+        """
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ahead = EVERYTHING if buffersize is None else buffersize
+        sources: list[Iterable[Any]] = list(iterables)
+        if buffersize is None:
+            sources = [list(each) if len(iterables) == 1 or _is_sized(each) else each for each in iterables]
+        with self._lock:
+            self._open()
+            if isinstance(fn, str) or (self._methods is not None and fn is self._target):
+                assert self._service_id is not None or self._named()
+                name = fn if isinstance(fn, str) else "__call__"
+                values = self._grid.map(
+                    self._service_id or "", name, *sources, ahead=ahead, pack=chunksize, retries=self._retries
+                )
+                work = values._mapping
+            else:
+                star = len(sources) > 1
+                items: Iterable[Any] = zip(*sources, strict=False) if star else sources[0]
+                if star and buffersize is None:
+                    items = list(items)
+                work = FunctionMap(
+                    self._crew_now(), fn, items, star=star, ahead=ahead, pack=chunksize, retries=self._retries
+                )
+                values = MapResult(work, timeout=None, return_exceptions=False)
+            self._maps.add(work)
+        return _values(values, deadline)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work. The servers stay: they are the grid's.
+
+        Args:
+            wait: Return when all that was submitted is done.
+            cancel_futures: Withdraw what has not been sent to a server.
+        """
+        with self._lock:
+            self._closed = True
+            maps = list(self._maps)
+        queues = [queue for queue in (self._functions, self._methods) if queue is not None]
+        if cancel_futures:
+            for queue in queues:
+                queue.cancel_waiting()
+            for work in maps:
+                work.cancelled = True
+                work.poke()
+        for queue in queues:
+            queue.close()
+        if wait:
+            for queue in queues:
+                queue.join()
+            for work in maps:
+                with work.changed:
+                    work.changed.wait_for(lambda work=work: work.ended)  # type: ignore[misc]
+            if self._ours is not None and not self._grid.ishalted() and self._ours in self._grid.servers:
+                self._grid.terminate(self._ours)
+                self._ours = None
+
+    def __repr__(self) -> str:
+        return f"<GridExecutor of {self._service_id or 'functions'}{', shut down' if self._closed else ''}>"
+
+
+def _is_sized(iterable: Iterable[Any]) -> bool:
+    return hasattr(iterable, "__len__")
+
+
+def _values(values: MapResult, deadline: float | None) -> Iterator[Any]:
+    """A generator, so that the first error ends it, as with the executors of the standard library."""
+    try:
+        while True:
+            if deadline is not None:
+                values._timeout = max(0.0, deadline - time.monotonic())
+            try:
+                value = next(values)
+            except StopIteration:
+                return
+            yield value
+    finally:
+        values.cancel()

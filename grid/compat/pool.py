@@ -1,0 +1,332 @@
+"""A grid as a `multiprocessing.Pool`, for whatever takes one (`pool=`, `workers=pool.map`).
+
+    with g.pool() as pool:
+        energies = pool.map(energy, poses)
+
+Items travel in packs whose size follows the time that a call takes, where no `chunksize` says otherwise. The processes
+are the grid's servers: they go on when the pool ends.
+
+Lives here: the interface, with the errors of `multiprocessing`. Elsewhere: the work (`work`).
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from grid.compat.crew import crew_of
+from grid.compat.work import Calls, FunctionMap
+from grid.errors import CallTimeout
+from grid.services.mapping import MapResult, _Failed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from grid.grids.abstract import AbstractGrid
+
+logger = logging.getLogger(__name__)
+
+_AHEAD = 100_000
+"""Values of `imap` that wait to be fetched, at most."""
+
+_TimeUp: type[Exception] = multiprocessing.TimeoutError
+
+_Callback = Callable[[Any], Any]
+
+
+class GridPool:
+    """See the module; made by `AbstractGrid.pool`, which tells the arguments."""
+
+    def __init__(self, grid: AbstractGrid, *, retries: int = 0) -> None:
+        self._crew = crew_of(grid)
+        self._retries = retries
+        self._calls = Calls(grid, self._crew.service_id, self._crew, retries)
+        self._maps: weakref.WeakSet[FunctionMap] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._state = "RUN"
+
+    @property
+    def _processes(self) -> int:
+        """How many servers there are when all hosts are up; samplers look at it."""
+        return self._crew.size
+
+    size = _processes
+
+    def _map(
+        self,
+        function: Callable[..., Any],
+        items: Iterable[Any],
+        *,
+        star: bool = False,
+        chunksize: int | None = None,
+        ahead: int | None = None,
+        then: Callable[[FunctionMap], None] | None = None,
+    ) -> FunctionMap:
+        if chunksize is not None and chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+        with self._lock:
+            self._check_running()
+            bounds = {} if ahead is None else {"ahead": ahead}
+            work = FunctionMap(
+                self._crew, function, items, star=star, pack=chunksize, retries=self._retries, then=then, **bounds
+            )
+            self._maps.add(work)
+        return work
+
+    def _check_running(self) -> None:
+        if self._state != "RUN":
+            raise ValueError("Pool not running")
+
+    # -- one call --------------------------------------------------------------------------------------------------
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: dict[str, Any] | None = None) -> Any:
+        """`func(*args, **kwds)` on a server; waits for it."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: dict[str, Any] | None = None,
+        callback: _Callback | None = None,
+        error_callback: _Callback | None = None,
+    ) -> AsyncResult:
+        """The same without waiting. Call-backs run in a thread of the pool's, and must not wait for other results."""
+        with self._lock:
+            self._check_running()
+            outcome = AsyncResult(callback, error_callback)
+            future = self._calls.run(func, tuple(args), dict(kwds or {}))
+        future.add_done_callback(outcome._take)
+        return outcome
+
+    # -- many ------------------------------------------------------------------------------------------------------
+
+    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
+        """Values of all items, as a list; raises the error of the first that failed."""
+        return self._everything(func, iterable, chunksize, star=False)
+
+    def starmap(
+        self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+    ) -> list[Any]:
+        """The same, each item spread as arguments."""
+        return self._everything(func, iterable, chunksize, star=True)
+
+    def _everything(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, *, star: bool
+    ) -> list[Any]:
+        work = self._map(func, _sized(iterable), star=star, chunksize=chunksize)
+        return MapResult(work, timeout=None, return_exceptions=False).get()
+
+    def map_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: _Callback | None = None,
+        error_callback: _Callback | None = None,
+    ) -> AsyncResult:
+        """`map` without waiting."""
+        return self._later(func, iterable, chunksize, callback, error_callback, star=False)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: _Callback | None = None,
+        error_callback: _Callback | None = None,
+    ) -> AsyncResult:
+        """`starmap` without waiting."""
+        return self._later(func, iterable, chunksize, callback, error_callback, star=True)
+
+    def _later(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        callback: _Callback | None,
+        error_callback: _Callback | None,
+        *,
+        star: bool,
+    ) -> AsyncResult:
+        outcome = AsyncResult(callback, error_callback)
+        self._map(func, _sized(iterable), star=star, chunksize=chunksize, then=outcome._take_map)
+        return outcome
+
+    def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> IMap:
+        """Values in the order of the items, as they come. A failed item raises; the iteration can go on after it."""
+        return IMap(self._map(func, iterable, chunksize=chunksize, ahead=_AHEAD))
+
+    def imap_unordered(
+        self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None
+    ) -> UnorderedIMap:
+        """The same, the first to be done first."""
+        return UnorderedIMap(self._map(func, iterable, chunksize=chunksize, ahead=_AHEAD))
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no more work; what is there is done."""
+        with self._lock:
+            if self._state == "RUN":
+                self._state = "CLOSE"
+        self._calls.close()
+
+    def terminate(self) -> None:
+        """Take no more work and withdraw what has not begun. Calls that run are finished, and their values dropped."""
+        with self._lock:
+            self._state = "TERMINATE"
+            maps = list(self._maps)
+        self._calls.cancel_waiting()
+        self._calls.close()
+        for work in maps:
+            work.cancelled = True
+            work.poke()
+
+    def join(self) -> None:
+        """Wait until all work is done; after `close` or `terminate`."""
+        if self._state == "RUN":
+            raise ValueError("Pool is still running")
+        self._calls.join()
+        for work in list(self._maps):
+            work.join()
+
+    def __enter__(self) -> Self:
+        self._check_running()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.terminate()
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def __repr__(self) -> str:
+        return f"<GridPool state={self._state} pool_size={self._processes}>"
+
+
+def _sized(iterable: Iterable[Any]) -> Iterable[Any]:
+    return iterable if hasattr(iterable, "__len__") else list(iterable)
+
+
+class AsyncResult:
+    """What is due, as `multiprocessing.pool.AsyncResult`."""
+
+    def __init__(self, callback: _Callback | None, error_callback: _Callback | None) -> None:
+        self._callback, self._error_callback = callback, error_callback
+        self._event = threading.Event()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def ready(self) -> bool:
+        """Whether it is there."""
+        return self._event.is_set()
+
+    def successful(self) -> bool:
+        """Whether it is there without an error. Raises ValueError while it is not there."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._error is None
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for it, for `timeout` seconds at most."""
+        self._event.wait(timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait and return the value, or raise its error; `multiprocessing.TimeoutError` when time is up."""
+        self.wait(timeout)
+        if not self.ready():
+            raise _TimeUp
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def _set(self, value: Any, error: BaseException | None) -> None:
+        self._value, self._error = value, error
+        callback, what = (self._callback, value) if error is None else (self._error_callback, error)
+        try:
+            if callback is not None:
+                callback(what)
+        except Exception:
+            logger.exception("a call-back of a pool failed")
+        finally:
+            self._event.set()
+
+    def _take(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            self._set(None, CancelledError("the pool was terminated"))
+        else:
+            error = future.exception()
+            self._set(None if error is not None else future.result(), error)
+
+    def _take_map(self, work: FunctionMap) -> None:
+        try:
+            value = MapResult(work, timeout=None, return_exceptions=False).get(0)
+        except BaseException as exc:
+            self._set(None, exc)
+        else:
+            self._set(value, None)
+
+
+class IMap(Iterator[Any]):
+    """Values in the order of the items."""
+
+    def __init__(self, work: FunctionMap) -> None:
+        self._values = MapResult(work, timeout=None, return_exceptions=False)
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next value; `multiprocessing.TimeoutError` after `timeout` seconds, and it can be asked again."""
+        self._values._timeout = timeout
+        try:
+            return next(self._values)
+        except CallTimeout as exc:
+            raise _TimeUp(str(exc)) from None
+
+
+class UnorderedIMap(Iterator[Any]):
+    """Values as they come."""
+
+    def __init__(self, work: FunctionMap) -> None:
+        self._work = work
+        self._keeps = MapResult(work, timeout=None, return_exceptions=False)  # dropping it ends the map
+        self._current: Iterator[Any] = iter(())
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The value of an item that is done; `multiprocessing.TimeoutError` after `timeout` seconds."""
+        for outcome in self._current:
+            if type(outcome) is _Failed:
+                raise outcome.error
+            return outcome
+        deadline = None if timeout is None else time.monotonic() + timeout
+        work = self._work
+        with work.changed:
+            while not work.outcomes:
+                if work.failure is not None:
+                    raise work.failure
+                if work.ended:
+                    raise StopIteration
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise _TimeUp(work.why())
+                work.wait(left)
+            first = next(iter(work.outcomes))
+            outcomes = work.outcomes.pop(first)
+            work.fetched += len(outcomes)
+        work.poke()
+        self._current = iter(outcomes)
+        return self.next(timeout)

@@ -1,0 +1,61 @@
+"""What is published so that servers can run functions: it keeps those that were shipped to it, by name.
+
+A host has grid's kernel and nothing else of ours, so the class travels as its source, which every version of Python
+understands; where it can be imported it is not used.
+
+Lives here: `Runner`, and how it gets to a host. Needs the standard library alone.
+Elsewhere:  which function is where, and under what name (`crew`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+
+class Runner:
+    """The published instance. A shipped function is an attribute: a map over it calls it without a detour."""
+
+    def install(self, name: str, function: Callable[..., Any]) -> None:
+        """Keep `function` under `name`."""
+        self.__dict__[name] = function
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop what was kept under these names."""
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function that is needed once."""
+        return function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("exec(program, space) or space['arrive'](source, state)", _luggage(dict(self.__dict__)))
+
+
+SOURCE: list[str] = []
+"""The text of this module; filled when it is first needed, on a host by `arrive`."""
+
+_PROGRAM = """
+def arrive(source, state):
+    import importlib, sys, types
+    name = "grid.compat.runner"
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        module = types.ModuleType(name)
+        module.__package__ = "grid.compat"
+        sys.modules[name] = module
+        exec(compile(source, "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
+        module.SOURCE[:] = [source]
+    runner = module.Runner()
+    runner.__dict__.update(state)
+    return runner
+"""
+
+
+def _luggage(state: dict[str, Any]) -> dict[str, Any]:
+    if not SOURCE:
+        SOURCE.append(Path(__file__).read_text(encoding="utf-8"))
+    return {"program": _PROGRAM, "space": {}, "source": SOURCE[0], "state": state}

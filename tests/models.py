@@ -1,0 +1,77 @@
+"""What the libraries of `edges/test_home_libraries.py` sample, minimise and fit, and what the ensembles walk over.
+
+In a module of their own, which travels to hosts that have neither pytest nor the libraries of the tests. Pure Python,
+so that every machine gets the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from math import exp
+from random import Random
+from typing import Any
+
+
+def log_probability(x: Any) -> float:
+    """A Gaussian valley around (1, -0.5)."""
+    u, v = float(x[0]) - 1.0, float(x[1]) + 0.5
+    return -0.5 * (u * u + 4.0 * v * v + u * v)
+
+
+def prior(cube: Any) -> Any:
+    """The unit square to [-5, 5] squared."""
+    return 10.0 * cube - 5.0
+
+
+def banana(x: Any) -> float:
+    """Rosenbrock's function; 0 at (1, 1)."""
+    a, b = float(x[0]), float(x[1])
+    return 100.0 * (b - a * a) ** 2 + (1.0 - a) ** 2
+
+
+def line(x: Any, m: float, b: float) -> Any:
+    """A straight line."""
+    return m * x + b
+
+
+class Coin:
+    """A system of two levels at a temperature, with a generator of its own."""
+
+    temperature = 1.0
+    level = 0
+    upper = 0
+
+    def start(self, seed: int) -> None:
+        self.rng = Random(seed)
+        self.level = self.upper = 0
+
+    def set_temperature(self, temperature: float) -> None:
+        if temperature < 0:
+            raise ValueError("too cold")
+        self.temperature = temperature
+
+    def walk(self, steps: int) -> tuple[float, int, int]:
+        """(temperature, level at the end, how often it was the upper one)."""
+        upper = 0
+        for _ in range(steps):
+            if self.level or self.rng.random() < exp(-1 / self.temperature):
+                self.level = 1 - self.level
+            upper += self.level
+        return self.temperature, self.level, upper
+
+    def walk_at(self, gate: str) -> tuple[float, int, int]:
+        deadline = time.monotonic() + 30
+        while gate and not os.path.exists(gate):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        return self.walk(10)
+
+    def get_state(self) -> tuple[str, int]:
+        return os.environ["GRID_SERVER"], self.level
+
+    def set_state(self, state: Any) -> None:
+        self.had = state
+
+    def die(self, _: object) -> None:
+        os._exit(3)
