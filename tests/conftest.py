@@ -30,13 +30,10 @@ from tests.capabilities import read_rows  # noqa: E402 - needs the path above
 from tests.lab import Lab, LabHost, MissingPart, MissingPython, missing_parts  # noqa: E402
 from tests.tidiness import Scene  # noqa: E402
 
-# Time says nothing on a shared machine. Under CI the same examples are tried each time: searching is for desks.
-settings.register_profile(
-    "grid", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("grid")
-
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+# Time says nothing on a shared machine. Under CI the same examples are tried each time: searching is for desks.
+settings.register_profile("grid", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("grid")
 GRACE_S = 5.0  # a process that was told to end may take this long, and no test less tidy than that passes
 
 _places = pytest.StashKey[Path]()
