@@ -194,7 +194,7 @@ class AbstractGrid(threading.Thread):
         self._published: dict[int, tuple[Any, str]] = {}  # id of a live instance -> (it, its service id)
         self._launched = False
         self._exiting = False
-        self._terminator: threading.Thread | None = None
+        self._terminating: threading.Event | None = None
         self.servers: Mapping[str, list[Server]] = _Table(self, self._show_servers)
         self.queues: Mapping[str, FreeQueue] = _Table(self, lambda service: FreeQueue(service, self._lock))
         _running.add(self)
@@ -242,8 +242,8 @@ class AbstractGrid(threading.Thread):
 
     def _at_exit(self) -> None:
         self._exiting = True  # by then no signal can be caught
-        if self._terminator is not None and self._terminator.is_alive():
-            self._terminator.join(3 * self.limits.stop_s + 20.0)  # Ctrl-C has left it to itself
+        if self._terminating is not None:
+            self._terminating.wait(3 * self.limits.stop_s + 20.0)  # Ctrl-C has left it to itself
         try:
             if os.getpid() == self._pid and not self.ishalted():
                 self.terminate()
@@ -290,19 +290,26 @@ class AbstractGrid(threading.Thread):
             self._terminate_at_once(force)
             return
         failed: list[BaseException] = []
+        # not `join`: until Python 3.12 an interrupted one takes the thread for ended (bpo-45274)
+        self._terminating = over = threading.Event()
+        claim = threading.Lock()
 
         def terminate() -> None:
+            if not claim.acquire(blocking=False):
+                return  # another one is at it
             try:
                 self._terminate_at_once(force)
             except BaseException as exc:
                 failed.append(exc)
+            finally:
+                over.set()
 
-        self._terminator = worker = threading.Thread(target=terminate, name="grid-terminate", daemon=True)
-        worker.start()
         interrupts: list[KeyboardInterrupt] = []
-        while worker.is_alive():
+        while not over.is_set():
             try:
-                worker.join(1.0)
+                if not claim.locked():  # Ctrl-C may also come while a thread is made
+                    threading.Thread(target=terminate, name="grid-terminate", daemon=True).start()
+                over.wait(1.0)
             except KeyboardInterrupt as exc:
                 interrupts.append(exc)
                 if len(interrupts) > 2:
