@@ -24,6 +24,7 @@ from grid.errors import GridError, InventoryError
 
 _COMMANDS = {
     "run": "grid.cli.run:run",
+    "rerun": "grid.cli.rerun:rerun",
     "qsub": "grid.cli.batch:qsub",
     "sbatch": "grid.cli.batch:sbatch",
     "batch": "grid.cli.batch:batch",

@@ -57,6 +57,10 @@ logger = logging.getLogger(__name__)
 _running: weakref.WeakSet[AbstractGrid] = weakref.WeakSet()
 
 
+observers: list[Callable[[AbstractGrid], None]] = []
+"""Each is called with a grid that is about to end, while its tables are still there."""
+
+
 def _end_all() -> None:
     """The interpreter ends: so do grids that nobody has terminated."""
     for grid in list(_running):
@@ -313,6 +317,8 @@ class AbstractGrid(threading.Thread):
     def _terminate_at_once(self, force: bool) -> None:
         if self.trace is not None:
             self.trace.ending()
+        for observer in observers:
+            observer(self)
         with self._lock:
             services = list(self._services.values())
         for service in services:

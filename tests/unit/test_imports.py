@@ -24,7 +24,7 @@ FLOORS = (
     ("batch",),
     ("grids",),
     ("testing", "ensemble"),
-    ("jobs", "tasks"),
+    ("jobs", "tasks", "capsule"),
     ("web",),
     ("cli",),
 )
