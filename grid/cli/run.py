@@ -31,6 +31,9 @@ from grid.cli.choose import find_hosts, group_option, hosts_option
     "--trace", metavar="FILE", help="Write a timeline of all calls: FILE.html, FILE.svg, or FILE.json for Perfetto."
 )
 @click.option("--capsule", metavar="FILE", help="Write down what this run was made of, for `grid rerun FILE`.")
+@click.option(
+    "--keep-failures", metavar="DIR", type=click.Path(file_okay=False), help="Keep calls that fail, for `grid debug`."
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -43,6 +46,7 @@ def run(
     resources: str | None,
     trace: str | None,
     capsule: str | None,
+    keep_failures: str | None,
     script: str,
     args: tuple[str, ...],
 ) -> None:
@@ -83,6 +87,8 @@ def run(
         _choose(environment, hosts_from, group)
     if trace is not None:
         environment["GRID_TRACE"] = _trace_file(trace)
+    if keep_failures is not None:
+        environment["GRID_KEEP_FAILURES"] = os.path.abspath(keep_failures)
     words = [script, *args]
     if capsule is not None:
         if not os.path.isdir(os.path.dirname(os.path.abspath(capsule))):

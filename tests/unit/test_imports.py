@@ -16,7 +16,7 @@ GRID = Path(__file__).parents[2] / "grid"
 FLOORS = (
     ("errors", "_version", "limits"),
     ("extras",),
-    ("hosts", "trace"),
+    ("hosts", "trace", "failures"),
     ("wire",),
     ("kernel",),
     ("services",),
