@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         AllocationError,
         Backlog,
         CallTimeout,
+        CapsuleError,
         ConnectError,
         DiskError,
         DuplicateSystem,
+        FailureFileError,
         ForkError,
         GridError,
         GridStopped,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     )
     from grid.grids.abstract import AbstractGrid
     from grid.grids.batch import BatchGrid
+    from grid.grids.dask import DaskGrid as DaskGrid  # not in __all__: `import *` must not need Dask
     from grid.grids.grid import Grid
     from grid.grids.local import LocalGrid
     from grid.grids.ssh import SSHGrid
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "AbstractGrid": "grid.grids.abstract",
     "BatchGrid": "grid.grids.batch",
+    "DaskGrid": "grid.grids.dask",
     "Grid": "grid.grids.grid",
     "GridService": "grid.services.front",
     "Host": "grid.hosts",
@@ -88,9 +92,11 @@ _ERRORS = [
     "AllocationError",
     "Backlog",
     "CallTimeout",
+    "CapsuleError",
     "ConnectError",
     "DiskError",
     "DuplicateSystem",
+    "FailureFileError",
     "ForkError",
     "GridError",
     "GridStopped",
@@ -125,9 +131,11 @@ __all__ = [
     "Backlog",
     "BatchGrid",
     "CallTimeout",
+    "CapsuleError",
     "ConnectError",
     "DiskError",
     "DuplicateSystem",
+    "FailureFileError",
     "ForkError",
     "Grid",
     "GridError",

@@ -28,6 +28,8 @@
      │   ├─ DuplicateSystem                       a system of that id is there already
      │   ├─ Stalled                               a system is not complete, and makes no tasks
      │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
+     ├─ CapsuleError                              a file that is no capsule, or can't be written
+     ├─ FailureFileError                          a file that is no kept failure, or can't be opened here
      ├─ Backlog                                   too many calls or bytes wait on one server
      ├─ JobError                                  about jobs; it and its family: `grid/jobs/host/errors.py`
      ├─ GridStopped                               the grid was terminated
@@ -290,6 +292,14 @@ class Stalled(TaskError):
 
 class StrategyError(TaskError):
     """A scheduling strategy failed, or named a slave or a rating that makes no sense."""
+
+
+class CapsuleError(GridError):
+    """A file that is no capsule of a run, or one that can't be written."""
+
+
+class FailureFileError(GridError):
+    """A file that is no failed call, or one that can't be opened here."""
 
 
 class Backlog(GridError):

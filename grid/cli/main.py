@@ -24,6 +24,8 @@ from grid.errors import GridError, InventoryError
 
 _COMMANDS = {
     "run": "grid.cli.run:run",
+    "rerun": "grid.cli.rerun:rerun",
+    "debug": "grid.cli.debug:debug",
     "qsub": "grid.cli.batch:qsub",
     "sbatch": "grid.cli.batch:sbatch",
     "batch": "grid.cli.batch:batch",

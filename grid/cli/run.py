@@ -30,6 +30,10 @@ from grid.cli.choose import find_hosts, group_option, hosts_option
 @click.option(
     "--trace", metavar="FILE", help="Write a timeline of all calls: FILE.html, FILE.svg, or FILE.json for Perfetto."
 )
+@click.option("--capsule", metavar="FILE", help="Write down what this run was made of, for `grid rerun FILE`.")
+@click.option(
+    "--keep-failures", metavar="DIR", type=click.Path(file_okay=False), help="Keep calls that fail, for `grid debug`."
+)
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -41,6 +45,8 @@ def run(
     login: str | None,
     resources: str | None,
     trace: str | None,
+    capsule: str | None,
+    keep_failures: str | None,
     script: str,
     args: tuple[str, ...],
 ) -> None:
@@ -55,6 +61,7 @@ def run(
       grid run --hosts hosts.yaml --group gpu fit.py --steps 100
       grid run --hosts node1,mara@node2 fit.py
       grid run --local 2 --trace fit.html fit.py
+      grid run --capsule fit.capsule.json fit.py --steps 100
       grid run --login mara@cluster -l nodes=3:ppn=4,walltime=2:00:00 fit.py
 
     Before the script starts, a missing script, hosts file or group is an error with status 2.
@@ -80,9 +87,18 @@ def run(
         _choose(environment, hosts_from, group)
     if trace is not None:
         environment["GRID_TRACE"] = _trace_file(trace)
+    if keep_failures is not None:
+        environment["GRID_KEEP_FAILURES"] = os.path.abspath(keep_failures)
+    words = [script, *args]
+    if capsule is not None:
+        if not os.path.isdir(os.path.dirname(os.path.abspath(capsule))):
+            raise click.UsageError(f"--capsule: there is no directory for {capsule!r}")
+        for variable in ("GRID_SEED", "PYTHONHASHSEED"):
+            environment.setdefault(variable, str(int.from_bytes(os.urandom(4), "little")))
+        words = ["-m", "grid.capsule", os.path.abspath(capsule), *words]
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os.execve(sys.executable, [sys.executable, script, *args], environment)
+    os.execve(sys.executable, [sys.executable, *words], environment)
 
 
 def _trace_file(name: str) -> str:

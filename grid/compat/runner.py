@@ -17,6 +17,8 @@ from typing import Any
 class Runner:
     """The published instance. A shipped function is an attribute: a map over it calls it without a detour."""
 
+    _runs_functions = True
+
     def install(self, name: str, function: Callable[..., Any]) -> None:
         """Keep `function` under `name`."""
         self.__dict__[name] = function

@@ -72,6 +72,11 @@ class FunctionMap(MapWork):
     def name(self) -> str:
         return self._function.title
 
+    def _keep(self, item: Any, error: BaseException) -> None:
+        if self.grid.keeper is not None:
+            args = tuple(item) if self.star else (item,)
+            self.grid.keeper.keep(self._function.function, None, args, {}, error)
+
     def _send(self, holder: _Holder, pack: _Pack) -> None:
         self._crew.ship(self._function, holder.proxy)
         super()._send(holder, pack)
@@ -269,6 +274,8 @@ class _Worker(MapWork):
             if call.function is not None and self._calls.crew is not None:
                 refused = self._calls.crew.refusal(call.function, holder.proxy._server)
             outcome = _Failed(refused or exc)
+            if self.grid.keeper is not None and call.function is not None:
+                self.grid.keeper.keep(call.function.function, None, call.args, call.kwargs, outcome.error)
         mean_s = self._calls.mean_s
         self._calls.mean_s = result.seconds if mean_s is None else 0.8 * mean_s + 0.2 * result.seconds
         self._arrive(pack.first, [outcome])

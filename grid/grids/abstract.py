@@ -32,6 +32,7 @@ from grid.errors import (
     StagingError,
     UnknownService,
 )
+from grid.failures.keeper import Keeper, keeper_of
 from grid.hosts import Host, as_hosts
 from grid.limits import Limits
 from grid.services import html
@@ -55,6 +56,10 @@ logger = logging.getLogger(__name__)
 
 
 _running: weakref.WeakSet[AbstractGrid] = weakref.WeakSet()
+
+
+observers: list[Callable[[AbstractGrid], None]] = []
+"""Each is called with a grid that is about to end, while its tables are still there."""
 
 
 def _end_all() -> None:
@@ -147,6 +152,7 @@ class AbstractGrid(threading.Thread):
         limits: Every time limit and bound, see `Limits`.
         trace: A file for the timeline of all calls, written at the end: .json for Perfetto, .html or .svg; default:
             what `$GRID_TRACE` says.
+        keep_failures: A directory for calls that fail, for `grid debug`; default: what `$GRID_KEEP_FAILURES` says.
     """
 
     window_size = (30, 10)
@@ -165,6 +171,7 @@ class AbstractGrid(threading.Thread):
         limits: Limits | None = None,
         debug_out: TextIO | None = None,
         trace: str | os.PathLike[str] | None = None,
+        keep_failures: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(name="grid", daemon=True)
         self.hosts = as_hosts(hosts)
@@ -187,6 +194,7 @@ class AbstractGrid(threading.Thread):
         self.others: dict[str, Any] = {}
         self.failures: dict[str, Exception] = {}
         """Hosts that could not be used, with the reason: label -> error."""
+        self.keeper: Keeper | None = keeper_of(keep_failures)
         self._services: dict[str, _Service] = {}
         self._lock = threading.RLock()
         self._ids = itertools.count()
@@ -320,6 +328,8 @@ class AbstractGrid(threading.Thread):
     def _terminate_at_once(self, force: bool) -> None:
         if self.trace is not None:
             self.trace.ending()
+        for observer in observers:
+            observer(self)
         with self._lock:
             services = list(self._services.values())
         for service in services:
@@ -404,6 +414,10 @@ class AbstractGrid(threading.Thread):
         if os.getpid() != self._pid:
             self._check_usable()
 
+    def _instance(self, service_id: str) -> Any:
+        """The object of which a service's servers hold copies."""
+        return next((instance for instance, sid in self._published.values() if sid == service_id), None)
+
     def _roster(self, service_id: str) -> Roster | None:
         service = self._services.get(service_id)
         return service.roster if service is not None else None
@@ -424,6 +438,7 @@ class AbstractGrid(threading.Thread):
             if service is None:
                 service = self._add_service(server.service_id, frozenset())
             server.grid = self
+            server.keeper = self.keeper
             if self.trace is not None:
                 server.trace = self.trace
                 server.trace.came(server.name, server.host.label)

@@ -102,6 +102,7 @@ class Grid(Files, Moves, AbstractGrid):
         output: TextIO | None = sys.stderr,
         wait: str | int = "first",
         trace: str | os.PathLike[str] | None = None,
+        keep_failures: str | os.PathLike[str] | None = None,
     ) -> None:
         hosts = as_hosts(hosts)
         if shared_temp_path and hosts and not hosts[0].temp_path:
@@ -113,6 +114,7 @@ class Grid(Files, Moves, AbstractGrid):
             limits=limits,
             debug_out=debug_out,
             trace=trace,
+            keep_failures=keep_failures,
         )
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"

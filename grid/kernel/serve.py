@@ -159,17 +159,21 @@ class Server:
             return
         self._took[method] = max(seconds, 0.9 * self._took.get(method, 0.0))
         try:
-            try:
-                dumped = codec.dumps(value, "the result")
-            except GridError:
-                if method != "@map":
-                    raise
-                dumped = codec.dumps(_without_stowaways(*value))
+            dumped = self._dumped(value, method)
             data, buffers, flags = bulk.put_apart(self._store, dumped.data, dumped.buffers, 0)
         except Exception as exc:
             self._reply_error(call, exc, seconds)
             return
         self._end.reply(call, data, buffers, flags, seconds)
+
+    def _dumped(self, value: Any, method: str) -> codec.Dumped:
+        """A value as it travels."""
+        try:
+            return codec.dumps(value, "the result")
+        except GridError:
+            if method != "@map":
+                raise
+            return codec.dumps(_without_stowaways(*value))
 
     def _arguments(self, frame: Frame) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pickle, buffers = frame.pickle, frame.buffers

@@ -84,6 +84,8 @@ class KernelServer(Server):
             self.link.call(peer, dumped, result, image)
         except Moving:
             self._keep(dumped, result)
+        if self.keeper is not None and self.grid is not None:
+            self.keeper.watch(result, self.grid._instance(self.service_id), args, kwargs)
         return result
 
     # -- from one host to another ----------------------------------------------------------------------------------

@@ -311,8 +311,19 @@ class MapWork:
             outcomes = [_Failed(exc)] * len(pack.items)
         except Exception as exc:
             outcomes = [_Failed(exc)] * len(pack.items)
+        if self.grid.keeper is not None:
+            for item, outcome in zip(pack.items, outcomes, strict=True):
+                if type(outcome) is _Failed:
+                    self._keep(item, outcome.error)
         self.packing.took(len(pack.items), result.seconds, time.monotonic() - pack.sent)
         self._arrive(pack.first, outcomes)
+
+    def _keep(self, item: Any, error: BaseException) -> None:
+        assert self.grid.keeper is not None
+        target = self.grid._instance(self.service.service_id)
+        if target is None:
+            return  # the service has just been withdrawn
+        self.grid.keeper.keep(target, self.method, tuple(item) if self.star else (item,), {}, error)
 
     def _lost(self, pack: _Pack, error: BaseException) -> None:
         """Its server died: try again where that is allowed, one by one, so that a fatal item takes no others along."""

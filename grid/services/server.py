@@ -14,6 +14,7 @@ from grid.services import html
 from grid.services.roster import State
 
 if TYPE_CHECKING:
+    from grid.failures.keeper import Keeper
     from grid.grids.abstract import AbstractGrid
     from grid.hosts import Host
     from grid.services.proxy import Proxy
@@ -58,6 +59,8 @@ class Server:
 
     trace: Trace | None = None
     """Hears of every call, where somebody wants to know."""
+    keeper: Keeper | None = None
+    """Keeps calls that fail, where somebody wants them."""
 
     def __init__(self, service_id: str, name: str, host: Host, proxy: Proxy | None = None) -> None:
         self.service_id = service_id

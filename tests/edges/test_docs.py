@@ -28,6 +28,7 @@ BLOCKS = [
 def test_every_script_on_the_pages_runs(page: Path, block: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(block)
     environment = {**os.environ, "GRID_LOCAL": "2", "PYTHONPATH": str(ROOT)}
+    environment["DASK_TEMPORARY_DIRECTORY"] = str(tmp_path)
     done = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment
     )

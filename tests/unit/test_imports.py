@@ -16,7 +16,7 @@ GRID = Path(__file__).parents[2] / "grid"
 FLOORS = (
     ("errors", "_version", "limits"),
     ("extras",),
-    ("hosts", "trace"),
+    ("hosts", "trace", "failures"),
     ("wire",),
     ("kernel",),
     ("services",),
@@ -24,7 +24,7 @@ FLOORS = (
     ("batch",),
     ("grids",),
     ("testing", "ensemble"),
-    ("jobs",),
+    ("jobs", "capsule"),
     ("tasks",),
     ("web",),
     ("cli",),

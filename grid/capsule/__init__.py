@@ -1,0 +1,8 @@
+"""What a result came from: sources, versions, hosts, seeds, output; and whether it comes again.
+
+    grid run --capsule fit.capsule.json fit.py --steps 100
+    grid rerun fit.capsule.json
+
+Lives here: `record` (running a script and writing down what it was), `compare` (two capsules; pure).
+Elsewhere:  the commands (`cli/run.py`, `cli/rerun.py`).
+"""
