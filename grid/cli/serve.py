@@ -19,6 +19,7 @@ import click
 
 from grid.cli import exits
 from grid.cli.choose import find_hosts, hosts_options, json_option
+from grid.cli.mail import mail_options
 from grid.cli.show import print_json, say
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--grace", "grace_s", type=click.FloatRange(0), default=30.0, help="Seconds from an abort to force.")
 @click.option("--tokens", is_flag=True, help="Clients must show a token ($GRID_JOBS_TOKEN).")
 @click.option("--add-user", metavar="USER", help="Print a new token of USER, and end.")
+@mail_options
 @json_option
 @click.pass_context
 def serve(
@@ -52,6 +54,7 @@ def serve(
     tokens: bool,
     add_user: str | None,
     as_json: bool,
+    mail: dict[str, Any],
 ) -> None:
     """Serve jobs of the service classes in these modules, until Ctrl-C or SIGTERM; jobs at work then take a checkpoint.
 
@@ -74,7 +77,7 @@ def serve(
     from grid.jobs.wire_server import SocketServer
 
     services = [cls for module in modules for cls in _services(module)]
-    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens)
+    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens, **mail)
     if add_user:
         opened = Store(store or data_directory())
         try:

@@ -173,10 +173,12 @@ class Asking(Running):
     def user(self, name: str) -> dict[str, Any]:
         """What is known of a user."""
         with self._lock:
-            return dict(self._users.get(name, {"email": "", "token": "", "used": 0.0, "used_at": 0.0}))
+            return dict(self._users.get(name, {"email": "", "mails": "", "token": "", "used": 0.0, "used_at": 0.0}))
 
     def keep_user(self, name: str, **values: Any) -> None:
         """Change what is known of a user."""
         with self._lock:
             self.store.keep_users({name: values})
             self._users[name] = {**self.user(name), **values}
+        if "email" in values or "mails" in values:
+            self._mailer.nudge()

@@ -128,9 +128,14 @@ class ServerProxy:
         """More of them."""
         self._tags = check_tags([*self._tags, *tags])
 
-    def set_email(self, email: str | None) -> None:
-        """Where mails about your jobs go; None: nowhere."""
-        self._server.set_email(email)
+    def set_email(self, email: str | None, mails: str | None = None) -> None:
+        """Where mails about your jobs go, and when.
+
+        Args:
+            email: None: nowhere.
+            mails: `immediate`, `hourly`, `daily` (at first) or `off`; None: as before.
+        """
+        self._server.set_email(email, mails)
 
     # -- submitting ------------------------------------------------------------------------------------------------
 
@@ -146,6 +151,7 @@ class ServerProxy:
         inputs: Sequence[Any] | None = None,
         memo: bool | None = None,
         notify: str | None = None,
+        mails: str | None = None,
     ) -> Job:
         """Submit a request; it is stored when this returns.
 
@@ -157,12 +163,13 @@ class ServerProxy:
             priority: 0 is free; others cost credits, and bring a larger share of the workers.
             inputs: Run once for each of these; the result is the list of results.
             memo: Whether a remembered result may be used; default: as the service says.
-            notify: E-mail address, for this job.
+            notify: E-mail address, for this job; default: that of `set_email`.
+            mails: When a mail tells of its end: `immediate`, `hourly`, `daily`, `off`; default: as `set_email` says.
         Raises:
             RequestError, ConditionError: It can't be used; the message says why. Nothing was submitted.
         """
-        options = {"when": when, "after": after, "tags": tags, "priority": priority}
-        (job,) = self.submit_all([(request, {**options, "inputs": inputs, "memo": memo, "notify": notify})])
+        options = {"when": when, "after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo}
+        (job,) = self.submit_all([(request, {**options, "notify": notify, "mails": mails})])
         if monitor is not None:
             self.monitor(job, monitor)
         return job
@@ -189,6 +196,7 @@ class ServerProxy:
         inputs: Sequence[Any] | None = None,
         memo: bool | None = None,
         notify: str | None = None,
+        mails: str | None = None,
     ) -> dict[str, Any]:
         if not isinstance(request, Request):
             raise RequestError(f"{request!r} is no request", hint="Make one with Service.request(...)")
@@ -204,6 +212,7 @@ class ServerProxy:
             "inputs": None if inputs is None else to_plain(list(inputs), "inputs"),
             "memo": memo,
             "notify": notify,
+            "mails": mails,
         }
 
     def start(self, request: Request, inputs: Sequence[Any] | None = None) -> str:

@@ -46,7 +46,9 @@ class Record:
     """Key that the result is remembered by; empty: it is not."""
     use_memo: bool = False
     notify: str = ""
-    """Where a mail goes at the end."""
+    """Where a mail goes at the end; empty: to its owner's address."""
+    mails: str = ""
+    """When it goes, see `rules/post.py`; empty: as its owner wishes."""
 
     def summary(self) -> dict[str, Any]:
         """What lists of jobs show."""

@@ -10,6 +10,7 @@ import heapq
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from grid.errors import GridError
@@ -265,9 +266,12 @@ class Running(Waiting):
         if state is JobState.COMPLETE:
             values["result"] = value
         self._dirty.pop(record.id, None)
-        if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else ""):
+        note = self._mailer.note(replace(record, **values))
+        if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else "", note):
             return
         self._set(record, values)
+        if note is not None:
+            self._mailer.noted(note)
         self.desk.close(record.id)
         self._active.pop(record.id, None)
         self._announce(record)

@@ -239,11 +239,12 @@ class Server:
         self._check()
         return self.manager.registry.services()
 
-    def set_email(self, email: str | None) -> None:
-        """Where mails about this user's jobs go; None: nowhere."""
-        from grid.jobs.admission import check_email
+    def set_email(self, email: str | None, mails: str | None = None) -> None:
+        """Where mails about this user's jobs go (None: nowhere), and when (None: as before, at first `daily`)."""
+        from grid.jobs.admission import check_email, check_mails
 
-        self.manager.keep_user(self._check(), email=check_email(email or ""))
+        values = {"email": check_email(email or ""), **({} if mails is None else {"mails": check_mails(mails)})}
+        self.manager.keep_user(self._check(), **values)
 
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""

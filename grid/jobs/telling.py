@@ -11,7 +11,8 @@ import heapq
 import itertools
 import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from grid.jobs.calls import QUEUE
@@ -47,6 +48,7 @@ class Telling:
         engine: Engine,
         settings: Settings | None = None,
         registry: Registry | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.engine = store, engine
         self.settings = settings or Settings()
@@ -84,9 +86,13 @@ class Telling:
         self._stopping = False
         self._halted = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._mailer = Mailer(self.settings)
+        self._mailer = Mailer(store, self.settings, self._users_now, clock)
         self._fetcher = Fetcher(store.directory / "fetched")
         self.streams.set_header(QUEUE, self._queue_header)
+
+    def _users_now(self) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            return dict(self._users)
 
     def _settle(self) -> None:
         """Make the moves that conditions have decided: `waiting.py`."""
@@ -101,7 +107,7 @@ class Telling:
             setattr(record, name, value)
 
     def _announce(self, record: Record) -> None:
-        """The state of a job has changed: to the streams, to atoms, to who waits, by mail."""
+        """The state of a job has changed: to the streams, to atoms, to who waits."""
         self._tell_queue("changed", record)
         self._emit(record.id, messages.State(state=record.state.value, reason=record.reason or record.error))
         end = _end_message(record)
@@ -109,9 +115,6 @@ class Telling:
             self._emit(record.id, end)
             self._early.pop(record.id, None)
             self._ends.notify_all()
-            address = record.notify or self._users.get(record.owner, {}).get("email", "")
-            if address and record.state is not JobState.CANCELLED:
-                self._mailer.send(record, address)
         for atom in list(self._followers.get(record.id, ())):
             atom.see(record.view())
 

@@ -184,6 +184,7 @@ class Service:
         inputs: list[Any] | None = None,
         memo: bool | None = None,
         notify: str | None = None,
+        mails: str | None = None,
         **data: Any,
     ) -> Job:
         """Submit a request made of `data`: to `service`, else to that of the `with` block, else to the default one.
@@ -192,7 +193,8 @@ class Service:
         """
         from grid.jobs.context import choose_service  # at the client only
 
-        options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo, "notify": notify}
+        options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo}
+        options.update(notify=notify, mails=mails)
         return choose_service(service).submit(request(cls, **data), monitor, when, **options)
 
     @classmethod
