@@ -28,6 +28,7 @@ _COMMANDS = {
     "sbatch": "grid.cli.batch:sbatch",
     "batch": "grid.cli.batch:batch",
     "serve": "grid.cli.serve:serve",
+    "token": "grid.cli.web:token",
     "jobs": "grid.cli.jobs:jobs",
     "graph": "grid.cli.jobs:graph",
     "credits": "grid.cli.jobs:credits",
