@@ -29,6 +29,8 @@ _COMMANDS = {
     "batch": "grid.cli.batch:batch",
     "serve": "grid.cli.serve:serve",
     "token": "grid.cli.web:token",
+    "login": "grid.cli.web:login",
+    "logout": "grid.cli.web:logout",
     "jobs": "grid.cli.jobs:jobs",
     "graph": "grid.cli.jobs:graph",
     "credits": "grid.cli.jobs:credits",

@@ -1,14 +1,14 @@
-"""`grid token`: tokens of a job server on this machine.
+"""`grid token`: tokens of a job server on this machine. `grid login`, `grid logout`: those that this user has.
 
 Lives here: options, tables.
-Elsewhere:  where they are kept (`grid/web/tokens.py`), `grid serve` (`cli/serve.py`).
+Elsewhere:  where they are kept (`grid/web/tokens.py`, `grid/web/login.py`), `grid serve` (`cli/serve.py`).
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -105,3 +105,45 @@ def revoke(id: str, store: str | None, as_json: bool) -> None:
     _tokens(store).revoke(id)
     if as_json:
         print_json({"revoked": id})
+
+
+@click.command(epilog=exits.EPILOG, short_help="Keep a token of a job server elsewhere.")
+@click.argument("url")
+@click.option("--name", help="A short name for it, to be used instead of the URL.")
+@click.option("--fingerprint", help="Of a server's own certificate, as `grid serve --tls self` prints it.")
+@click.option("--token-file", type=click.File("r"), help="Read the token from it; default: asked for. - is stdin.")
+@json_option
+def login(url: str, name: str | None, fingerprint: str | None, token_file: IO[str] | None, as_json: bool) -> None:
+    """Check a token of the job server at URL, and keep it: in the keyring if there is one, else in a 0600 file.
+
+    \b
+    Examples:
+      grid login https://lab.example.org:8440 --name lab
+      grid login https://10.0.0.7:8440 --fingerprint 3b1f... --token-file token.txt
+    """
+    from grid.web import login as logins
+
+    given = token_file.read() if token_file is not None else click.prompt("Token", hide_input=True, err=True)
+    me, where = logins.login(url, str(given).strip(), name=name, fingerprint=fingerprint)
+    if as_json:
+        print_json({**me, "kept": where})
+    else:
+        say(f"you are {me['user']} at {url}, with {', '.join(me['scopes'])}; the token is kept in {where}")
+
+
+@click.command(epilog=exits.EPILOG, short_help="Forget a token.")
+@click.argument("url")
+@json_option
+def logout(url: str, as_json: bool) -> None:
+    """Forget the token of the job server at URL, or of that name. At the server it holds until it is revoked.
+
+    \b
+    Example:
+      grid logout lab
+    """
+    from grid.web import login as logins
+
+    if not logins.logout(url):
+        raise click.UsageError(f"there is no token of {url!r} here")
+    if as_json:
+        print_json({"forgotten": url})

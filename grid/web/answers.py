@@ -19,10 +19,10 @@ from starlette.responses import Response
 from grid.errors import GridError, SerialisationError
 from grid.jobs.host import errors
 from grid.jobs.wire import error_to_plain
-from grid.web.events import TooMany
+from grid.web.events import Busy
 
 _STATUS: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
-    (TooMany, 503),
+    (Busy, 503),
     (errors.AccessError, 403),
     (errors.UnknownJob, 404),
     (errors.UnknownJobService, 404),
@@ -61,7 +61,7 @@ def refuse(exc: BaseException) -> Json:
         return say(500, "JobError", "something went wrong at the server", "See its log")
     plain = error_to_plain(exc)
     facts = {name: value for name, value in plain["facts"].items() if name != "hint"}
-    kind = "JobError" if isinstance(exc, TooMany) else plain["kind"]
+    kind = "JobError" if isinstance(exc, Busy) else plain["kind"]
     hint = exc.facts.get("hint") or "" if isinstance(exc, GridError) else ""
     return say(status, kind, plain["what"], hint, facts)
 

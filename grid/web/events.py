@@ -269,9 +269,9 @@ class Hubs:
     def enter(self, user: str) -> None:
         """A reader comes. Raises JobError if there are too many."""
         if self.closed:
-            raise JobError("the job server stops", hint="Come back when it is there again")
+            raise Busy("the job server stops", hint="Come back when it is there again")
         if self._count >= self.limits.streams or self._each.get(user, 0) >= self.limits.streams_each:
-            raise TooMany("too many streams are open", hint="Close some, or try again later")
+            raise Busy("too many streams are open", hint="Close some, or try again later")
         self._count += 1
         self._each[user] = self._each.get(user, 0) + 1
 
@@ -333,7 +333,7 @@ class Hubs:
             hub.close()
 
 
-class TooMany(JobError):
-    """A limit on how many may do that at once is reached."""
+class Busy(JobError):
+    """Not now: too many do that already, or the server stops."""
 
 

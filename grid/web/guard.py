@@ -11,7 +11,6 @@ Elsewhere:  tokens (`tokens.py`), scopes and owners (`caller.py`).
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from grid.jobs.host.errors import AccessError, StoreError
 from grid.web.answers import say
 from grid.web.limits import WebLimits
+from grid.web.names import is_loopback
 from grid.web.tokens import Tokens
 from grid.web.who import Who
 
@@ -152,13 +152,3 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a name or address is this machine's own loopback."""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

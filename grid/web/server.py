@@ -18,8 +18,8 @@ from grid.jobs.host.errors import JobError, RequestError
 from grid.jobs.manager import JobManager
 from grid.web.app import make_app
 from grid.web.connections import protocol
-from grid.web.guard import is_loopback
 from grid.web.limits import WebLimits
+from grid.web.names import is_loopback
 from grid.web.site import Site
 from grid.web.tls import Certificate
 from grid.web.tokens import Tokens
@@ -106,6 +106,11 @@ class WebServer:
         """Where it can be reached from this machine."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def manager(self) -> JobManager:
+        """The one that it serves."""
+        return self.site.manager
 
     def _run(self) -> None:
         """Thread: the event loop."""

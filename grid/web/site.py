@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from grid.jobs.calls import QUEUE
-from grid.jobs.host.errors import JobError, RequestError
+from grid.jobs.host.errors import RequestError
 from grid.jobs.manager import JobManager
 from grid.web.caller import Caller
-from grid.web.events import Hubs, ListHub
+from grid.web.events import Busy, Hubs, ListHub
 from grid.web.limits import WebLimits
 from grid.web.tokens import Tokens
 from grid.web.who import Who
@@ -78,5 +78,5 @@ class Site:
                 except asyncio.TimeoutError:
                     return None
             if self.hubs.closed:
-                raise JobError("the job server stops", hint="The job goes on when it is back", job=job)
+                raise Busy("the job server stops", hint="The job goes on when it is back", job=job)
         return caller._record(job).detail()
