@@ -117,6 +117,7 @@ class Asking(Running):
                 record = self.records.pop(job)
                 self._tell_queue("removed", record)
                 self.streams.forget(job)
+                self.history.forget(job)
         for job in jobs:
             shutil.rmtree(self.store.directory / "jobs" / safe_key(job), ignore_errors=True)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from grid.jobs.calls import CONDITIONS, QUEUE
 from grid.jobs.conditions.tree import from_tree
+from grid.jobs.history import KEPT
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.manager import JobManager
@@ -98,15 +99,10 @@ class Server:
                 `archived` (True: these instead), `last` (only so many, the newest).
         """
         self._check()
-        wanted = dict(wanted or {})
-        known = {"state", "tags", "service", "owner", "text", "archived", "last"}
-        if set(wanted) - known:
-            raise RequestError(
-                f"jobs can't be filtered by {sorted(set(wanted) - known)[0]!r}", hint=f"By {', '.join(sorted(known))}"
-            )
+        wanted = check_wanted(wanted)
         with self.manager._lock:
             records = list(self.manager.records.values())
-        found = [record for record in records if self._may_see(record) and _fits(record, wanted)]
+        found = [record for record in records if self._may_see(record) and fits(record, wanted)]
         if wanted.get("last") is not None:
             found = found[-int(wanted["last"]) :]
         return [record.summary() for record in found]
@@ -225,7 +221,7 @@ class Server:
                 "id": record.id,
                 "state": record.state.value,
                 "service": record.service,
-                "after": sorted(_jobs_of(record.condition)),
+                "after": sorted(jobs_of(record.condition)),
                 "condition": from_tree(record.condition).text(8) if record.condition else None,
             }
             for record in records
@@ -266,6 +262,14 @@ class Server:
         if not path.is_file():
             raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
         return base64.b64encode(path.read_bytes()).decode()
+
+    def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
+        """The last messages of a kind, `Log` or `Improved`, that a job said since the start; see `history.py`."""
+        self._record(job)
+        if kind not in KEPT:
+            raise RequestError(f"no messages of the kind {kind!r} are kept", hint=f"There are {', '.join(KEPT)}")
+        with self.manager._lock:
+            return [message.to_plain() for message in self.manager.history.of(job, kind)]
 
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
@@ -312,7 +316,32 @@ class _Sieve:
         self.target.put_nowait(own)
 
 
-def _fits(record: Record, wanted: Mapping[str, Any]) -> bool:
+def check_wanted(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What jobs are filtered by. Raises RequestError."""
+    checked = dict(wanted or {})
+    known = {"state", "tags", "service", "owner", "text", "archived", "last"}
+    if set(checked) - known:
+        raise RequestError(
+            f"jobs can't be filtered by {sorted(set(checked) - known)[0]!r}", hint=f"By {', '.join(sorted(known))}"
+        )
+    last = checked.get("last")
+    if last is not None and (type(last) is not int or last < 1):
+        raise RequestError(f"last must be a whole number from 1, not {last!r}", hint="Leave it out for all jobs")
+    for name in ("service", "owner", "text"):
+        if not isinstance(checked.get(name), (str, type(None))):
+            raise RequestError(f"{name} must be text, not {checked[name]!r}", hint="Leave it out for all jobs")
+    for name in ("state", "tags"):
+        value = checked.get(name)
+        if not (value is None or isinstance(value, str) or _is_texts(value)):
+            raise RequestError(f"{name} must be a text or a list of texts, not {value!r}", hint="Leave it out for all")
+    return checked
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def fits(record: Record, wanted: Mapping[str, Any]) -> bool:
     if record.archived is not bool(wanted.get("archived", False)):
         return False
     states = wanted.get("state")
@@ -329,10 +358,10 @@ def _fits(record: Record, wanted: Mapping[str, Any]) -> bool:
     return not text or text.lower() in str(record.summary()).lower()
 
 
-def _jobs_of(tree: Any) -> set[str]:
+def jobs_of(tree: Any) -> set[str]:
     if not isinstance(tree, Mapping):
         return set()
     found = {tree["job"]} if "job" in tree else set()
     for part in tree.get("of", ()):
-        found |= _jobs_of(part)
+        found |= jobs_of(part)
     return found

@@ -22,6 +22,7 @@ from grid.jobs.desk import Desk
 from grid.jobs.engine import Engine
 from grid.jobs.execution import Execution
 from grid.jobs.fetch import Fetcher
+from grid.jobs.history import History
 from grid.jobs.host import messages
 from grid.jobs.host.errors import UnknownJob
 from grid.jobs.host.messages import Message
@@ -54,6 +55,7 @@ class Telling:
         self.settings = settings or Settings()
         self.registry = registry or Registry()
         self.streams = Streams()
+        self.history = History()
         self.depends = Depends()
         self.ledger = Ledger(self.settings.allowance, self.settings.half_life_s)
         self.desk = Desk(
@@ -119,7 +121,7 @@ class Telling:
             atom.see(record.view())
 
     def _emit(self, job: str, message: Message) -> None:
-        self.streams.put(job, message)
+        self.history.note(job, self.streams.put(job, message))
         self._to_followers(job, message)
 
     def _to_followers(self, job: str, message: Message) -> None:

@@ -86,7 +86,7 @@ def test_the_page_in_the_docs_has_a_section_for_every_command() -> None:
 
 @pytest.mark.row("D04")
 def test_data_are_json_where_that_is_asked_for() -> None:
-    without = {"run", "qsub", "sbatch", "hosts", "batch", "jobs"}  # the script's output; an id alone; groups
+    without = {"run", "qsub", "sbatch", "hosts", "batch", "jobs", "token"}  # the script's output; an id alone; groups
     for path, command in commands():
         options = {name for parameter in command.params for name in parameter.opts}
         assert ("--json" in options) != (path[-1] in without), path
