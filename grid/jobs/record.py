@@ -38,6 +38,8 @@ class Record:
     result: Any = None
     best: Any = None
     has_best: bool = False
+    improved: float | None = None
+    """When `best` was last said."""
     progress: list[Any] | None = None
     error: str = ""
     trace: str = ""
@@ -67,6 +69,7 @@ class Record:
             "attempt": self.attempt,
             "progress": self.progress,
             "best": self.best,
+            "improved": self.improved,
             "reason": self.reason or self.error,
             "data": self.request["data"],
         }

@@ -172,8 +172,8 @@ class Running(Waiting):
             record = self.records.get(job)
             if record is None or record.state is not JobState.ACTIVE:
                 return
-            record.best, record.has_best = value, True
-            self._dirty.setdefault(job, {}).update(best=value, has_best=True)
+            record.best, record.has_best, record.improved = value, True, time.time()
+            self._dirty.setdefault(job, {}).update(best=value, has_best=True, improved=record.improved)
             message = messages.Improved(partial=from_plain(value))
             if loud:
                 self._emit(job, message)
@@ -260,6 +260,7 @@ class Running(Waiting):
             "reason": record.reason if state is JobState.COMPLETE else error,
             "best": record.best,
             "has_best": record.has_best,
+            "improved": record.improved,
             "progress": record.progress,
             "memo": record.memo,
         }

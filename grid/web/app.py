@@ -17,6 +17,7 @@ from grid.errors import GridError
 from grid.jobs.proxy import usertag
 from grid.web.answers import Json, refuse, say
 from grid.web.guard import Guard
+from grid.web.page import add_page
 from grid.web.routes import make_routes
 from grid.web.site import Site
 
@@ -39,6 +40,7 @@ def make_app(site: Site) -> Any:
         separate_input_output_schemas=False,
     )
     app.include_router(make_routes(site))
+    add_page(app)
 
     @app.exception_handler(GridError)
     async def ours(_: Request, exc: GridError) -> Json:

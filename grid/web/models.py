@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 State = Literal["waiting", "pending", "active", "complete", "error", "aborted", "cancelled"]
+Mails = Literal["immediate", "hourly", "daily", "off"]
 Text = Annotated[str, Field(max_length=10_000)]
 Word = Annotated[str, Field(max_length=300)]
 
@@ -43,6 +44,7 @@ class Submission(Body):
     inputs: Annotated[list[Any] | None, Field(description="Run once for each of these")] = None
     memo: bool | None = None
     notify: Annotated[Word | None, Field(description="E-mail address")] = None
+    mails: Annotated[Mails | None, Field(description="When a mail tells of its end")] = None
 
 
 class Abort(Body):
@@ -112,6 +114,7 @@ class Summary(BaseModel):
     attempt: int
     progress: Annotated[list[Any] | None, Field(description="[k, n, units]")]
     best: Any
+    improved: Annotated[float | None, Field(description="When `best` was last said")]
     reason: str
     data: Annotated[dict[str, Any], Field(description="Values of the request")]
 

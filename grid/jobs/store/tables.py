@@ -27,6 +27,7 @@ jobs = Table(
     Column("result", Text),
     Column("best", Text),
     Column("has_best", Boolean, nullable=False),
+    Column("improved", Float),
     Column("progress", Text),
     Column("error", Text, nullable=False),
     Column("trace", Text, nullable=False),

@@ -1,4 +1,4 @@
-"""Notes of ends of jobs that are to be mailed; how often users want mails."""
+"""Notes of ends of jobs that are to be mailed; how often users want mails; when a job improved last."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def upgrade() -> None:
     for table in ("users", "jobs"):
         with op.batch_alter_table(table) as batch:
             batch.add_column(sa.Column("mails", sa.String(10), nullable=False, server_default=""))
+            if table == "jobs":
+                batch.add_column(sa.Column("improved", sa.Float))
 
 
 def downgrade() -> None:
@@ -33,4 +35,6 @@ def downgrade() -> None:
     for table in ("jobs", "users"):
         with op.batch_alter_table(table) as batch:
             batch.drop_column("mails")
+            if table == "jobs":
+                batch.drop_column("improved")
     op.drop_table("notes")
