@@ -188,6 +188,29 @@ class _ThreadPlace:
         self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), pool, self._back))
 
 
+class HerePlace:
+    """A runner in a thread of this process, for a job that runs at the manager; it holds a place as others do."""
+
+    host = "here"
+
+    def __init__(self, held: Place) -> None:
+        self._held = held
+        self.name = f"{held.name} (held)"
+        self._runner = Runner()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-here")
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        return self._pool.submit(getattr(self._runner, method), *args)
+
+    def release(self) -> None:
+        self._pool.shutdown(wait=False)
+        self._held.release()
+
+    def kill(self) -> None:
+        """See `_ThreadPlace.kill`."""
+        self.call("exchange", [("message", Abort().to_plain())], 0.0)
+
+
 class ThreadEngine:
     """Runs everything in threads of this process. A job that never comes to a safe point can't be ended by force."""
 

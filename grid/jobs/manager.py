@@ -67,6 +67,7 @@ class JobManager(Asking):
             thread.join(10.0)
         self.desk.stop()
         self._fetcher.stop()
+        self._elsewhere.stop()
         self._mailer.stop()
         self._save_dirty()
         self.engine.stop()

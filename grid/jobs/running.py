@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from grid.errors import GridError
+from grid.jobs.engine import HerePlace
 from grid.jobs.execution import Execution
 from grid.jobs.host import messages
 from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
@@ -123,7 +124,7 @@ class Running(Waiting):
         }
         self.desk.open(record.id, record.owner, record.priority)
         self.streams.set_header(record.id, lambda: self._join(record))
-        execution = Execution(self, record, service, spec, place)
+        execution = Execution(self, record, service, spec, HerePlace(place) if service.at_manager else place)
         self._active[record.id] = execution
         for message in self._early.pop(record.id, []):
             execution.send(message)

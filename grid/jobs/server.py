@@ -263,6 +263,23 @@ class Server:
             raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
         return base64.b64encode(path.read_bytes()).decode()
 
+    def deposit(self, credentials: Mapping[str, Any]) -> str:
+        """Leave credentials for another server here, for jobs of this user; their name. See `deposits.py`."""
+        user = self._check()
+        if not isinstance(credentials, Mapping):
+            raise RequestError("these are no credentials", hint="Make them with credentials()")
+        return self.manager.deposits.keep(user, credentials)
+
+    def credentials(
+        self,
+        scopes: Sequence[str] = ("read",),
+        services: Sequence[str] | None = None,
+        jobs: Sequence[str] | None = None,
+        lifetime_s: float = 3600.0,
+    ) -> dict[str, Any]:
+        """`token` and `expires` of a token for certain services or jobs, for a time; see `grid/web/caller.py`."""
+        raise JobError("a job server behind a socket gives no credentials", hint="Reach it by HTTP: grid serve --http")
+
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
         """The last messages of a kind, `Log` or `Improved`, that a job said since the start; see `history.py`."""
         self._record(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from grid.jobs.download import Policy
 from grid.jobs.rules.scheduler import MINIMUM_SHARE, RULES
 
 
@@ -36,6 +37,8 @@ class Settings:
     """Shares of users, 1 for whom it does not name."""
     tokens: bool = False
     """Whether a client needs a token."""
+    fetch: Policy = field(default_factory=Policy)
+    """From where URLs may be fetched, and how much."""
     mail_host: str = "localhost"
     mail_port: int = 25
     mail_from: str = "grid@localhost"

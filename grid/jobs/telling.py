@@ -18,10 +18,13 @@ from typing import Any
 from grid.jobs.calls import QUEUE
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.depends import Depends
+from grid.jobs.deposits import Deposits
 from grid.jobs.desk import Desk
+from grid.jobs.elsewhere import Elsewhere
 from grid.jobs.engine import Engine
 from grid.jobs.execution import Execution
 from grid.jobs.fetch import Fetcher
+from grid.jobs.fetching import FetchURL
 from grid.jobs.history import History
 from grid.jobs.host import messages
 from grid.jobs.host.errors import UnknownJob
@@ -89,7 +92,10 @@ class Telling:
         self._halted = threading.Event()
         self._threads: list[threading.Thread] = []
         self._mailer = Mailer(store, self.settings, self._users_now, clock)
-        self._fetcher = Fetcher(store.directory / "fetched")
+        self._fetcher = Fetcher(store.directory / "fetched", self.settings.fetch)
+        self.deposits = Deposits(store.directory)
+        self._elsewhere = Elsewhere(self.deposits, self._lock, self.settings.fetch)
+        self.registry.add(type("FetchURL", (FetchURL,), {"manager": self}))
         self.streams.set_header(QUEUE, self._queue_header)
 
     def _users_now(self) -> dict[str, dict[str, Any]]:

@@ -54,6 +54,14 @@ def connect(address: str) -> Any:
     return RemoteServer(resolve(where))
 
 
+def reach(url: str, token: str, fingerprint: str) -> Any:
+    """The server at a URL, by credentials: a client with the calls of `Server` that is not connected yet."""
+    scheme = url.partition("://")[0]
+    if scheme not in TRANSPORTS:
+        raise JobError(f"{url!r} can't be the URL of a job server", hint="http or https")
+    return importlib.import_module(TRANSPORTS[scheme]).reach(url, token, fingerprint)
+
+
 def resolve(address: str) -> str:
     """The path of its socket."""
     if address.startswith("unix:"):

@@ -11,6 +11,7 @@ Elsewhere:  what the calls do (`jobs/server.py`), who somebody is (`tokens.py`).
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,14 +22,18 @@ from grid.jobs.host.references import jobs_in
 from grid.jobs.manager import JobManager
 from grid.jobs.record import Record
 from grid.jobs.server import Server, check_wanted, fits
-from grid.web.who import ADMIN, CONTROL, READ, SUBMIT, Who
+from grid.web.tokens import Tokens
+from grid.web.who import ADMIN, CONTROL, READ, SUBMIT, Who, check_scopes
+
+MOST_S = 7 * 86400.0
+"""Longest life of credentials."""
 
 SCOPE_OF = {
     **dict.fromkeys(("jobs", "fetch", "status", "wait", "services", "credits", "graph", "evaluate", "explain"), READ),
     **dict.fromkeys(("files", "read_file", "fetched", "race_status", "history"), READ),
-    **dict.fromkeys(("submit", "race"), SUBMIT),
+    **dict.fromkeys(("submit", "race", "deposit"), SUBMIT),
     **dict.fromkeys(("abort", "stop", "cancel", "control", "archive", "delete", "forget", "set_email"), CONTROL),
-    "connect": None,
+    **dict.fromkeys(("connect", "credentials"), None),
 }
 """Call -> the scope that it needs; a test holds it against `CALLS`."""
 
@@ -40,9 +45,9 @@ class Caller(Server):
 
     in_process = False
 
-    def __init__(self, manager: JobManager, who: Who) -> None:
+    def __init__(self, manager: JobManager, who: Who, tokens: Tokens | None = None) -> None:
         super().__init__(manager)
-        self.who = who
+        self.who, self._tokens = who, tokens
         self.user = who.user
 
     def call(self, name: str, *args: Any, **kw: Any) -> Any:
@@ -148,6 +153,48 @@ class Caller(Server):
         if kind == "fetched" and not self.who.open and not arguments["url"].startswith(("http://", "https://")):
             raise ConditionError("files of the server can't be fetched", hint="Give an http or https URL")
         return atom
+
+    def credentials(
+        self,
+        scopes: Sequence[str] = ("read",),
+        services: Sequence[str] | None = None,
+        jobs: Sequence[str] | None = None,
+        lifetime_s: float = 3600.0,
+    ) -> dict[str, Any]:
+        """A token that may less than the caller's, for a time: `token` and `expires`. It ends with the caller's, too.
+
+        Raises:
+            AccessError: The caller has not such a right.
+            RequestError: It would be for everything, or for ever.
+        """
+        if type(lifetime_s) not in (int, float) or not 0 < lifetime_s <= MOST_S:
+            raise RequestError(f"{lifetime_s!r} is no lifetime of credentials", hint=f"At most {MOST_S:g} s")
+        wanted = check_scopes(scopes)
+        for names in (services, jobs):
+            if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise RequestError("services and jobs are lists of names", hint="Name those that it is for")
+        if services is None and jobs is None:
+            raise RequestError("credentials must be for something", hint="Name services, or jobs")
+        for scope in wanted:
+            self.need(scope)
+        if ADMIN in wanted:
+            raise AccessError("an admin's rights are not passed on", hint="Ask for read, submit or control")
+        for job in jobs or ():
+            self._record(job)
+        own = self.who
+        if own.services is not None and not (services is not None and set(services) <= own.services):
+            raise AccessError("this token is for other services", hint="Ask who gave it to you")
+        if own.jobs is not None and not (jobs is not None and set(jobs) <= own.jobs):
+            raise AccessError("this token is for other jobs", hint="Ask who gave it to you")
+        expires = time.time() + lifetime_s
+        if self._tokens is None:
+            return {"token": "", "expires": expires}
+        expires = min(expires, own.expires or expires)
+        left = max(1.0, expires - time.time())
+        made = self._tokens.create(
+            own.user, wanted, left, note="credentials", services=services, jobs=jobs, parent=own.token
+        )
+        return {"token": made, "expires": expires}
 
     def forget(self, job: str | None = None) -> int:
         if job is None:

@@ -24,11 +24,11 @@ import httpx
 from grid.jobs.calls import CALLS, CONDITIONS, QUEUE
 from grid.jobs.host.errors import AccessError, JobError, WireError
 from grid.jobs.host.messages import ENDS, Gap, Message
+from grid.jobs.pins import Pinned
 from grid.jobs.streams import Listener
 from grid.jobs.wire import error_from_plain
 from grid.web import login
 from grid.web.names import is_loopback
-from grid.web.pins import Pinned
 
 CONNECT_S = 10.0
 ANSWER_S = 60.0
@@ -51,12 +51,18 @@ def connect(url: str) -> HttpServer:
     return HttpServer(url)
 
 
+def reach(url: str, token: str, fingerprint: str) -> HttpServer:
+    """The server at that URL for a server that has credentials, and patience of its own; nothing else goes there."""
+    return HttpServer(url, token, fingerprint, patience_s=0.0, known={})
+
+
 class HttpServer:
     """See the module. Thread-safe.
 
     Args:
         token: Default: that of `grid login`.
         fingerprint: SHA-256 of the server's certificate, in hex; default: that of the login, or the URL's fragment.
+        known: Instead of what `grid login` has kept.
         patience_s: How long looks and streams try to reach a server that has gone.
     Raises:
         JobError: The URL can't be used.
@@ -65,15 +71,18 @@ class HttpServer:
     in_process = False
 
     def __init__(
-        self, url: str, token: str | None = None, fingerprint: str | None = None, patience_s: float | None = None
+        self, url: str, token: str | None = None, fingerprint: str | None = None, patience_s: float | None = None,
+        known: dict[str, Any] | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             raise JobError(f"{url!r} can't be the URL of a job server", hint="https://host:port, without user or ?")
         self.path = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        known = login.find(self.path)
+        known = login.find(self.path) if known is None else known
         self._token = token or known.get("token")
         pin = fingerprint or parts.fragment or known.get("fingerprint") or None
+        self.where = {"url": self.path, "fingerprint": pin or ""}
+        """What others need to find it."""
         self._is_near = is_loopback(parts.hostname)
         self._is_clear = parts.scheme == "http" and not self._is_near
         default_s = float(os.environ.get("GRID_JOBS_PATIENCE") or PATIENCE_S)

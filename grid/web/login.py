@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from grid.jobs.host.errors import AccessError, RequestError
+from grid.jobs.pins import check_fingerprint
 from grid.jobs.wire_client import logins_file, read_logins
-from grid.web.pins import check_fingerprint
 
 _KEYRING = "grid job server"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")

@@ -55,7 +55,7 @@ def make_routes(site: Site) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", default_response_class=Json)
 
     def caller(request: Request) -> Caller:
-        return Caller(site.manager, request.state.who)
+        return Caller(site.manager, request.state.who, site.tokens)
 
     # -- who and where -------------------------------------------------------------------------------------------
 

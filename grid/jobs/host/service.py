@@ -120,6 +120,8 @@ class Service:
     """Values of the request that name files: remembered by the files' contents."""
     checkpoint_s: ClassVar[float | None] = None
     """Seconds between checkpoints at least; None: the server's setting."""
+    at_manager: ClassVar[bool] = False
+    """Whether it runs in the job server's own process: for services of grid itself."""
     limits: ClassVar[Mapping[str, float]] = {}
     """`cpu_s`, `memory_bytes`, `file_bytes`, for one job."""
 

@@ -1,7 +1,7 @@
 """TLS with a server whose certificate is known by its fingerprint, as keys of ssh are.
 
 Lives here: `Pinned`.
-Elsewhere:  such certificates (`tls.py`).
+Elsewhere:  such certificates (`grid/web/tls.py`).
 """
 
 from __future__ import annotations
