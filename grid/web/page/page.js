@@ -98,6 +98,11 @@
     toastTimer = setTimeout(() => put($("toast"), ""), 6000);
   }
 
+  /** For those who do not see that the list has changed. */
+  function tell(text) {
+    put($("said"), text);
+  }
+
   // ---- the server --------------------------------------------------------------------------------------------------
 
   let token = sessionStorage.getItem("grid-token") || "";
@@ -382,7 +387,7 @@
     markSorting();
     scroll.scrollTop = 0;
     refresh(true);
-    toast(`Sorted by ${COLUMNS.find((column) => column.key === key).title.toLowerCase()}, ${sortDown ? "descending" : "ascending"}`);
+    tell(`Sorted by ${COLUMNS.find((column) => column.key === key).title.toLowerCase()}, ${sortDown ? "descending" : "ascending"}`);
   }
 
   function markSorting() {
@@ -513,7 +518,7 @@
   let announceTimer = 0;
   function announce() {
     clearTimeout(announceTimer);
-    announceTimer = setTimeout(() => toast(`${some(order.length, "job")} shown`), 700);
+    announceTimer = setTimeout(() => tell(`${some(order.length, "job")} shown`), 700);
   }
 
   function moveTo(index) {
@@ -540,8 +545,9 @@
 
   let detail = null;                 // all about the job in the panel, as the server said
   let stream = null;
-  let heard = [];                    // its messages
-  let best = new Map();              // number of a message -> its improvement
+  let heard = [];                    // its messages, by time
+  let known = new Set();             // which they are
+  let best = new Map();              // which message -> its improvement
   let tab = "messages";
   let asking = 0;
 
@@ -552,6 +558,7 @@
       open = id;
       detail = null;
       heard = [];
+      known = new Set();
       best = new Map();
       put($("stream-state"), "");
       showMessages();
@@ -587,20 +594,25 @@
       put($("stream-state"), "Only its owner can read more");
       return;
     }
-    try {
-      const [told, log] = await Promise.all([ask(aboutJob(id, "/improvements")), ask(aboutJob(id, "/log"))]);
-      if (open !== id || stream) return;
-      [...told.messages, ...log.messages].sort((a, b) => a.number - b.number).forEach(hear);
-      showPlot();
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-    }
     const words = { live: "", gone: "Waiting for the server", over: "It has ended", refused: "Not for this token" };
     stream = new Stream(aboutJob(id, "/events"), (message) => {
       if (open !== id) return;
+      if (message.kind === "Join") recall(id);  // only now: what comes from here on is heard, what was before is asked
       hear(message);
-      if (message.kind === "Improved" || message.kind === "Join") soon(showPlot);
+      if (message.kind === "Improved") soon(showPlot);
     }, (state) => { if (open === id) put($("stream-state"), words[state]); });
+  }
+
+  /** What the server remembers of what the job said; some of it may have been heard already. */
+  async function recall(id) {
+    try {
+      const [told, log] = await Promise.all([ask(aboutJob(id, "/improvements")), ask(aboutJob(id, "/log"))]);
+      if (open !== id) return;
+      [...told.messages, ...log.messages].forEach(hear);
+      showPlot();
+    } catch (error) {
+      if (!(error instanceof Refused)) put($("stream-state"), "Waiting for the server");
+    }
   }
 
   async function askAbout(id) {
@@ -687,12 +699,16 @@
     put($("result"), text.length > 20000 ? `${text.slice(0, 20000)}\n…` : text);
   }
 
+  /** Take in a message, once; numbers begin anew with the server, so the time belongs to its name. */
   function hear(message) {
-    if (heard.some((old) => old.number === message.number && old.kind === message.kind) && message.kind !== "Join") return;
-    const value = message.partial;
-    if (message.kind === "Improved") best.set(message.number, { time: message.time, value });
     if (message.kind === "Progress" || message.kind === "Join") return;
-    heard.push(message);
+    const key = ENDS.has(message.kind) ? "end" : `${message.number} ${message.time}`;
+    if (known.has(key)) return;
+    known.add(key);
+    if (message.kind === "Improved") best.set(key, { time: message.time, value: message.partial });
+    for (const kept of [known, best]) if (kept.size > 4 * MESSAGES) kept.delete(kept.keys().next().value);
+    const later = heard.findLastIndex((old) => old.time <= message.time);
+    heard.splice(later + 1, 0, message);
     if (heard.length > MESSAGES) heard.splice(0, heard.length - MESSAGES);
     if (ENDS.has(message.kind) && stream) stream.over = true;
     soon(showMessages);
@@ -1113,7 +1129,8 @@
       message.jobs.forEach(keep);
       loaded = true;
       refresh(true);
-      if (open) askAbout(open);
+      if (open && stream) askAbout(open);
+      else if (open) follow(open);
     } else if (message.kind === "JobChanged") {
       const { summary } = message;
       const before = jobs.get(summary.id);
