@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +28,8 @@ from tests.edges.page_services import HOSTILE, Fit, Hostile, Simulate, gates
 from tests.lab.browser import Visit, browser  # noqa: F401 - a fixture
 
 LIMIT_S = 30.0
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "docs" / "pictures"
 QUICK = Settings(tick_s=0.05, abort_grace_s=5.0, suspend_s=5.0)
 
 
@@ -58,7 +63,7 @@ class Scene:
         for gate in gates.values():
             gate.set()
         for record in list(self.manager.records.values()):
-            if not record.state.ended:
+            if record.state is JobState.ACTIVE:
                 self.manager.abort(record.id, "the test is over", 0.5)
         self.service.close()
         self.silence()
@@ -441,6 +446,10 @@ def test_five_thousand_jobs_are_usable(tmp_path: Path, visit: Visit, capsys: pyt
         timed("scroll to the end", begin)
         page.evaluate("document.querySelector('#scroll').scrollTop = 36 * 2500")
         row(page, "scan 02510").wait_for()
+        row(page, "scan 02510").click()  # the first click, far down: nothing may move beneath it
+        page.get_by_role("complementary").get_by_role("heading", name="scan 02510").wait_for()
+        assert page.evaluate("document.querySelector('#scroll').scrollTop") == 36 * 2500
+        page.keyboard.press("Escape")
         frames = page.evaluate(FRAMES)
         scene.service.archive([f"job-{n}" for n in range(1, 2001) if n % 5 < 4])
         begin = time.perf_counter()
@@ -495,6 +504,33 @@ def test_a_server_that_goes_and_comes_back_is_told_and_nothing_is_missed(scene: 
     page.locator("#result", has_text='"steps": 4').wait_for()
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+@pytest.mark.row("J17", "J15")
+def test_a_tab_that_nobody_looks_at_holds_no_connection_and_goes_on_when_it_is_seen(scene: Scene, visit: Visit) -> None:
+    page = visit.page
+    page.clock.install()
+    scene.submit(Fit, "steps", n=4, stop=2)
+    page.goto(scene.url)
+    row(page, "steps").click()
+    page.get_by_role("tabpanel").get_by_text("4 steps from here").wait_for()
+    assert scene.web is not None
+    hubs = scene.web.site.hubs
+    assert hubs.count == 2
+    page.evaluate(HIDE, True)
+    page.clock.fast_forward(21_000)
+    until(lambda: hubs.count == 0)
+    scene.submit(Square, "meanwhile", value=2).wait(LIMIT_S)
+    page.evaluate(HIDE, False)
+    state(page, "meanwhile", "complete").wait_for()
+    until(lambda: hubs.count == 2)
+    assert names(page) == ["meanwhile", "steps"] and page.get_by_text("Live", exact=True).is_visible()
+
+
 @pytest.mark.row("J17")
 def test_the_machines_are_shown_busy_and_free(scene: Scene, visit: Visit) -> None:
     page = visit.page
@@ -527,6 +563,36 @@ def test_the_files_of_the_page_carry_strict_headers_and_need_no_token(guarded: S
         script = client.get("/page.js").text
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|localStorage|\.cookie", script)
         assert client.get("/api/v1/jobs").status_code == 401 and client.get("/page/../index.html").status_code == 404
+
+
+@pytest.mark.row("J17", "D04")
+def test_grid_serve_has_the_page_at_its_address(tmp_path: Path, visit: Visit) -> None:
+    command = [sys.executable, "-m", "grid", "serve", "tests.edges.jobs_services", "--local", "2", "--name", "page"]
+    serving = subprocess.Popen(
+        [*command, "--store", str(tmp_path / "s"), "--json", "--http", "127.0.0.1:0", "--no-token"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert serving.stdout is not None
+        url = json.loads(serving.stdout.readline())["url"]
+        page = visit.page
+        page.goto(url)
+        request = {"service": "tests.edges.jobs_services.Steps", "version": "1", "data": {"n": 10**6}}
+        httpx.post(f"{url}/api/v1/jobs", json={"request": request}, trust_env=False).raise_for_status()
+        state(page, "job-1", "active").wait_for()
+        page.get_by_role("button", name="Machines").click()
+        page.locator("#hosts .server.busy").first.wait_for()  # a real grid, whose servers are processes
+        serving.send_signal(signal.SIGTERM)
+        page.get_by_role("alert").get_by_text("does not answer").wait_for()
+    finally:
+        if serving.poll() is None:
+            serving.send_signal(signal.SIGTERM)
+        serving.communicate(timeout=LIMIT_S)
+    assert serving.returncode == 0
 
 
 @pytest.mark.skipif(not os.environ.get("GRID_SCREENSHOTS"), reason="pictures for the docs: set GRID_SCREENSHOTS=1")

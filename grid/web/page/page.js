@@ -15,6 +15,7 @@
   const SORT_MS = 150;               // between two sortings of the whole list
   const SILENCE_MS = 30_000;         // the server says "alive" every 10 s; without that the connection is dead
   const LONGEST_PAUSE_S = 10;
+  const HIDDEN_MS = 20_000;          // a tab that is hidden so long lets go of its connections
   const MESSAGES = 500;              // that the panel keeps
   const STATES = ["active", "pending", "waiting", "complete", "error", "aborted", "cancelled"];
   const ENDED = new Set(["complete", "error", "aborted", "cancelled"]);
@@ -146,18 +147,39 @@
 
   /** Server-sent events by fetch: EventSource could not send the token. Comes back by itself, where it was. */
   class Stream {
+    static all = new Set();
+
     constructor(path, onMessage, onState) {
       this.path = path;
       this.onMessage = onMessage;
       this.onState = onState;
       this.last = "";
-      this.closed = this.over = false;
+      this.closed = this.over = this.resting = false;
+      Stream.all.add(this);
       this.run();
     }
 
     close() {
       this.closed = true;
+      Stream.all.delete(this);
       this.controller?.abort();
+      this.wake?.();
+    }
+
+    /** Nothing more will come. */
+    end() {
+      this.over = true;
+      this.controller?.abort();
+    }
+
+    /** Let go of the connection for a while. */
+    rest() {
+      this.resting = true;
+      this.controller?.abort();
+    }
+
+    goOn() {
+      this.resting = false;
       this.wake?.();
     }
 
@@ -177,7 +199,7 @@
         } catch (error) {
           if (this.closed) return;
           if (error instanceof Refused && error.status < 500) {
-            this.closed = true;
+            this.close();
             this.onState("refused", error);
             return;
           }
@@ -185,10 +207,15 @@
           clearTimeout(this.silence);
         }
         if (this.closed || this.over) break;
+        if (this.resting) {
+          await new Promise((resolve) => { this.wake = resolve; });
+          continue;
+        }
         this.onState("gone", pause);
         await new Promise((resolve) => { this.wake = resolve; setTimeout(resolve, pause * 1000); });
         pause = Math.min(LONGEST_PAUSE_S, pause * 2);
       }
+      Stream.all.delete(this);
       if (!this.closed) this.onState("over");
     }
 
@@ -408,7 +435,7 @@
     row.cells.state.append(row.state);
     row.name = el("span", { class: "name" });
     row.ident = el("span", { class: "id" });
-    row.cells.name.append(row.name, " ", row.ident);
+    row.cells.name.append(el("div", { class: "pair" }, row.name, " ", row.ident));
     row.fill = el("div", { class: "fill" });
     row.words = el("span", { class: "words" });
     row.bar = el("div", { class: "bar", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100", "aria-label": "Progress" }, row.fill);
@@ -416,7 +443,7 @@
     row.cells.progress.append(row.progress);
     row.best = el("span");
     row.ago = el("span", { class: "ago" });
-    row.cells.best.append(row.best, row.ago);
+    row.cells.best.append(el("div", { class: "pair" }, row.best, row.ago));
     row.tr.addEventListener("click", () => { here = row.id; show(row.id); });
     return row;
   }
@@ -444,8 +471,8 @@
       row.bar.setAttribute("aria-valuenow", String(Math.round(part * 100)));
     }
     put(row.words, progressWords(job));
-    put(row.best, brief(job.best, 24));
-    put(row.ago, job.improved ? ` · ${ago(job.improved)}` : "");
+    put(row.best, brief(job.best, 30));
+    put(row.ago, job.improved ? ` · ${span(now() - job.improved)}` : "");
   }
 
   /** Draw soon; `now` has the order made anew at once. */
@@ -710,7 +737,7 @@
     const later = heard.findLastIndex((old) => old.time <= message.time);
     heard.splice(later + 1, 0, message);
     if (heard.length > MESSAGES) heard.splice(0, heard.length - MESSAGES);
-    if (ENDS.has(message.kind) && stream) stream.over = true;
+    if (ENDS.has(message.kind)) stream?.end();
     soon(showMessages);
   }
 
@@ -810,24 +837,25 @@
     const margin = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     low -= margin;
     high += margin;
-    const t0 = points[0].time, t1 = Math.max(points[points.length - 1].time, t0 + 1e-3);
+    const last = points[points.length - 1], job = jobs.get(open);
+    const until = job?.state === "active" ? now() : last.time;  // what is best stays so until the next
+    const t0 = points[0].time, t1 = Math.max(until, last.time, t0 + 1e-3);
     const x = (time) => start + ((time - t0) / (t1 - t0)) * (end - start);
     const y = (value) => foot - ((scale(value) - low) / (high - low)) * (foot - top);
-    const last = points[points.length - 1];
-    const words = `${some(points.length, "improvement")} of ${key || "the value"}, from ${figure(points[0].y)} to ${figure(last.y)} in ${span(t1 - t0)}`;
+    const words = `${some(points.length, "improvement")} of ${key || "the value"}, from ${figure(points[0].y)} to ${figure(last.y)} in ${span(last.time - t0)}`;
     const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
     for (const at of ticks(low, high, 4)) {
       const level = foot - ((at - low) / (high - low)) * (foot - top);
       made.append(svg("path", { class: "axis", d: `M${start} ${level.toFixed(1)}H${end}` }),
         svg("text", { x: start - 8, y: (level + 4).toFixed(1), "text-anchor": "end" }, figure(log ? 10 ** at : at)));
     }
-    for (const at of ticks(0, t1 - t0, 4)) {
+    for (const at of t1 - t0 < 0.1 ? [0] : ticks(0, t1 - t0, 4)) {
       const place = x(t0 + at);
       made.append(svg("text", { x: place.toFixed(1), y: height - 8, "text-anchor": at ? "middle" : "start" }, at ? finer(at) : "start"));
     }
     let d = `M${x(points[0].time).toFixed(1)} ${y(points[0].y).toFixed(1)}`;
     for (const point of points.slice(1)) d += `H${x(point.time).toFixed(1)}V${y(point.y).toFixed(1)}`;
-    made.append(svg("path", { class: "curve", d }));
+    made.append(svg("path", { class: "curve", d: `${d}H${x(t1).toFixed(1)}` }));
     const dots = points.length > 60 ? [last] : points;
     for (const point of dots) {
       made.append(svg("circle", { class: "point", cx: x(point.time).toFixed(1), cy: y(point.y).toFixed(1), r: 2.5 },
@@ -1187,7 +1215,10 @@
   new ResizeObserver(() => refresh()).observe(scroll);
   new ResizeObserver(() => soon(showPlot)).observe($("plot"));
   table.addEventListener("keydown", tableKey);
-  table.addEventListener("focus", () => { if (!jobs.has(here) && order.length) moveTo(0); });
+  table.addEventListener("focus", () => {  // nothing may move: a click that lands here is not over yet
+    if (!jobs.has(here)) here = order[Math.ceil(scroll.scrollTop / ROW)] || "";
+    refresh();
+  });
   $("search").addEventListener("input", () => { scroll.scrollTop = 0; refresh(true); announce(); });
   $("mine").addEventListener("change", () => { scroll.scrollTop = 0; refresh(true); announce(); });
   $("plot-key").addEventListener("change", showPlot);
@@ -1211,10 +1242,19 @@
     }
   });
   addEventListener("hashchange", openFromAddress);
+  // A browser has six connections to a server for all its tabs: one that nobody looks at must not hold any.
+  let resting = 0;
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(resting);
+    if (document.hidden) resting = setTimeout(() => Stream.all.forEach((each) => each.rest()), HIDDEN_MS);
+    else Stream.all.forEach((each) => each.goOn());
+  });
   setInterval(() => {                // times go on by themselves
     if (document.hidden) return;
     if (!planned) planned = requestAnimationFrame(draw);
-    if (open) showFacts();
+    if (!open) return;
+    showFacts();
+    if (jobs.get(open)?.state === "active") showPlot();
   }, 1000);
   begin();
 })();
