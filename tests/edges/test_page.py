@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from grid.jobs import JobManager, JobState, Server, ServerProxy, Settings, Store, ThreadEngine
+from grid.jobs import IsCompleted, JobManager, JobState, Server, ServerProxy, Settings, Store, ThreadEngine
 from grid.jobs.record import Record
 from grid.web.server import WebServer
 from grid.web.tokens import Tokens
@@ -610,8 +610,8 @@ def test_pictures_for_the_docs(scene: Scene, browser: Any, scheme: str) -> None:
         two = scene.submit(Simulate, "background", ("night",), "jin", n=500, stop=190, gate="a", priority=1)
         for n in range(3):
             scene.submit(Simulate, f"phonons {n + 1}", ("grant 7",), "ole", n=900, stop=120 + 210 * n, gate="a")
-        last = scene.submit(Fit, "joint fit", ("night",), after=[one, two], n=100)
-        scene.submit(Square, "report", ("night",), value=2, when=last.iscompleted | (one.failed & two.iscompleted))
+        last = scene.submit(Fit, "joint fit", ("night",), after=[one.id, two.id], n=100)
+        scene.submit(Square, "report", ("night",), value=2, when=last.iscompleted | (one.failed & IsCompleted(two.id)))
         scene.submit(Fit, "alignment", ("beamline 4",), "jin", n=40, stop=1)
         until(lambda: (one.best or {}).get("k", 0) >= 180)
         page.goto(scene.url)
