@@ -37,6 +37,8 @@ class JobManager(Asking):
 
     def start(self) -> JobManager:
         """Recover what the store has, and begin to work."""
+        for problem in self.modules.load():
+            logger.warning("%s", problem)
         self._recover()
         self.engine.start()
         self.desk.start()
@@ -66,6 +68,7 @@ class JobManager(Asking):
         self.desk.stop()
         self._fetcher.stop()
         self._elsewhere.stop()
+        self.modules.close()
         self._save_dirty()
         self._mailer.stop()
         self.engine.stop()
