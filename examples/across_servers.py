@@ -3,7 +3,8 @@
     python examples/across_servers.py DATA COMPUTERS     two job servers: URLs, or names of grid login
 
 The script makes a plan and waits: the second server itself listens to the first one's job, fetches its file from there
-with credentials for this one job, and goes on, also if the script is ended. Run it again: what was simulated is remembered.
+with credentials for this one job, and goes on, also if the script is ended. Run it again: what was simulated is
+remembered.
 """
 
 from __future__ import annotations
