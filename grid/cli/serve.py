@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--cert", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM.")
 @click.option("--key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
 @click.option("--tls", type=click.Choice(["self"]), help="A certificate that it makes; clients pin its fingerprint.")
+@click.option("--fetch-allow", multiple=True, metavar="NET", help="Private addresses to fetch from, like 10.0.0.0/8.")
 @click.option("--add-user", metavar="USER", help="Print a new token of USER, and end.")
 @mail_options
 @json_option
@@ -66,6 +67,7 @@ def serve(
     cert: str | None,
     key: str | None,
     tls: str | None,
+    fetch_allow: tuple[str, ...],
     add_user: str | None,
     as_json: bool,
     mail: dict[str, Any],
@@ -85,6 +87,7 @@ def serve(
       grid serve fits.py --http --no-token
     """
     from grid.jobs.context import data_directory
+    from grid.jobs.download import Policy
     from grid.jobs.engine import GridEngine, ThreadEngine
     from grid.jobs.manager import JobManager
     from grid.jobs.server import add_user as new_token
@@ -94,7 +97,11 @@ def serve(
     from grid.jobs.wire_server import SocketServer
 
     services = [cls for module in modules for cls in _services(module)]
-    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens, **mail)
+    try:  # who comes over the network may not have us look around in ours
+        fetch = Policy(private=http_at is None or no_token, allow=fetch_allow)
+    except ValueError as exc:
+        raise click.UsageError(f"--fetch-allow: {exc}") from exc
+    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens, fetch=fetch, **mail)
     if add_user:
         opened = Store(store or data_directory())
         try:

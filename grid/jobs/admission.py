@@ -72,7 +72,7 @@ def admit(
     """
     if not isinstance(plain, Mapping) or not plain.get("request"):
         raise RequestError("there is no request to submit", hint="Make one with Service.request(...)")
-    service, request = registry.fit(dict(plain["request"]))
+    service, request = registry.fit(_own(dict(plain["request"]), owner, registry))
     priority = plain.get("priority") or 0
     if type(priority) is not int or not 0 <= priority <= MOST_PRIORITY:
         raise RequestError(f"the priority {priority!r} is no whole number from 0 to {MOST_PRIORITY}", hint="0 is free")
@@ -100,6 +100,12 @@ def admit(
         mails=check_mails(plain.get("mails") or ""),
     )
     return Admitted(record, condition)
+
+
+def _own(request: dict[str, Any], owner: str, registry: Registry) -> dict[str, Any]:
+    """The request, for the service that its owner installed, if there is one of that name."""
+    own = f"{owner}/{request.get('service')}"
+    return {**request, "service": own} if own in registry.services() else request
 
 
 def _queue(service: type[Service], plain: dict[str, Any], context: Context) -> dict[str, Any]:

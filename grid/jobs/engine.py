@@ -49,6 +49,8 @@ class Engine(Protocol):
     """Makes places."""
 
     can_kill: bool
+    paths: list[str]
+    """Where servers shall look for modules, too, if they see the same files."""
 
     def start(self) -> None: ...
     def runner(self, timeout: float) -> Place | None:
@@ -99,14 +101,15 @@ class GridEngine:
         self._runners: list[str] = []
         self._workers = ""
         self._turn = 0
+        self.paths: list[str] = []
 
     def start(self) -> None:
         """Publish both."""
         publish: Callable[..., str] = self.grid.publish
-        self._workers = publish(Worker(), restarts=RESTARTS)
-        self._runners = [publish(Runner(), restarts=RESTARTS)]
+        self._workers = publish(Worker(self.paths), restarts=RESTARTS)
+        self._runners = [publish(Runner(self.paths), restarts=RESTARTS)]
         while self.runners() < self._at_once:
-            self._runners.append(publish(Runner(), restarts=RESTARTS))
+            self._runners.append(publish(Runner(self.paths), restarts=RESTARTS))
 
     def runner(self, timeout: float) -> Place | None:
         self._turn += 1
@@ -218,6 +221,7 @@ class ThreadEngine:
 
     def __init__(self, workers: int = 2, at_once: int = 2) -> None:
         self._n = {"runner": at_once, "worker": workers}
+        self.paths: list[str] = []
         self._free: dict[str, queue.SimpleQueue[_ThreadPlace]] = {}
         self._pools: list[ThreadPoolExecutor] = []
 

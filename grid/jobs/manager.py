@@ -38,6 +38,8 @@ class JobManager(Asking):
 
     def start(self) -> JobManager:
         """Recover what the store has, and begin to work."""
+        for problem in self.modules.load():
+            logger.warning("%s", problem)
         self._recover()
         self.engine.start()
         self.desk.start()
@@ -68,6 +70,7 @@ class JobManager(Asking):
         self.desk.stop()
         self._fetcher.stop()
         self._elsewhere.stop()
+        self.modules.close()
         self._mailer.stop()
         self._save_dirty()
         self.engine.stop()

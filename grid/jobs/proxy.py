@@ -6,6 +6,8 @@ Elsewhere:  the backend (`server.py`), handles (`handle.py`), which service a sc
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import logging
 import os
@@ -266,6 +268,31 @@ class ServerProxy:
         request = FetchRequest(url=url, **{key: value for key, value in given.items() if value is not None})
         request.service, request.version = SERVICE, "1"
         return self.submit(request, when=when, **options)
+
+    def install_service(self, module: Any, **options: Any) -> Job:
+        """A job that makes the services of a module of yours available at the server, and after its restarts.
+
+        Afterwards you submit as before, and others by the name `you/module.Class`. It needs the right to upload.
+
+        Args:
+            module: An imported module or package, or the path of a .py, of a package's folder, or of a wheel.
+            options: As for `submit`.
+        Raises:
+            AccessError: You may not; `services()` has what is there.
+            RequestError: It can't be packed.
+        """
+        from grid.jobs.modules import SERVICE, pack
+
+        name, archive = pack(module)
+        upload = self._server.upload(base64.b64encode(archive).decode())
+        request = Request(name=name, upload=upload, sha256=hashlib.sha256(archive).hexdigest())
+        request.service, request.version = SERVICE, "1"
+        return self.submit(request, **options)
+
+    def modules(self) -> list[dict[str, Any]]:
+        """What users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, `installed`."""
+        found: list[dict[str, Any]] = self._server.modules()
+        return found
 
     def credentials(
         self,

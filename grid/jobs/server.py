@@ -263,6 +263,21 @@ class Server:
             raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
         return base64.b64encode(path.read_bytes()).decode()
 
+    def upload(self, archive: str) -> str:
+        """Put down a module's archive (base64), to be installed by a job of the service `grid.install`; its name."""
+        user = self._check()
+        try:
+            data = base64.b64decode(archive, validate=True)
+        except (TypeError, ValueError) as exc:
+            raise RequestError("an archive comes in base64", hint="Use install_service") from exc
+        return self.manager.modules.keep(user, data)
+
+    def modules(self) -> list[dict[str, Any]]:
+        """Modules that users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
+        self._check()
+        shown = ("user", "name", "services", "sha256", "bytes", "installed")
+        return [{name: each[name] for name in shown} for each in self.manager.modules.list()]
+
     def deposit(self, credentials: Mapping[str, Any]) -> str:
         """Leave credentials for another server here, for jobs of this user; their name. See `deposits.py`."""
         user = self._check()

@@ -31,6 +31,7 @@ from grid.jobs.host.errors import UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.plain import from_plain
 from grid.jobs.mail import Mailer
+from grid.jobs.modules import InstallService, Modules
 from grid.jobs.record import Record
 from grid.jobs.registry import Registry
 from grid.jobs.rules.credits import Ledger
@@ -95,7 +96,10 @@ class Telling:
         self._fetcher = Fetcher(store.directory / "fetched", self.settings.fetch)
         self.deposits = Deposits(store.directory)
         self._elsewhere = Elsewhere(self.deposits, self._lock, self.settings.fetch)
-        self.registry.add(type("FetchURL", (FetchURL,), {"manager": self}))
+        self.modules = Modules(store.directory, self.registry)
+        engine.paths = [str(self.modules.code)]
+        for own in (FetchURL, InstallService):  # services of grid itself, which run in this process
+            self.registry.add(type(own.__name__, (own,), {"manager": self}))
         self.streams.set_header(QUEUE, self._queue_header)
 
     def _users_now(self) -> dict[str, dict[str, Any]]:

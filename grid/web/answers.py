@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from grid.errors import GridError, SerialisationError
 from grid.jobs.host import errors
@@ -38,10 +38,8 @@ _STATUS: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits
 )
 
 
-class Json(Response):
+class Json(JSONResponse):
     """A value as JSON."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -20,19 +20,21 @@ from grid.jobs.conditions.tree import from_tree, new_atom
 from grid.jobs.host.errors import AccessError, ConditionError, RequestError, UnknownJob
 from grid.jobs.host.references import jobs_in
 from grid.jobs.manager import JobManager
+from grid.jobs.modules import SERVICE as INSTALL
 from grid.jobs.record import Record
 from grid.jobs.server import Server, check_wanted, fits
 from grid.web.tokens import Tokens
-from grid.web.who import ADMIN, CONTROL, READ, SUBMIT, Who, check_scopes
+from grid.web.who import ADMIN, CONTROL, READ, SUBMIT, UPLOAD, Who, check_scopes
 
 MOST_S = 7 * 86400.0
 """Longest life of credentials."""
 
 SCOPE_OF = {
     **dict.fromkeys(("jobs", "fetch", "status", "wait", "services", "credits", "graph", "evaluate", "explain"), READ),
-    **dict.fromkeys(("files", "read_file", "fetched", "race_status", "history"), READ),
+    **dict.fromkeys(("files", "read_file", "fetched", "race_status", "history", "modules"), READ),
     **dict.fromkeys(("submit", "race", "deposit"), SUBMIT),
     **dict.fromkeys(("abort", "stop", "cancel", "control", "archive", "delete", "forget", "set_email"), CONTROL),
+    "upload": UPLOAD,
     **dict.fromkeys(("connect", "credentials"), None),
 }
 """Call -> the scope that it needs; a test holds it against `CALLS`."""
@@ -136,6 +138,8 @@ class Caller(Server):
         if not isinstance(plain, Mapping) or not isinstance(plain.get("request"), Mapping):
             raise RequestError("there is no request to submit", hint="Make one with Service.request(...)")
         request = plain["request"]
+        if request.get("service") == INSTALL:
+            self.need(UPLOAD)
         if self.who.services is not None and request.get("service") not in self.who.services:
             raise AccessError("this token is for other services", hint="Ask who gave it to you")
         if self.who.jobs is not None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
 from grid.web.limits import WebLimits
 
 
 def protocol(limits: WebLimits) -> type[asyncio.Protocol]:
     """The class of connections of one server."""
-    base: Any = AutoHTTPProtocol
+    base: Any
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as base
+    except ImportError:  # it is not installed: slower, and as good
+        from uvicorn.protocols.http.h11_impl import H11Protocol as base
 
     class Connection(base):  # type: ignore[misc]  # httptools' or h11's, as they are installed
         _grid_timer: asyncio.TimerHandle | None = None

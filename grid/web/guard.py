@@ -20,7 +20,7 @@ from grid.web.answers import say
 from grid.web.limits import WebLimits
 from grid.web.names import is_loopback
 from grid.web.tokens import Tokens
-from grid.web.who import Who
+from grid.web.who import UPLOAD, Who
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API = "/api/"
 PUBLIC = frozenset({"/api/v1/openapi.json"})
-UPLOADS = "/api/v1/modules"
-"""Read by its route, piece by piece."""
+UPLOADS = "/api/v1/calls/upload"
+"""May have larger bodies, of those who have that right."""
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -78,10 +78,9 @@ class Guard:
             logger.error("%s", exc)
             await say(503, "StoreError", "tokens can't be read", "See the log")(scope, receive, send_with_headers)
             return
-        if path.startswith(UPLOADS) and scope["method"] == "POST":
-            await self.app(scope, receive, send_with_headers)
-            return
-        body = await self._body(headers, receive)
+        who = scope.get("state", {}).get("who")
+        large = path == UPLOADS and who is not None and who.may(UPLOAD)
+        body = await self._body(headers, receive, self.limits.upload if large else self.limits.body)
         if isinstance(body, bytes):
             await self.app(scope, _replay(body, receive), send_with_headers)
         elif body is not None:
@@ -106,13 +105,13 @@ class Guard:
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> Any:
+    async def _body(self, headers: dict[str, str], receive: Receive, most: int) -> Any:
         """The body; an answer, if it is refused; None, if the caller has gone."""
         if "content-length" not in headers and "transfer-encoding" not in headers:
             return b""
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self.limits.body:
-            return _too_large(self.limits.body)
+        if length.isdecimal() and int(length[:20]) > most:
+            return _too_large(most)
         parts, size = [], 0
         try:
             more = True
@@ -122,8 +121,8 @@ class Guard:
                     return None
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
-                if size > self.limits.body:
-                    return _too_large(self.limits.body)
+                if size > most:
+                    return _too_large(most)
                 more = message.get("more_body", False)
         except asyncio.TimeoutError:
             return say(408, "RequestError", "the body did not come in time", "Send it faster")

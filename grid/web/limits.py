@@ -13,8 +13,8 @@ class WebLimits:
     """Of a request, but for uploads."""
     head: int = 64 << 10
     """Of a request line and its headers."""
-    upload: int = 256 << 20
-    """Of an archive that is installed."""
+    upload: int = 96 << 20
+    """Of a request with an archive to be installed, in base64."""
     connections: int = 1_000
     """At once; more are refused with 503."""
     streams: int = 600

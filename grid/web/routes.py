@@ -81,6 +81,11 @@ def make_routes(site: Site) -> APIRouter:
         """The services that there are: name -> versions."""
         return Json(caller(request).call("services"))
 
+    @routes.get("/modules", tags=["server"], responses=answers(list[dict[str, Any]]))
+    async def modules(request: Request) -> Response:
+        """Modules that users have installed, with their services, versions and hashes."""
+        return Json(await site.run(caller(request).call, "modules"))
+
     @routes.get("/credits", tags=["server"], responses=answers(models.Credits))
     async def credits(request: Request) -> Response:
         """What you have used, and what is left."""

@@ -140,6 +140,13 @@ class WebServer:
         await self.site.close()
         self._server.should_exit = True
         ending.cancel()
+        while not serving.done():
+            await asyncio.wait([serving], timeout=0.2)
+            connections: list[Any] = list(self._server.server_state.connections)
+            for connection in connections:
+                # TLS is closed by both; a client that does nothing at the moment would not notice for long
+                if connection.cycle is None or connection.cycle.response_complete:
+                    connection.transport.abort()
         await serving
 
     def close(self) -> None:

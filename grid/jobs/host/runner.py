@@ -27,7 +27,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from grid.jobs.host import messages
@@ -35,6 +35,7 @@ from grid.jobs.host.limits import Limited
 from grid.jobs.host.messages import Message, dispatch, snake
 from grid.jobs.host.plain import from_plain, to_plain
 from grid.jobs.host.service import AbortService, Service
+from grid.jobs.host.worker import add_paths
 from grid.wire import codec
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,13 @@ KEEP_BYTES = 64 * 1024 * 1024
 class Runner:
     """Published by the manager; each server of it runs one job at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: Sequence[str] = ()) -> None:
+        self._paths = list(paths)
         self._job: _Job | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        add_paths(self._paths)
 
     def begin(self, service: type[Service], spec: dict[str, Any]) -> None:
         """Start a job.
@@ -77,7 +83,7 @@ class Runner:
             self._job.exchange([("suspend", f"its allocation ends in {seconds:.0f} s")], 0.0, keep=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_job": None}
+        return {"_job": None, "_paths": self._paths}
 
     def finish(self) -> None:
         """The end was heard: wait for the job's thread."""
