@@ -66,6 +66,7 @@ class Mailer:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._next = float("inf")
+        self._waiting = 0  # notes in the store
         self._failed: dict[str, tuple[int, float]] = {}  # letter ("": the server) -> failures, when to try again
         self._line: smtplib.SMTP | None = None
 
@@ -76,16 +77,25 @@ class Mailer:
         found = Note(
             job=record.id, owner=record.owner, address=record.notify, mails=record.mails, noted=self._clock()
         )
-        return replace(found, facts=facts(record)) if wish(found, self._users())[0] else None
+        if not wish(found, self._users())[0]:
+            return None
+        if self._waiting >= self._settings.mail_notes:
+            logger.error("%d ends of jobs wait to be mailed: of %s nobody is told", self._waiting, record.id)
+            return None
+        return replace(found, facts=facts(record))
 
     def noted(self, note: Note) -> None:
         """It is stored. Returns at once."""
+        with self._lock:
+            self._waiting += 1
         mails = wish(note, self._users())[1]
         self._look_at(due(note.noted, mails, self._settings.mail_hour))
 
     def nudge(self) -> None:
         """Look now: an earlier manager has left notes, or users' wishes have changed."""
-        if self._store.has_notes():
+        with self._lock:
+            self._waiting = self._store.count_notes()
+        if self._waiting:
             self._look_at(float("-inf"))
 
     def stop(self) -> None:
@@ -161,6 +171,8 @@ class Mailer:
             if ready:
                 self._send_all(ready, now)
             left = {note.letter for note in self._store.notes() if note.letter} if letters else set()
+            with self._lock:
+                self._waiting = self._store.count_notes()
             times = [max(self._again(""), self._again(each.id)) for each in letters if each.id in left]
             if planned.next_due is not None:
                 times.append(planned.next_due)

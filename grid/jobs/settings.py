@@ -52,6 +52,8 @@ class Settings:
     """Of the daily mail, in this machine's time zone."""
     mail_retry_s: float = 30.0
     """First pause after a failure; the next ones double, up to an hour."""
+    mail_notes: int = 50_000
+    """Ends that wait to be told, at most; of more nobody is told, but the log."""
     mail_give_up_s: float = 5 * 86400.0
     """A mail that can't be sent for so long is given up (RFC 5321, 4.5.4.1)."""
 

@@ -159,7 +159,7 @@ def test_a_digest_comes_once_a_day_also_after_a_restart_and_nothing_if_nothing_h
     with Managed(tmp_path / "s", inbox.settings(), clock) as managed:
         until(lambda: inbox.letters)
         assert inbox.subjects() == ["[grid] 3 jobs ended: 3 complete"]
-        until(lambda: not managed.store.has_notes())
+        until(lambda: not managed.store.count_notes())
         for _ in range(3):
             clock.now += DAY
             assert managed.manager._mailer.look() is None
@@ -230,7 +230,7 @@ def test_a_kill_between_sending_and_recording_makes_the_same_mail_come_again(inb
     store = Store(tmp_path / "s")
     try:
         Mailer(store, inbox.settings(mail_from="grid@localhost"), store.users).look()
-        assert not store.has_notes()
+        assert not store.count_notes()
     finally:
         store.close()
     first = inbox.letters[0][1]
@@ -276,7 +276,7 @@ def test_a_mail_server_that_is_down_is_tried_again_with_longer_pauses(
         assert mailer.look() is None and mailer.look() is None
     finally:
         inbox.stop()
-    assert len(inbox.letters) == 1 and not store.has_notes()
+    assert len(inbox.letters) == 1 and not store.count_notes()
 
 
 @pytest.mark.row("J12", "J13")
@@ -288,12 +288,12 @@ def test_a_mail_is_tried_again_after_a_no_for_now_and_given_up_in_the_end(
     inbox.answers, inbox.rcpt_answers = ["452 mailbox full"], ["450 greylisted"]
     for pause in (30, 60):
         again = mailer.look()
-        assert again is not None and round(again - clock.now) == pause and store.has_notes()
+        assert again is not None and round(again - clock.now) == pause and store.count_notes()
         clock.now = again
     assert "450 greylisted" in caplog.text and "452 mailbox full" in caplog.text
     clock.now += 5 * DAY
     inbox.answers = ["452 still full"]
-    assert mailer.look() is None and not store.has_notes() and not inbox.letters
+    assert mailer.look() is None and not store.count_notes() and not inbox.letters
     assert "given up" in caplog.text and "job-1" in caplog.text
 
 
@@ -305,7 +305,7 @@ def test_what_is_refused_for_good_is_not_tried_again(
     store, clock = noted
     setattr(inbox, where, ["550 no such user here"])
     mailer = Mailer(store, inbox.settings(), store.users, clock)
-    assert mailer.look() is None and not store.has_notes() and not inbox.letters
+    assert mailer.look() is None and not store.count_notes() and not inbox.letters
     assert "refused for good" in caplog.text and "550 no such user" in caplog.text
 
 
@@ -370,7 +370,7 @@ def test_over_starttls_with_a_login_and_never_in_clear(
         assert stranger.look() is not None and not logins  # nobody vouches for its certificate
         mailer = Mailer(store, safe.settings(**secure), store.users, clock)
         again = mailer.look()
-        assert again is not None and {each[1] for each in logins} == {b"wrong-word"} and store.has_notes()
+        assert again is not None and {each[1] for each in logins} == {b"wrong-word"} and store.count_notes()
         file.write_text("grid\nright-word\n")  # somebody mends it; no restart is needed
         clock.now = again
         assert mailer.look() is None and len(safe.letters) == 1
@@ -381,6 +381,22 @@ def test_over_starttls_with_a_login_and_never_in_clear(
     said = [each.getMessage() for each in caplog.records if each.name.startswith("grid")]  # the server logs, too
     assert any("535" in line for line in said) and not any("-word" in line for line in said)
     assert "-word" not in repr(mailer._settings)
+
+
+@pytest.mark.row("J13")
+def test_what_waits_to_be_told_is_bounded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Managed(tmp_path / "s", Settings(mail_notes=3, tick_s=0.05)) as managed:
+        managed.service.set_email("mara@x.org")
+        for value in range(5):
+            Square.submit(value=value).wait(LIMIT_S)
+    with Managed(tmp_path / "s", Settings(mail_notes=3, tick_s=0.05)) as managed:
+        Square.submit(value=6).wait(LIMIT_S)
+        assert managed.store.count_notes() == 3
+    assert [job for job in ("job-3", "job-4", "job-5", "job-6") if f"of {job} nobody" in caplog.text] == [
+        "job-4",
+        "job-5",
+        "job-6",
+    ]
 
 
 @pytest.mark.row("J12")
@@ -395,7 +411,7 @@ def test_a_mail_server_that_says_nothing_does_not_hold_up_the_end(tmp_path: Path
         line.close()
     assert took < 30 and not any(thread.name == "jobs-mail" for thread in threading.enumerate())
     store = Store(tmp_path / "s")
-    assert store.has_notes()  # for the next manager
+    assert store.count_notes()  # for the next manager
     store.close()
     assert managed.manager.stopped
 

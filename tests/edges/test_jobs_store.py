@@ -115,16 +115,16 @@ def test_a_note_is_stored_with_the_end_that_it_tells_of(store: Store) -> None:
     store.insert([record(1, state=JobState.ACTIVE, mails="hourly"), record(2, state=JobState.ACTIVE)])
     note = Note(job="job-1", owner="mara", address="m@x", mails="hourly", noted=7.5, facts={"ä": "\u2603"})
     end = {"state": JobState.COMPLETE, "result": 1, "ended": 5.0}
-    assert not store.has_notes() and store.load()[0].mails == "hourly"
+    assert not store.count_notes() and store.load()[0].mails == "hourly"
     assert store.complete("job-1", end, note=note) and not store.complete("job-1", end, note=note)
     assert store.complete("job-2", end)
     (kept,) = store.notes()
-    assert kept == replace(note, number=kept.number) and store.has_notes()
+    assert kept == replace(note, number=kept.number) and store.count_notes()
     store.post_notes([kept.number], "l1", 9.0)
     store.delete(["job-1"])  # its mail goes all the same
     assert store.notes() == [replace(kept, letter="l1", posted=9.0)]
     store.drop_notes([kept.number])
-    assert not store.has_notes()
+    assert not store.count_notes()
 
 
 @pytest.mark.row("J01")

@@ -292,10 +292,10 @@ class Store:
 
     # -- notes for the mail ----------------------------------------------------------------------------------------
 
-    def has_notes(self) -> bool:
-        """Whether there are any."""
+    def count_notes(self) -> int:
+        """How many are not sent."""
         with self._transaction("read") as connection:
-            return connection.execute(sa.select(tables.notes.c.number).limit(1)).first() is not None
+            return int(connection.execute(sa.select(sa.func.count()).select_from(tables.notes)).scalar() or 0)
 
     def notes(self) -> list[Note]:
         """All that are not sent, in the order of their making."""
