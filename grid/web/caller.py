@@ -181,8 +181,8 @@ class Caller(Server):
             raise RequestError("credentials must be for something", hint="Name services, or jobs")
         for scope in wanted:
             self.need(scope)
-        if ADMIN in wanted:
-            raise AccessError("an admin's rights are not passed on", hint="Ask for read, submit or control")
+        if ADMIN in wanted or UPLOAD in wanted:
+            raise AccessError("the rights to upload and of an admin are not passed on", hint="read, submit, control")
         for job in jobs or ():
             self._record(job)
         own = self.who
@@ -204,6 +204,25 @@ class Caller(Server):
         if job is None:
             self.need(ADMIN)
         return super().forget(job)
+
+    def race_status(self, race: str) -> dict[str, Any]:
+        status = super().race_status(race)
+        for job in status["jobs"]:
+            self._record(job)
+        return status
+
+    def set_email(self, email: str | None) -> None:
+        self._whole()
+        super().set_email(email)
+
+    def upload(self, archive: str) -> str:
+        self._whole()
+        return super().upload(archive)
+
+    def _whole(self) -> None:
+        """What concerns the user and not one job or service is not for narrow tokens."""
+        if self.who.is_narrow:
+            raise AccessError("this token is for something else", hint="Ask who gave it to you")
 
     def listen(self, key: str, target: Any) -> Any:
         raise AssertionError("streams go through events.py")

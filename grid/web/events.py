@@ -247,7 +247,7 @@ class JobHub(Hub):
 
     @property
     def is_over(self) -> bool:
-        return self.closed or self._ended
+        return self.closed or self._ended or self.key not in self.manager.records
 
 
 class Hubs:

@@ -252,6 +252,22 @@ def test_other_users_jobs_are_seen_in_lists_and_nowhere_else(
     assert "by the admin" in mara.get(f"/jobs/{job}").json()["reason"]
 
 
+@pytest.mark.row("J20", "J18")
+def test_the_stream_of_a_job_that_is_deleted_ends(mara: Api) -> None:
+    job = mara.submit("Square", value=2)
+    mara.result(job)
+    events = mara.events(f"/jobs/{job}/events")
+    kinds = [message["kind"] for _, message in events]
+    assert kinds == ["Join", "Completed"]
+    slow = mara.submit("Steps", n=10**6)
+    events = mara.events(f"/jobs/{slow}/events")
+    next(events)
+    mara.post(f"/jobs/{slow}/abort")
+    assert mara.get(f"/jobs/{slow}/result", params={"wait": 20}).json()["ended"]
+    assert mara.delete(f"/jobs/{slow}").status_code == 200
+    assert [message["kind"] for _, message in events][-1] == "Aborted"
+
+
 @pytest.mark.row("C35", "P03")
 def test_an_open_stream_ends_when_its_token_does(web: WebServer, tokens: Tokens) -> None:
     token = tokens.create("mara")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -124,6 +125,41 @@ def test_a_login_is_kept_and_is_good_for_names_and_commands(
         assert login.find(web.url) == {}
     finally:
         web.close()
+
+
+KEYRING = """
+import types
+kept = {}
+def get_keyring(): return types.SimpleNamespace(priority=5)
+def set_password(service, name, secret): kept[service, name] = secret
+def get_password(service, name): return kept.get((service, name))
+def delete_password(service, name): del kept[service, name]
+"""
+
+
+@pytest.mark.row("C36")
+def test_where_there_is_a_keyring_the_token_is_in_it_alone(
+    manager: JobManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keyring.py").write_text(KEYRING)  # stands for a desktop's; ours has none
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("GRID_NO_KEYRING")
+    monkeypatch.delitem(sys.modules, "keyring", raising=False)
+    tokens = Tokens(manager.store.directory)
+    token = tokens.create("mara")
+    web = WebServer(manager, tokens=tokens)
+    try:
+        login.login(web.url, token, name="work")
+        assert token[16:] not in (tmp_path / "logins.json").read_text()
+        service = remote_service("work")
+        assert service.user == "mara"
+        service.close()
+        assert login.logout("work")
+        with pytest.raises(AccessError):
+            remote_service(web.url)
+    finally:
+        web.close()
+        sys.modules.pop("keyring", None)
 
 
 @pytest.mark.row("P21")
