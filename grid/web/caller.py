@@ -211,9 +211,9 @@ class Caller(Server):
             self._record(job)
         return status
 
-    def set_email(self, email: str | None) -> None:
+    def set_email(self, email: str | None, mails: str | None = None) -> None:
         self._whole()
-        super().set_email(email)
+        super().set_email(email, mails)
 
     def upload(self, archive: str) -> str:
         self._whole()

@@ -101,12 +101,16 @@ class Hub:
                 return
             self._ring.append(_Entry(message))
             self._last = message.number
+            self._took(message)
             telling, self._telling = self._telling, True
         if not telling:
             try:
                 self.loop.call_soon_threadsafe(self._tell)
             except RuntimeError:
                 pass  # the loop has ended, and its readers with it
+
+    def _took(self, message: Message) -> None:
+        """It is in the ring; called under the lock, before any reader learns of it."""
 
     def _tell(self) -> None:
         with self._lock:
@@ -234,8 +238,9 @@ class JobHub(Hub):
             with self._lock:
                 self._last -= 1
         super().put_nowait(message)
-        if message.kind in ENDS:
-            self._ended = True
+
+    def _took(self, message: Message) -> None:
+        self._ended = self._ended or message.kind in ENDS
 
     def header(self, caller: Caller) -> tuple[int, bytes]:
         with self.manager._lock:

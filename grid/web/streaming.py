@@ -69,8 +69,14 @@ class EventStream(Response):
         place = hub.position(self._after)
         if place is not None:
             await self._send(send, b": goes on\n\n")
+        looked = hub.loop.time()
         while not watching.done():
             reader.clear()
+            if hub.loop.time() - looked > self._limits.alive_s:  # a stream that is never silent is looked at, too
+                if not self._holds():
+                    return
+                looked = hub.loop.time()
+            over = hub.is_over  # first: what came before the end is then among the entries
             entries = hub.since(place) if place is not None else None
             if place is None or entries is None:
                 try:
@@ -81,7 +87,7 @@ class EventStream(Response):
             elif entries:
                 place = entries[-1].number
                 await self._send(send, hub.frames(self._caller, entries))
-            elif hub.is_over:
+            elif over:
                 return
             else:
                 try:
