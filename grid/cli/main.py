@@ -34,6 +34,7 @@ _COMMANDS = {
     "jobs": "grid.cli.jobs:jobs",
     "graph": "grid.cli.jobs:graph",
     "credits": "grid.cli.jobs:credits",
+    "mails": "grid.cli.mails:mails",
     "hosts": "grid.cli.hosts:hosts",
     "doctor": "grid.cli.hosts:doctor",
     "status": "grid.cli.running:status",

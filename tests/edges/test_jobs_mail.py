@@ -432,8 +432,12 @@ def test_grid_serve_takes_the_mail_server_from_options_and_the_environment(inbox
     )
     try:
         assert serving.stdout is not None and json.loads(serving.stdout.readline())["name"] == "post"
+        words = ["mails", "mara@x.org", "--when", "immediate", "--server", "post", "--user", "mara"]
+        done = subprocess.run(
+            [*command[:3], *words], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=LIMIT_S
+        )
+        assert done.returncode == 0 and "of mara go to mara@x.org, immediate" in done.stderr, done.stderr
         with remote_service("post", user="mara") as service:
-            service.set_email("mara@x.org", "immediate")
             Square.submit(value=3).wait(LIMIT_S)
         until(lambda: inbox.letters)
         service.close()
