@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,13 @@ import click
 
 from grid.cli import exits
 from grid.cli.choose import find_hosts, hosts_options, json_option
+from grid.cli.mail import mail_options
 from grid.cli.show import print_json, say
 
 if TYPE_CHECKING:
     from grid.grids.grid import Grid
+    from grid.jobs.manager import JobManager
+    from grid.web.server import WebServer
 
 
 @click.command(epilog=exits.EPILOG, short_help="Run a job server on this machine.")
@@ -35,7 +40,14 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", "checkpoint_s", type=click.FloatRange(0), default=600.0, help="Seconds between them.")
 @click.option("--grace", "grace_s", type=click.FloatRange(0), default=30.0, help="Seconds from an abort to force.")
 @click.option("--tokens", is_flag=True, help="Clients must show a token ($GRID_JOBS_TOKEN).")
+@click.option("--http", "http_at", metavar="ADDR:PORT", is_flag=False, flag_value="127.0.0.1", help="Serve HTTP, too.")
+@click.option("--no-token", is_flag=True, help="With --http at 127.0.0.1: everybody on this machine may do all.")
+@click.option("--cert", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="TLS certificate, PEM.")
+@click.option("--key", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Its private key, PEM.")
+@click.option("--tls", type=click.Choice(["self"]), help="A certificate that it makes; clients pin its fingerprint.")
+@click.option("--fetch-allow", multiple=True, metavar="NET", help="Private addresses to fetch from, like 10.0.0.0/8.")
 @click.option("--add-user", metavar="USER", help="Print a new token of USER, and end.")
+@mail_options
 @json_option
 @click.pass_context
 def serve(
@@ -50,12 +62,20 @@ def serve(
     checkpoint_s: float,
     grace_s: float,
     tokens: bool,
+    http_at: str | None,
+    no_token: bool,
+    cert: str | None,
+    key: str | None,
+    tls: str | None,
+    fetch_allow: tuple[str, ...],
     add_user: str | None,
     as_json: bool,
+    mail: dict[str, Any],
 ) -> None:
     """Serve jobs of the service classes in these modules, until Ctrl-C or SIGTERM; jobs at work then take a checkpoint.
 
-    Clients reach it by its name, over a socket that only this user can open. With --json a line says when it is ready.
+    Clients reach it by its name, over a socket that only this user can open. With --http others reach it, too, over the
+    network, by tokens of `grid token create`. With --json a line says when it is ready.
 
     \b
     Examples:
@@ -63,8 +83,11 @@ def serve(
       grid serve mylab.fits mylab.scans --hosts hosts.yaml --name lab
       grid serve fits.py --store postgresql:///jobs
       grid serve --add-user mara
+      grid serve fits.py --http 0.0.0.0:8440 --tls self
+      grid serve fits.py --http --no-token
     """
     from grid.jobs.context import data_directory
+    from grid.jobs.download import Policy
     from grid.jobs.engine import GridEngine, ThreadEngine
     from grid.jobs.manager import JobManager
     from grid.jobs.server import add_user as new_token
@@ -74,7 +97,11 @@ def serve(
     from grid.jobs.wire_server import SocketServer
 
     services = [cls for module in modules for cls in _services(module)]
-    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens)
+    try:  # who comes over the network may not have us look around in ours
+        fetch = Policy(private=http_at is None or no_token, allow=fetch_allow)
+    except ValueError as exc:
+        raise click.UsageError(f"--fetch-allow: {exc}") from exc
+    settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens, fetch=fetch, **mail)
     if add_user:
         opened = Store(store or data_directory())
         try:
@@ -83,6 +110,7 @@ def serve(
         finally:
             opened.close()
         return
+    make_web = _web(http_at, no_token, cert, key, tls)
     if not services:
         say("grid: no services yet; jobs that wait for one stay pending")
     told = threading.Event()
@@ -96,21 +124,61 @@ def serve(
             for cls in services:
                 manager.register(cls)
             with manager:
-                server = SocketServer(manager, path)
-                try:
+                with ExitStack() as closing:
+                    closing.callback(SocketServer(manager, path).close)
+                    web = make_web(manager) if make_web is not None else None
                     names = ", ".join(manager.registry.services()) or "no services"
                     say(f"job server {name!r} at {path}: {names}; {grid.n_hosts} servers")
+                    found = {"name": name, "path": path, "services": manager.registry.services()}
+                    if web is not None:
+                        closing.callback(web.close)
+                        found |= {"url": web.url, "fingerprint": web.fingerprint}
+                        say(f"on the network: {web.url}{f'  fingerprint {web.fingerprint}' if web.fingerprint else ''}")
                     if as_json:
-                        found = {"name": name, "path": path, "services": manager.registry.services()}
                         click.echo(json.dumps({**found, "servers": grid.n_hosts}))
                     while not told.wait(3600.0):
                         pass
                     say("stopping: jobs at work take a checkpoint")
-                finally:
-                    server.close()
     finally:
         opened.close()
     ctx.exit(exits.OK)
+
+
+def _web(
+    at: str | None, no_token: bool, cert: str | None, key: str | None, tls: str | None
+) -> Callable[[JobManager], WebServer] | None:
+    """What makes the web server, if one is wanted; all that can be wrong with the options is found here."""
+    if at is None:
+        if no_token or cert or key or tls:
+            raise click.UsageError("--no-token, --cert, --key and --tls go with --http")
+        return None
+    if bool(cert) != bool(key) or (cert and tls):
+        raise click.UsageError("give --cert and --key, or --tls self")
+    try:
+        from grid.web.server import WebServer, address
+    except ImportError as exc:
+        raise click.UsageError(f"--http needs the module {exc.name}. Run: pip install 'grid[web]'") from exc
+    from grid.web.names import is_loopback
+    from grid.web.tls import Certificate
+    from grid.web.tokens import Tokens
+
+    listen = address(at)
+    if no_token and not is_loopback(listen[0]):
+        raise click.UsageError(f"--no-token is for 127.0.0.1: others can reach {listen[0]}, and they need tokens")
+    if not is_loopback(listen[0]) and not (cert or tls):
+        raise click.UsageError(f"tokens would go to {listen[0]} in clear text. Give --cert and --key, or --tls self")
+
+    def make(manager: JobManager) -> WebServer:
+        directory = manager.store.directory
+        certificate = Certificate(cert, key) if cert and key else None
+        if tls:
+            certificate = Certificate.own(directory, listen[0])
+        tokens = None if no_token else Tokens(directory)
+        if tokens is not None and not tokens.list():
+            say("grid: there are no tokens yet; make one with grid token create USER")
+        return WebServer(manager, listen, tokens=tokens, certificate=certificate)
+
+    return make
 
 
 def _grid(local: int | None, hosts_from: str | None, group: str | None) -> Grid:

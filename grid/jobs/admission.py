@@ -20,6 +20,7 @@ from grid.jobs.host.plain import dumps
 from grid.jobs.host.references import jobs_in
 from grid.jobs.record import Record
 from grid.jobs.registry import Registry
+from grid.jobs.rules.post import MAILS
 from grid.jobs.rules.states import JobState
 from grid.jobs.rules.tags import check_tags
 
@@ -65,13 +66,13 @@ def admit(
     """Check one submission.
 
     Args:
-        plain: `request`, and where wanted `when` (a tree), `tags`, `priority`, `inputs`, `memo`, `notify`.
+        plain: `request`, and where wanted `when` (a tree), `tags`, `priority`, `inputs`, `memo`, `notify`, `mails`.
     Raises:
         RequestError, ConditionError, UnknownJobService: It can't be used; the message says why.
     """
     if not isinstance(plain, Mapping) or not plain.get("request"):
         raise RequestError("there is no request to submit", hint="Make one with Service.request(...)")
-    service, request = registry.fit(dict(plain["request"]))
+    service, request = registry.fit(_own(dict(plain["request"]), owner, registry))
     priority = plain.get("priority") or 0
     if type(priority) is not int or not 0 <= priority <= MOST_PRIORITY:
         raise RequestError(f"the priority {priority!r} is no whole number from 0 to {MOST_PRIORITY}", hint="0 is free")
@@ -96,8 +97,15 @@ def admit(
         created=now,
         use_memo=service.memo if memo is None else bool(memo),
         notify=check_email(plain.get("notify") or ""),
+        mails=check_mails(plain.get("mails") or ""),
     )
     return Admitted(record, condition)
+
+
+def _own(request: dict[str, Any], owner: str, registry: Registry) -> dict[str, Any]:
+    """The request, for the service that its owner installed, if there is one of that name."""
+    own = f"{owner}/{request.get('service')}"
+    return {**request, "service": own} if own in registry.services() else request
 
 
 def _queue(service: type[Service], plain: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -136,7 +144,15 @@ def _condition(
 
 def check_email(address: str) -> str:
     """The address, if it can be one; empty for none."""
-    name, at, host = address.partition("@")
-    if address and (not at or not name or not host or any(c.isspace() or c in "<>,;" for c in address)):
+    name, at, host = address.partition("@") if isinstance(address, str) else ("", "", "")
+    odd = any(c.isspace() or not c.isprintable() or c in "<>,;:()[]\\\"" for c in str(address))
+    if address and (not at or not name or not host or odd or "@" in host or name[0] == "-" or len(address) > 254):
         raise RequestError(f"{address!r} is no e-mail address", hint="Give one like name@host, or none")
     return address
+
+
+def check_mails(mails: str) -> str:
+    """When mails go, if that is known; empty for no wish."""
+    if mails and mails not in MAILS:
+        raise RequestError(f"{mails!r} is no time for mails", hint=f"Use {', '.join(MAILS)}")
+    return mails

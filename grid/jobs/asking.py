@@ -117,6 +117,7 @@ class Asking(Running):
                 record = self.records.pop(job)
                 self._tell_queue("removed", record)
                 self.streams.forget(job)
+                self.history.forget(job)
         for job in jobs:
             shutil.rmtree(self.store.directory / "jobs" / safe_key(job), ignore_errors=True)
 
@@ -173,10 +174,12 @@ class Asking(Running):
     def user(self, name: str) -> dict[str, Any]:
         """What is known of a user."""
         with self._lock:
-            return dict(self._users.get(name, {"email": "", "token": "", "used": 0.0, "used_at": 0.0}))
+            return dict(self._users.get(name, {"email": "", "mails": "", "token": "", "used": 0.0, "used_at": 0.0}))
 
     def keep_user(self, name: str, **values: Any) -> None:
         """Change what is known of a user."""
         with self._lock:
             self.store.keep_users({name: values})
             self._users[name] = {**self.user(name), **values}
+        if "email" in values or "mails" in values:
+            self._mailer.nudge()

@@ -10,7 +10,8 @@ CALLS = frozenset(
     {
         *("connect", "submit", "jobs", "fetch", "status", "abort", "stop", "control", "wait", "services"),
         *("archive", "delete", "race", "race_status", "set_email", "credits", "graph", "evaluate", "explain"),
-        *("files", "read_file", "fetched", "cancel", "forget"),
+        *("files", "read_file", "fetched", "cancel", "forget", "history"),
+        *("deposit", "credentials", "upload", "modules"),
     }
 )
 """Methods of `server.Server` that may be called over a wire."""

@@ -157,12 +157,18 @@ def remote_service(address: str, user: str | None = None, token: str | None = No
     """A job server elsewhere.
 
     Args:
-        address: `unix:/path/of/socket`, or a short name: of a running `grid serve --name`, or in the servers file.
-        token: Where the server wants one; default: $GRID_JOBS_TOKEN.
+        address: `unix:/path/of/socket`, `https://host:port`, or a short name: of a running `grid serve --name`, of
+            `grid login --name`, or in the servers file.
+        token: Where the server wants one; default: $GRID_JOBS_TOKEN, then that of `grid login`.
     Raises:
         JobError: It can't be found or reached.
         AccessError: It does not know you.
     """
     from grid.jobs.wire_client import connect
 
-    return ServerProxy(connect(address), user, token or os.environ.get("GRID_JOBS_TOKEN"))
+    server = connect(address)
+    try:
+        return ServerProxy(server, user, token or os.environ.get("GRID_JOBS_TOKEN"))
+    except BaseException:
+        server.close()
+        raise

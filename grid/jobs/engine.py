@@ -49,6 +49,8 @@ class Engine(Protocol):
     """Makes places."""
 
     can_kill: bool
+    paths: list[str]
+    """Where servers shall look for modules, too, if they see the same files."""
 
     def start(self) -> None: ...
     def runner(self, timeout: float) -> Place | None:
@@ -99,14 +101,15 @@ class GridEngine:
         self._runners: list[str] = []
         self._workers = ""
         self._turn = 0
+        self.paths: list[str] = []
 
     def start(self) -> None:
         """Publish both."""
         publish: Callable[..., str] = self.grid.publish
-        self._workers = publish(Worker(), restarts=RESTARTS)
-        self._runners = [publish(Runner(), restarts=RESTARTS)]
+        self._workers = publish(Worker(self.paths), restarts=RESTARTS)
+        self._runners = [publish(Runner(self.paths), restarts=RESTARTS)]
         while self.runners() < self._at_once:
-            self._runners.append(publish(Runner(), restarts=RESTARTS))
+            self._runners.append(publish(Runner(self.paths), restarts=RESTARTS))
 
     def runner(self, timeout: float) -> Place | None:
         self._turn += 1
@@ -188,6 +191,29 @@ class _ThreadPlace:
         self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), pool, self._back))
 
 
+class HerePlace:
+    """A runner in a thread of this process, for a job that runs at the manager; it holds a place as others do."""
+
+    host = "here"
+
+    def __init__(self, held: Place) -> None:
+        self._held = held
+        self.name = f"{held.name} (held)"
+        self._runner = Runner()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-here")
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        return self._pool.submit(getattr(self._runner, method), *args)
+
+    def release(self) -> None:
+        self._pool.shutdown(wait=False)
+        self._held.release()
+
+    def kill(self) -> None:
+        """See `_ThreadPlace.kill`."""
+        self.call("exchange", [("message", Abort().to_plain())], 0.0)
+
+
 class ThreadEngine:
     """Runs everything in threads of this process. A job that never comes to a safe point can't be ended by force."""
 
@@ -195,6 +221,7 @@ class ThreadEngine:
 
     def __init__(self, workers: int = 2, at_once: int = 2) -> None:
         self._n = {"runner": at_once, "worker": workers}
+        self.paths: list[str] = []
         self._free: dict[str, queue.SimpleQueue[_ThreadPlace]] = {}
         self._pools: list[ThreadPoolExecutor] = []
 

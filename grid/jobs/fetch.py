@@ -1,35 +1,27 @@
 """Downloads that jobs wait for: into the store's own directory, checked, tried again.
 
 Lives here: `Fetcher`.
-Elsewhere:  the condition (`conditions/atoms.IsFetched`).
+Elsewhere:  the condition (`conditions/atoms.IsFetched`), one download (`download.py`), jobs that fetch (`fetching.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from grid.jobs.download import TIMEOUT_S, Download, Permanent, Policy, sha256_of
+
 logger = logging.getLogger(__name__)
-
-CHUNK = 1 << 20
-TIMEOUT_S = 30.0
-
-
-class Permanent(Exception):
-    """Trying again would not help."""
 
 
 class Fetcher:
     """Fetches URLs into a directory, each in a thread; `path` says where one lies."""
 
-    def __init__(self, directory: Path, attempts: int = 3, pause_s: float = 1.0) -> None:
-        self._directory, self._attempts, self._pause_s = directory, attempts, pause_s
+    def __init__(self, directory: Path, policy: Policy, attempts: int = 3, pause_s: float = 1.0) -> None:
+        self._directory, self._policy, self._attempts, self._pause_s = directory, policy, attempts, pause_s
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -52,11 +44,13 @@ class Fetcher:
 
     def _run(self, url: str, sha256: str | None, size: int | None, done: Callable[[str | None], None]) -> None:
         reason = "the server stopped"
+        download = Download(url, self.path(url), self._policy, stopped=self._stop.is_set)
         for attempt in range(self._attempts):
             if attempt and self._stop.wait(self._pause_s * 2**attempt):
+                download.clear()
                 return
             try:
-                self._once(url, sha256, size)
+                self._once(url, sha256, size, download)
             except Permanent as exc:
                 reason = str(exc)
                 break
@@ -67,52 +61,20 @@ class Fetcher:
                 done(None)
                 return
             if self._stop.is_set():
+                download.clear()
                 return
+        download.clear()
         done(reason)
 
-    def _once(self, url: str, sha256: str | None, size: int | None) -> None:
+    def _once(self, url: str, sha256: str | None, size: int | None, download: Download) -> None:
         target = self.path(url)
-        if target.exists() and (sha256 or size is not None) and _fits(target, sha256, size) is None:
+        if target.exists() and (sha256 or size is not None) and _fits(target, sha256, size):
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as source, open(part, "wb") as file:
-                announced = source.headers.get("Content-Length")
-                while chunk := source.read(CHUNK):
-                    if self._stop.is_set():
-                        raise OSError("the server stops")
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-                if announced is not None and file.tell() != int(announced):
-                    raise OSError(f"{file.tell()} of {announced} bytes came")
-            wrong = _fits(part, sha256, size)
-            if wrong:
-                raise Permanent(f"{url} {wrong}")
-            os.replace(part, target)
-        except urllib.error.HTTPError as exc:
-            exc.close()
-            if 400 <= exc.code < 500:
-                raise Permanent(f"{url} could not be fetched ({exc.code} {exc.reason})") from exc
-            raise OSError(f"{exc.code} {exc.reason}") from exc
-        except urllib.error.URLError as exc:
-            if url.startswith("file:"):
-                raise Permanent(f"{url} could not be fetched ({exc.reason})") from exc
-            raise
-        finally:
-            part.unlink(missing_ok=True)
+        download.run(sha256, size)
 
 
-def _fits(path: Path, sha256: str | None, size: int | None) -> str | None:
-    """What is wrong with the file."""
+def _fits(path: Path, sha256: str | None, size: int | None) -> bool:
+    """Whether the file is as wanted."""
     if size is not None and path.stat().st_size != size:
-        return f"has {path.stat().st_size} bytes, not {size}"
-    if sha256 is not None:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != sha256.lower():
-            return f"has the hash {digest.hexdigest()}, not {sha256}"
-    return None
+        return False
+    return sha256 is None or sha256_of(path) == sha256.lower()

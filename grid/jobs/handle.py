@@ -184,6 +184,13 @@ class Job:
         """The contents of one of them."""
         return base64.b64decode(self._service._server.read_file(self.id, name))
 
+    def url(self, name: str) -> str:
+        """Where an output file lies, for `fetch_url` of another server. Raises JobError if that can't reach it."""
+        where = getattr(self._service._server, "where", None)
+        if where is None:
+            raise JobError("the files of this server can't be reached by URL", hint="grid serve --http", job=self.id)
+        return f"{where['url']}/api/v1/jobs/{self.id}/files/{name}"
+
     def archive(self) -> None:
         """Take it off the list."""
         self._service.archive([self.id])

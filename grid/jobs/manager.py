@@ -5,8 +5,9 @@
                                           |____ atoms <---- ends, messages, results <-------|
 
 Threads: `jobs-start` (gives pending jobs runners), `jobs-units` (the desk's), `jobs-tick` (what is stored a little
-later; servers counted), one per active job. All state is behind one lock; every state change is stored before anybody
-hears of it, but for moves that follow from conditions: after a crash they follow again.
+later; servers counted), `jobs-mail` (where there are mails to send), one per active job. All state is behind one lock;
+every state change is stored before anybody hears of it, but for moves that follow from conditions: after a crash they
+follow again.
 
 Lives here: `JobManager`: start and stop, recovery, submission, the tick.
 Elsewhere:  its layers, from the bottom: `telling.py`, `waiting.py`, `running.py`, `asking.py`; checks at submission
@@ -37,9 +38,12 @@ class JobManager(Asking):
 
     def start(self) -> JobManager:
         """Recover what the store has, and begin to work."""
+        for problem in self.modules.load():
+            logger.warning("%s", problem)
         self._recover()
         self.engine.start()
         self.desk.start()
+        self._mailer.nudge()
         for name, body in (("jobs-start", self._start_jobs), ("jobs-tick", self._tick)):
             thread = threading.Thread(target=body, name=name, daemon=True)
             self._threads.append(thread)
@@ -65,8 +69,10 @@ class JobManager(Asking):
             thread.join(10.0)
         self.desk.stop()
         self._fetcher.stop()
-        self._save_dirty()
+        self._elsewhere.stop()
+        self.modules.close()
         self._mailer.stop()
+        self._save_dirty()
         self.engine.stop()
         self.streams.hangup()
         self.store.close()

@@ -6,6 +6,8 @@ Elsewhere:  the backend (`server.py`), handles (`handle.py`), which service a sc
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import logging
 import os
@@ -17,9 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from grid.jobs.conditions.algebra import Condition, Value, all_of
+from grid.jobs.conditions.atoms import IsElsewhere, KnownAtom
 from grid.jobs.conditions.tree import as_condition, to_tree
+from grid.jobs.deposits import Credentials
 from grid.jobs.handle import Job, Race
-from grid.jobs.host.errors import JobError, RequestError, WaitTimeout
+from grid.jobs.host.errors import ConditionError, JobError, RequestError, WaitTimeout
 from grid.jobs.host.messages import ENDS, Message
 from grid.jobs.host.plain import to_plain
 from grid.jobs.host.request import Request
@@ -28,6 +32,8 @@ from grid.jobs.rules.tags import check_tags
 logger = logging.getLogger(__name__)
 
 LISTENER_SIZE = 10_000
+ELSEWHERE_S = 7 * 86400.0
+"""How long a condition on a job of another server may wait."""
 _TURN_S = 0.5
 
 
@@ -128,9 +134,14 @@ class ServerProxy:
         """More of them."""
         self._tags = check_tags([*self._tags, *tags])
 
-    def set_email(self, email: str | None) -> None:
-        """Where mails about your jobs go; None: nowhere."""
-        self._server.set_email(email)
+    def set_email(self, email: str | None, mails: str | None = None) -> None:
+        """Where mails about your jobs go, and when.
+
+        Args:
+            email: None: nowhere.
+            mails: `immediate`, `hourly`, `daily` (at first) or `off`; None: as before.
+        """
+        self._server.set_email(email, mails)
 
     # -- submitting ------------------------------------------------------------------------------------------------
 
@@ -146,6 +157,7 @@ class ServerProxy:
         inputs: Sequence[Any] | None = None,
         memo: bool | None = None,
         notify: str | None = None,
+        mails: str | None = None,
     ) -> Job:
         """Submit a request; it is stored when this returns.
 
@@ -157,12 +169,13 @@ class ServerProxy:
             priority: 0 is free; others cost credits, and bring a larger share of the workers.
             inputs: Run once for each of these; the result is the list of results.
             memo: Whether a remembered result may be used; default: as the service says.
-            notify: E-mail address, for this job.
+            notify: E-mail address, for this job; default: that of `set_email`.
+            mails: When a mail tells of its end: `immediate`, `hourly`, `daily`, `off`; default: as `set_email` says.
         Raises:
             RequestError, ConditionError: It can't be used; the message says why. Nothing was submitted.
         """
-        options = {"when": when, "after": after, "tags": tags, "priority": priority}
-        (job,) = self.submit_all([(request, {**options, "inputs": inputs, "memo": memo, "notify": notify})])
+        options = {"when": when, "after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo}
+        (job,) = self.submit_all([(request, {**options, "notify": notify, "mails": mails})])
         if monitor is not None:
             self.monitor(job, monitor)
         return job
@@ -189,6 +202,7 @@ class ServerProxy:
         inputs: Sequence[Any] | None = None,
         memo: bool | None = None,
         notify: str | None = None,
+        mails: str | None = None,
     ) -> dict[str, Any]:
         if not isinstance(request, Request):
             raise RequestError(f"{request!r} is no request", hint="Make one with Service.request(...)")
@@ -198,12 +212,13 @@ class ServerProxy:
         condition = all_of([part for part in (as_condition(when), as_condition(after)) if part is not None])
         return {
             "request": request.to_plain(),
-            "when": None if condition is None else to_tree(condition),
+            "when": None if condition is None else to_tree(condition, swap=self._swap),
             "tags": check_tags([*self._tags, *([tags] if isinstance(tags, str) else tags)]),
             "priority": priority,
             "inputs": None if inputs is None else to_plain(list(inputs), "inputs"),
             "memo": memo,
             "notify": notify,
+            "mails": mails,
         }
 
     def start(self, request: Request, inputs: Sequence[Any] | None = None) -> str:
@@ -221,6 +236,102 @@ class ServerProxy:
         """The first of these jobs with a result for which the expression holds ends the others."""
         race = self._server.race([str(job) for job in jobs], until)
         return Race(self, race, [self.job(str(job)) for job in jobs])
+
+    # -- other servers ---------------------------------------------------------------------------------------------
+
+    def fetch_url(
+        self,
+        url: str,
+        auth: Credentials | None = None,
+        when: Any = None,
+        *,
+        sha256: str | None = None,
+        size: int | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """A job in which the server itself downloads a URL: http, https, or, at a server of one's own, file.
+
+        Where the file will lie at the server is known at once: `job.filename`. It is also an output file of the job.
+
+        Args:
+            auth: Of `credentials` of the server of that URL.
+            when: What must be satisfied before.
+            sha256, size: What the file must have.
+            name: Of the file; default: as the URL ends.
+            options: As for `submit`.
+        """
+        from grid.jobs.fetching import SERVICE, FetchRequest
+
+        left = self._deposit(auth) if auth is not None else None
+        given = {"sha256": sha256, "size": size, "name": name, "auth": left}
+        request = FetchRequest(url=url, **{key: value for key, value in given.items() if value is not None})
+        request.service, request.version = SERVICE, "1"
+        return self.submit(request, when=when, **options)
+
+    def install_service(self, module: Any, **options: Any) -> Job:
+        """A job that makes the services of a module of yours available at the server, and after its restarts.
+
+        Afterwards you submit as before, and others by the name `you/module.Class`. It needs the right to upload.
+
+        Args:
+            module: An imported module or package, or the path of a .py, of a package's folder, or of a wheel.
+            options: As for `submit`.
+        Raises:
+            AccessError: You may not; `services()` has what is there.
+            RequestError: It can't be packed.
+        """
+        from grid.jobs.modules import SERVICE, pack
+
+        name, archive = pack(module)
+        upload = self._server.upload(base64.b64encode(archive).decode())
+        request = Request(name=name, upload=upload, sha256=hashlib.sha256(archive).hexdigest())
+        request.service, request.version = SERVICE, "1"
+        return self.submit(request, **options)
+
+    def modules(self) -> list[dict[str, Any]]:
+        """What users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, `installed`."""
+        found: list[dict[str, Any]] = self._server.modules()
+        return found
+
+    def credentials(
+        self,
+        service: str | None = None,
+        *,
+        jobs: Iterable[Job | str] | None = None,
+        scopes: Sequence[str] = ("read",),
+        lifetime_s: float = 3600.0,
+    ) -> Credentials:
+        """A token for this server that may be passed on: for one service, or for some jobs, for a time.
+
+        Raises:
+            AccessError: You have not such a right yourself.
+            JobError: The server is not behind HTTP.
+        """
+        services = [service] if service is not None else None
+        names = [str(job) for job in jobs] if jobs is not None else None
+        answer = self._server.credentials(list(scopes), services, names, lifetime_s)
+        return Credentials(**self._server.where, **answer)
+
+    def _swap(self, atom: KnownAtom) -> KnownAtom:
+        """For a condition on a job of another server: one that this server can listen to, with credentials for it."""
+        job: Any = getattr(atom, "handle", None)
+        other: Any = getattr(job, "_service", self)
+        if other is self or other._server is self._server:
+            return atom
+        if getattr(other._server, "where", None) is None:
+            raise ConditionError(
+                f"job {job.id} is at a server that can't be reached by others", hint="grid serve --http", job=job.id
+            )
+        credentials = other.credentials(jobs=[job.id], lifetime_s=ELSEWHERE_S)
+        what = {"atom": atom.kind, **atom.arguments}
+        return IsElsewhere(credentials.url, what, self._deposit(credentials))
+
+    def _deposit(self, credentials: Credentials) -> str:
+        if not isinstance(credentials, Credentials):
+            raise RequestError(f"{type(credentials).__name__} is no credentials", hint="See service.credentials(...)")
+        name: str = self._server.deposit(credentials.to_plain())
+        return name
 
     # -- handles ---------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class Record:
     result: Any = None
     best: Any = None
     has_best: bool = False
+    improved: float | None = None
+    """When `best` was last said."""
     progress: list[Any] | None = None
     error: str = ""
     trace: str = ""
@@ -46,7 +48,9 @@ class Record:
     """Key that the result is remembered by; empty: it is not."""
     use_memo: bool = False
     notify: str = ""
-    """Where a mail goes at the end."""
+    """Where a mail goes at the end; empty: to its owner's address."""
+    mails: str = ""
+    """When it goes, see `rules/post.py`; empty: as its owner wishes."""
 
     def summary(self) -> dict[str, Any]:
         """What lists of jobs show."""
@@ -65,6 +69,7 @@ class Record:
             "attempt": self.attempt,
             "progress": self.progress,
             "best": self.best,
+            "improved": self.improved,
             "reason": self.reason or self.error,
             "data": self.request["data"],
         }

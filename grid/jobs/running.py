@@ -10,9 +10,11 @@ import heapq
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from grid.errors import GridError
+from grid.jobs.engine import HerePlace
 from grid.jobs.execution import Execution
 from grid.jobs.host import messages
 from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
@@ -122,7 +124,7 @@ class Running(Waiting):
         }
         self.desk.open(record.id, record.owner, record.priority)
         self.streams.set_header(record.id, lambda: self._join(record))
-        execution = Execution(self, record, service, spec, place)
+        execution = Execution(self, record, service, spec, HerePlace(place) if service.at_manager else place)
         self._active[record.id] = execution
         for message in self._early.pop(record.id, []):
             execution.send(message)
@@ -171,8 +173,8 @@ class Running(Waiting):
             record = self.records.get(job)
             if record is None or record.state is not JobState.ACTIVE:
                 return
-            record.best, record.has_best = value, True
-            self._dirty.setdefault(job, {}).update(best=value, has_best=True)
+            record.best, record.has_best, record.improved = value, True, time.time()
+            self._dirty.setdefault(job, {}).update(best=value, has_best=True, improved=record.improved)
             message = messages.Improved(partial=from_plain(value))
             if loud:
                 self._emit(job, message)
@@ -259,15 +261,19 @@ class Running(Waiting):
             "reason": record.reason if state is JobState.COMPLETE else error,
             "best": record.best,
             "has_best": record.has_best,
+            "improved": record.improved,
             "progress": record.progress,
             "memo": record.memo,
         }
         if state is JobState.COMPLETE:
             values["result"] = value
         self._dirty.pop(record.id, None)
-        if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else ""):
+        note = self._mailer.note(replace(record, **values))
+        if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else "", note):
             return
         self._set(record, values)
+        if note is not None:
+            self._mailer.noted(note)
         self.desk.close(record.id)
         self._active.pop(record.id, None)
         self._announce(record)

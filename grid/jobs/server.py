@@ -17,6 +17,7 @@ from typing import Any
 
 from grid.jobs.calls import CONDITIONS, QUEUE
 from grid.jobs.conditions.tree import from_tree
+from grid.jobs.history import KEPT
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.manager import JobManager
@@ -98,15 +99,10 @@ class Server:
                 `archived` (True: these instead), `last` (only so many, the newest).
         """
         self._check()
-        wanted = dict(wanted or {})
-        known = {"state", "tags", "service", "owner", "text", "archived", "last"}
-        if set(wanted) - known:
-            raise RequestError(
-                f"jobs can't be filtered by {sorted(set(wanted) - known)[0]!r}", hint=f"By {', '.join(sorted(known))}"
-            )
+        wanted = check_wanted(wanted)
         with self.manager._lock:
             records = list(self.manager.records.values())
-        found = [record for record in records if self._may_see(record) and _fits(record, wanted)]
+        found = [record for record in records if self._may_see(record) and fits(record, wanted)]
         if wanted.get("last") is not None:
             found = found[-int(wanted["last"]) :]
         return [record.summary() for record in found]
@@ -225,7 +221,7 @@ class Server:
                 "id": record.id,
                 "state": record.state.value,
                 "service": record.service,
-                "after": sorted(_jobs_of(record.condition)),
+                "after": sorted(jobs_of(record.condition)),
                 "condition": from_tree(record.condition).text(8) if record.condition else None,
             }
             for record in records
@@ -239,11 +235,12 @@ class Server:
         self._check()
         return self.manager.registry.services()
 
-    def set_email(self, email: str | None) -> None:
-        """Where mails about this user's jobs go; None: nowhere."""
-        from grid.jobs.admission import check_email
+    def set_email(self, email: str | None, mails: str | None = None) -> None:
+        """Where mails about this user's jobs go (None: nowhere), and when (None: as before, at first `daily`)."""
+        from grid.jobs.admission import check_email, check_mails
 
-        self.manager.keep_user(self._check(), email=check_email(email or ""))
+        values = {"email": check_email(email or ""), **({} if mails is None else {"mails": check_mails(mails)})}
+        self.manager.keep_user(self._check(), **values)
 
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""
@@ -265,6 +262,46 @@ class Server:
         if not path.is_file():
             raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
         return base64.b64encode(path.read_bytes()).decode()
+
+    def upload(self, archive: str) -> str:
+        """Put down a module's archive (base64), to be installed by a job of the service `grid.install`; its name."""
+        user = self._check()
+        try:
+            data = base64.b64decode(archive, validate=True)
+        except (TypeError, ValueError) as exc:
+            raise RequestError("an archive comes in base64", hint="Use install_service") from exc
+        return self.manager.modules.keep(user, data)
+
+    def modules(self) -> list[dict[str, Any]]:
+        """Modules that users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
+        self._check()
+        shown = ("user", "name", "services", "sha256", "bytes", "installed")
+        return [{name: each[name] for name in shown} for each in self.manager.modules.list()]
+
+    def deposit(self, credentials: Mapping[str, Any]) -> str:
+        """Leave credentials for another server here, for jobs of this user; their name. See `deposits.py`."""
+        user = self._check()
+        if not isinstance(credentials, Mapping):
+            raise RequestError("these are no credentials", hint="Make them with credentials()")
+        return self.manager.deposits.keep(user, credentials)
+
+    def credentials(
+        self,
+        scopes: Sequence[str] = ("read",),
+        services: Sequence[str] | None = None,
+        jobs: Sequence[str] | None = None,
+        lifetime_s: float = 3600.0,
+    ) -> dict[str, Any]:
+        """`token` and `expires` of a token for certain services or jobs, for a time; see `grid/web/caller.py`."""
+        raise JobError("a job server behind a socket gives no credentials", hint="Reach it by HTTP: grid serve --http")
+
+    def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
+        """The last messages of a kind, `Log` or `Improved`, that a job said since the start; see `history.py`."""
+        self._record(job)
+        if kind not in KEPT:
+            raise RequestError(f"no messages of the kind {kind!r} are kept", hint=f"There are {', '.join(KEPT)}")
+        with self.manager._lock:
+            return [message.to_plain() for message in self.manager.history.of(job, kind)]
 
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
@@ -311,7 +348,32 @@ class _Sieve:
         self.target.put_nowait(own)
 
 
-def _fits(record: Record, wanted: Mapping[str, Any]) -> bool:
+def check_wanted(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What jobs are filtered by. Raises RequestError."""
+    checked = dict(wanted or {})
+    known = {"state", "tags", "service", "owner", "text", "archived", "last"}
+    if set(checked) - known:
+        raise RequestError(
+            f"jobs can't be filtered by {sorted(set(checked) - known)[0]!r}", hint=f"By {', '.join(sorted(known))}"
+        )
+    last = checked.get("last")
+    if last is not None and (type(last) is not int or last < 1):
+        raise RequestError(f"last must be a whole number from 1, not {last!r}", hint="Leave it out for all jobs")
+    for name in ("service", "owner", "text"):
+        if not isinstance(checked.get(name), (str, type(None))):
+            raise RequestError(f"{name} must be text, not {checked[name]!r}", hint="Leave it out for all jobs")
+    for name in ("state", "tags"):
+        value = checked.get(name)
+        if not (value is None or isinstance(value, str) or _is_texts(value)):
+            raise RequestError(f"{name} must be a text or a list of texts, not {value!r}", hint="Leave it out for all")
+    return checked
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def fits(record: Record, wanted: Mapping[str, Any]) -> bool:
     if record.archived is not bool(wanted.get("archived", False)):
         return False
     states = wanted.get("state")
@@ -328,10 +390,10 @@ def _fits(record: Record, wanted: Mapping[str, Any]) -> bool:
     return not text or text.lower() in str(record.summary()).lower()
 
 
-def _jobs_of(tree: Any) -> set[str]:
+def jobs_of(tree: Any) -> set[str]:
     if not isinstance(tree, Mapping):
         return set()
     found = {tree["job"]} if "job" in tree else set()
     for part in tree.get("of", ()):
-        found |= _jobs_of(part)
+        found |= jobs_of(part)
     return found

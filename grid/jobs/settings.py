@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from grid.jobs.download import Policy
 from grid.jobs.rules.scheduler import MINIMUM_SHARE, RULES
 
 
@@ -36,13 +37,35 @@ class Settings:
     """Shares of users, 1 for whom it does not name."""
     tokens: bool = False
     """Whether a client needs a token."""
+    fetch: Policy = field(default_factory=Policy)
+    """From where URLs may be fetched, and how much."""
     mail_host: str = "localhost"
     mail_port: int = 25
     mail_from: str = "grid@localhost"
+    mail_tls: str = "none"
+    """`none`; `starttls`: begin in clear, then TLS; `tls` from the start. A server without it is not used."""
+    mail_ca: str = ""
+    """File of certificates to trust; empty: those of this machine."""
+    mail_login: str = ""
+    """File with user and password in two lines, readable by its owner alone; empty: no login."""
+    mail_hour: int = 7
+    """Of the daily mail, in this machine's time zone."""
+    mail_retry_s: float = 30.0
+    """First pause after a failure; the next ones double, up to an hour."""
+    mail_notes: int = 50_000
+    """Ends that wait to be told, at most; of more nobody is told, but the log."""
+    mail_give_up_s: float = 5 * 86400.0
+    """A mail that can't be sent for so long is given up (RFC 5321, 4.5.4.1)."""
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_s", "abort_grace_s", "suspend_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Settings.{name} must not be negative")
+        if not 0 <= self.mail_hour <= 23:
+            raise ValueError("Settings.mail_hour must be from 0 to 23")
+        if self.mail_tls not in ("none", "starttls", "tls"):
+            raise ValueError("Settings.mail_tls must be none, starttls or tls")
+        if self.mail_login and self.mail_tls == "none" and self.mail_host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("Settings.mail_login needs mail_tls: a password must not travel in clear")
         if not 0 <= self.minimum_share < 1:
             raise ValueError("Settings.minimum_share must be 0 or more, and less than 1")

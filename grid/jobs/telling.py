@@ -11,21 +11,27 @@ import heapq
 import itertools
 import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from grid.jobs.calls import QUEUE
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.depends import Depends
+from grid.jobs.deposits import Deposits
 from grid.jobs.desk import Desk
+from grid.jobs.elsewhere import Elsewhere
 from grid.jobs.engine import Engine
 from grid.jobs.execution import Execution
 from grid.jobs.fetch import Fetcher
+from grid.jobs.fetching import FetchURL
+from grid.jobs.history import History
 from grid.jobs.host import messages
 from grid.jobs.host.errors import UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.plain import from_plain
 from grid.jobs.mail import Mailer
+from grid.jobs.modules import InstallService, Modules
 from grid.jobs.record import Record
 from grid.jobs.registry import Registry
 from grid.jobs.rules.credits import Ledger
@@ -47,11 +53,13 @@ class Telling:
         engine: Engine,
         settings: Settings | None = None,
         registry: Registry | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.engine = store, engine
         self.settings = settings or Settings()
         self.registry = registry or Registry()
         self.streams = Streams()
+        self.history = History()
         self.depends = Depends()
         self.ledger = Ledger(self.settings.allowance, self.settings.half_life_s)
         self.desk = Desk(
@@ -84,9 +92,19 @@ class Telling:
         self._stopping = False
         self._halted = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._mailer = Mailer(self.settings)
-        self._fetcher = Fetcher(store.directory / "fetched")
+        self._mailer = Mailer(store, self.settings, self._users_now, clock)
+        self._fetcher = Fetcher(store.directory / "fetched", self.settings.fetch)
+        self.deposits = Deposits(store.directory)
+        self._elsewhere = Elsewhere(self.deposits, self._lock, self.settings.fetch)
+        self.modules = Modules(store.directory, self.registry)
+        engine.paths = [str(self.modules.code)]
+        for own in (FetchURL, InstallService):  # services of grid itself, which run in this process
+            self.registry.add(type(own.__name__, (own,), {"manager": self}))
         self.streams.set_header(QUEUE, self._queue_header)
+
+    def _users_now(self) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            return dict(self._users)
 
     def _settle(self) -> None:
         """Make the moves that conditions have decided: `waiting.py`."""
@@ -101,7 +119,7 @@ class Telling:
             setattr(record, name, value)
 
     def _announce(self, record: Record) -> None:
-        """The state of a job has changed: to the streams, to atoms, to who waits, by mail."""
+        """The state of a job has changed: to the streams, to atoms, to who waits."""
         self._tell_queue("changed", record)
         self._emit(record.id, messages.State(state=record.state.value, reason=record.reason or record.error))
         end = _end_message(record)
@@ -109,14 +127,11 @@ class Telling:
             self._emit(record.id, end)
             self._early.pop(record.id, None)
             self._ends.notify_all()
-            address = record.notify or self._users.get(record.owner, {}).get("email", "")
-            if address and record.state is not JobState.CANCELLED:
-                self._mailer.send(record, address)
         for atom in list(self._followers.get(record.id, ())):
             atom.see(record.view())
 
     def _emit(self, job: str, message: Message) -> None:
-        self.streams.put(job, message)
+        self.history.note(job, self.streams.put(job, message))
         self._to_followers(job, message)
 
     def _to_followers(self, job: str, message: Message) -> None:

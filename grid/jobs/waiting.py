@@ -17,7 +17,7 @@ from grid.errors import GridError
 from grid.jobs.admission import atom_id
 from grid.jobs.calls import CONDITIONS
 from grid.jobs.conditions.algebra import C, Condition, T
-from grid.jobs.conditions.atoms import KINDS, HasServers, IsFetched, JobAtom, KnownAtom
+from grid.jobs.conditions.atoms import KINDS, HasServers, IsElsewhere, IsFetched, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree
 from grid.jobs.host.errors import StoreError
 from grid.jobs.host.messages import Message
@@ -145,6 +145,15 @@ class Waiting(Telling):
 
     def supply(self, atom: HasServers) -> None:
         """See `conditions.atoms.World`; looked at by the tick."""
+
+    def watch(self, atom: IsElsewhere) -> None:
+        """See `conditions.atoms.World`."""
+        self._elsewhere.watch(atom)
+
+    def unwatch(self, atom: IsElsewhere) -> None:
+        """See `conditions.atoms.World`."""
+        self._elsewhere.unwatch(atom)
+        self._atoms.pop(atom.id, None)
 
     def _look_at_servers(self) -> None:
         waiting = [atom for atom in self._atoms.values() if isinstance(atom, HasServers)]

@@ -1,12 +1,14 @@
 """A job server behind a socket, with the calls of `Server`.
 
 Lives here: `RemoteServer`, `connect`, names of servers.
-Elsewhere:  the language (`wire.py`), the view for users (`proxy.py`).
+Elsewhere:  the language (`wire.py`), the view for users (`proxy.py`), servers behind HTTP (`grid/web/client.py`).
 """
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import json
 import os
 import socket
 import threading
@@ -16,7 +18,7 @@ from typing import Any
 import yaml
 
 from grid.jobs.calls import CALLS
-from grid.jobs.host.errors import JobError, RequestError, WireError
+from grid.jobs.host.errors import AccessError, JobError, RequestError, WireError
 from grid.jobs.host.messages import Message
 from grid.jobs.streams import Listener
 from grid.jobs.wire import Line, error_from_plain, socket_path
@@ -25,14 +27,39 @@ from grid.wire.places import runtime_dir
 CONNECT_S = 10.0
 
 
-def connect(address: str) -> RemoteServer:
-    """The server of that address: `unix:/path`, the name of a running `grid serve`, or one of the servers file.
+TRANSPORTS = {"http": "grid.web.client", "https": "grid.web.client"}
+"""Modules with a `connect(url)`; by name, since what they need is not everybody's."""
+
+
+def connect(address: str) -> Any:
+    """The server of that address: `unix:/path`, a URL, the name of a running `grid serve`, or a short name (`servers`).
 
     Raises:
         JobError: There is none, or it does not answer.
         WireError: What answers is none, or of another version.
     """
-    return RemoteServer(resolve(address))
+    where = address
+    for _ in range(10):  # names may stand for names
+        scheme = where.partition("://")[0] if "://" in where else ""
+        if scheme in TRANSPORTS:
+            try:
+                module = importlib.import_module(TRANSPORTS[scheme])
+            except ImportError as exc:
+                raise JobError(f"{where} needs the module {exc.name}", hint="Run: pip install 'grid[web]'") from exc
+            return module.connect(where)
+        known = servers()
+        if where not in known:
+            break
+        where = known[where]
+    return RemoteServer(resolve(where))
+
+
+def reach(url: str, token: str, fingerprint: str) -> Any:
+    """The server at a URL, by credentials: a client with the calls of `Server` that is not connected yet."""
+    scheme = url.partition("://")[0]
+    if scheme not in TRANSPORTS:
+        raise JobError(f"{url!r} can't be the URL of a job server", hint="http or https")
+    return importlib.import_module(TRANSPORTS[scheme]).reach(url, token, fingerprint)
 
 
 def resolve(address: str) -> str:
@@ -40,9 +67,7 @@ def resolve(address: str) -> str:
     if address.startswith("unix:"):
         return address.removeprefix("unix:").removeprefix("//") if address.startswith("unix://") else address[5:]
     if "://" in address:
-        raise JobError(
-            f"{address!r} can't be reached: job servers are reached by UNIX sockets so far", hint="unix:/path/of/socket"
-        )
+        raise JobError(f"{address!r} can't be the address of a job server", hint="https://host:port, or unix:/path")
     known = servers()
     if address in known:
         return resolve(known[address])
@@ -58,8 +83,36 @@ def resolve(address: str) -> str:
     return socket_path(address)
 
 
+def logins_file() -> Path:
+    """What `grid login` keeps, of this user alone: `$GRID_LOGINS`, else ~/.config/grid/logins.json."""
+    return Path(os.environ.get("GRID_LOGINS") or Path("~/.config/grid/logins.json").expanduser())
+
+
+def read_logins() -> dict[str, Any]:
+    """URL -> name, fingerprint, token. Raises AccessError if others can read it."""
+    path = logins_file()
+    try:
+        info = path.stat()
+    except OSError:
+        return {}
+    if info.st_uid != os.geteuid() or info.st_mode & 0o077:
+        raise AccessError(f"{path} can be read by others", hint=f"chmod 600 {path}, and revoke the tokens in it")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise JobError(f"{path} can't be read ({exc})", hint="Remove it, and log in again") from exc
+    return found if isinstance(found, dict) else {}
+
+
 def servers() -> dict[str, str]:
-    """Short names of servers: `$GRID_SERVERS`, ./servers.yaml, or in ~/.config/grid: names to addresses."""
+    """Short names of servers: those of `grid login --name`, and names to addresses in a file: `$GRID_SERVERS`,
+    ./servers.yaml, or in ~/.config/grid. The file comes first.
+    """
+    logins = {entry["name"]: url for url, entry in read_logins().items() if entry.get("name")}
+    return {**logins, **_servers_in_file()}
+
+
+def _servers_in_file() -> dict[str, str]:
     named = os.environ.get("GRID_SERVERS")
     places = [Path(named)] if named else [Path("servers.yaml"), Path("~/.config/grid/servers.yaml").expanduser()]
     for place in places:

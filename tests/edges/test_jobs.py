@@ -634,39 +634,6 @@ def test_a_job_is_awaited_beside_others(service: ServerProxy) -> None:
         Steps.submit(n=200).wait(0)
 
 
-@pytest.mark.row("J12", "P06")
-def test_a_mail_tells_of_the_end(tmp_path: Path) -> None:
-    controller = pytest.importorskip("aiosmtpd.controller")
-    letters: list[Any] = []
-
-    class Inbox:
-        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-            letters.append((envelope.rcpt_tos, envelope.content.decode()))
-            return "250 OK"
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    mail = controller.Controller(Inbox(), hostname="127.0.0.1", port=port)
-    mail.start()
-    try:
-        settings = Settings(mail_host="127.0.0.1", mail_port=port, tick_s=0.05)
-        with open_service(tmp_path / "s", engine=ThreadEngine(), settings=settings, user="mara") as service:
-            Square.submit(value=7, tags=["name=sevens"], notify="boss@example.org").wait(LIMIT_S)
-            service.set_email("mara@example.org")
-            with pytest.raises(JobFailed):
-                Fail.submit(text="too bad").wait(LIMIT_S)
-            until(lambda: len(letters) == 2)
-            with pytest.raises(RequestError):
-                service.set_email("not an address")
-            service.set_email(None)
-            Square.submit(value=8).wait(LIMIT_S)
-    finally:
-        mail.stop()
-    (to, text), (other, failed) = letters
-    assert to == ["boss@example.org"] and "Subject: [grid] sevens: complete" in text and "result   49" in text
-    assert other == ["mara@example.org"] and "too bad" in failed and "ended" in failed
-
-
 @pytest.mark.row("J08", "J09", "J05")
 def test_units_are_charged_by_priority_and_credits_survive_a_restart(tmp_path: Path) -> None:
     def open_one() -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from grid.jobs import JobState, StoreError, StoreFull, StoreLocked, StoreTooNew
 from grid.jobs.record import FIELDS, Record
+from grid.jobs.rules.post import Note
 from grid.jobs.store.store import HEAD, Store
 from tests.lab.postgres import Postgres, postgres  # noqa: F401 - a fixture
 
@@ -100,11 +102,29 @@ def test_deleting_users_and_races(store: Store) -> None:
     store.keep_users({"mara": {"email": "m@x"}})
     store.keep_users({"mara": {"used": 3.5, "used_at": 7.0}, "ole": {"token": "t"}})
     users = store.users()
-    assert users["mara"] == {"email": "m@x", "token": "", "used": 3.5, "used_at": 7.0} and users["ole"]["token"] == "t"
+    assert users["mara"] == {"email": "m@x", "mails": "", "token": "", "used": 3.5, "used_at": 7.0}
+    assert users["ole"]["token"] == "t"
     store.keep_race("race-1", ["a", "b"], "x < 1")
     assert store.races() == {"race-1": (["a", "b"], "x < 1")}
     store.end_race("race-1")
     assert store.races() == {}
+
+
+@pytest.mark.row("J13", "J12")
+def test_a_note_is_stored_with_the_end_that_it_tells_of(store: Store) -> None:
+    store.insert([record(1, state=JobState.ACTIVE, mails="hourly"), record(2, state=JobState.ACTIVE)])
+    note = Note(job="job-1", owner="mara", address="m@x", mails="hourly", noted=7.5, facts={"ä": "\u2603"})
+    end = {"state": JobState.COMPLETE, "result": 1, "ended": 5.0}
+    assert not store.count_notes() and store.load()[0].mails == "hourly"
+    assert store.complete("job-1", end, note=note) and not store.complete("job-1", end, note=note)
+    assert store.complete("job-2", end)
+    (kept,) = store.notes()
+    assert kept == replace(note, number=kept.number) and store.count_notes()
+    store.post_notes([kept.number], "l1", 9.0)
+    store.delete(["job-1"])  # its mail goes all the same
+    assert store.notes() == [replace(kept, letter="l1", posted=9.0)]
+    store.drop_notes([kept.number])
+    assert not store.count_notes()
 
 
 @pytest.mark.row("J01")

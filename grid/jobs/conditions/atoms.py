@@ -41,6 +41,8 @@ class World(Protocol):
     def unfollow(self, atom: JobAtom) -> None: ...
     def fetch(self, atom: IsFetched) -> None: ...
     def supply(self, atom: HasServers) -> None: ...
+    def watch(self, atom: IsElsewhere) -> None: ...
+    def unwatch(self, atom: IsElsewhere) -> None: ...
 
 
 Probe = Callable[[Atom], tuple[Value, str]]
@@ -77,6 +79,7 @@ class JobAtom(KnownAtom):
     def __init__(self, job: Any, id: str | None = None) -> None:
         super().__init__(id)
         self.job: str = job if isinstance(job, str) else job.id
+        self.handle: Any = None if isinstance(job, str) else job
         if not isinstance(job, str) and self.probe is None:
             self.probe = getattr(job, "_probe", None)
 
@@ -317,10 +320,58 @@ class HasServers(KnownAtom):
         return f"{self.n} servers there"
 
 
+class IsElsewhere(KnownAtom):
+    """What another atom says, about a job of another server, to which this server listens.
+
+    Args:
+        server: The URL of that server.
+        what: The atom as a plain tree, as it would be there.
+        auth: Name of the credentials that were left here for it; None: that server asks for none.
+    """
+
+    kind = "elsewhere"
+
+    def __init__(self, server: str, what: dict[str, Any], auth: str | None = None, id: str | None = None) -> None:
+        super().__init__(id)
+        if not isinstance(server, str) or server.split("://", 1)[0] not in ("http", "https"):
+            raise ConditionError(f"{server!r} can't be listened to", hint="Give the URL of a job server")
+        if not isinstance(what, dict) or what.get("atom") not in JOB_KINDS or not isinstance(what.get("job"), str):
+            raise ConditionError("this is no condition on a job elsewhere", hint="One of a single job")
+        self.server, self.auth = server, auth
+        self.what = {name: value for name, value in what.items() if name != "id"}
+        self.inner()
+
+    def inner(self) -> JobAtom:
+        """The atom, to be fed with what the other server says."""
+        arguments = {name: value for name, value in self.what.items() if name != "atom"}
+        try:
+            return JOB_KINDS[self.what["atom"]](**arguments)
+        except TypeError as exc:
+            raise ConditionError(f"a condition elsewhere with wrong arguments ({exc})", hint="See docs") from exc
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {"server": self.server, "what": self.what, "auth": self.auth}
+
+    def _begin(self) -> None:
+        if self.world is None:
+            raise ConditionError(f"{self} is not at a server", hint="Give it as when= with a request")
+        self.world.watch(self)
+
+    def end(self) -> None:
+        if self.world is not None:
+            self.world.unwatch(self)
+
+    def text(self, most: int | None = None) -> str:
+        return f"{self.inner().text(most)} at {self.server}"
+
+
 IsComplete = IsCompleted
 
+JOB_KINDS: dict[str, type[JobAtom]] = {cls.kind: cls for cls in (IsCompleted, IsCancelled, IsMessage, IsResult)}
+
 KINDS: dict[str, type[KnownAtom]] = {
-    cls.kind: cls for cls in (IsCompleted, IsCancelled, IsMessage, IsResult, IsFetched, HasServers)
+    cls.kind: cls for cls in (IsCompleted, IsCancelled, IsMessage, IsResult, IsFetched, HasServers, IsElsewhere)
 }
 
 

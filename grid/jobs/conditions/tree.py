@@ -21,19 +21,24 @@ DEPTH = 200
 _OPERATORS: dict[str, type[Condition]] = {"and": And, "or": Or, "not": Not}
 
 
-def to_tree(condition: Condition, depth: int = DEPTH) -> dict[str, Any]:
+def to_tree(
+    condition: Condition, depth: int = DEPTH, swap: Callable[[KnownAtom], KnownAtom] | None = None
+) -> dict[str, Any]:
     """The condition as plain values.
 
+    Args:
+        swap: Gives the atom to be sent for each atom.
     Raises:
         ConditionError: It holds an atom that can't travel.
     """
     if depth == 0:
         raise ConditionError(f"a condition is nested deeper than {DEPTH}", hint="Make it flatter")
     if isinstance(condition, KnownAtom):
+        condition = swap(condition) if swap is not None else condition
         return {"atom": condition.kind, "id": condition.id, **condition.arguments}
     for word, cls in _OPERATORS.items():
         if isinstance(condition, cls):
-            return {"op": word, "of": [to_tree(operand, depth - 1) for operand in condition.operands]}
+            return {"op": word, "of": [to_tree(operand, depth - 1, swap) for operand in condition.operands]}
     raise ConditionError(f"{condition} can't be sent to a server", hint="Build it of the atoms of grid.jobs")
 
 

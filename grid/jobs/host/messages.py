@@ -26,6 +26,8 @@ from grid.jobs.host.plain import from_plain, to_plain
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _HEAD = ("kind", "job", "number", "time")
+_PLAIN = {"Jobs": "jobs", "JobChanged": "summary"}
+"""Kinds with a field that is plain as it stands: lists of jobs, whose requests and results are so already."""
 
 KINDS: dict[str, type[Message]] = {}
 """Message classes by name, as they are defined; a kind that is not here arrives as a plain `Message`."""
@@ -71,7 +73,10 @@ class Message:
         Raises:
             RequestError: A field is no primitive value.
         """
-        plain = {name: to_plain(value, f"field {name!r} of {self.kind}") for name, value in self.fields.items()}
+        plain = {
+            name: value if _PLAIN.get(self.kind) == name else to_plain(value, f"field {name!r} of {self.kind}")
+            for name, value in self.fields.items()
+        }
         return {**plain, "kind": self.kind, "job": self.job, "number": self.number, "time": self.time}
 
     @staticmethod
@@ -83,7 +88,10 @@ class Message:
         cls = KINDS.get(kind, Message)
         message = cls.__new__(cls)
         message.kind = kind
-        message._set({name: from_plain(value) for name, value in plain.items() if name not in _HEAD})
+        asis = _PLAIN.get(kind)
+        message._set(
+            {n: value if n == asis else from_plain(value) for n, value in plain.items() if n not in _HEAD}
+        )
         message.job = plain.get("job")
         message.number = plain.get("number", 0)
         message.time = plain.get("time", 0.0)

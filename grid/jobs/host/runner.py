@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from grid.jobs.host import messages
@@ -35,6 +35,7 @@ from grid.jobs.host.messages import Message, dispatch, snake
 from grid.jobs.host.plain import from_plain, to_plain
 from grid.jobs.host.service import AbortService, Service
 from grid.jobs.host.units import Ordered, Outcomes, Units
+from grid.jobs.host.worker import add_paths
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,13 @@ KEEP_BYTES = 64 * 1024 * 1024
 class Runner:
     """Published by the manager; each server of it runs one job at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: Sequence[str] = ()) -> None:
+        self._paths = list(paths)
         self._job: RunningJob | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        add_paths(self._paths)
 
     def begin(self, service: type[Service], spec: dict[str, Any]) -> None:
         """Start a job.
@@ -76,7 +82,7 @@ class Runner:
             self._job.exchange([("suspend", f"its allocation ends in {seconds:.0f} s")], 0.0, keep=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_job": None}
+        return {"_job": None, "_paths": self._paths}
 
     def finish(self) -> None:
         """The end was heard: wait for the job's thread."""

@@ -133,6 +133,8 @@ class Service:
     """Values of the request that name files: remembered by the files' contents."""
     checkpoint_s: ClassVar[float | None] = None
     """Seconds between checkpoints at least; None: the server's setting."""
+    at_manager: ClassVar[bool] = False
+    """Whether it runs in the job server's own process: for services of grid itself."""
     limits: ClassVar[Mapping[str, float]] = {}
     """`cpu_s`, `memory_bytes`, `file_bytes`, for one job."""
 
@@ -197,6 +199,7 @@ class Service:
         inputs: list[Any] | None = None,
         memo: bool | None = None,
         notify: str | None = None,
+        mails: str | None = None,
         **data: Any,
     ) -> Job:
         """Submit a request made of `data`: to `service`, else to that of the `with` block, else to the default one.
@@ -205,7 +208,8 @@ class Service:
         """
         from grid.jobs.context import choose_service  # at the client only
 
-        options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo, "notify": notify}
+        options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo}
+        options.update(notify=notify, mails=mails)
         return choose_service(service).submit(request(cls, **data), monitor, when, **options)
 
     @classmethod

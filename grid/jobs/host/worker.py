@@ -6,19 +6,30 @@ Elsewhere:  who gets which unit (`grid/jobs/rules/scheduler.py`), `handler.map` 
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 KEPT = 64
 """Functions that a worker keeps."""
 
 
-class Worker:
-    """Functions by key, loaded once; a call does one item."""
+def add_paths(paths: Sequence[str]) -> None:
+    """Where modules are looked for last, in this process."""
+    sys.path.extend(path for path in paths if path not in sys.path)
 
-    def __init__(self) -> None:
+
+class Worker:
+    """Functions by key, loaded once; a call does one item. `paths`: looked for modules on hosts that see them, too."""
+
+    def __init__(self, paths: Sequence[str] = ()) -> None:
+        self._paths = list(paths)
         self._tasks: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        add_paths(self._paths)
 
     def load(self, key: str, task: Callable[[Any], Any]) -> None:
         """Keep a function; the one not used for longest goes when there are too many."""

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from grid.jobs.host.errors import StoreError, StoreFull, StoreLocked, StoreTooNew
 from grid.jobs.host.plain import dumps, loads
 from grid.jobs.record import FIELDS, Record
+from grid.jobs.rules.post import Note
 from grid.jobs.rules.states import JobState
 from grid.jobs.store import tables
 from grid.wire.places import private_dir
@@ -39,10 +41,11 @@ from grid.wire.places import private_dir
 BUSY_S = 10.0
 """How long SQLite waits for others that read the file."""
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of the newest migration; a test holds it against them."""
 
 _ADVISORY = 0x6772696400  # "grid", in PostgreSQL's space of advisory locks
+_NOTE = tuple(each.name for each in fields(Note))
 _FULL = ("disk is full", "no space left", "disk full", "could not extend file", "disk i/o error")
 
 
@@ -226,8 +229,12 @@ class Store:
             if forget_checkpoints:
                 _delete(connection, tables.checkpoints, "job", forget_checkpoints)
 
-    def complete(self, job: str, changes: Mapping[str, Any], remember: str = "") -> bool:
-        """The end of an active job, with what its result is remembered by; False if it is not active any more."""
+    def complete(
+        self, job: str, changes: Mapping[str, Any], remember: str = "", note: Note | None = None
+    ) -> bool:
+        """The end of an active job, with what its result is remembered by, and a note for the mail; False if it is not
+        active any more.
+        """
         with self._transaction() as connection:
             done = connection.execute(
                 tables.jobs.update()
@@ -241,6 +248,9 @@ class Store:
                 connection.execute(tables.memory.delete().where(tables.memory.c.key == remember))
                 row = {"key": remember, "job": job, "result": dumps(changes["result"]), "time": time.time()}
                 connection.execute(tables.memory.insert(), row)
+            if note is not None:
+                row = {name: getattr(note, name) for name in _NOTE if name not in ("number", "facts")}
+                connection.execute(tables.notes.insert(), {**row, "facts": dumps(dict(note.facts))})
         return True
 
     def delete(self, jobs: Sequence[str]) -> None:
@@ -280,17 +290,44 @@ class Store:
         with self._transaction() as connection:
             return connection.execute(statement).rowcount
 
+    # -- notes for the mail ----------------------------------------------------------------------------------------
+
+    def count_notes(self) -> int:
+        """How many are not sent."""
+        with self._transaction("read") as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(tables.notes)).scalar() or 0)
+
+    def notes(self) -> list[Note]:
+        """All that are not sent, in the order of their making."""
+        with self._transaction("read") as connection:
+            rows = connection.execute(sa.select(tables.notes).order_by(tables.notes.c.number)).mappings().all()
+        return [Note(**{**{name: row[name] for name in _NOTE}, "facts": loads(row["facts"])}) for row in rows]
+
+    def post_notes(self, numbers: Sequence[int], letter: str, posted: float) -> None:
+        """They go in that letter, and in no other."""
+        statement = tables.notes.update().where(tables.notes.c.number == sa.bindparam("b_number"))
+        with self._transaction() as connection:
+            connection.execute(
+                statement, [{"b_number": number, "letter": letter, "posted": posted} for number in numbers]
+            )
+
+    def drop_notes(self, numbers: Sequence[int]) -> None:
+        """Sent, or not wanted."""
+        statement = tables.notes.delete().where(tables.notes.c.number == sa.bindparam("b_number"))
+        with self._transaction() as connection:
+            connection.execute(statement, [{"b_number": number} for number in numbers])
+
     # -- users, races ----------------------------------------------------------------------------------------------
 
     def users(self) -> dict[str, dict[str, Any]]:
-        """Name -> email, token (its hash), used, used_at."""
+        """Name -> email, mails (how often; empty: daily), token (its hash), used, used_at."""
         with self._transaction("read") as connection:
             rows = connection.execute(sa.select(tables.users)).mappings().all()
         return {row["name"]: {key: value for key, value in row.items() if key != "name"} for row in rows}
 
     def keep_users(self, users: Mapping[str, Mapping[str, Any]]) -> None:
         """Replaces what there is about these."""
-        blank = {"email": "", "token": "", "used": 0.0, "used_at": 0.0}
+        blank = {"email": "", "token": "", "used": 0.0, "used_at": 0.0, "mails": ""}
         with self._transaction() as connection:
             for name, values in users.items():
                 query = sa.select(tables.users).where(tables.users.c.name == name)

@@ -27,6 +27,7 @@ jobs = Table(
     Column("result", Text),
     Column("best", Text),
     Column("has_best", Boolean, nullable=False),
+    Column("improved", Float),
     Column("progress", Text),
     Column("error", Text, nullable=False),
     Column("trace", Text, nullable=False),
@@ -34,6 +35,7 @@ jobs = Table(
     Column("memo", String(80), nullable=False),
     Column("use_memo", Boolean, nullable=False),
     Column("notify", String(300), nullable=False),
+    Column("mails", String(10), nullable=False),
     Index("jobs_by_state", "state"),
 )
 tags = Table(
@@ -67,6 +69,7 @@ users = Table(
     Column("token", String(80), nullable=False),
     Column("used", Float, nullable=False),
     Column("used_at", Float, nullable=False),
+    Column("mails", String(10), nullable=False),
 )
 races = Table(
     "races",
@@ -74,6 +77,19 @@ races = Table(
     Column("id", String(128), primary_key=True),
     Column("jobs", Text, nullable=False),
     Column("expression", Text, nullable=False),
+)
+notes = Table(
+    "notes",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("job", String(128), nullable=False),  # no foreign key: a job may be deleted before its mail goes
+    Column("owner", String(200), nullable=False),
+    Column("address", String(300), nullable=False),
+    Column("mails", String(10), nullable=False),
+    Column("noted", Float, nullable=False),
+    Column("letter", String(40), nullable=False),
+    Column("posted", Float, nullable=False),
+    Column("facts", Text, nullable=False),
 )
 
 PLAIN = frozenset({"request", "condition", "inputs", "result", "best", "progress"})

@@ -1,0 +1,153 @@
+"""Conditions on jobs of other servers: this server listens to their streams, with credentials that were left for it.
+
+A server that can't be reached is tried again, ever more rarely, until the credentials are over: then the condition
+can't be satisfied any more. After a restart the conditions that are stored begin to listen anew. While nobody listens
+nothing is lost: each time it is asked first how things stand.
+
+Lives here: `Elsewhere`: a thread for each job that is listened to.
+Elsewhere:  the atoms (`conditions/atoms.IsElsewhere`), clients of other servers (`grid/web/client.py`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import queue
+import socket
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from grid.errors import GridError
+from grid.jobs.conditions.algebra import C, F, T
+from grid.jobs.conditions.atoms import IsElsewhere, JobAtom, JobView
+from grid.jobs.deposits import Deposit, Deposits
+from grid.jobs.download import Forbidden, Policy
+from grid.jobs.host.errors import AccessError, UnknownJob
+from grid.jobs.host.messages import ENDS
+from grid.jobs.host.plain import from_plain
+from grid.jobs.wire_client import reach
+
+logger = logging.getLogger(__name__)
+
+MOST = 500
+"""Jobs elsewhere that are listened to at once; conditions beyond that are cancelled."""
+PAUSE_S = (0.5, 60.0)
+TURN_S = 1.0
+
+
+class Elsewhere:
+    """See the module. `lock` is the manager's; atoms change under it."""
+
+    def __init__(self, deposits: Deposits, lock: Any, policy: Policy) -> None:
+        self._deposits, self._lock, self._policy = deposits, lock, policy
+        self._stop = threading.Event()
+        self._watched: dict[str, threading.Event] = {}
+        self._threads: list[threading.Thread] = []
+
+    def watch(self, atom: IsElsewhere) -> None:
+        """Begin to listen; under the manager's lock."""
+        if len(self._watched) >= MOST:
+            atom.cancel("this server listens to too many others")
+            return
+        over = self._watched[atom.id] = threading.Event()
+        thread = threading.Thread(target=self._follow, args=(atom, over), name="jobs-elsewhere", daemon=True)
+        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        thread.start()
+
+    def unwatch(self, atom: IsElsewhere) -> None:
+        """It is decided, or nobody waits for it any more."""
+        over = self._watched.pop(atom.id, None)
+        if over is not None:
+            over.set()
+
+    def stop(self) -> None:
+        """End all."""
+        self._stop.set()
+        for over in list(self._watched.values()):
+            over.set()
+        for thread in self._threads:
+            thread.join(15.0)
+
+    def _follow(self, atom: IsElsewhere, over: threading.Event) -> None:
+        """Thread: one job elsewhere."""
+        inner = atom.inner()
+        pause = PAUSE_S[0]
+        while not over.is_set():
+            try:
+                if atom.auth is None:
+                    deposit = Deposit("", atom.server, "", "", float("inf"))
+                else:
+                    deposit = self._deposits.get(atom.auth)
+                    if not deposit.covers(atom.server):
+                        raise AccessError("the credentials are for another server")
+                self._check_address(atom.server)
+                began = time.monotonic()
+                self._listen(atom, inner, deposit, over)
+                pause = PAUSE_S[0] if time.monotonic() - began > 10 else pause
+            except (AccessError, UnknownJob, Forbidden) as exc:
+                self._decide(atom, C, f"{atom}: {exc}")
+                return
+            except (GridError, OSError) as exc:
+                logger.info("%s: %s; trying again", atom, exc)
+            except Exception:
+                logger.exception("listening for %s stumbled, and goes on", atom)
+            if over.wait(pause):
+                return
+            pause = min(PAUSE_S[1], pause * 2)
+
+    def _check_address(self, url: str) -> None:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        for *_, where in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
+            self._policy.check(str(ipaddress.ip_address(str(where[0]).partition("%")[0])))
+
+    def _listen(self, atom: IsElsewhere, inner: JobAtom, deposit: Deposit, over: threading.Event) -> None:
+        """Until the atom is decided, or the server has gone."""
+        server = reach(deposit.url, deposit.token, deposit.fingerprint)
+        messages: queue.Queue[Any] = queue.Queue(10_000)
+        try:
+            server.listen(inner.job, messages)
+            self._see(atom, inner, server)
+            while not over.is_set():
+                try:
+                    message = messages.get(timeout=TURN_S)
+                except queue.Empty:
+                    continue
+                if message.kind == "Lost":
+                    return
+                if message.kind in ENDS or message.kind in ("Join", "Gap"):
+                    self._see(atom, inner, server)
+                else:
+                    inner.hear(message)
+                    self._tell(atom, inner)
+        finally:
+            server.close()
+
+    def _see(self, atom: IsElsewhere, inner: JobAtom, server: Any) -> None:
+        """How things stand there."""
+        detail = server.fetch(inner.job)
+        inner.see(
+            JobView(
+                inner.job,
+                detail["state"],
+                reason=detail["error"] or detail["reason"],
+                result=from_plain(detail["result"]),
+                best=from_plain(detail["best"]),
+                has_best=detail["best"] is not None,
+            )
+        )
+        self._tell(atom, inner)
+
+    def _tell(self, atom: IsElsewhere, inner: JobAtom) -> None:
+        if inner._state is not F:
+            self._decide(atom, inner._state, inner.reason)
+
+    def _decide(self, atom: IsElsewhere, value: Any, reason: str) -> None:
+        with self._lock:
+            over = self._watched.get(atom.id)
+            if over is None or atom._state is not F:
+                return
+            over.set()
+            atom.satisfy() if value is T else atom.cancel(reason)

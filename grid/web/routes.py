@@ -1,0 +1,293 @@
+"""The routes below /api/v1: each finds who asks, asks the job server, and answers.
+
+Lives here: jobs, services, hosts, streams, the calls of clients in Python.
+Elsewhere:  what a caller may (`caller.py`), models (`models.py`), before all of it (`guard.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, Response
+
+from grid._version import __version__
+from grid.jobs.calls import CONDITIONS, QUEUE
+from grid.jobs.host.errors import RequestError
+from grid.jobs.record import Record
+from grid.jobs.rules.tags import safe_key
+from grid.jobs.server import jobs_of
+from grid.web import models
+from grid.web.answers import Json
+from grid.web.caller import Caller
+from grid.web.events import ENDED
+from grid.web.places import hosts_of
+from grid.web.site import Site
+from grid.web.streaming import EventStream
+from grid.web.who import CONTROL, READ, SCOPES
+
+JobId = Annotated[str, Path(min_length=1, max_length=128, description="Id of a job")]
+After = Annotated[str, Query(max_length=64, description="The last id that was seen; as the header Last-Event-ID")]
+
+
+def answers(model: Any, status: int = 200, *more: int) -> dict[int | str, dict[str, Any]]:
+    """Documented answers of a route."""
+    texts = {
+        400: "not JSON",
+        401: "no token, or not a valid one",
+        403: "the token is too narrow, or the job is somebody else's",
+        404: "no such thing",
+        408: "the body did not come in time",
+        409: "not in this state",
+        413: "too large",
+        422: "can't be used; the message says why",
+        503: "too busy, or stopping",
+        507: "the disk is full",
+    }
+    found: dict[int | str, dict[str, Any]] = {status: {"model": model}} if model is not None else {}
+    for number in (400, 401, 403, 408, 413, 422, 503, *more):
+        found[number] = {"model": models.Error, "description": texts[number]}
+    return found
+
+
+def make_routes(site: Site) -> APIRouter:
+    """All of them, for one site."""
+    routes = APIRouter(prefix="/api/v1", default_response_class=Json)
+
+    def caller(request: Request) -> Caller:
+        return Caller(site.manager, request.state.who, site.tokens)
+
+    # -- who and where -------------------------------------------------------------------------------------------
+
+    @routes.get("/me", tags=["server"], responses=answers(models.Me))
+    async def me(request: Request) -> Response:
+        """Who you are here, and what you may do."""
+        who = request.state.who
+        return Json(
+            {
+                "user": who.user,
+                "scopes": [scope for scope in SCOPES if who.may(scope)],
+                "services": None if who.services is None else sorted(who.services),
+                "jobs": None if who.jobs is None else sorted(who.jobs),
+                "expires": who.expires,
+                "token": who.token,
+                "tokens": not who.open,
+                "grid": __version__,
+            }
+        )
+
+    @routes.get("/services", tags=["server"], responses=answers(dict[str, list[str]]))
+    async def services(request: Request) -> Response:
+        """The services that there are: name -> versions."""
+        return Json(caller(request).call("services"))
+
+    @routes.get("/modules", tags=["server"], responses=answers(list[dict[str, Any]]))
+    async def modules(request: Request) -> Response:
+        """Modules that users have installed, with their services, versions and hashes."""
+        return Json(await site.run(caller(request).call, "modules"))
+
+    @routes.get("/credits", tags=["server"], responses=answers(models.Credits))
+    async def credits(request: Request) -> Response:
+        """What you have used, and what is left."""
+        return Json(await site.run(caller(request).call, "credits"))
+
+    @routes.get("/hosts", tags=["server"], responses=answers(models.Hosts))
+    async def hosts(request: Request) -> Response:
+        """The hosts where jobs run, and their servers, busy and free."""
+        caller(request).need(READ)
+        return Json(await site.run(hosts_of, site.manager.engine))
+
+    # -- jobs ----------------------------------------------------------------------------------------------------
+
+    @routes.get("/jobs", tags=["jobs"], responses=answers(models.Jobs))
+    async def jobs(request: Request, wanted: Annotated[models.Wanted, Query()]) -> Response:
+        """Jobs that fit all filters, the newest first."""
+        return Json(await site.run(_page, caller(request), wanted))
+
+    @routes.post("/jobs", status_code=201, tags=["jobs"], responses=answers(models.Job, 201, 404, 409, 507))
+    async def submit(request: Request, submission: models.Submission) -> Response:
+        """Submit a job; it is stored when this answers."""
+        asking = caller(request)
+        (detail,) = await site.run(asking.call, "submit", [submission.model_dump()])
+        shown = await site.run(_about, asking, detail["id"])
+        return Json(shown, 201, {"Location": f"/api/v1/jobs/{detail['id']}"})
+
+    @routes.get("/jobs/{job}", tags=["jobs"], responses=answers(models.Job, 200, 404))
+    async def job(request: Request, job: JobId) -> Response:
+        """All about a job but its result."""
+        asking = caller(request)
+        asking.need(READ)
+        return Json(await site.quick(_about, asking, job))
+
+    @routes.get("/jobs/{job}/status", tags=["jobs"], responses=answers(models.Summary, 200, 404))
+    async def status(request: Request, job: JobId) -> Response:
+        """State, progress, times: less than all about it, and faster."""
+        return Json(await site.quick(caller(request).call, "status", job))
+
+    @routes.get("/jobs/{job}/result", tags=["jobs"], responses=answers(models.Result, 200, 404))
+    async def result(
+        request: Request, job: JobId, wait: Annotated[float, Query(ge=0, le=60, description="Seconds")] = 0.0
+    ) -> Response:
+        """Its result, if it is complete; `wait` so long until it has ended."""
+        asking = caller(request)
+        if wait:
+            await site.wait(asking, job, wait)
+        detail = await site.quick(asking.call, "fetch", job)
+        wanted = ("id", "state", "result", "best", "error", "trace", "reason")
+        return Json({"ended": detail["state"] in ENDED, **{name: detail[name] for name in wanted}})
+
+    @routes.delete("/jobs/{job}", tags=["jobs"], responses=answers(models.Done, 200, 404, 409))
+    async def delete(request: Request, job: JobId) -> Response:
+        """Remove a job that has ended, and its data."""
+        return Json({"ok": await site.run(caller(request).call, "delete", [job])})
+
+    @routes.post("/jobs/{job}/abort", tags=["jobs"], responses=answers(models.Done, 200, 404, 409))
+    async def abort(request: Request, job: JobId, how: models.Abort | None = None) -> Response:
+        """Ask a job to end; by force after the grace time. Harmless if it has ended."""
+        how = how or models.Abort()
+        return Json({"ok": await site.run(caller(request).call, "abort", job, how.reason, how.grace_s)})
+
+    @routes.post("/jobs/{job}/control", tags=["jobs"], responses=answers(models.Done, 200, 404, 409))
+    async def control(request: Request, job: JobId, message: models.Control) -> Response:
+        """Send a job a message: `Pause`, `Resume`, `Checkpoint`, or one of its service."""
+        if set(message.fields) & {"kind", "job", "number", "time"}:
+            raise RequestError("a message can't have fields kind, job, number, time", hint="Rename them")
+        plain = {**message.fields, "kind": message.kind}
+        return Json({"ok": await site.run(caller(request).call, "control", job, plain)})
+
+    @routes.post("/jobs/{job}/archive", tags=["jobs"], responses=answers(models.Done, 200, 404, 409))
+    async def archive(request: Request, job: JobId, how: models.Archive | None = None) -> Response:
+        """Take a job that has ended off the list, or put it back."""
+        archived = (how or models.Archive()).archived
+        return Json({"ok": await site.run(caller(request).call, "archive", [job], archived)})
+
+    @routes.get("/jobs/{job}/files", tags=["jobs"], responses=answers(dict[str, int], 200, 404))
+    async def files(request: Request, job: JobId) -> Response:
+        """Output files that it kept: name -> bytes."""
+        return Json(await site.run(caller(request).call, "files", job))
+
+    @routes.get("/jobs/{job}/files/{name}", tags=["jobs"], responses=answers(None, 200, 404))
+    async def file(request: Request, job: JobId, name: str) -> Response:
+        """One of them; parts of it by `Range`."""
+        asking = caller(request)
+        asking.need(READ)
+        record = asking._record(job)
+        path = site.manager.store.directory / "jobs" / safe_key(record.id) / safe_key(name, "name of a file")
+        if not await site.run(path.is_file):
+            raise NoFile(f"job {job} has kept no file {name!r}", hint="See the list of its files", job=job)
+        return FileResponse(path, media_type="application/octet-stream", filename=name)
+
+    @routes.get("/jobs/{job}/log", tags=["jobs"], responses=answers(models.Messages, 200, 404))
+    async def log(request: Request, job: JobId) -> Response:
+        """Its last log messages, oldest first; since the server began."""
+        return Json({"messages": await site.quick(caller(request).call, "history", job, "Log")})
+
+    @routes.get("/jobs/{job}/improvements", tags=["jobs"], responses=answers(models.Messages, 200, 404))
+    async def improvements(request: Request, job: JobId) -> Response:
+        """Its last improvements, oldest first; since the server began."""
+        return Json({"messages": await site.quick(caller(request).call, "history", job, "Improved")})
+
+    @routes.get("/graph", tags=["jobs"], responses=answers(list[dict[str, Any]]))
+    async def graph(request: Request) -> Response:
+        """Each of your jobs with the jobs that it waits for, or waited for."""
+        return Json(await site.run(caller(request).call, "graph"))
+
+    # -- streams -------------------------------------------------------------------------------------------------
+
+    async def stream(request: Request, key: str, after: str) -> Any:
+        asking = caller(request)
+        asking.need(READ)
+        hub = await site.hubs.get(key, asking)
+        seen = request.headers.get("last-event-id") or after
+        return EventStream(site.hubs, hub, asking, seen, lambda: site.holds(asking.who))
+
+    sse: dict[int | str, dict[str, Any]] = {
+        **answers(None),
+        200: {"description": "server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    }
+
+    @routes.get("/events", tags=["streams"], responses=sse, response_class=Response)
+    async def events(request: Request, after: After = "") -> Any:
+        """First all jobs of the list (`Jobs`), then each change (`JobChanged`), numbered, until you hang up."""
+        return await stream(request, QUEUE, after)
+
+    sse_of_job = answers(None, 200, 404) | sse
+
+    @routes.get("/jobs/{job}/events", tags=["streams"], responses=sse_of_job, response_class=Response)
+    async def job_events(request: Request, job: JobId, after: After = "") -> Any:
+        """First how things stand (`Join`), then each message of the job, until it has ended."""
+        return await stream(request, job, after)
+
+    @routes.get("/notices", tags=["streams"], responses=sse, response_class=Response)
+    async def notices(request: Request, after: After = "") -> Any:
+        """Notices about what conditions are made of; for admins."""
+        return await stream(request, CONDITIONS, after)
+
+    # -- clients in Python ---------------------------------------------------------------------------------------
+
+    @routes.post("/calls/{name}", tags=["clients"], responses=answers(models.Done, 200, 404, 409, 507))
+    async def call(request: Request, name: Annotated[str, Path(max_length=64)], arguments: models.Call) -> Response:
+        """A call of `grid.jobs.Server`, as `remote_service` makes them; its answer is `ok`."""
+        asking = caller(request)
+        if name == "wait":
+            return Json({"ok": await site.wait(asking, *_wait_arguments(arguments))})
+        make = site.quick if name in ("status", "connect") else site.run
+        return Json({"ok": await make(lambda: asking.call(name, *arguments.args, **arguments.kw))})
+
+    return routes
+
+
+def _wait_arguments(arguments: models.Call) -> tuple[str, Any]:
+    named = {**dict(zip(("job", "timeout"), arguments.args, strict=False)), **arguments.kw}
+    if "job" not in named or set(named) - {"job", "timeout"} or len(arguments.args) > 2:
+        raise RequestError("the call 'wait' with wrong arguments", hint="Give it a job, and a timeout")
+    return named["job"], named.get("timeout")
+
+
+def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
+    states = set(wanted.state) if wanted.state else None
+    if wanted.active is not None:
+        fit = {state for state in models.State.__args__ if (state not in ENDED) == wanted.active}  # type: ignore[attr-defined]
+        states = fit if states is None else states & fit
+    found = asking.call(
+        "jobs",
+        {
+            "state": None if states is None else sorted(states),
+            "owner": wanted.owner,
+            "service": wanted.service,
+            "tags": wanted.tag,
+            "text": wanted.text,
+            "archived": wanted.archived,
+        },
+    )
+    if wanted.order == "newest":
+        found.reverse()
+    part = found[wanted.offset : wanted.offset + wanted.limit]
+    return {"jobs": part, "total": len(found), "offset": wanted.offset, "limit": wanted.limit}
+
+
+def _about(asking: Caller, job: str) -> dict[str, Any]:
+    """All about a job, as the caller may see it."""
+    with asking.manager._lock:
+        record = asking._known(job)
+        mine = asking._may_see(record)
+        about = asking.status(job)
+        about |= {"mine": mine, "controllable": mine and asking.who.may(CONTROL)}
+        about |= {"explain": f"job {job} is {record.state}"}
+        about |= {"after": [], "condition": None, "request": None, "inputs": None, "error": "", "trace": ""}
+        if mine:
+            about |= {"explain": asking.explain(job), "after": _after(asking, record), "condition": record.condition}
+            about |= {"request": record.request, "inputs": record.inputs, "error": record.error, "trace": record.trace}
+        return about
+
+
+def _after(asking: Caller, record: Record) -> list[dict[str, Any]]:
+    others = [asking.manager.records.get(job) for job in sorted(jobs_of(record.condition))]
+    return [{"id": other.id, "state": other.state.value} for other in others if other is not None]
+
+
+class NoFile(RequestError, KeyError):
+    """The job kept no such file."""
+
+    __str__ = Exception.__str__
+
