@@ -11,6 +11,7 @@ Elsewhere:  what the calls do (`jobs/server.py`), who somebody is (`tokens.py`).
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,6 +63,7 @@ class Caller(Server):
         if name not in CALLS:
             raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(CALLS))}")
         self.need(SCOPE_OF[name])
+        check_values([args, kw])
         method = getattr(self, name)
         try:
             inspect.signature(method).bind(*args, **kw)
@@ -226,6 +228,16 @@ class Caller(Server):
 
     def listen(self, key: str, target: Any) -> Any:
         raise AssertionError("streams go through events.py")
+
+
+def check_values(value: Any) -> None:
+    """Raise RequestError for what JSON parsers take and stores do not: nan, inf, halves of characters."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as exc:
+        raise RequestError("a text holds half a character (a lone surrogate)", hint="Send UTF-8") from exc
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise RequestError(f"a value is not for JSON ({exc})", hint='Send nan and inf as {"$float": "nan"}') from exc
 
 
 def hide(summary: dict[str, Any]) -> dict[str, Any]:
