@@ -110,17 +110,21 @@ class Caller(Server):
     # -- calls that differ -----------------------------------------------------------------------------------------
 
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        found = self.found(wanted)
+        last = (wanted or {}).get("last")
+        return [self.shown(record) for record in (found[-last:] if last is not None else found)]
+
+    def found(self, wanted: Mapping[str, Any] | None) -> list[Record]:
+        """The jobs that fit, oldest first. What can't be seen of others' can't be searched."""
         wanted = check_wanted(wanted)
+        searched = bool(wanted.get("text") or wanted.get("tags"))
         with self.manager._lock:
-            records = [record for record in self.manager.records.values() if self._within(record)]
-        found = []
-        for record in records:
-            mine = self._may_see(record)
-            if fits(record, wanted if mine else {**wanted, "text": None, "tags": None}):
-                if not mine and (wanted.get("text") or wanted.get("tags")):
-                    continue  # what can't be seen can't be searched
-                found.append(record.summary() if mine else hide(record.summary()))
-        return found[-int(wanted["last"]) :] if wanted.get("last") is not None else found
+            records = list(self.manager.records.values())
+        return [
+            record
+            for record in records
+            if self._within(record) and fits(record, wanted) and (not searched or self._may_see(record))
+        ]
 
     def status(self, job: str) -> dict[str, Any]:
         record = self._known(job)
