@@ -18,6 +18,7 @@ from typing import Any
 
 from grid.jobs.calls import CALLS
 from grid.jobs.conditions.tree import from_tree, new_atom
+from grid.jobs.fetching import SERVICE as FETCH
 from grid.jobs.host.errors import AccessError, ConditionError, RequestError, UnknownJob
 from grid.jobs.host.references import jobs_in
 from grid.jobs.manager import JobManager
@@ -146,22 +147,33 @@ class Caller(Server):
         request = plain["request"]
         if request.get("service") == INSTALL:
             self.need(UPLOAD)
+        if request.get("service") == FETCH and not self.who.open:
+            _check_url((request.get("data") or {}).get("url"))
         if self.who.services is not None and request.get("service") not in self.who.services:
             raise AccessError("this token is for other services", hint="Ask who gave it to you")
         if self.who.jobs is not None:
             raise AccessError("this token is for jobs that there are", hint="Ask who gave it to you")
         for job in jobs_in(request.get("data")) | jobs_in(plain.get("inputs")):
-            self._record(job)
+            self._awaited(job, in_full=True)
         if plain.get("when") is not None:
             from_tree(plain["when"], self._check_atom)
+
+    def _awaited(self, job: str, *, in_full: bool) -> None:
+        """A job that another shall wait for, and, `in_full`, learn more of than how it ended."""
+        try:
+            self._record(job) if in_full else self._known(job)
+        except UnknownJob as exc:
+            raise ConditionError(
+                f"there is no job {job!r} to wait for", hint="See `grid jobs list`", job=str(job)[:200]
+            ) from exc
 
     def _check_atom(self, kind: str, atom_id: str, arguments: dict[str, Any]) -> Any:
         atom = new_atom(kind, "", arguments)
         job = arguments.get("job")
         if job is not None:
-            self._known(job) if kind in ("completed", "cancelled") else self._record(job)
-        if kind == "fetched" and not self.who.open and not arguments["url"].startswith(("http://", "https://")):
-            raise ConditionError("files of the server can't be fetched", hint="Give an http or https URL")
+            self._awaited(job, in_full=kind not in ("completed", "cancelled"))
+        if kind == "fetched" and not self.who.open:
+            _check_url(arguments["url"])
         return atom
 
     def credentials(
@@ -232,6 +244,11 @@ class Caller(Server):
 
     def listen(self, key: str, target: Any) -> Any:
         raise AssertionError("streams go through events.py")
+
+
+def _check_url(url: Any) -> None:
+    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+        raise ConditionError("files of the server can't be fetched", hint="Give an http or https URL")
 
 
 def check_values(value: Any) -> None:
