@@ -157,6 +157,8 @@ def test_credentials_are_for_one_purpose_and_end_with_what_they_were_made_of(
                 for_square.submit(Writes.request())
         finally:
             for_square.close()
+        with pytest.raises(ConditionError, match="files of the server"):
+            there.fetch_url("file:///etc/passwd")
         elsewhere = there.fetch_url(f"{there._server.path}/api/v1/me", auth=narrow)
         with pytest.raises(JobFailed, match="for another server"):
             elsewhere.wait(LIMIT_S)
@@ -214,6 +216,20 @@ def test_conditions_elsewhere_that_can_not_be_are_refused_or_cancelled(
         with pytest.raises(ConditionError, match="can't be reached by others"):
             there.submit(Square.request(value=1), when=local.submit(Square.request(value=1)))
         assert local.submit(Square.request(value=3), when=job).wait(LIMIT_S) == 9  # the other way it can be
+    finally:
+        local.close()
+
+
+@pytest.mark.row("C37", "C34")
+def test_a_server_does_not_listen_where_it_may_not_fetch(
+    tmp_path: Path, clients: tuple[ServerProxy, ServerProxy]
+) -> None:
+    job = clients[0].submit(Square.request(value=1))
+    strict = Settings(tick_s=0.05, fetch=Policy(private=False))
+    local = make_service(tmp_path / "local", engine=ThreadEngine(1, 1), settings=strict, services=ALL)
+    try:
+        with pytest.raises(JobCancelled, match="private or local"):
+            local.submit(Square.request(value=3), when=job).wait(LIMIT_S)
     finally:
         local.close()
 
