@@ -82,6 +82,10 @@ def readers(port: int, token: str) -> None:
         await asyncio.gather(*(reader.ready.wait() for reader in all_of_them))
         print("ready", flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        for _ in range(1000):
+            if all(reader.changes >= CHANGES for reader in all_of_them):
+                break
+            await asyncio.sleep(0.01)
         end.set()
         await asyncio.gather(*tasks)
         last: dict[str, float] = {}

@@ -11,12 +11,14 @@ Elsewhere:  what the calls do (`jobs/server.py`), who somebody is (`tokens.py`).
 from __future__ import annotations
 
 import inspect
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grid.jobs.calls import CALLS
 from grid.jobs.conditions.tree import from_tree, new_atom
+from grid.jobs.fetching import SERVICE as FETCH
 from grid.jobs.host.errors import AccessError, ConditionError, RequestError, UnknownJob
 from grid.jobs.host.references import jobs_in
 from grid.jobs.manager import JobManager
@@ -62,6 +64,7 @@ class Caller(Server):
         if name not in CALLS:
             raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(CALLS))}")
         self.need(SCOPE_OF[name])
+        check_values([args, kw])
         method = getattr(self, name)
         try:
             inspect.signature(method).bind(*args, **kw)
@@ -108,17 +111,21 @@ class Caller(Server):
     # -- calls that differ -----------------------------------------------------------------------------------------
 
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        found = self.found(wanted)
+        last = (wanted or {}).get("last")
+        return [self.shown(record) for record in (found[-last:] if last is not None else found)]
+
+    def found(self, wanted: Mapping[str, Any] | None) -> list[Record]:
+        """The jobs that fit, oldest first. What can't be seen of others' can't be searched."""
         wanted = check_wanted(wanted)
+        searched = bool(wanted.get("text") or wanted.get("tags"))
         with self.manager._lock:
-            records = [record for record in self.manager.records.values() if self._within(record)]
-        found = []
-        for record in records:
-            mine = self._may_see(record)
-            if fits(record, wanted if mine else {**wanted, "text": None, "tags": None}):
-                if not mine and (wanted.get("text") or wanted.get("tags")):
-                    continue  # what can't be seen can't be searched
-                found.append(record.summary() if mine else hide(record.summary()))
-        return found[-int(wanted["last"]) :] if wanted.get("last") is not None else found
+            records = list(self.manager.records.values())
+        return [
+            record
+            for record in records
+            if self._within(record) and fits(record, wanted) and (not searched or self._may_see(record))
+        ]
 
     def status(self, job: str) -> dict[str, Any]:
         record = self._known(job)
@@ -140,22 +147,33 @@ class Caller(Server):
         request = plain["request"]
         if request.get("service") == INSTALL:
             self.need(UPLOAD)
+        if request.get("service") == FETCH and not self.who.open:
+            _check_url((request.get("data") or {}).get("url"))
         if self.who.services is not None and request.get("service") not in self.who.services:
             raise AccessError("this token is for other services", hint="Ask who gave it to you")
         if self.who.jobs is not None:
             raise AccessError("this token is for jobs that there are", hint="Ask who gave it to you")
         for job in jobs_in(request.get("data")) | jobs_in(plain.get("inputs")):
-            self._record(job)
+            self._awaited(job, in_full=True)
         if plain.get("when") is not None:
             from_tree(plain["when"], self._check_atom)
+
+    def _awaited(self, job: str, *, in_full: bool) -> None:
+        """A job that another shall wait for, and, `in_full`, learn more of than how it ended."""
+        try:
+            self._record(job) if in_full else self._known(job)
+        except UnknownJob as exc:
+            raise ConditionError(
+                f"there is no job {job!r} to wait for", hint="See `grid jobs list`", job=str(job)[:200]
+            ) from exc
 
     def _check_atom(self, kind: str, atom_id: str, arguments: dict[str, Any]) -> Any:
         atom = new_atom(kind, "", arguments)
         job = arguments.get("job")
         if job is not None:
-            self._known(job) if kind in ("completed", "cancelled") else self._record(job)
-        if kind == "fetched" and not self.who.open and not arguments["url"].startswith(("http://", "https://")):
-            raise ConditionError("files of the server can't be fetched", hint="Give an http or https URL")
+            self._awaited(job, in_full=kind not in ("completed", "cancelled"))
+        if kind == "fetched" and not self.who.open:
+            _check_url(arguments["url"])
         return atom
 
     def credentials(
@@ -226,6 +244,21 @@ class Caller(Server):
 
     def listen(self, key: str, target: Any) -> Any:
         raise AssertionError("streams go through events.py")
+
+
+def _check_url(url: Any) -> None:
+    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+        raise ConditionError("files of the server can't be fetched", hint="Give an http or https URL")
+
+
+def check_values(value: Any) -> None:
+    """Raise RequestError for what JSON parsers take and stores do not: nan, inf, halves of characters."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as exc:
+        raise RequestError("a text holds half a character (a lone surrogate)", hint="Send UTF-8") from exc
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise RequestError(f"a value is not for JSON ({exc})", hint='Send nan and inf as {"$float": "nan"}') from exc
 
 
 def hide(summary: dict[str, Any]) -> dict[str, Any]:

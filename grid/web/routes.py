@@ -249,8 +249,8 @@ def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
     if wanted.active is not None:
         fit = {state for state in models.State.__args__ if (state not in ENDED) == wanted.active}  # type: ignore[attr-defined]
         states = fit if states is None else states & fit
-    found = asking.call(
-        "jobs",
+    asking.need(READ)
+    found = asking.found(
         {
             "state": None if states is None else sorted(states),
             "owner": wanted.owner,
@@ -258,11 +258,11 @@ def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
             "tags": wanted.tag,
             "text": wanted.text,
             "archived": wanted.archived,
-        },
+        }
     )
     if wanted.order == "newest":
         found.reverse()
-    part = found[wanted.offset : wanted.offset + wanted.limit]
+    part = [asking.shown(record) for record in found[wanted.offset : wanted.offset + wanted.limit]]
     return {"jobs": part, "total": len(found), "offset": wanted.offset, "limit": wanted.limit}
 
 

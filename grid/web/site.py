@@ -65,14 +65,14 @@ class Site:
 
     async def wait(self, caller: Caller, job: str, timeout: float | None = None) -> dict[str, Any] | None:
         """The details of a job once it has ended; None if that takes longer. Waiting costs no thread."""
-        if not isinstance(timeout, (int, float, type(None))) or isinstance(timeout, bool):
+        if not isinstance(timeout, (int, float, type(None))) or isinstance(timeout, bool) or timeout != timeout:
             raise RequestError(f"{timeout!r} is no time to wait", hint="Give seconds")
         most = self.limits.wait_s if timeout is None else min(max(float(timeout), 0.0), self.limits.wait_s)
         caller.need("read")
         assert isinstance(self._list, ListHub)
         with self._list.waiting(job) as ended:
             record = caller._record(job)
-            if not record.state.ended:
+            if not record.state.ended and not self.hubs.closed:
                 try:
                     await asyncio.wait_for(ended, most)
                 except asyncio.TimeoutError:

@@ -157,6 +157,8 @@ def test_credentials_are_for_one_purpose_and_end_with_what_they_were_made_of(
                 for_square.submit(Writes.request())
         finally:
             for_square.close()
+        with pytest.raises(ConditionError, match="files of the server"):
+            there.fetch_url("file:///etc/passwd")
         elsewhere = there.fetch_url(f"{there._server.path}/api/v1/me", auth=narrow)
         with pytest.raises(JobFailed, match="for another server"):
             elsewhere.wait(LIMIT_S)

@@ -45,6 +45,7 @@ class Reader:
     async def _once(self, until: asyncio.Event) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 16)
         self.connections += 1
+        chunk: asyncio.Future[bytes] | None = None
         try:
             lines = [f"GET /api/v1/events HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\n"]
             if self.token:
@@ -58,18 +59,20 @@ class Reader:
             leaves = self._random.uniform(0.05, 0.6) + time.monotonic() if self.restless else float("inf")
             buffer = b""
             while not until.is_set() and time.monotonic() < leaves:
-                chunk = asyncio.ensure_future(self._chunk(reader))
+                chunk = chunk or asyncio.ensure_future(self._chunk(reader))
                 done, _ = await asyncio.wait([chunk], timeout=0.3)
                 if not done:
-                    chunk.cancel()
-                    return  # nothing for a while: come again
+                    continue
                 buffer += chunk.result()
+                chunk = None
                 *events, buffer = buffer.split(b"\n\n")
                 for event in events:
                     self._take(event)
                 if self.lazy and self._random.random() < 0.05:
                     await asyncio.sleep(self._random.uniform(0.1, 0.4))
         finally:
+            if chunk is not None:
+                chunk.cancel()
             writer.close()
 
     async def _chunk(self, reader: asyncio.StreamReader) -> bytes:
