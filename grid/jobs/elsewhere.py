@@ -10,14 +10,11 @@ Elsewhere:  the atoms (`conditions/atoms.IsElsewhere`), clients of other servers
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import queue
-import socket
 import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from grid.errors import GridError
 from grid.jobs.conditions.algebra import C, F, T
@@ -82,7 +79,6 @@ class Elsewhere:
                     deposit = self._deposits.get(atom.auth)
                     if not deposit.covers(atom.server):
                         raise AccessError("the credentials are for another server")
-                self._check_address(atom.server)
                 began = time.monotonic()
                 self._listen(atom, inner, deposit, over)
                 pause = PAUSE_S[0] if time.monotonic() - began > 10 else pause
@@ -97,15 +93,9 @@ class Elsewhere:
                 return
             pause = min(PAUSE_S[1], pause * 2)
 
-    def _check_address(self, url: str) -> None:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        for *_, where in socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
-            self._policy.check(str(ipaddress.ip_address(str(where[0]).partition("%")[0])))
-
     def _listen(self, atom: IsElsewhere, inner: JobAtom, deposit: Deposit, over: threading.Event) -> None:
         """Until the atom is decided, or the server has gone."""
-        server = reach(deposit.url, deposit.token, deposit.fingerprint)
+        server = reach(deposit.url, deposit.token, deposit.fingerprint, self._policy.check)
         messages: queue.Queue[Any] = queue.Queue(10_000)
         try:
             server.listen(inner.job, messages)

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,16 @@ def connect(address: str) -> Any:
     return RemoteServer(resolve(where))
 
 
-def reach(url: str, token: str, fingerprint: str) -> Any:
-    """The server at a URL, by credentials: a client with the calls of `Server` that is not connected yet."""
+def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None]) -> Any:
+    """The server at a URL, by credentials: a client with the calls of `Server` that is not connected yet.
+
+    Args:
+        check: Raises for an address that may not be connected to.
+    """
     scheme = url.partition("://")[0]
     if scheme not in TRANSPORTS:
         raise JobError(f"{url!r} can't be the URL of a job server", hint="http or https")
-    return importlib.import_module(TRANSPORTS[scheme]).reach(url, token, fingerprint)
+    return importlib.import_module(TRANSPORTS[scheme]).reach(url, token, fingerprint, check)
 
 
 def resolve(address: str) -> str:

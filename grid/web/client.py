@@ -15,10 +15,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from grid.jobs.calls import CALLS, CONDITIONS, QUEUE
@@ -51,9 +52,30 @@ def connect(url: str) -> HttpServer:
     return HttpServer(url)
 
 
-def reach(url: str, token: str, fingerprint: str) -> HttpServer:
+def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None]) -> HttpServer:
     """The server at that URL for a server that has credentials, and patience of its own; nothing else goes there."""
-    return HttpServer(url, token, fingerprint, patience_s=0.0, known={})
+    return HttpServer(url, token, fingerprint, patience_s=0.0, known={}, check=check)
+
+
+class _Checked(httpcore.SyncBackend):
+    """Connects to addresses that were looked at, not to names that may mean another one a moment later."""
+
+    def __init__(self, check: Callable[[str], None]) -> None:
+        self._check = check
+
+    def connect_tcp(self, host: str, port: int, *arguments: Any, **options: Any) -> httpcore.NetworkStream:
+        error: Exception = httpcore.ConnectError(f"{host} has no address")
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as exc:
+            raise httpcore.ConnectError(str(exc)) from exc
+        for *_, where in found:
+            self._check(str(where[0]))
+            try:
+                return super().connect_tcp(str(where[0]), port, *arguments, **options)
+            except httpcore.ConnectError as exc:
+                error = exc
+        raise error
 
 
 class HttpServer:
@@ -63,6 +85,7 @@ class HttpServer:
         token: Default: that of `grid login`.
         fingerprint: SHA-256 of the server's certificate, in hex; default: that of the login, or the URL's fragment.
         known: Instead of what `grid login` has kept.
+        check: Called with each address before it is connected to; may raise.
         patience_s: How long looks and streams try to reach a server that has gone.
     Raises:
         JobError: The URL can't be used.
@@ -72,7 +95,7 @@ class HttpServer:
 
     def __init__(
         self, url: str, token: str | None = None, fingerprint: str | None = None, patience_s: float | None = None,
-        known: dict[str, Any] | None = None,
+        known: dict[str, Any] | None = None, check: Callable[[str], None] | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
@@ -92,12 +115,19 @@ class HttpServer:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._streams: dict[tuple[str, int], _Stream] = {}
+        verify: Any = Pinned(pin) if pin else True
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0)
+        transport: httpx.HTTPTransport | None = None
+        if check is not None:
+            transport = httpx.HTTPTransport(verify=verify, limits=limits, trust_env=False)
+            transport._pool._network_backend = _Checked(check)  # httpx has no other way in
         self._http = httpx.Client(
             base_url=f"{self.path}/api/v1",
-            verify=Pinned(pin) if pin else True,
+            verify=verify,
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=30.0),
-            trust_env=not self._is_near,  # proxies
+            limits=limits,
+            transport=transport,
+            trust_env=check is None and not self._is_near,  # proxies
         )
 
     def __repr__(self) -> str:

@@ -220,6 +220,20 @@ def test_conditions_elsewhere_that_can_not_be_are_refused_or_cancelled(
         local.close()
 
 
+@pytest.mark.row("C37", "C34")
+def test_a_server_does_not_listen_where_it_may_not_fetch(
+    tmp_path: Path, clients: tuple[ServerProxy, ServerProxy]
+) -> None:
+    job = clients[0].submit(Square.request(value=1))
+    strict = Settings(tick_s=0.05, fetch=Policy(private=False))
+    local = make_service(tmp_path / "local", engine=ThreadEngine(1, 1), settings=strict, services=ALL)
+    try:
+        with pytest.raises(JobCancelled, match="private or local"):
+            local.submit(Square.request(value=3), when=job).wait(LIMIT_S)
+    finally:
+        local.close()
+
+
 # ---- downloads -------------------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from grid.web.server import WebServer
 from grid.web.tokens import Tokens
 from tests.edges.jobs_services import Square, Steps, Writes
 
-EXAMPLES = int(os.environ.get("GRID_SCHEMA_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("GRID_SCHEMA_EXAMPLES", "10"))
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
