@@ -2,7 +2,7 @@
 
 Lives here: `browser` (one for the tests of a module), `Visit`: a fresh visitor, who notes all that a page asks for,
             and of what the browser complains.
-Elsewhere:  the tests (`tests/edges/test_page.py`).
+Elsewhere:  the tests (`tests/edges/test_page*.py`).
 """
 
 from __future__ import annotations
