@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.slurm import CLIENT_PACKAGES
 from tests.lab.pythons import CLIENT, interpreter
+from tests.lab.slurm import CLIENT_PACKAGES
 
 ROOT = Path(__file__).parents[2]
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
