@@ -174,6 +174,8 @@ def show(job: str, as_json: bool, server: str, user: str | None) -> None:
         return
     for name, value in detail.items():
         if value not in (None, "", [], {}) and name != "data":
+            if name in ("created", "started", "ended"):
+                value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             click.echo(f"{name:10} {shown}")
 

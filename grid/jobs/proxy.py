@@ -317,7 +317,7 @@ class ServerProxy:
         """For a condition on a job of another server: one that this server can listen to, with credentials for it."""
         job: Any = getattr(atom, "handle", None)
         other: Any = getattr(job, "_service", self)
-        if other is self or other._server is self._server:
+        if other is self or _are_one(other._server, self._server):
             return atom
         if getattr(other._server, "where", None) is None:
             raise ConditionError(
@@ -501,3 +501,11 @@ def _message(message: Message | str, fields: Mapping[str, Any]) -> Message:
     if fields:
         raise RequestError("give a message, or its kind with fields, not both", hint="job.control('Kind', a=1)")
     return Message.from_plain(message.to_plain())
+
+
+def _are_one(one: Any, other: Any) -> bool:
+    """Whether two connections lead to the same server: the manager of this process, a socket, a URL."""
+    return one is other or any(
+        getattr(one, name, None) is not None and getattr(one, name) == getattr(other, name, None)
+        for name in ("manager", "path", "where")
+    )

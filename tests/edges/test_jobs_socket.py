@@ -131,6 +131,17 @@ def test_clients_come_and_go_and_jobs_go_on(served: SocketServer) -> None:
         third.close()
 
 
+@pytest.mark.row("C29", "P24")
+def test_two_connections_lead_to_one_server(served: SocketServer) -> None:
+    first, second = remote_service(address_of(served), user="mara"), remote_service(address_of(served), user="mara")
+    try:
+        job = Square.submit(value=3, service=first)
+        assert Square.submit(value=2, after=job, when=job.iscompleted, service=second).wait(LIMIT_S) == 4
+    finally:
+        first.close()
+        second.close()
+
+
 @pytest.mark.row("P01", "P15")
 def test_many_threads_use_one_connection_at_once(service: ServerProxy) -> None:
     results: list[Any] = []
