@@ -8,6 +8,7 @@ caller of a running call has an error, and what it is.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -24,6 +25,14 @@ class Worker:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def parent(self) -> int:
+        return os.getppid()
+
+    def busy(self, seconds: float) -> str:
+        """In C code that keeps the interpreter to itself."""
+        ctypes.PyDLL(None).sleep(int(seconds))
+        return "done"
 
     def sleep(self, seconds: float) -> str:
         time.sleep(seconds)
@@ -95,8 +104,11 @@ def measure(peer: str, fault: str) -> str:
     """One fault on one peer; run in a process of its own."""
     with PEERS[peer]() as (call, fetch):
         pid = fetch(call("pid"), 30)
+        manager = fetch(call("parent"), 30)
         if fault == "exits by itself":
             return told(fetch, call("leave"))
+        if fault == "40 s in C code that holds the interpreter":
+            return told(fetch, call("busy", 40))
         future = call("sleep", 100)
         time.sleep(0.5)  # it has begun
         if fault == "killed (SIGKILL)":
@@ -109,6 +121,9 @@ def measure(peer: str, fault: str) -> str:
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        if fault == "without its parent (SIGKILL)":
+            os.kill(manager, signal.SIGKILL)
+            return told(fetch, future)
         if fault == "killed with 3 calls behind it":
             behind = [call("pid") for _ in range(3)]
             os.kill(pid, signal.SIGKILL)
@@ -142,12 +157,16 @@ def left_behind(peer: str) -> str:
         return "never"
 
 
-FAULTS = ("killed (SIGKILL)", "exits by itself", "killed with 3 calls behind it", "stopped (SIGSTOP)")
+FAULTS = (
+    *("killed (SIGKILL)", "exits by itself", "killed with 3 calls behind it", "stopped (SIGSTOP)"),
+    *("without its parent (SIGKILL)", "40 s in C code that holds the interpreter"),
+)
+"""What befalls a worker. Its parent: the zygote of grid, the nanny of dask, the launcher of ipyparallel."""
 
 
 def main() -> None:
     if len(sys.argv) == 3:
-        print(measure(*sys.argv[1:]))
+        print(measure(*sys.argv[1:]), flush=True)
         os._exit(0)  # some peers wait for their dead
     for peer in sys.argv[1:2] or PEERS:
         for fault in FAULTS:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from grid.grids.ssh import SSHGrid
     from grid.hosts import Host, create_host_list, load_hosts
     from grid.limits import Limits
+    from grid.services.bar import progress_bar
     from grid.services.front import GridService
     from grid.services.proxy import Proxy
     from grid.services.result import Result
@@ -85,6 +86,7 @@ _WHERE = {
     "TaskSystem": "grid.tasks",
     "create_host_list": "grid.hosts",
     "load_hosts": "grid.hosts",
+    "progress_bar": "grid.services.bar",
     "run_system": "grid.tasks",
 }
 _ERRORS = [
@@ -174,6 +176,7 @@ __all__ = [
     "__version__",
     "create_host_list",
     "load_hosts",
+    "progress_bar",
     "run_system",
 ]
 

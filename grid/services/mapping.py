@@ -536,6 +536,11 @@ class MapResult(Awaitable, Iterator[Any]):
         return self._mapping.ended
 
     @property
+    def method(self) -> str:
+        """What is called."""
+        return self._mapping.method
+
+    @property
     def progress(self) -> tuple[int, int | None]:
         """(items done, items in all); the latter is None while that is not known."""
         return self._mapping.arrived, self._mapping.total

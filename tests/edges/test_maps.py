@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import itertools
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from grid import LocalGrid
+from grid import LocalGrid, progress_bar
 from grid.errors import GridStopped, NoServers, RemoteError, ServerLost, ServiceError, UnknownService
 
 
@@ -57,6 +58,9 @@ class Worker:
 
     def calls(self) -> int:
         return self.seen
+
+    def echo(self, value: int) -> int:
+        return value
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +280,23 @@ def test_calls_that_nobody_waits_for_run_all_the_same(grid: LocalGrid, sid: str)
             proxy.square(n + 100).add_done_callback(lambda result: seen.append(result.result()))
         until(lambda: len(seen) == 333)
     assert seen == [(n + 100) ** 2 for n in range(333)]
+
+
+@pytest.mark.row("G45")
+def test_a_bar_shows_how_far_a_map_is(grid: LocalGrid, sid: str) -> None:
+    screen = io.StringIO()
+    assert list(progress_bar(grid.map(sid, "echo", range(300)), file=screen, always=True)) == list(range(300))
+    assert "echo" in screen.getvalue() and "300/300" in screen.getvalue()
+    with grid.acquire_service(sid) as proxy:
+        results = [proxy.echo(n) for n in range(3)]
+        screen = io.StringIO()
+        bar = progress_bar(iter(results), 7, label="three", file=screen, always=True)
+        assert [result.get(30) for result in bar] == [0, 1, 2]
+        assert "three" in screen.getvalue() and "3/7" in screen.getvalue()
+    quiet = io.StringIO()
+    assert list(progress_bar([1, 2], file=quiet)) == [1, 2] and quiet.getvalue() == ""
+    unknown = io.StringIO()
+    stopped = progress_bar(grid.map(sid, "echo", iter(range(50))), file=unknown, always=True)
+    assert next(stopped) == 0
+    stopped.close()  # type: ignore[attr-defined]
+    assert "1/" in unknown.getvalue()
