@@ -26,9 +26,6 @@ class Worker:
     def pid(self) -> int:
         return os.getpid()
 
-    def parent(self) -> int:
-        return os.getppid()
-
     def busy(self, seconds: float) -> str:
         """In C code that keeps the interpreter to itself."""
         ctypes.PyDLL(None).sleep(int(seconds))
@@ -104,7 +101,6 @@ def measure(peer: str, fault: str) -> str:
     """One fault on one peer; run in a process of its own."""
     with PEERS[peer]() as (call, fetch):
         pid = fetch(call("pid"), 30)
-        manager = fetch(call("parent"), 30)
         if fault == "exits by itself":
             return told(fetch, call("leave"))
         if fault == "40 s in C code that holds the interpreter":
@@ -121,9 +117,6 @@ def measure(peer: str, fault: str) -> str:
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        if fault == "without its parent (SIGKILL)":
-            os.kill(manager, signal.SIGKILL)
-            return told(fetch, future)
         if fault == "killed with 3 calls behind it":
             behind = [call("pid") for _ in range(3)]
             os.kill(pid, signal.SIGKILL)
@@ -159,9 +152,8 @@ def left_behind(peer: str) -> str:
 
 FAULTS = (
     *("killed (SIGKILL)", "exits by itself", "killed with 3 calls behind it", "stopped (SIGSTOP)"),
-    *("without its parent (SIGKILL)", "40 s in C code that holds the interpreter"),
+    "40 s in C code that holds the interpreter",
 )
-"""What befalls a worker. Its parent: the zygote of grid, the nanny of dask, the launcher of ipyparallel."""
 
 
 def main() -> None:

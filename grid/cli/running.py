@@ -32,9 +32,10 @@ LOOK_S = 0.1
 @click.argument("name", required=False)
 @click.option("--watch", is_flag=True, help="Keep showing it until the grids end, or Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks.")
+@click.option("--stats", is_flag=True, help="Durations of calls by server and of tasks by name, in a table of its own.")
 @json_option
 @click.pass_context
-def status(ctx: click.Context, name: str | None, watch: bool, interval: float, as_json: bool) -> None:
+def status(ctx: click.Context, name: str | None, watch: bool, interval: float, stats: bool, as_json: bool) -> None:
     """Show the grids of yours that run on this machine: hosts, services, servers free, acquired and lost, calls.
 
     NAME is a grid's name, id or process id; without it all are shown. With --watch calls are counted per second; with
@@ -44,6 +45,7 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, a
     Examples:
       grid status
       grid status --watch
+      grid status --stats
       grid status fit.py-4711 --json | jq '.[0].status.services'
 
     The status is 1 if there is no grid of that name, or one of them does not answer.
@@ -58,6 +60,8 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, a
             for one in first:
                 _tell_of_jobs(one)
                 _complain(one)
+            if stats:
+                print_table(["grid", "what", "n", "mean", "least", "most"], _durations(first))
         else:
             say("no grid of yours runs on this machine")
         ctx.exit(exits.FAILED if any(one["error"] for one in first) else exits.OK)
@@ -70,6 +74,28 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, a
         with Live(auto_refresh=False) as live:
             watch_grids(first, name, interval, lambda found: live.update(_live_table(found, rates), refresh=True))
     say("no grid runs any more" if first else "no grid of yours runs on this machine")
+
+
+def _durations(found: list[dict[str, Any]]) -> list[list[Any]]:
+    """A row for each server that has answered calls, and for each name of a task."""
+    rows: list[list[Any]] = []
+    for one in found:
+        told = one["status"] or {"services": {}}
+        for service in told["services"].values():
+            for server in service["servers"]:
+                if server["calls"]:
+                    rows.append([one["name"], server["name"], server["calls"], _took(server["mean_s"]), "", ""])
+        for master in told.get("masters", ()):
+            for task, t in sorted(master["tasks"].items()):
+                rows.append([one["name"], f"task {task}", t["n"], *(_took(t[key]) for key in ("avg", "min", "max"))])
+    return rows
+
+
+def _took(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
 
 
 def look(name: str | None) -> list[dict[str, Any]]:

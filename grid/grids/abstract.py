@@ -185,6 +185,8 @@ class AbstractGrid(threading.Thread):
         self.debug_out: TextIO = debug_out or sys.stderr
         traced = trace if trace is not None else os.environ.get("GRID_TRACE")
         self.trace: Trace | None = None
+        self.reporters: list[tuple[str, Callable[[], Any]]] = []
+        """(key, call): what stands on the grid, such as a master of tasks, tells in `status` as well."""
         if traced:
             from grid.trace import Trace  # not at the top: most runs have none
 
@@ -839,7 +841,11 @@ class AbstractGrid(threading.Thread):
                 }
                 for service in self._services.values()
             }
+        reports: dict[str, list[Any]] = {}
+        for key, tell in list(self.reporters):
+            reports.setdefault(key, []).append(tell())
         return {
+            **reports,
             "grid": type(self).__name__,
             "hosts": [host.label for host in self.hosts],
             "failures": {host: str(error) for host, error in self.failures.items()},

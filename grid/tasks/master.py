@@ -83,6 +83,7 @@ class Master:
         self._lock = threading.Lock()
         self._started = self._closed = False
         self._why_none = "no worker is up yet"
+        self._reporter = ("masters", self.status)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,7 @@ class Master:
                 return
             self._started = True
         self.scheduler.setup(self)
+        self.grid.reporters = [*self.grid.reporters, self._reporter]
         try:
             self._pool.start()
         except BaseException:
@@ -117,6 +119,7 @@ class Master:
         self.scheduler.stop(self.limits.stop_s)
         self._left_over.close(self.limits.stop_s)
         self._pool.stop(self.limits.stop_s)
+        self.grid.reporters = [each for each in self.grid.reporters if each != self._reporter]
         for client in list(self._clients):
             client.tell("master_disconnected", gracefully)
 

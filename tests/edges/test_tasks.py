@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -812,3 +815,21 @@ def test_limits_of_a_master_can_be_set(g: LocalGrid) -> None:
         handle = master.start_system(Collect([Apply(time.sleep, 0.6)]))
         assert handle.get(30) == [None], "a host that answers is not removed, however long a task runs"
         assert master.status()["slaves"]["localhost"]["state"] == "active"
+
+
+@pytest.mark.row("K42")
+def test_grid_status_tells_the_durations_of_tasks_and_calls() -> None:
+    def ask(*options: str) -> str:
+        command = [sys.executable, "-m", "grid", "status", own.grid_id, *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    with LocalGrid(1, output=None) as own:
+        with Master(own) as master:
+            assert len(master.start_system(Collect([Square(n) for n in range(20)])).get(30)) == 20
+            rows = [line.split() for line in ask("--stats").splitlines() if " task " in line]
+            assert len(rows) == 1 and int(rows[0][3]) == 20, rows
+            (one,) = json.loads(ask("--json"))
+            (told,) = one["status"]["masters"]
+            (times,) = told["tasks"].values()
+            assert times["n"] == 20 and times["min"] <= times["avg"] <= times["max"]
+        assert " task " not in ask("--stats")
