@@ -75,7 +75,7 @@ def show(ladder: Exchange, seen: list[list[Report]], options: argparse.Namespace
         motion = math.fsum(report.kinetic for report in reports) / len(reports)
         energy = math.fsum(report.energy for report in reports) / len(reports)
         shares = [share([report.angles for report in reports], name) for name in REGIONS]
-        cells = "".join(f"{mean:7.1%} ± {error:<6.1%}" for mean, error in shares)
+        cells = "".join(f"{mean:7.1%} ± {'?' if math.isnan(error) else f'{error:.1%}':<6}" for mean, error in shares)
         row = f"{ladder.parameters[rung]:8.1f}  {motion:8.1f}  {energy:15.2f}  {cells}"
         if rung + 1 < len(seen):
             made, tried = ladder.made[rung], ladder.tried[rung]
