@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import importlib.util
 import os
 import threading
@@ -30,8 +31,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module", autouse=True)
 def tidy() -> Iterator[None]:
     """As that of all tests, but for all of these together: Dask keeps connections until its cluster ends."""
-    scene = Scene([])
+    scene, pickled = Scene([]), dict(copyreg.dispatch_table)
     yield
+    # Dask has all exceptions pickled by tblib, which hosts of other tests have not
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(pickled)
     # what the libraries keep for the life of the process: one thread of Dask's, one process of multiprocessing's
     kept = ("thread Dask-Offload", "multiprocessing.resource_tracker", "pipe:")
     left = [line for line in scene.left_behind(GRACE_S) if not any(words in line for words in kept)]

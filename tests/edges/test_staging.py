@@ -201,9 +201,9 @@ def test_a_module_that_a_host_lacks_is_named_before_the_call(by_lab: Lab) -> Non
 
     with SSHGrid(["s1"], output=None) as g:
         with pytest.raises(PublishError, match="lacks yaml") as caught:
-            g.publish(yaml.YAMLError())
+            g.publish(yaml.ScalarNode("tag", "value"))
         assert isinstance(caught.value.failures["s1"], MissingModules)
         with g.acquire_service(g.publish(Probe())) as proxy:
             with pytest.raises(MissingModules, match="yaml"):
-                proxy.echo(yaml.YAMLError())
+                proxy.echo(yaml.ScalarNode("tag", "value"))
             assert proxy.add().get(10) == 1
