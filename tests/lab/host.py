@@ -439,14 +439,15 @@ class RunningHost:
         quiet = (1, self._sshd_inner, *self._services_inner)
         found = []
         for pid in self._pids():
-            try:
-                status = Path(f"/proc/{pid}/status").read_text()
+            try:  # the state after the words: of a process that died in between, the words are gone
                 words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                status = Path(f"/proc/{pid}/status").read_text()
             except OSError:
                 continue
             fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
             inner = int(fields["NSpid"].split()[-1])
-            if fields["State"].split()[0] in "ZX" or (not everything and inner in quiet):
+            dying = "VmSize" not in fields  # it gave its memory back on its way out, and its command line with it
+            if dying or fields["State"].split()[0] in "ZX" or (not everything and inner in quiet):
                 continue
             command = words.replace(b"\0", b" ").decode(errors="replace").strip()
             if not everything and command.partition(":")[0] in self.services:
