@@ -149,7 +149,7 @@ def both(grid: LocalGrid, other: Executor, what: Callable[[Executor], Any]) -> t
         lambda e: list(e.map(square, [])),
         lambda e: list(e.map(square, [12, 13, 14], timeout=20)),
         lambda e: list(e.map(square, [1], chunksize=0)),
-        lambda e: next(iter(e.map(time.sleep, [0.3], timeout=0.02))),
+        lambda e: next(iter(e.map(time.sleep, [1.5], timeout=0.02))),
         lambda e: e.submit(partial(add, 1, offset=5), 2).result(20),
     ],
 )
@@ -363,10 +363,10 @@ def theirs() -> Iterator[Pool]:
         lambda p: p.map_async(square, range(5)).get(20),
         lambda p: p.map_async(square, [13]).get(20),
         lambda p: p.starmap_async(add, [(1, 2)]).get(20),
-        lambda p: p.apply_async(time.sleep, (0.3,)).get(0.01),
-        lambda p: p.apply_async(time.sleep, (0.3,)).successful(),
+        lambda p: p.apply_async(time.sleep, (1.5,)).get(0.01),
+        lambda p: p.apply_async(time.sleep, (1.5,)).successful(),
         lambda p: p.imap(square, [1], 0),
-        lambda p: p.imap(time.sleep, [0.3]).next(0.01),
+        lambda p: p.imap(time.sleep, [1.5]).next(0.01),
         lambda p: p.join(),
     ],
 )

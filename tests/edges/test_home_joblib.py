@@ -58,7 +58,7 @@ def test_an_error_ends_the_parallel_and_the_next_one_works(g: LocalGrid) -> None
         with pytest.raises(ValueError, match="unlucky"):
             joblib.Parallel()(joblib.delayed(square)(n) for n in range(100))
         with pytest.raises(multiprocessing.TimeoutError):
-            joblib.Parallel(timeout=0.05)(joblib.delayed(time.sleep)(0.5) for n in range(2))
+            joblib.Parallel(timeout=0.05)(joblib.delayed(time.sleep)(2) for n in range(2))
         assert joblib.Parallel()(joblib.delayed(square)(n) for n in range(5)) == [0, 1, 4, 9, 16]
 
 

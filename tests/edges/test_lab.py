@@ -166,14 +166,14 @@ def test_a_wire_can_delay(world: Lab) -> None:
     start = time.monotonic()
     assert answers(host, 22)
     quick = time.monotonic() - start
-    host.set_wire(delay_ms=50)
+    host.set_wire(delay_ms=1000)  # each way
     try:
         start = time.monotonic()
-        assert answers(host, 22)
+        assert answers(host, 22, within=20)
         slow = time.monotonic() - start
     finally:
         host.set_wire()
-    assert quick < 0.1 <= slow < 2
+    assert quick < 2 <= slow
 
 
 def test_sshd_and_its_sessions_stop_and_start(world: Lab) -> None:
@@ -209,7 +209,7 @@ def test_power_off_ends_everything_on_a_host_and_keeps_its_disk() -> None:
         wait_until(lambda: [found[1] for found in host.processes()] == ["sleep 1000"], "sshd's session to end")
         [(pid, _)] = host.processes()
         host.kill()
-        assert not Path(f"/proc/{pid}").exists()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the dead to be buried")
         assert not host.is_on and host.processes() == []
         assert not answers(host, 22, within=0.3)
         host.power_on()

