@@ -88,13 +88,15 @@ class Steps(Service):
 
 
 class Deaf(Service):
-    """Never comes to a safe point."""
+    """Never comes to a safe point; ends by itself when `end` (a path) is there, or after ten minutes."""
 
     version = "1"
 
     def run(self, handler: ServiceHandler) -> Any:
         handler.log("deaf")
-        time.sleep(self.request.data.get("seconds", 600))
+        end, deadline = self.request.data.get("end", ""), time.monotonic() + 600
+        while time.monotonic() < deadline and not os.path.exists(end):
+            time.sleep(0.02)
 
 
 class Suicide(Service):

@@ -436,14 +436,16 @@ def test_waiting_jobs_are_cancelled_by_abort_and_stop(service: ServerProxy) -> N
 
 
 @pytest.mark.row("P13", "V22")
-def test_a_job_that_never_comes_to_a_safe_point_is_given_up_after_the_grace_time(service: ServerProxy) -> None:
-    job = Deaf.submit(seconds=8)
+def test_a_job_that_never_comes_to_a_safe_point_is_given_up_after_the_grace_time(
+    service: ServerProxy, tmp_path: Path
+) -> None:
+    end = tmp_path / "end"
+    job = Deaf.submit(end=str(end))
     until(lambda: (job.status["ready_age"] or 0) > 0.2)
-    began = time.monotonic()
     job.abort("too slow", grace_s=0.5)
     with pytest.raises(JobAborted, match="too slow; it came to no safe point in time and was ended by force"):
         job.wait(LIMIT_S)
-    assert time.monotonic() - began < 7
+    end.touch()
 
 
 @pytest.mark.row("C38")
