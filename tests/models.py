@@ -75,3 +75,40 @@ class Coin:
 
     def die(self, _: object) -> None:
         os._exit(3)
+
+
+class Replica:
+    """Holds a megabyte that tells whose it is."""
+
+    def __init__(self) -> None:
+        self.state = bytearray()
+
+    def start(self, number: int) -> None:
+        self.state = bytearray([number]) * 1_000_000
+
+    def get_state(self) -> bytearray:
+        return self.state
+
+    def set_state(self, state: bytearray) -> None:
+        self.state = state
+        self.state[0] += 100  # it is writable, and nobody else's
+
+    def ends(self) -> tuple[int, int, int]:
+        return len(self.state), self.state[0], self.state[-1]
+
+
+class Late:
+    """Is up only when a file is there; knows the batch job that it is in."""
+
+    def __init__(self, gate: str) -> None:
+        self.gate = gate
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        deadline = time.monotonic() + 60
+        while not os.path.exists(self.gate):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def job(self) -> str:
+        return os.environ["PBS_JOBID"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -106,20 +107,20 @@ class Ensemble:
     ) -> None:
         """Exchange the states of replicas by pairs: what `get` answers on one is handed to `put` on the other.
 
-        For rules where parameters can't be exchanged. All pairs at once; states pass through the client.
+        For rules where parameters can't be exchanged. All pairs at once. Large states go from host to host, or stay on
+        theirs, and pass through the client only where hosts can't reach each other.
 
         Raises:
-            ValueError: A replica is in two pairs, or in one with itself.
+            ValueError: A replica is in two pairs, or in one with itself. Whatever `get` or `put` raised.
         """
         wanted = list(pairs)
         if len({replica for pair in wanted for replica in pair}) != 2 * len(wanted):
             raise ValueError(f"a replica can be in one pair only, with another: {wanted}")
-        asked = [[self.replicas[i]._call(get, (), {}) for i in pair] for pair in wanted]
-        put_there = []
-        for (a, b), (from_a, from_b) in zip(wanted, asked, strict=True):
-            state_a, state_b = self._grid.gather([from_a, from_b])
-            put_there += [self.replicas[a]._call(put, (state_b,), {}), self.replicas[b]._call(put, (state_a,), {})]
-        self._grid.gather(put_there)
+        with ExitStack() as kept:
+            states = {i: kept.enter_context(self._grid.keep(self.replicas[i], get)) for pair in wanted for i in pair}
+            turned = [(of, to) for a, b in wanted for of, to in ((a, b), (b, a))]
+            on_their_way = [states[of].offer(self.replicas[to], put) for of, to in turned]
+            self._grid.gather([call() for call in on_their_way])
 
     # -- without a barrier -----------------------------------------------------------------------------------------
 

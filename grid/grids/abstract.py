@@ -39,6 +39,7 @@ from grid.services import html
 from grid.services.mapping import MapResult, MapWork, Zipped
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
+from grid.services.remote_value import RemoteValue
 from grid.services.result import Result, Waiter
 from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
@@ -730,6 +731,16 @@ class AbstractGrid(threading.Thread):
         until `release_all`.
         """
         return [proxy._call(method, args, kw) for proxy in self._hold_group(service_id, None)]
+
+    def keep(self, proxy: Proxy, method: str, *args: Any, **kw: Any) -> RemoteValue:
+        """Call `method` and leave what it returns on its server's host, to be handed to other servers; at once.
+
+        A value of less than 256 kB is not worth it, and comes here like any other; so does every value on grids whose
+        kernels are not ours (`DaskGrid`). The `RemoteValue` behaves the same.
+        """
+        if proxy._released:
+            raise proxy._gone(method)
+        return RemoteValue(proxy._server.keep(method, args, kw, proxy))
 
     def scatter(
         self,

@@ -54,8 +54,9 @@ class _Held:
     ends_at: float | None = None  # monotonic
     started: float | None = None
     unknown: int = 0  # polls in a row that did not know the job
-    told: bool = False  # its services were told of its end
+    told: set[str] = field(default_factory=set)  # servers that heard of its end, by name
     retired: bool = False  # its servers are moving away, or were given back
+    leaving: bool = False  # they are moving away
     ending: bool = False  # nothing is on it any more: a thread ends it
     predecessor: _Held | None = None
     successor: _Held | None = None
@@ -434,7 +435,7 @@ class BatchGrid(Grid):
         left = held.ends_at - now
         if self._renewals > 0 and held.successor is None and not held.retired and left < self.ahead_s:
             self._renew(held)
-        if left < self.handover_s and not held.retired:
+        if left < self.handover_s and (held.leaving or not held.retired):
             self._retire(held, left)
 
     def _drive_rank(self, held: _Held, rank: Rank, home: HostLink, now: float) -> None:
@@ -532,21 +533,24 @@ class BatchGrid(Grid):
                     self._owed.remove(held)
 
     def _retire(self, held: _Held, left: float) -> None:
-        """Its end is near: its servers move away, or are told at least."""
-        servers = [server for home in held.homes for server in self._servers_of(home)]
-        if held.successor is None and not self._takers(held):
-            if not held.told:
-                held.told = True
-                self._tell_end(servers, left)
+        """Its end is near: its servers move away, or are told at least; those that come up later, later."""
+        servers = [server for home in held.homes for server in self._servers_of(home) if self._is_up(server)]
+        if not held.leaving and held.successor is None and not self._takers(held):
+            self._tell_end([server for server in servers if server.name not in held.told], left)
+            held.told |= {server.name for server in servers}
             return
-        held.retired = True
-        logger.info("job %s ends in %.0f s: %d servers move", held.pilot.job, left, len(servers))
-        if held.successor is not None:
-            for rank, home in zip(held.successor.pilot.ranks, held.successor.homes, strict=True):
-                if home.up:
-                    self._join(held.successor, rank, home)
+        if not held.leaving:
+            held.leaving = held.retired = True
+            held.told.clear()
+            logger.info("job %s ends in %.0f s: %d servers move", held.pilot.job, left, len(servers))
+            if held.successor is not None:
+                for rank, home in zip(held.successor.pilot.ranks, held.successor.homes, strict=True):
+                    if home.up:
+                        self._join(held.successor, rank, home)
         for server in servers:
-            self._move_out(server, left)
+            if server.name not in held.told:
+                held.told.add(server.name)
+                self._move_out(server, left)
 
     def _takers(self, held: _Held) -> bool:
         """Whether other nodes have room: after `shrink` of others, or where services have fewer servers than slots."""
@@ -598,17 +602,24 @@ class BatchGrid(Grid):
     # -- hopes -----------------------------------------------------------------------------------------------------
 
     def _expecting(self) -> bool:
-        if self._halted:
-            return False
-        return bool(self._homeless) or bool(self._owed) or any(
+        return not self._halted and (bool(self._homeless) or self._awaited())
+
+    def _awaited(self) -> bool:
+        """Whether nodes are on their way."""
+        return bool(self._owed) or any(
             not held.over and (not held.settled or len(held.joined) < sum(home.up for home in held.homes))
             for held in self._held
         )
 
+    def _renewing(self) -> bool:
+        return self._renewals > 0 and any(not held.retired for held in self._held)
+
+    def _more_homes_may_come(self) -> bool:
+        return self._awaited() or self._renewing() or any(home.outage() is not None for home in self._homes)
+
     def _hoping(self) -> bool:
         """Whether servers may come yet: who waits for one waits on, even if there is none now."""
-        renewing = self._renewals > 0 and any(not held.retired for held in self._held)
-        return self._expecting() or (renewing and not self._halted)
+        return self._expecting() or (self._renewing() and not self._halted)
 
     def _size_of_a_service(self) -> int:
         return sum(len(held.homes) * self.ppn for held in self._held if not held.over and held.predecessor is None)

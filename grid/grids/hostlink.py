@@ -10,6 +10,7 @@ Elsewhere:  ssh itself (`launch/`), the link (`wire/link.py`), what its servers 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import logging
@@ -21,11 +22,13 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 from grid import errors
 from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
+from grid.grids.between import carry
 from grid.grids.watch import REGISTRATION, grids_dir
 from grid.hosts import Host, compose_command
 from grid.kernel import boot
@@ -47,7 +50,7 @@ from grid.wire.places import SOCKET_PATH_BYTES
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
-_CLEAR_UP_S = 2.0  # for a kernel whose start was given up
+_CLEAR_UP_S = 6.0  # for a kernel whose start was given up; a slow machine needs some of it
 
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
 
@@ -68,7 +71,7 @@ class HostLink:
         debug: bool,
     ) -> None:
         self.host, self.slots = host, slots
-        self._link, self._limits, self._keys, self._grid_id = link, limits, keys, grid_id
+        self._link, self.limits, self._keys, self._grid_id = link, limits, keys, grid_id
         self._shared, self.debug = shared, debug
         self._starting = threading.Lock()
         self.connection: Connection | None = None
@@ -90,6 +93,7 @@ class HostLink:
         self.ends_at: float | None = None  # when its allocation ends, monotonic
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
         self.staged: Manifest = {}
+        self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
         self._tunnels: dict[int, tuple[str, str]] = {}
         self._modules: set[str] = set()
         self._modules_lock = threading.Lock()
@@ -115,7 +119,7 @@ class HostLink:
         with self._starting:
             if self.up:
                 return
-            deadline = time.monotonic() + self._limits.start_s
+            deadline = time.monotonic() + self.limits.start_s
             self._number = self._link.number()
             try:
                 self.connection = connect(self.host)
@@ -165,7 +169,7 @@ class HostLink:
             "towards": towards,
             "temp_path": self.host.temp_path,
             "shared": self._shared,
-            "limits": vars(self._limits),
+            "limits": vars(self.limits),
             "env": self.host.env,
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self.debug,
@@ -230,7 +234,7 @@ class HostLink:
     def _silent(self, process: RemoteProcess) -> HostError:
         said = process.stderr_tail().strip()[-2000:]
         return HostError(
-            f"it let us in, but no kernel answered within {self._limits.start_s:g} s"
+            f"it let us in, but no kernel answered within {self.limits.start_s:g} s"
             + (f"; it printed: {said}" if said else ""),
             host=self.host.label,
             hint=f"Try `grid doctor {self.host.label}`, or more time with GRID_START_S",
@@ -246,10 +250,10 @@ class HostLink:
         else:
             self.transport = self._choose_transport(inlet)
             self.blobs = bulk.Lane(
-                self._open_lane, self._keys[0].tls(server=False), self.host.label, self._limits.control_s
+                self._open_lane, self._keys[0].tls(server=False), self.host.label, self.limits.control_s
             )
         peer = self.attach(self._number, inlet, outlet)
-        deadline = time.monotonic() + min(self._limits.lost_s, self._limits.start_s)
+        deadline = time.monotonic() + min(self.limits.lost_s, self.limits.start_s)
         while not peer.welcomed.wait(_LOOK_S) and self.connection is not None and time.monotonic() < deadline:
             pass  # unless the grid was ended meanwhile
         if not peer.welcomed.is_set():
@@ -273,7 +277,7 @@ class HostLink:
         if self.connection.server_address() is None or address in ("127.0.0.1", "::1"):
             return "tunnel"
         try:
-            socket.create_connection((address, port), timeout=self._limits.probe_s).close()
+            socket.create_connection((address, port), timeout=self.limits.probe_s).close()
         except OSError as exc:
             logger.info("host %s: no direct way to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
             return "tunnel"
@@ -299,6 +303,25 @@ class HostLink:
         if self.blobs is None:
             raise ConnectError("it was lost meanwhile", host=self.host.label, hint="Publish again to start it anew")
         return self.blobs
+
+    def lane_address(self) -> tuple[str, int] | None:
+        """Where other hosts may find its lane; None if it listens to this machine or to itself alone."""
+        if self.local or not self.up:
+            return None
+        address, _ = _address(self.report["ready"][0])
+        return None if ip_address(address).is_loopback else (address, self.report["lane_port"])
+
+    def bring(self, source: HostLink, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
+        """Begin to copy a blob of another host's here; the function waits for it and gives its name here."""
+        return carry(source, self, blob, sizes)
+
+    def forget(self, blob: str) -> None:
+        """Remove a blob; without waiting, and without an error where the host is gone."""
+        if isinstance(self.blobs, bulk.Store):
+            self.blobs.drop(blob)
+            return
+        with contextlib.suppress(errors.GridError):
+            self.ask_later("drop", blob)
 
     def detach(self, peer: Peer) -> None:
         """A process of the host is gone: end what led to it."""
@@ -336,7 +359,7 @@ class HostLink:
         address, _ = _address(self.report["ready"][0])
         port = self.report["lane_port"]
         if self.transport != "tunnel":
-            return socket.create_connection((address, port), timeout=self._limits.control_s)
+            return socket.create_connection((address, port), timeout=self.limits.control_s)
         if self.connection is None:
             raise ConnectionAbortedError("the host is gone")
         try:
@@ -345,7 +368,7 @@ class HostLink:
             raise ConnectionAbortedError(str(exc)) from exc
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            stream.settimeout(self._limits.control_s)
+            stream.settimeout(self.limits.control_s)
             stream.connect(path)
         except BaseException:
             stream.close()
@@ -369,7 +392,7 @@ class HostLink:
             raise ConnectError("its agent does not run", host=self.host.label, hint="See g.failures")
         reply = Reply(self._link)
         self._link.call(self.peer, codec.dumps((method, args, {})), reply)
-        limit = timeout or self._limits.control_s
+        limit = timeout or self.limits.control_s
 
         def answer() -> Any:
             try:
@@ -400,7 +423,7 @@ class HostLink:
         """End its servers and its agent, remove what they made there, close the connection. Bounded."""
         if self.up and self.peer is not None:
             # One that can't be reached may be coming back just now; else it ends by itself after `orphan_s`.
-            limit = 2 * self._limits.stop_s + 5.0 if self.unreachable_since is None else 2 * RECONNECT_S + 1.0
+            limit = 2 * self.limits.stop_s + 5.0 if self.unreachable_since is None else 2 * RECONNECT_S + 1.0
             try:
                 self.ask("shutdown", force, timeout=limit)
             except (HostError, errors.GridError) as exc:

@@ -87,9 +87,7 @@ class Moves(_Base):
 
     def _move_out(self, server: KernelServer, seconds: float) -> None:
         """Begin to move a server away; a home is found for it when its state is here."""
-        if server.final_state is not None or not server.connected or server.name in self._starting_servers:
-            return
-        if server.peer.refuses is not None:  # it moves already
+        if not self._is_up(server) or server.peer.refuses is not None:  # else it moves already
             return
         self._set_aside(server, True)
         origin = server.home
@@ -101,6 +99,10 @@ class Moves(_Base):
         except Exception as exc:
             logger.warning("server %s can't be moved: %s", server.name, exc)
             self._set_aside(server, False)
+
+    def _is_up(self, server: KernelServer) -> bool:
+        """Whether it can be spoken to."""
+        return server.final_state is None and server.connected and server.name not in self._starting_servers
 
     def _moved_out(self, move: Move, reply: Reply) -> None:
         """Thread: its state is here, or there will be none."""
@@ -132,28 +134,48 @@ class Moves(_Base):
         self._house_the_homeless()
 
     def _house_the_homeless(self) -> None:
-        """Give each server without a home a place, as far as there are any."""
-        while True:
-            with self._lock:
-                move = next(iter(self._homeless.values()), None)
-                home = self._home_for(move) if move is not None else None
-                if move is None or home is None:
-                    return
-                del self._homeless[move.server.name]
-                move.home = home
-                self._arriving[move.server.name] = move
+        """Give each server without a home a place, as far as there are any; one that can hope for none is lost."""
+        housed: list[tuple[Move, HostLink]] = []
+        with self._lock:
+            more = self._more_homes_may_come()
+            for name, move in list(self._homeless.items()):
+                home = self._home_for(move, anyway=not more)
+                if home is not None:
+                    del self._homeless[name]
+                    move.home = home
+                    self._arriving[name] = move
+                    housed.append((move, home))
+            hopeless = [] if more else [move.server for move in self._homeless.values()]
+        for move, home in housed:
             self._in_thread("grid-move-in", self._move_in, move, home)
+        for server in hopeless:
+            assert self._link is not None
+            self._link.errand(lambda lost=server: self._lose_homeless(lost))  # type: ignore[misc]
 
-    def _home_for(self, move: Move) -> HostLink | None:
-        """The home with the most room for a server of that service that does not end soon; locked by the caller."""
+    def _lose_homeless(self, server: KernelServer) -> None:
+        if server.name in self._homeless:  # nothing was found meanwhile
+            self._lose_server(server, "its allocation ends, no other host has room for it, and none is to come")
+
+    def _home_for(self, move: Move, *, anyway: bool) -> HostLink | None:
+        """The home with the most room for a server of that service that does not end soon; locked by the caller.
+
+        With `anyway` rather one that ends soon than none: the last to end.
+        """
         now = time.monotonic()
-        fit = {
+        open_ones = {
             home: self._room(home, move.server.service_id)
             for home in self._homes
-            if home.up and home.outage() is None and home is not move.origin and self._takes_in(home, now)
+            if home.up and home.outage() is None and home is not move.origin
         }
-        best = max(fit, key=lambda home: fit[home], default=None)
-        return best if best is not None and fit[best] > 0 else None
+        roomy = [home for home, room in open_ones.items() if room > 0]
+        lasting = [home for home in roomy if self._takes_in(home, now)]
+        if lasting:
+            return max(lasting, key=lambda home: open_ones[home])
+        return max(roomy, key=lambda home: home.ends_at or now) if roomy and anyway else None
+
+    def _more_homes_may_come(self) -> bool:
+        """Whether a host may join yet."""
+        return True
 
     def _room(self, home: HostLink, service_id: str) -> int:
         """How many more servers of a service it has slots for."""

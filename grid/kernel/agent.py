@@ -383,6 +383,25 @@ class Agent:
         """Remove a blob."""
         self._store.drop(blob)
 
+    def do_fetch(self, call: int, blob: str, address: str, port: int) -> Any:
+        """Copy a blob of the agent on another host here; answers with its name. ConnectError: no way leads there."""
+        assert self._keys is not None, "only other machines have a lane"
+        keys = self._keys
+
+        def work() -> str:
+            lane = bulk.Lane(
+                lambda: socket.create_connection((address, port), self._limits.probe_s),
+                keys.tls(server=False),
+                address,
+                self._limits.control_s,
+            )
+            try:
+                return lane.bring(blob, self._store)
+            finally:
+                lane.close()
+
+        return self._in_background(call, work)
+
     def do_missing_modules(self, call: int, names: list[str]) -> list[str]:
         """Those of some top-level modules that servers here could not import."""
         importlib.invalidate_caches()

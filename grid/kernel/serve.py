@@ -28,7 +28,7 @@ import zmq
 from grid.errors import GridError, RemoteError
 from grid.kernel.hostend import HostEnd, flush
 from grid.limits import Limits
-from grid.wire import bulk, codec, mainimage
+from grid.wire import bulk, codec, kept, mainimage
 from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
 from grid.wire.keys import Gatekeeper, Keys
 
@@ -200,7 +200,20 @@ class Server:
             return self._map(*args)
         if method == "@call":  # an instance that is itself a function
             return self.instance(*args, **kwargs)
+        if method == "@keep":
+            which, its_args, its_kwargs = args
+            return kept.keep(getattr(self.instance, which)(*its_args, **its_kwargs), self._store)
+        if method == "@take":
+            return self._take(*args, **kwargs)
         raise GridError(f"{method!r} is nothing that a server does", hint="Client and host differ in version")
+
+    def _take(self, method: str, value: kept.Kept, *, drop: bool) -> Any:
+        """Call `method` with a value that lies in a blob of this host."""
+        try:
+            parts = self._store.read(value.blob, value.sizes, drop=drop)
+        except FileNotFoundError:
+            raise GridError("the value handed over is gone", hint="Hand it over before it is dropped") from None
+        return getattr(self.instance, method)(value.rebuild(parts))
 
     def _map(self, method: str, items: list[Any], star: bool) -> tuple[list[Any], dict[int, tuple[bytes, str]]]:
         """Run `method` for each of `items`: values in their order, and the errors of those that have none."""

@@ -1,15 +1,17 @@
 """A server that runs in one of our own kernels: calls go over its own link.
 
-Lives here: `KernelServer`: one call out, what a call needs to have there first, what the server is doing.
+Lives here: `KernelServer`: one call out, what it needs to have there first, values that stay there, what it is doing.
 Elsewhere:  the link (`wire/link.py`), the host's side (`kernel/serve.py`), its end (`grids/grid.py`).
 """
 
 from __future__ import annotations
 
 import itertools
+import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.hosts import Host
@@ -18,10 +20,12 @@ from grid.services.roster import State
 from grid.services.server import Server
 from grid.wire import codec
 from grid.wire.codec import Dumped
+from grid.wire.kept import Kept
 from grid.wire.link import Link, Peer
 
 if TYPE_CHECKING:
     from grid.services.proxy import Proxy
+    from grid.services.remote_value import RemoteValue
 
 
 class Home(Protocol):
@@ -29,6 +33,12 @@ class Home(Protocol):
 
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
         """Have there what a message needs; an image of `__main__` that must go with it, if one must."""
+
+    def bring(self, source: Any, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
+        """Begin to copy a blob of another home's host here; the function waits for it and gives its name here."""
+
+    def forget(self, blob: str) -> None:
+        """Remove a blob; without waiting, and without an error where the host is gone."""
 
     def withdraw(self, server: str, call: int) -> bool: ...
     def end(self, server: str, *, force: bool) -> None: ...
@@ -88,6 +98,35 @@ class KernelServer(Server):
             self.keeper.watch(result, self.grid._instance(self.service_id), args, kwargs)
         return result
 
+    # -- values that stay on their host ----------------------------------------------------------------------------
+
+    def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+        home = self.home
+        result = self.submit("@keep", (method, args, kwargs), {}, proxy)
+        result.method = method  # by which it is shown
+        result.home = result.home or home  # another one where the call was kept while this server moved
+        return result
+
+    def receive(self, value: RemoteValue, kept: Kept) -> Callable[[str, Proxy], Result]:
+        home, peer = self.home, self.peer
+        same = value.home is home
+        bring = None if same else home.bring(value.home, kept.blob, kept.sizes)
+
+        def call(method: str, proxy: Proxy) -> Result:
+            here = kept if bring is None else replace(kept, blob=bring())
+            if proxy._released:
+                raise proxy._gone(method)
+            dumped = Dumped(pickle.dumps(("@take", (method, here), {"drop": not same}), 5))
+            image = home.prepare(kept.needs(), peer.image)
+            result = Result(self, proxy, method)
+            try:
+                self.link.call(peer, dumped, result, image)
+            except Moving:  # its blob stays behind, so the value goes along with the call
+                return super(KernelServer, self).receive(value, kept)(method, proxy)
+            return result
+
+        return call
+
     # -- from one host to another ----------------------------------------------------------------------------------
 
     def leave(self, method: str, args: tuple[Any, ...], reply: Reply) -> None:
@@ -133,7 +172,7 @@ class KernelServer(Server):
             del self._kept[0]  # only now, so that it never looks idle in between
 
     def _send(self, dumped: Dumped, result: Result) -> None:
-        result._blobs = self.peer.blobs
+        result._blobs, result.home = self.peer.blobs, self.home
         try:
             image = self.home.prepare(dumped, self.peer.image)
             self.link.call(self.peer, dumped, result, image)

@@ -56,6 +56,8 @@ class Reply(Future[Any]):
     _watchers: list[Any] | None = None
     _callbacks: list[Callable[[Future[Any]], Any]] | None = None
     _blobs: bulk.Blobs | None = None
+    home: Any = None
+    """The host that keeps the value, where one does."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -227,6 +229,9 @@ class Reply(Future[Any]):
 
     def set_exception(self, exception: BaseException | None) -> None:
         raise TypeError("a grid sets its results itself")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a result belongs to its grid; send its value, or keep that on its host with `g.keep`")
 
     # What `concurrent.futures.wait` and `as_completed` reach into.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from grid.services import html
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
     from grid.hosts import Host
     from grid.services.proxy import Proxy
+    from grid.services.remote_value import RemoteValue
     from grid.services.result import Result
     from grid.trace import Trace
+    from grid.wire.kept import Kept
 
 
 class Load:
@@ -106,6 +109,14 @@ class Server:
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
         """Send one call; the calls of a server run in the order in which they are submitted."""
         raise NotImplementedError
+
+    def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+        """Like `submit`, but a large value stays on the host; its `Kept` comes instead. Here: all values come."""
+        return self.submit(method, args, kwargs, proxy)
+
+    def receive(self, value: RemoteValue, kept: Kept) -> Callable[[str, Proxy], Result]:
+        """Begin to bring a value that another server made; the function calls a method with it. Here: by the client."""
+        return lambda method, proxy: proxy._call(method, (value.get(),), {})
 
     def end(self, *, force: bool = False) -> None:
         """Have its process end: after the calls that it has, or at once. Bounded."""

@@ -305,6 +305,26 @@ def group_calls_reach_every_server_in_order(g: AbstractGrid) -> None:
     assert g.queues[sid].qsize() == size
 
 
+def values_go_from_server_to_server(g: AbstractGrid) -> None:
+    sid = g.publish(Probe())
+    _all(g, sid)
+    large, small = bytes(range(256)) * 4096, {"a": lambda x: x + 1}
+    with g.group(sid) as (one, two, *_):
+        for value in (large, small):
+            with g.keep(one, "echo", value, twice=True) as kept:
+                (came,), words = kept.to(two, "echo").get(30)
+                assert words == {"twice": True}
+                assert came == value if value is large else came["a"](1) == 2
+                assert kept.to(one, "note").get(30)[-1][1] == words, "once more, to the server that made it"
+                assert kept.get(30)[1] == words, "and here"
+            with raises(Released, "dropped"):
+                kept.to(two, "echo")
+        with g.keep(one, "fail", "as asked") as kept, raises(ValueError, "as asked"):
+            kept.to(two, "echo")
+    with raises(Released, "echo"):
+        g.keep(one, "echo", 1)
+
+
 def two_services_in_turn(g: AbstractGrid) -> None:
     one, two = g.publish(Probe(1)), g.publish(Probe(2))
     assert set(g.gather(g.broadcast(one, "add", 0))) == {1}
@@ -421,6 +441,7 @@ CHECKS: list[Callable[[AbstractGrid], None]] = [
     arguments_that_cannot_travel_are_named,
     dill_carries_what_pickle_cannot,
     group_calls_reach_every_server_in_order,
+    values_go_from_server_to_server,
     two_services_in_turn,
     gather_waits_for_all_before_it_raises,
     load_is_recorded,
@@ -448,6 +469,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "arguments_that_cannot_travel_are_named": ("G43",),
     "dill_carries_what_pickle_cannot": ("G43",),
     "group_calls_reach_every_server_in_order": ("G53", "G54", "G56"),
+    "values_go_from_server_to_server": ("G53", "G43"),
     "two_services_in_turn": ("G53", "G56"),
     "gather_waits_for_all_before_it_raises": ("G55",),
     "load_is_recorded": ("G18", "G40", "G41", "G72"),

@@ -243,6 +243,24 @@ class Lane:
 
         return self._with_stream(get)
 
+    def bring(self, name: str, into: Store) -> str:
+        """Copy a blob from there into a store of this machine; its name in that. Tried once: there may be no way."""
+
+        def get(stream: ssl.SSLSocket) -> str:
+            _send_line(stream, {"op": "get", "name": name})
+            size = self._answer(stream)["size"]
+            here, fd = into.create(size)
+            try:
+                _receive_file(stream, fd, size)
+            except BaseException:
+                into.drop(here)
+                raise
+            finally:
+                os.close(fd)
+            return here
+
+        return self._with_stream(get, once=True)
+
     def drop(self, name: str) -> None:
         """Remove a blob on the host."""
 
@@ -410,9 +428,7 @@ class LaneServer:
             _send_line(stream, {"error": getattr(exc, "what", str(exc))})
             return
         try:
-            if size:
-                with mmap.mmap(fd, size) as mapped, memoryview(mapped) as view:
-                    _receive_into(stream, view)
+            _receive_file(stream, fd, size)
         except BaseException:
             self._store.drop(name)
             raise
@@ -436,6 +452,12 @@ def _receive_line(stream: ssl.SSLSocket, limit: int = 4096) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise ValueError("not a request")
     return message
+
+
+def _receive_file(stream: ssl.SSLSocket, fd: int, size: int) -> None:
+    if size:
+        with mmap.mmap(fd, size) as mapped, memoryview(mapped) as view:
+            _receive_into(stream, view)
 
 
 def _receive_into(stream: ssl.SSLSocket, target: memoryview) -> None:

@@ -305,6 +305,17 @@ def _travels(obj: object) -> bool:
     return True
 
 
+def _own_words(part: object, where: str) -> str:
+    """Why an object does not travel, where its class refuses with words of its own."""
+    if type(part).__reduce__ is object.__reduce__:
+        return ""
+    try:
+        part.__reduce__()
+    except TypeError as exc:
+        return f"{where}: {exc}"
+    return ""
+
+
 def _culprit(obj: Any, path: str, depth: int = 4) -> str:
     """The smallest part of `obj` that can't travel, as a path, e.g. `instance.engine.socket (a _socket.socket)`."""
     parts: list[tuple[str, Any]] = []
@@ -322,6 +333,6 @@ def _culprit(obj: Any, path: str, depth: int = 4) -> str:
             ]
     for where, part in parts:
         if not _travels(part):
-            deeper = _culprit(part, where, depth - 1) if depth else ""
+            deeper = _own_words(part, where) or (_culprit(part, where, depth - 1) if depth else "")
             return deeper or f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
     return ""

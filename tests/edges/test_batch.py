@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from grid.hosts import Host
 from grid.launch import connect
 from grid.testing.batch import CHECKS, fake_torque
 from grid.testing.probe import Probe, Traveller
+from tests.models import Late
 
 QUICK = Limits(heartbeat_s=0.5, lost_s=3.0, orphan_s=4.0, stop_s=2.0)
 
@@ -45,6 +48,13 @@ def test_the_stand_in_does_what_a_batch_system_does(
         system = BatchSystem(connection)
         assert system.dialect.name == "torque"
         check(system, str(place))
+
+
+def until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 def pilots(**kw: object) -> BatchGrid:
@@ -83,9 +93,9 @@ def test_servers_move_to_the_next_pilot_with_their_state_while_their_proxies_go_
     with pilots(ppn=2, renew=1, ahead_s=118.0, handover_s=117.0) as g:
         sid = g.publish(Traveller())
         one, two = g.acquire_service(sid), g.acquire_service(sid)
-        began = {proxy.tell().get()[3] for proxy in (one, two)}
+        began = {proxy.tell().get(60)[3] for proxy in (one, two)}
         counts = []
-        while one.tell().get()[1] == 0:  # until it was warned of its end
+        while one.tell().get(60)[1] == 0:  # until it was warned of its end
             counts.append(one.count())
         counts += [one.count() for _ in range(20)]
         assert [result.get(30) for result in counts] == list(range(1, len(counts) + 1))
@@ -96,6 +106,38 @@ def test_servers_move_to_the_next_pilot_with_their_state_while_their_proxies_go_
         g.release_service(one)
         g.release_service(two)
         assert g.size(sid) == 2
+
+
+@pytest.mark.row("B13", "G14")
+def test_servers_that_come_up_when_their_pilot_is_being_left_move_too(torque: Path) -> None:
+    with pilots(ppn=1, renew=1, ahead_s=118.0, handover_s=117.0) as g:
+        early = g.publish(Traveller())
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                publishing = pool.submit(g.publish, Late(str(torque / "gate")))
+                until(lambda: g._held[0].leaving)
+            finally:
+                (torque / "gate").touch()
+            late = publishing.result(60)
+        with g.acquire_service(early, timeout=60) as one, g.acquire_service(late, timeout=60) as other:
+            until(lambda: one.tell().get(60)[3] == "13.fake" == other.job().get(60))
+
+
+@pytest.mark.row("B13", "G48")
+@pytest.mark.parametrize("room", [1, 0])
+def test_with_nothing_better_to_come_servers_move_to_a_pilot_that_ends_soon_too_or_are_lost(
+    torque: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    with pilots(ppn=1, renew=1, ahead_s=119.9, handover_s=119.8) as g:  # a new pilot is too old when it comes up
+        sid = g.publish(Traveller())
+        monkeypatch.setattr(g, "_room", lambda home, service_id: room)
+        with g.acquire_service(sid, timeout=60) as proxy:
+            until(lambda: g._held[0].leaving)
+            if room:
+                until(lambda: proxy.tell().get(60)[3] == "13.fake")
+            else:
+                with pytest.raises(ServerLost, match="no other host has room for it, and none is to come"):
+                    until(lambda: not proxy.tell().get(60))
 
 
 @pytest.mark.row("B02", "B13", "G48")

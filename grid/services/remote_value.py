@@ -1,0 +1,119 @@
+"""What a method returned, left on its server's host, to be handed to other servers.
+
+    with g.keep(proxy, "get_state") as state:        # at once; nothing large comes here
+        done = state.to(other, "set_state")          # other.set_state(state), from host to host where there is a way
+
+Lives here: `RemoteValue`.
+Elsewhere:  the way between hosts (`grids/between.py`), how a value is kept (`wire/kept.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from grid.errors import Released
+from grid.wire.kept import Kept
+
+if TYPE_CHECKING:
+    from grid.services.proxy import Proxy
+    from grid.services.result import Result
+
+
+class RemoteValue:
+    """See the module. Its blob is removed by `drop`, at the end of `with`, and with the grid."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+        self._under_way: list[Result] = []
+        self._dropped = False
+
+    @property
+    def home(self) -> Any:
+        """The host that keeps it, as its grid knows it."""
+        return self._result.home
+
+    def done(self) -> bool:
+        """Whether the method has returned."""
+        return self._result.done()
+
+    def to(self, proxy: Proxy, method: str, timeout: float | None = None) -> Result:
+        """Call `method` of another server (or of the same) with the value; returns the Result of that call.
+
+        Waits until the value is there, and until it is on the other host. It can be handed to any number of servers.
+
+        Args:
+            timeout: Seconds to wait for the value; None waits as long as it takes.
+        Raises:
+            TimeoutError: The method has not returned yet. Released: The value was dropped.
+            ConnectError: The host that has the value was lost. Whatever the method raised that should have made it.
+        """
+        return self.offer(proxy, method, timeout)()
+
+    def offer(self, proxy: Proxy, method: str, timeout: float | None = None) -> Callable[[], Result]:
+        """Like `to`, in two steps: the value sets out for the other host now, the function waits for it and calls."""
+        value = self._value(timeout)
+        if not isinstance(value, Kept):
+            return lambda: proxy._call(method, (value,), {})
+        give = proxy._server.receive(self, value)
+
+        def call() -> Result:
+            result = give(method, proxy)
+            self._under_way.append(result)
+            return result
+
+        return call
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Fetch the value here. Raises as `to`."""
+        value = self._value(timeout)
+        if not isinstance(value, Kept):
+            return value
+        assert self._result._blobs is not None
+        return value.rebuild(self._result._blobs.read(value.blob, value.sizes, drop=False))
+
+    def drop(self) -> None:
+        """Free the memory on the host, after the calls that it was handed to. Once is enough; more do no harm."""
+        if self._dropped:
+            return
+        self._dropped = True
+        if not self._result.done():
+            self._result.add_done_callback(lambda done: self._remove())
+        else:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self._result.cancelled() or self._result.exception(0) is not None:
+            return
+        value = self._result.get(0)
+        if isinstance(value, Kept):
+            waiting = [result for result in self._under_way if not result.done()]
+            if waiting:
+                waiting[-1].add_done_callback(lambda done: self._remove())
+            else:
+                self.home.forget(value.blob)
+
+    def _value(self, timeout: float | None) -> Any:
+        if self._dropped:
+            raise Released(
+                f"the value of {self._result.method!r} was dropped",
+                service_id=self._result.server.service_id,
+                hint="Hand it over before the end of `with`, or keep it anew",
+            )
+        return self._result.get(timeout)
+
+    def __enter__(self) -> RemoteValue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drop()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a remote value belongs to its grid and can't be sent; hand it over with `to`")
+
+    def __repr__(self) -> str:
+        state = "dropped" if self._dropped else "kept" if self._result.done() else "pending"
+        return f"<RemoteValue of {self._result.method} on {self._result.server.name}, {state}>"
