@@ -26,6 +26,7 @@ from typing import Any
 from grid.jobs.admission import admit
 from grid.jobs.asking import Asking
 from grid.jobs.host.errors import JobError, StoreError
+from grid.jobs.host.messages import Message
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState
 
@@ -189,6 +190,8 @@ class JobManager(Asking):
         with self._lock:
             dirty, self._dirty = self._dirty, {}
             dirty = {job: values for job, values in dirty.items() if job in self.records}
+            said = self.history.take()
+        self._write_history(said)
         if dirty:
             try:
                 self.store.update(dirty)
@@ -197,6 +200,12 @@ class JobManager(Asking):
                 with self._lock:
                     for job, values in dirty.items():
                         self._dirty[job] = {**values, **self._dirty.get(job, {})}
+
+    def _write_history(self, said: dict[str, list[Message]]) -> None:
+        self.history.flush(said)
+        with self._lock:
+            for job in said.keys() - self.records.keys():
+                self.history.forget(job)  # it was deleted meanwhile
 
     def _save_credits(self) -> None:
         used = self.desk.usage()

@@ -296,7 +296,7 @@ class Server:
         raise JobError("a job server behind a socket gives no credentials", hint="Reach it by HTTP: grid serve --http")
 
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
-        """The last messages of a kind, `Log` or `Improved`, that a job said since the start; see `history.py`."""
+        """The last messages of a kind, `Log` or `Improved`, that a job said; see `history.py`."""
         self._record(job)
         if kind not in KEPT:
             raise RequestError(f"no messages of the kind {kind!r} are kept", hint=f"There are {', '.join(KEPT)}")

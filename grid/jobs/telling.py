@@ -59,7 +59,7 @@ class Telling:
         self.settings = settings or Settings()
         self.registry = registry or Registry()
         self.streams = Streams()
-        self.history = History()
+        self.history = History(store.directory / "history")
         self.depends = Depends()
         self.ledger = Ledger(self.settings.allowance, self.settings.half_life_s)
         self.desk = Desk(

@@ -652,6 +652,22 @@ def test_units_are_charged_by_priority_and_credits_survive_a_restart(tmp_path: P
         assert service.credits()["used"] == pytest.approx(used, rel=0.01)
 
 
+@pytest.mark.row("J19", "J20", "P04")
+def test_what_a_job_said_outlives_a_restart_and_goes_with_the_job(tmp_path: Path) -> None:
+    def open_one() -> Any:
+        return open_service(tmp_path / "s", engine=ThreadEngine(), settings=QUICK, user="mara")
+
+    with open_one() as service:
+        job = Steps.submit(n=30)
+        job.wait(LIMIT_S)
+        said = [service._server.history(job.id, kind) for kind in ("Log", "Improved")]
+        assert said[1][-1]["partial"]
+    with open_one() as service:
+        assert [service._server.history(job.id, kind) for kind in ("Log", "Improved")] == said
+        service.delete([job.id])
+        assert list((tmp_path / "s" / "history").iterdir()) == []
+
+
 @pytest.mark.row("P02", "P24", "J11", "C14")
 def test_notices_about_conditions_go_over_a_stream(service: ServerProxy) -> None:
     with service.listen("condition") as notices:
