@@ -78,20 +78,20 @@ class Coin:
 
 
 class Replica:
-    """Holds a megabyte that tells whose it is."""
+    """Holds a state, by default of a megabyte, that tells whose it is."""
 
     def __init__(self) -> None:
         self.state = bytearray()
 
-    def start(self, number: int) -> None:
-        self.state = bytearray([number]) * 1_000_000
+    def start(self, number: int, size: int = 1_000_000) -> None:
+        self.state = bytearray([number]) * size
 
     def get_state(self) -> bytearray:
         return self.state
 
     def set_state(self, state: bytearray) -> None:
         self.state = state
-        self.state[0] += 100  # it is writable, and nobody else's
+        self.state[0] = (self.state[0] + 100) % 256  # it is writable, and nobody else's
 
     def ends(self) -> tuple[int, int, int]:
         return len(self.state), self.state[0], self.state[-1]
