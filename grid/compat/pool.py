@@ -122,7 +122,11 @@ class GridPool:
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, *, star: bool
     ) -> list[Any]:
         work = self._map(func, _sized(iterable), star=star, chunksize=chunksize)
-        return MapResult(work, timeout=None, return_exceptions=False).get()
+        try:
+            return MapResult(work, timeout=None, return_exceptions=False).get()
+        except KeyboardInterrupt:  # wherever it came: nobody holds the map who could withdraw it
+            work.cancel()
+            raise
 
     def map_async(
         self,

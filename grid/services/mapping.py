@@ -164,6 +164,11 @@ class MapWork:
             except Empty:
                 return
 
+    def cancel(self) -> None:
+        """Withdraw what has not begun."""
+        self.cancelled = True
+        self.poke()
+
     def poke(self) -> None:
         """Have the thread look: something was fetched, or the map was cancelled."""
         self._news.put((lambda: None, ()))
@@ -368,8 +373,7 @@ class MapWork:
         try:
             self.changed.wait(seconds)
         except KeyboardInterrupt:
-            self.cancelled = True
-            self.poke()
+            self.cancel()
             raise
 
     def why(self) -> str:
@@ -496,9 +500,11 @@ class MapResult(Awaitable, Iterator[Any]):
                     break
                 self._at += len(outcomes)
                 kept += outcomes
-        except BaseException:
+        except BaseException as exc:
             self._current = iter(kept)
             self._at -= len(kept)
+            if isinstance(exc, KeyboardInterrupt):
+                self.cancel()
             raise
         if not self._return_exceptions:
             for outcome in kept:
@@ -528,8 +534,7 @@ class MapResult(Awaitable, Iterator[Any]):
 
     def cancel(self) -> None:
         """Withdraw what has not begun; packs that run are finished. What is done can still be fetched."""
-        self._mapping.cancelled = True
-        self._mapping.poke()
+        self._mapping.cancel()
 
     def done(self) -> bool:
         """Whether no item is under way or left."""
@@ -548,8 +553,7 @@ class MapResult(Awaitable, Iterator[Any]):
     def __del__(self) -> None:
         mapping = getattr(self, "_mapping", None)
         if mapping is not None and not mapping.ended:
-            mapping.cancelled = True
-            mapping.poke()
+            mapping.cancel()
 
     def _repr_html_(self) -> str:
         return html.bar(f"map of {self._mapping.method}", *self.progress)

@@ -150,7 +150,9 @@ def test_ctrl_c_ends_the_wait_and_the_grid_goes_on(quiet: Path) -> None:
             "g = LocalGrid(1, output=None); sid = g.publish(Model()); proxy = g.acquire_service(sid)\n"
             f"def there(name): return stand({str(quiet)!r} + '/' + name)"
         )
-        interrupted(f"result = proxy.stand({str(quiet / 'call')!r}); result.get()", quiet / "call.begun")
+        run(f"result = proxy.stand({str(quiet / 'call')!r})")
+        wait_for(quiet / "call.begun")
+        interrupted(f"open({str(quiet / 'waits')!r}, 'w').close(); result.get()", quiet / "waits")
         run("assert not result.done() and not g.ishalted()")
         interrupted(
             "with g.pool() as pool: pool.map(there, [f'map{n}' for n in range(4)], chunksize=1)", quiet / "map0.begun"
