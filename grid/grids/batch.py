@@ -435,7 +435,7 @@ class BatchGrid(Grid):
         left = held.ends_at - now
         if self._renewals > 0 and held.successor is None and not held.retired and left < self.ahead_s:
             self._renew(held)
-        if left < self.handover_s and (held.leaving or not held.retired):
+        if left < self.handover_s and held.settled and (held.leaving or not held.retired):
             self._retire(held, left)
 
     def _drive_rank(self, held: _Held, rank: Rank, home: HostLink, now: float) -> None:

@@ -61,6 +61,11 @@ def pilots(**kw: object) -> BatchGrid:
     return BatchGrid(walltime=120, poll_s=1.0, **{"limits": QUICK, "wait": "all", **kw})  # type: ignore[arg-type]
 
 
+def end_is_near(g: BatchGrid, handover_s: float = 118.0) -> None:
+    """The first pilot is to be left now, and not when the most of its walltime is over."""
+    g.ahead_s, g.handover_s = 120.0, handover_s
+
+
 @pytest.mark.row("B01", "B02", "B07", "B14", "B15", "G61")
 def test_pilots_hold_nodes_and_leave_nothing(torque: Path, home: Path) -> None:
     with pilots(nodes=2, ppn=2, pilots=2) as g:
@@ -90,10 +95,11 @@ def test_a_server_that_will_not_live_long_enough_is_not_handed_out(torque: Path)
 
 @pytest.mark.row("B13", "G14")
 def test_servers_move_to_the_next_pilot_with_their_state_while_their_proxies_go_on(torque: Path) -> None:
-    with pilots(ppn=2, renew=1, ahead_s=118.0, handover_s=117.0) as g:
+    with pilots(ppn=2, renew=1) as g:
         sid = g.publish(Traveller())
         one, two = g.acquire_service(sid), g.acquire_service(sid)
         began = {proxy.tell().get(60)[3] for proxy in (one, two)}
+        end_is_near(g)
         counts = []
         while one.tell().get(60)[1] == 0:  # until it was warned of its end
             counts.append(one.count())
@@ -110,11 +116,13 @@ def test_servers_move_to_the_next_pilot_with_their_state_while_their_proxies_go_
 
 @pytest.mark.row("B13", "G14")
 def test_servers_that_come_up_when_their_pilot_is_being_left_move_too(torque: Path) -> None:
-    with pilots(ppn=1, renew=1, ahead_s=118.0, handover_s=117.0) as g:
+    with pilots(ppn=1, renew=1) as g:
         early = g.publish(Traveller())
         with ThreadPoolExecutor(1) as pool:
             try:
                 publishing = pool.submit(g.publish, Late(str(torque / "gate")))
+                until(lambda: g._starting_servers)
+                end_is_near(g)
                 until(lambda: g._held[0].leaving)
             finally:
                 (torque / "gate").touch()
@@ -128,10 +136,11 @@ def test_servers_that_come_up_when_their_pilot_is_being_left_move_too(torque: Pa
 def test_with_nothing_better_to_come_servers_move_to_a_pilot_that_ends_soon_too_or_are_lost(
     torque: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    with pilots(ppn=1, renew=1, ahead_s=119.9, handover_s=119.8) as g:  # a new pilot is too old when it comes up
+    with pilots(ppn=1, renew=1) as g:
         sid = g.publish(Traveller())
         monkeypatch.setattr(g, "_room", lambda home, service_id: room)
         with g.acquire_service(sid, timeout=60) as proxy:
+            end_is_near(g, 120.0)  # for the new pilot as well
             until(lambda: g._held[0].leaving)
             if room:
                 until(lambda: proxy.tell().get(60)[3] == "13.fake")
