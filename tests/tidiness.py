@@ -57,12 +57,12 @@ class Scene:
         return left
 
     def clear_up(self) -> None:
-        """Kill what the test started, so that the next test is judged by its own deeds."""
+        """Kill what the test started, here and on its hosts, so that the next test is judged by its own deeds.
+
+        Nothing else: a grid that several tests share must outlive the one that was untidy.
+        """
         for process in self._look().processes.keys() - self._before.processes.keys():
             _kill(process.pid)
-        for host in (host for lab in self._labs for host in lab.hosts.values()):
-            for pid, _ in host.processes():
-                _kill(pid)
 
     def _difference(self) -> list[str]:
         now = self._look()

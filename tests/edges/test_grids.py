@@ -9,6 +9,7 @@ import pytest
 from grid import Host, LocalGrid, SSHGrid
 from grid.grids.abstract import AbstractGrid
 from grid.testing.grids import CHECKS, ROWS
+from grid.wire.bulk import Lane
 from tests.lab import Lab
 
 MARKED = [pytest.param(check, marks=pytest.mark.row(*ROWS[check.__name__]), id=check.__name__) for check in CHECKS]
@@ -36,6 +37,11 @@ def clean() -> Callable[[AbstractGrid], None]:
         for sid in list(g.servers):
             if sid != g.warm:
                 g.terminate(sid)
+        for helper in g._helpers:  # of services that were still being published
+            helper.join(20)
+        for home in g._homes:  # a second stream is kept where two were wanted at once
+            if isinstance(home.blobs, Lane):
+                home.blobs.renew()
 
     return clean
 
