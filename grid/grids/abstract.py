@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -206,6 +207,8 @@ class AbstractGrid(threading.Thread):
         self._launched = False
         self._exiting = False
         self._terminating: threading.Event | None = None
+        self._waste: SimpleQueue[Callable[[], bool]] = SimpleQueue()
+        """What to remove on hosts; to be tried again where the answer is False. Destructors put it here."""
         self.servers: Mapping[str, list[Server]] = _Table(self, self._show_servers)
         self.queues: Mapping[str, FreeQueue] = _Table(self, lambda service: FreeQueue(service, self._lock))
         _running.add(self)
@@ -740,7 +743,7 @@ class AbstractGrid(threading.Thread):
         """
         if proxy._released:
             raise proxy._gone(method)
-        return RemoteValue(proxy._server.keep(method, args, kw, proxy))
+        return RemoteValue(proxy._server.keep(method, args, kw, proxy), self._waste)
 
     def scatter(
         self,

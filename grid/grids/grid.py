@@ -787,6 +787,7 @@ class Grid(Files, Moves, AbstractGrid):
     def look_at_clock(self) -> None:
         """In the watch's thread, now and then: whose time is over?"""
         assert self._link is not None
+        self._take_out_waste()
         now = time.monotonic()
         for number, (deadline, server) in list(self._doomed.items()):
             if now >= deadline and server.home.outage() is None:
@@ -807,6 +808,16 @@ class Grid(Files, Moves, AbstractGrid):
                 self._link.errand(
                     lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
                 )
+
+    def _take_out_waste(self) -> None:
+        """Remove the blobs of results that nobody can ask for any more."""
+        later = []
+        while not self._waste.empty():
+            remove = self._waste.get()
+            if not remove():
+                later.append(remove)
+        for remove in later:
+            self._waste.put(remove)
 
     def _rejoin(self, home: HostLink) -> None:
         """Thread: the ssh connection of a tunnelled host broke; have another before the host gives us up."""

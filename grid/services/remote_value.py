@@ -10,6 +10,8 @@ Elsewhere:  the way between hosts (`grids/between.py`), how a value is kept (`wi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +24,16 @@ if TYPE_CHECKING:
 
 
 class RemoteValue:
-    """See the module. Its blob is removed by `drop`, at the end of `with`, and with the grid."""
+    """See the module. Its blob is removed by `drop`, at the end of `with`, and when nobody holds it any more."""
 
-    def __init__(self, result: Result) -> None:
-        self._result = result
+    def __init__(self, result: Result, waste: SimpleQueue[Callable[[], bool]]) -> None:
+        self._result, self._waste = result, waste
         self._under_way: list[Result] = []
         self._dropped = False
+
+    def __del__(self) -> None:
+        if not self._dropped and self._result.home is not None:
+            self._waste.put(partial(_remove, self._result))  # any thread, any lock held: so no more than that
 
     @property
     def home(self) -> Any:
@@ -61,6 +67,7 @@ class RemoteValue:
         def call() -> Result:
             result = give(method, proxy)
             self._under_way.append(result)
+            result.add_done_callback(self._taken)  # which holds us until then
             return result
 
         return call
@@ -78,21 +85,14 @@ class RemoteValue:
         if self._dropped:
             return
         self._dropped = True
-        if not self._result.done():
-            self._result.add_done_callback(lambda done: self._remove())
-        else:
-            self._remove()
+        if self._result.home is not None and not self._remove():
+            self._waste.put(self._remove)
 
-    def _remove(self) -> None:
-        if self._result.cancelled() or self._result.exception(0) is not None:
-            return
-        value = self._result.get(0)
-        if isinstance(value, Kept):
-            waiting = [result for result in self._under_way if not result.done()]
-            if waiting:
-                waiting[-1].add_done_callback(lambda done: self._remove())
-            else:
-                self.home.forget(value.blob)
+    def _remove(self) -> bool:
+        return all(result.done() for result in self._under_way) and _remove(self._result)
+
+    def _taken(self, result: object) -> None:
+        """A call has the value."""
 
     def _value(self, timeout: float | None) -> Any:
         if self._dropped:
@@ -117,3 +117,12 @@ class RemoteValue:
     def __repr__(self) -> str:
         state = "dropped" if self._dropped else "kept" if self._result.done() else "pending"
         return f"<RemoteValue of {self._result.method} on {self._result.server.name}, {state}>"
+
+
+def _remove(result: Result) -> bool:
+    """Remove what a call left on its host; False while the call runs."""
+    if not result.done():
+        return False
+    if not result.cancelled() and result.exception(0) is None and isinstance(kept := result.get(0), Kept):
+        result.home.forget(kept.blob)
+    return True

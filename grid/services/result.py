@@ -17,6 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, RemoteTraceback
@@ -25,7 +27,7 @@ from grid.wire import bulk, codec
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 
 if TYPE_CHECKING:
-    from grid.services.kernel_server import KernelServer
+    from grid.services.kernel_server import Home, KernelServer
     from grid.services.proxy import Proxy
     from grid.wire.link import Link
 
@@ -286,8 +288,33 @@ class Waiter:
         self.done_flag = True
 
 
+class _Unfetched:
+    """A value that waits in a blob on its host. When nobody can ask for it any more the blob is waste."""
+
+    __slots__ = ("_blob", "_home", "_waste")
+
+    def __init__(self, home: Home, blob: str, waste: SimpleQueue[Callable[[], bool]]) -> None:
+        self._home: Home | None = home
+        self._blob, self._waste = blob, waste
+
+    def fetched(self) -> None:
+        """It is here; the blob is gone."""
+        self._home = None
+
+    def __del__(self) -> None:
+        if self._home is not None:
+            self._waste.put(partial(_forget, self._home, self._blob))  # any thread, any lock held: so no more than that
+
+
+def _forget(home: Home, blob: str) -> bool:
+    home.forget(blob)
+    return True
+
+
 class Result(Reply):
     """The outcome, some day, of one call on one server. What it is, is told by `Reply`."""
+
+    _unfetched: _Unfetched | None = None
 
     def __init__(self, server: KernelServer, proxy: Proxy, method: str) -> None:
         self._link = server.link
@@ -310,12 +337,21 @@ class Result(Reply):
             server.grid._release_service(self.proxy)
         if self.done_flag:
             return  # it was cancelled, and that was told already
+        if flags & BULK and server.grid is not None:
+            blob, _, _ = bulk.split(unpack(data).pickle)
+            self._unfetched = _Unfetched(server.home, blob, server.grid._waste)
         self._flags, self.seconds, self._raw = flags, seconds, data
         self.done_flag = True
         if self._lock is not None or self._callbacks:
             self._done()
         if flags & BULK:
             server.fetch_early(self)
+
+    def _take_apart(self, raw: bytes) -> tuple[Any, BaseException | None]:
+        taken = super()._take_apart(raw)
+        if self._unfetched is not None:
+            self._unfetched.fetched()
+        return taken
 
     def fail(self, error: BaseException) -> None:
         """There will be no reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,9 +105,29 @@ def test_memory_goes_with_the_value_but_not_before_the_calls_that_it_was_handed_
         one.add().get(20)
         until(lambda: blobs(g) == before)
 
+        assert g.keep(one, "make_bytes", 1_000_000).to(two, "echo").get(20) == bytes(1_000_000)
+        g.keep(one, "make_bytes", 1_000_000)  # nobody holds it
+        one.add().get(20)
+        until(lambda: blobs(g) == before)
+
         for wrong in (late, one.add()):
             with pytest.raises(SerialisationError, match=r"hand it over|keep"):
                 two.echo(wrong)
+
+
+@pytest.mark.row("G45", "G46")
+def test_large_results_that_nobody_asks_for_use_no_memory(g: LocalGrid, sid: str) -> None:
+    before = blobs(g)
+    with g.acquire_service(sid) as proxy:
+        held = [proxy.make_bytes(1_000_000) for _ in range(20)]
+        for _ in range(20):
+            proxy.make_bytes(1_000_000)
+        proxy.add().get(20)
+        assert len(blobs(g)) >= len(before) + 20
+        assert [len(result.get(20)) for result in held[:10]] == [1_000_000] * 10
+        until(lambda: len(blobs(g)) == len(before) + 10)
+        del held
+        until(lambda: blobs(g) == before)
 
 
 @pytest.mark.row("G53", "G43")
@@ -135,19 +156,29 @@ def over_ssh(net: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
+def shared_memory(net: Lab) -> int:
+    """Blobs on the two hosts."""
+    return sum(bool(re.search(r"/[0-9a-f]{32}$", path)) for name in ("one", "two") for path in net.hosts[name].litter())
+
+
 @pytest.mark.lab
 @pytest.mark.row("D03", "G53", "H08")
 @pytest.mark.usefixtures("over_ssh")
 def test_large_states_go_straight_from_host_to_host(net: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     with SSHGrid(["one", "two"], limits=QUICK, output=None) as g:
         service_id = g.publish(Replica(), wait="all")
+        published = shared_memory(net)
         with Ensemble(g, service_id, [1.0, 2.0], rng=Random(1)) as ensemble:
             ensemble.each("start", lambda replica: (replica,))
             with monkeypatch.context() as patched:
                 forbid(patched, bulk.Lane)
                 ensemble.swap_states([(0, 1)])
             assert ensemble.each("ends") == [(SIZE, 101, 1), (SIZE, 100, 0)]
-        assert not any(home.unreached for home in g._homes)
+            assert not any(home.unreached for home in g._homes)
+            for proxy in ensemble.replicas:
+                proxy.get_state()
+            g.gather([proxy.ends() for proxy in ensemble.replicas])
+            until(lambda: shared_memory(net) == published)
 
 
 @pytest.mark.lab
