@@ -130,6 +130,7 @@ class Agent:
         self._done_reader, self._done_writer = os.pipe()
         os.set_blocking(self._done_writer, False)
         self._connections = 0
+        self._came = False  # the client, ever
         self._gone_since = time.monotonic() + self._limits.start_s  # the client has yet to come
         self._next_renewal = 0.0
         self._stopping: str | None = None
@@ -258,10 +259,13 @@ class Agent:
             self._poller.unregister(0)
             if self._local:  # no network in between: the client is dead
                 self._begin_stop("its client ended")
+            elif not self._came and not self._config["in_job"]:  # whose input may be a file
+                self._begin_stop("its client ended before it came")
 
     def _read_monitor(self) -> None:
         while (news := monitor.read(self._monitor)) is not None:
             self._connections += 1 if news[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
+            self._came |= self._connections > 0
             self._connections = max(0, self._connections)
             if not self._connections:
                 self._gone_since = time.monotonic()

@@ -64,6 +64,8 @@ config = json.loads(i.read(int(i.readline())))
 if config["code"]["size"]:
     import io, shutil, tempfile, zipfile
     data = i.read(config["code"]["size"])
+    if len(data) < config["code"]["size"]:
+        sys.exit(1)  # the client has ended meanwhile
     base = os.environ.get("GRID_RUNTIME_DIR") or "/tmp/grid-%d" % os.getuid()
     where = None
     try:

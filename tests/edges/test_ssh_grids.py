@@ -166,6 +166,16 @@ def test_auto_finds_a_way_to_every_host(net: Lab, name: str, transport: str) -> 
     until(lambda: not ours(net.hosts[name]), 5.0)
 
 
+@pytest.mark.row("G24", "G58", "D09")
+@pytest.mark.parametrize("ssh", ["paramiko", "openssh"])
+def test_a_grid_that_ends_while_a_kernel_starts_leaves_nothing(net: Lab, ssh: str) -> None:
+    host = net.hosts["two"]
+    with SSHGrid(["one", Host("two", ssh=ssh, init_cmd="sleep 3;")], output=None) as g:
+        g.publish(Probe())
+        until(lambda: any("sleep 3" in command for _, command in host.processes()))
+    until(lambda: not host.processes())  # its input has ended when it begins: no need to wait for a client
+
+
 @pytest.mark.row("H11", "G67")
 def test_the_users_own_ssh_does_the_same(net: Lab) -> None:
     hosts = [Host("one", ssh="openssh"), Host("walled", ssh="openssh"), Host("inner", ssh="openssh")]
