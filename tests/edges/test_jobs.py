@@ -157,12 +157,15 @@ def test_an_old_request_is_upgraded_where_its_service_knows_how(service: ServerP
 
 
 @pytest.mark.row("R09", "R10", "R11", "C29")
-def test_what_is_known_at_submission_shows_on_the_handle_and_can_be_used_at_once(service: ServerProxy) -> None:
-    first = Steps.submit(n=5)
+def test_what_is_known_at_submission_shows_on_the_handle_and_can_be_used_at_once(
+    service: ServerProxy, tmp_path: Path
+) -> None:
+    first = Deaf.submit(end=str(tmp_path / "end"))
     writer = Writes.submit(text="hello", when=first)
     assert writer.filename == f"{writer.id}.out" and writer.number == 7 and writer.state is JobState.WAITING
     reader = Reads.submit(name=writer.filename, n=writer.lines)
     assert reader.state is JobState.WAITING and writer.id in reader.explain()
+    (tmp_path / "end").touch()
     assert reader.wait(LIMIT_S) == {"read": writer.filename, "n": 1}
     assert writer.files() == {writer.filename: 5} and writer.read(writer.filename) == b"hello"
     with pytest.raises(RequestError, match="kept no file"):
