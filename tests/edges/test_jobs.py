@@ -208,14 +208,15 @@ def test_jobs_wait_for_conditions(service: ServerProxy) -> None:
 
 
 @pytest.mark.row("C26", "C25", "C42")
-def test_a_failure_cancels_what_depends_on_it_with_the_chain_of_reasons(service: ServerProxy) -> None:
-    gate = Steps.submit(n=20)
+def test_a_failure_cancels_what_depends_on_it_with_the_chain_of_reasons(service: ServerProxy, tmp_path: Path) -> None:
+    gate = Deaf.submit(end=str(tmp_path / "end"))
     bad = Fail.submit(text="disk on fire", when=gate)
     second = Square.submit(value=1, after=bad)
     third = Square.submit(value=2, after=second)
     saved = Square.submit(value=3, when=third.iscompleted | gate.iscompleted)
     never = Square.submit(value=4, when=[third, gate])
     assert "waits" in third.explain() or second.id in third.explain()
+    (tmp_path / "end").touch()
     with pytest.raises(JobCancelled) as caught:
         third.wait(LIMIT_S)
     reason = caught.value.reason
@@ -229,13 +230,16 @@ def test_a_failure_cancels_what_depends_on_it_with_the_chain_of_reasons(service:
 
 
 @pytest.mark.row("C23", "C02", "C03")
-def test_conditions_at_the_client_are_probes_of_what_goes_on_at_the_server(service: ServerProxy) -> None:
-    job = Steps.submit(n=30)
+def test_conditions_at_the_client_are_probes_of_what_goes_on_at_the_server(
+    service: ServerProxy, tmp_path: Path
+) -> None:
+    job = Deaf.submit(end=str(tmp_path / "end"))
     condition = job.iscompleted & ~job.failed
     assert condition.state is Value.F and not condition.ready and not condition.cancelled
     other = Fail.submit()
     with pytest.raises(Condition.Cancelled, match="on purpose"):
         other.iscompleted.wait(LIMIT_S)
+    (tmp_path / "end").touch()
     job.iscompleted.wait(LIMIT_S)
     assert job.iscompleted.ready and job.failed.cancelled
     assert "satisfied" in job.iscompleted.explain()
@@ -672,10 +676,12 @@ def test_what_a_job_said_outlives_a_restart_and_goes_with_the_job(tmp_path: Path
 
 
 @pytest.mark.row("P02", "P24", "J11", "C14")
-def test_notices_about_conditions_go_over_a_stream(service: ServerProxy) -> None:
+def test_notices_about_conditions_go_over_a_stream(service: ServerProxy, tmp_path: Path) -> None:
     with service.listen("condition") as notices:
-        gate = Steps.submit(n=5)
-        Square.submit(value=1, after=gate).wait(LIMIT_S)
+        gate = Deaf.submit(end=str(tmp_path / "end"))
+        waiting = Square.submit(value=1, after=gate)
+        (tmp_path / "end").touch()
+        waiting.wait(LIMIT_S)
         notice = notices.get(LIMIT_S)
     assert notice.kind == "Notify" and notice.status == "ready" and notice.text == f"{gate.id} completed"
 
