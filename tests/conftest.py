@@ -1,7 +1,7 @@
 """What every test of grid stands on: its own places for temporary things, the test hosts, and proof of tidiness.
 
-Lives here: the environment of a run, the marks `row`, `lab` and `slurm`, the fixtures `lab` and `slurm`, the check
-            after each test.
+Lives here: the environment of a run, the marks `row`, `lab` and `slurm`, the fixtures `lab`, `slurm` and `load`, the
+            check after each test.
 Elsewhere:  the test hosts (`lab/`), what the check looks at (`tidiness.py`), the table of rows (`capabilities.py`).
 """
 
@@ -14,9 +14,10 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -155,3 +156,15 @@ def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
     if left:
         scene.clear_up()
         pytest.fail("the test left behind:\n" + "\n".join(f"  {line}" for line in left), pytrace=False)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a module of `examples/` by its name; it is forgotten with the test."""
+    examples = ROOT / "examples"
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(examples)
+    yield __import__
+    for name in set(sys.modules) - before:
+        if str(examples) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

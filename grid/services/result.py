@@ -58,8 +58,6 @@ class Reply(Future[Any]):
     _watchers: list[Any] | None = None
     _callbacks: list[Callable[[Future[Any]], Any]] | None = None
     _blobs: bulk.Blobs | None = None
-    home: Any = None
-    """The host that keeps the value, where one does."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -314,6 +312,8 @@ def _forget(home: Home, blob: str) -> bool:
 class Result(Reply):
     """The outcome, some day, of one call on one server. What it is, is told by `Reply`."""
 
+    home: Any = None
+    """The host that keeps the value, where one does."""
     _unfetched: _Unfetched | None = None
 
     def __init__(self, server: KernelServer, proxy: Proxy, method: str) -> None:

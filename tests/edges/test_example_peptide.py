@@ -31,16 +31,6 @@ def run(*arguments: str, status: int = 0, **environment: str) -> subprocess.Comp
     return done
 
 
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield __import__
-    for name in set(sys.modules) - before:
-        if str(EXAMPLES) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-
-
 @pytest.mark.row("D03", "D07")
 def test_a_short_run_has_the_right_physics_and_repeats(tmp_path: Path) -> None:
     plot = tmp_path / "maps.svg"

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -29,16 +29,6 @@ def run(script: str, *arguments: str, status: int = 0) -> str:
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(EXAMPLES)
-    yield __import__
-    for name in set(sys.modules) - before:
-        if str(EXAMPLES) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 @pytest.mark.row("K10", "K36")
