@@ -116,6 +116,8 @@ def render(sections: Iterable[Section], shown: Mapping[str, set[Shown]]) -> str:
         f"{done} of {total} rows are shown by a test.",
     ]
     for section in sections:
+        if not section.rows:
+            continue
         lines += ["", f"## {section.title}", "", "| Row | What | Shown by | With |", "| --- | --- | --- | --- |"]
         for row, text in section.rows.items():
             tests = sorted(shown.get(row, ()))
