@@ -253,6 +253,7 @@ class HostLink:
                 self._open_lane, self._keys[0].tls(server=False), self.host.label, self.limits.control_s
             )
         peer = self.attach(self._number, inlet, outlet)
+        peer.beats = True  # an agent whose client is silent ends everything
         deadline = time.monotonic() + min(self.limits.lost_s, self.limits.start_s)
         while not peer.welcomed.wait(_LOOK_S) and self.connection is not None and time.monotonic() < deadline:
             pass  # unless the grid was ended meanwhile

@@ -46,9 +46,10 @@ from grid.kernel.address import address_towards
 from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
+from grid.kernel.presence import Presence
 from grid.kernel.zygote import Zygote, remove
 from grid.limits import Limits
-from grid.wire import bulk, codec, monitor
+from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG
 from grid.wire.frames import ERROR, Frame
 from grid.wire.keys import Gatekeeper, Keys
@@ -125,13 +126,11 @@ class Agent:
             self._lane = bulk.LaneServer(self._address, self._keys.tls(server=True), self._store)
         else:
             self.ends = self._end.bind_sockets(self._sockets, f"p{config['peer']}")
-        self._monitor = self._end.pull.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
         self._done_reader, self._done_writer = os.pipe()
         os.set_blocking(self._done_writer, False)
-        self._connections = 0
-        self._came = False  # the client, ever
-        self._gone_since = time.monotonic() + self._limits.start_s  # the client has yet to come
+        waits = {name: getattr(self._limits, name) for name in ("start_s", "orphan_s", "heartbeat_s")}
+        self._client = Presence(time.monotonic(), **waits)
         self._next_renewal = 0.0
         self._stopping: str | None = None
         self.status = 0  # that our process ends with
@@ -195,7 +194,6 @@ class Agent:
         """Serve until told to stop, or until the client is gone for good."""
         register = self._poller.register
         register(self._end.pull, zmq.POLLIN)
-        register(self._monitor, zmq.POLLIN)
         register(self._zygote_socket.fileno(), zmq.POLLIN)
         register(self._done_reader, zmq.POLLIN)
         register(0, zmq.POLLIN)
@@ -203,8 +201,6 @@ class Agent:
             ready = dict(self._poller.poll(self._patience_ms()))
             if self._end.pull in ready:
                 self._take_calls()
-            if self._monitor in ready:
-                self._read_monitor()
             if self._zygote_socket.fileno() in ready and not self._hear_zygote():
                 self._begin_stop("its zygote died")
                 return
@@ -227,11 +223,8 @@ class Agent:
     def _patience_ms(self) -> int:
         now = time.monotonic()
         until = [self._next_renewal]
-        if not self._connections:
-            until.append(self._gone_since + self._limits.orphan_s)
         until += [at for server in self._servers.values() for at, _ in server.kill_at[:1]]
-        if self._stopping:
-            until.append(self._stop_by)
+        until.append(self._stop_by if self._stopping else self._client.over_at)
         return max(0, min(5000, int((min(until) - now) * 1000) + 1))
 
     def _look_at_clock(self) -> None:
@@ -242,7 +235,10 @@ class Agent:
             while server.kill_at and now >= server.kill_at[0][0]:
                 _, which = server.kill_at.pop(0)
                 _signal_group(server.pid, which)
-        if not self._stopping and not self._connections and now - self._gone_since > self._limits.orphan_s:
+        if self._client.is_over(now) and not self._stopping:
+            if self._end.admitted():  # it is deep in C code, and its ZeroMQ answers for it
+                self._client.heard(now)
+                return
             self.status = ORPHANED
             self._begin_stop(f"its client was gone for {self._limits.orphan_s:g} s")
 
@@ -259,16 +255,8 @@ class Agent:
             self._poller.unregister(0)
             if self._local:  # no network in between: the client is dead
                 self._begin_stop("its client ended")
-            elif not self._came and not self._config["in_job"]:  # whose input may be a file
+            elif not self._client.came and not self._config["in_job"]:  # whose input may be a file
                 self._begin_stop("its client ended before it came")
-
-    def _read_monitor(self) -> None:
-        while (news := monitor.read(self._monitor)) is not None:
-            self._connections += 1 if news[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
-            self._came |= self._connections > 0
-            self._connections = max(0, self._connections)
-            if not self._connections:
-                self._gone_since = time.monotonic()
 
     # -- calls of the client ---------------------------------------------------------------------------------------
 
@@ -278,6 +266,7 @@ class Agent:
                 data = self._end.pull.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            self._client.heard(time.monotonic())  # nobody else can put anything there
             for frame in self._end.take(data):
                 self._answer(frame)
 
@@ -650,8 +639,6 @@ class Agent:
                 self._end.reply(self._farewell_call, codec.dumps_whole(None))
             else:
                 self._tell(("farewell", self._stopping))
-            self._end.pull.disable_monitor()
-            self._monitor.close(0)
             self._end.close()
             hostend.flush(self._context)
         except zmq.ZMQError:

@@ -86,6 +86,14 @@ class HostEnd:
             ends.append(f"tcp://{shown}:{port}")
         return ends[0], ends[1]
 
+    def admitted(self) -> bool:
+        """Whether the client is connected for replies now: one that has shown its key, and answers heartbeats.
+
+        A PUSH has a way out to connections only whose handshake has succeeded (libzmq 4.3.3, CVE-2020-15166).
+        """
+        with self._pushing:
+            return bool(self.push.get(zmq.EVENTS) & zmq.POLLOUT)
+
     def take(self, data: bytes) -> list[Frame]:
         """Look at a message that arrived: the calls that are due; several, if it was a batch."""
         if data[:1] != _BATCH:

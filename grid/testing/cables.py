@@ -149,6 +149,11 @@ class ReplyCable(Socket):
     def up(self) -> bool:
         return self.current is not None
 
+    def get(self, option: int) -> int:
+        """`zmq.EVENTS`: whether it can send. A connection whose handshake has not succeeded is no way out."""
+        assert option == zmq.EVENTS, option
+        return int(zmq.POLLOUT) if self.outs else 0
+
     def send(self, data: bytes, flags: int = 0) -> None:
         self._check()
         if not self.outs:

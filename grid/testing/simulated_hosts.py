@@ -21,6 +21,7 @@ from grid.grids.hostlink import HostLink
 from grid.hosts import Host
 from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
+from grid.testing.simulated_presence import Lifeline
 from grid.wire import codec
 from grid.wire.frames import Frame
 from grid.wire.link import Peer
@@ -166,6 +167,7 @@ class SimulatedHost(HostLink):
         self.blobs: Any = self  # it is its own store
         self._store: dict[str, list[bytes]] = {}
         self._orders: list[tuple[list[str], bool]] = []
+        self.lifeline = Lifeline(world)
 
     @property
     def local(self) -> bool:
@@ -186,6 +188,7 @@ class SimulatedHost(HostLink):
     def unplug(self, offline: bool) -> None:
         """Cut it off, or connect it again; connections survive that, or don't."""
         self.offline = offline
+        self.lifeline.stall(offline)
         for process in self.processes:
             for cable in process.cables():
                 if self.world.rng.random() < 0.3:

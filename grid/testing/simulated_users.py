@@ -48,10 +48,12 @@ class Users:
     blocked: list[Any]  # somebody stands still for it
     packings: dict[Proxy, Packing]
     _last_number: int
+    complaints: list[str]
 
     def demand(self, truth: object, otherwise: str) -> None:
         """Raise a Violation unless it is true."""
         if not truth:
+            self.complaints.append(otherwise)  # a server would make a reply of it
             raise Violation(otherwise)
 
     def _some_service(self) -> _Service | None:

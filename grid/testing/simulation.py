@@ -28,6 +28,7 @@ from typing import Any
 from grid.errors import Backlog, ServerLost
 from grid.grids.abstract import _Service
 from grid.grids.grid import Grid
+from grid.kernel.presence import NAP_S
 from grid.limits import Limits
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
@@ -103,7 +104,7 @@ class World(Users):
         self.granted: list[Waiter] = []  # not yet handed out
         self.blocked: list[Waiter] = []  # somebody stands still for it
         self.packings: dict[Proxy, Packing] = {}
-        self.complaints: list[str] = []  # what was logged as an error
+        self.complaints: list[str] = []  # what was seen on a host, or logged as an error
         self.published = 0
         self.steps = 0
         self.limit = 1 << 62
@@ -235,7 +236,23 @@ class World(Users):
             self.clock.now += self.limits.orphan_s
             self._lose(home)
 
+    def _lifeline(self) -> None:
+        """Connections of the client and of strangers come and go at an agent, which looks at its clock."""
+        home = self.rng.choice(self.hosts)
+        self.rng.choice((home.lifeline.stranger, home.lifeline.trouble, home.lifeline.mend))()
+        if home.offline and self.rng.random() < 0.02:  # for long; its agent listens all the time
+            for _ in range(int(2 * self.limits.orphan_s / NAP_S)):
+                self.clock.now += NAP_S - 1.0
+                home.lifeline.trouble()
+                if home.lifeline.look():
+                    break
+        for each in list(self.hosts):
+            if each.lifeline.look():
+                self.happened["orphaned"] += 1
+                self._lose(each)
+
     def _lose(self, home: SimulatedHost) -> None:
+        home.lifeline.end()
         self.grid._home_lost(home, "it did not answer")
         for process in list(home.processes):
             process.die(signal=9)
@@ -320,7 +337,7 @@ class World(Users):
             for number in [number for number, call in self.open.items() if call.result.done_flag]:
                 self._look_at(self.open.pop(number))
         if self.complaints:
-            raise Violation(f"logged as an error: {self.complaints}")
+            raise Violation(f"seen on a host, or logged as an error: {self.complaints}")
         for service in self.grid._services.values():
             self._check_service(service)
 
@@ -468,6 +485,7 @@ _DEEDS = (
     ("let_go", 3.0),
     ("tick", 3.0),
     ("cable", 6.0),
+    ("lifeline", 6.0),
     ("tell", 4.0),
     ("thread", 3.0),
     ("pack", 1.0),

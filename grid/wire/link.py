@@ -80,6 +80,7 @@ class Peer:
     __slots__ = (
         "acked",
         "asked_at",
+        "beats",
         "blobs",
         "closed",
         "connected",
@@ -112,6 +113,7 @@ class Peer:
         self.connected = False  # as libzmq's heartbeats see it
         self.asked_at = 0.0  # last HELLO, monotonic
         self.heard = 0  # replies seen at the last look of `housekeep`
+        self.beats = False  # it wants to hear from us every heartbeat, and gives us up when it does not
         self.blobs: bulk.Blobs | None = None
         self.keys: Keys | None = None
         self.image: dict[str, Any] = {}  # names of __main__ that it has, and what they were
@@ -687,7 +689,7 @@ class Link:
                 self._hello(peer)
             elif peer.pending and peer.received == peer.heard and now - peer.asked_at >= self._limits.heartbeat_s:
                 self._hello(peer)  # a lost message shows in the WELCOME
-            elif peer.received != peer.acked:
+            elif peer.received != peer.acked or (peer.beats and peer.connected):
                 self._acknowledge(peer)
             peer.heard = peer.received
 

@@ -3,7 +3,7 @@
 That module imports asyncio: 30 ms more for each start, at both ends (measured).
 
 Lives here: one message of a monitor (zmq_socket_monitor(3): event and value in one frame, endpoint in the next).
-Elsewhere:  what follows from it (`link`, `kernel/agent.py`).
+Elsewhere:  what follows from it (`link`).
 """
 
 from __future__ import annotations

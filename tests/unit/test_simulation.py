@@ -16,6 +16,7 @@ from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
 from grid.services.result import Reply, Result
 from grid.services.roster import Roster
+from grid.testing.simulated_presence import Lifeline
 from grid.testing.simulation import EPISODE, Violation, episode, simulate
 from grid.wire.frames import Kind
 from grid.wire.link import Link
@@ -23,11 +24,12 @@ from grid.wire.link import Link
 STEPS = 120_000
 
 
-@pytest.mark.row("G12", "G14", "G15", "G17", "G24", "G48", "G67")
+@pytest.mark.row("G12", "G14", "G15", "G17", "G24", "G48", "G67", "X01")
 def test_whatever_happens_nothing_is_lost_or_done_twice_and_all_waiting_ends() -> None:
     happened = simulate(seed=1, steps=STEPS)
     assert happened["calls"] > STEPS / 50
     assert all(happened[what] for what in ("kill", "unplug", "crash", "cable", "move", "cancel", "leap", "terminate"))
+    assert happened["lifeline"] > STEPS / 50 and happened["orphaned"]
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
@@ -105,7 +107,17 @@ def forgets_the_terminated(self: Grid, home: Any, reason: str) -> None:
     self._turned_away(home)
 
 
-@pytest.mark.row("G48")
+def counts_connections(self: Lifeline, look: Any = Lifeline.look) -> bool:
+    count = 0
+    for came in self.connections:
+        count = max(0, count + (1 if came else -1))
+    if not count:  # then it is not even asked who is connected
+        self._end.admitted = lambda: False  # type: ignore[method-assign]
+        self._client._over_at = min(self._client._over_at, self._world.clock.now)
+    return look(self)
+
+
+@pytest.mark.row("G48", "X01")
 @pytest.mark.parametrize(
     ("owner", "method", "fault"),
     [
@@ -121,6 +133,7 @@ def forgets_the_terminated(self: Grid, home: Any, reason: str) -> None:
         (Result, "deliver", never_frees_late),
         (serve.Server, "withdraw", says_yes_to_every_cancel),
         (Grid, "_home_lost", forgets_the_terminated),
+        (Lifeline, "look", counts_connections),
     ],
     ids=lambda value: value.__name__ if callable(value) and not isinstance(value, type) else "",
 )
