@@ -1,13 +1,21 @@
-"""Batch systems as commands: what a job asks for, each system's own words for it, what the answers mean.
+"""Batch systems as commands: jobs are submitted, asked for and ended.
 
-Lives here: jobs (`job.py`), the systems' dialects (`dialects.py`), talking to one (`system.py`), the script of
-            `grid qsub` (`wrapper.py`).
-Elsewhere:  being inside of a job (`launch/allocation.py`), jobs that carry a grid (`grids/batch.py`).
+Lives here: talking to a batch system (`system.py`), the script of `grid qsub` (`wrapper.py`).
+Elsewhere:  each system's own words (`batch_systems/`), being inside of a job (`launch/allocation.py`), jobs that carry
+            a grid (`grids/batch.py`).
 """
 
-from grid.batch.dialects import DIALECTS, Dialect
-from grid.batch.job import JobSpec, JobState, JobStatus, format_walltime, parse_walltime
 from grid.batch.system import BatchSystem
+from grid.batch_systems import (
+    DIALECTS,
+    Dialect,
+    JobSpec,
+    JobState,
+    JobStatus,
+    Outcome,
+    format_walltime,
+    parse_walltime,
+)
 
 __all__ = [
     "DIALECTS",
@@ -16,6 +24,7 @@ __all__ = [
     "JobSpec",
     "JobState",
     "JobStatus",
+    "Outcome",
     "format_walltime",
     "parse_walltime",
 ]

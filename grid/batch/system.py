@@ -1,7 +1,7 @@
 """One batch system on one machine: its commands are run there, each with a limit of time.
 
 Lives here: submitting, asking for all jobs at once, cancelling; what is tried again and what is not.
-Elsewhere:  the words (`dialects.py`), the way to the machine (`launch/`).
+Elsewhere:  the words (`batch_systems/`), the way to the machine (`launch/`).
 
 A server that hangs makes every command hang: none is waited for longer than `command_s`. Only a submission that did not
 reach the server is repeated.
@@ -15,14 +15,16 @@ import shlex
 import time
 from collections.abc import Sequence
 
-from grid.batch.dialects import DETECT, DIALECTS, Dialect, choose_dialect
-from grid.batch.job import JobSpec, JobState, JobStatus
+from grid.batch_systems import Answer, Dialect, JobSpec, JobState, JobStatus
+from grid.batch_systems.dialect import worst
+from grid.batch_systems.known import VARIABLE, choose_dialect, detect_script, dialect_named
 from grid.errors import AllocationError, ConnectError, SubmitError
 from grid.launch import Completed, Connection
 
 logger = logging.getLogger(__name__)
 
-VARIABLE = "GRID_DIALECT"
+_QUESTIONS = 4
+"""Commands at most that one look at jobs takes."""
 
 _PROFILE = "[ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1; "
 """Over ssh commands get a bare PATH; batch systems often come by the profile."""
@@ -55,11 +57,10 @@ class BatchSystem:
         self._before = "" if connection.host.ssh == "local" else _PROFILE
         dialect = dialect or os.environ.get(VARIABLE) or None
         if dialect is None:
-            self.dialect: Dialect = choose_dialect(self._run(DETECT).stdout.decode(errors="replace"), prefer=prefer)
-        elif dialect in DIALECTS:
-            self.dialect = DIALECTS[dialect]
+            found = self._run(detect_script()).stdout.decode(errors="replace")
+            self.dialect: Dialect = choose_dialect(found, prefer=prefer)
         else:
-            raise AllocationError(f"there is no dialect {dialect!r}", hint=f"There are {', '.join(DIALECTS)}")
+            self.dialect = dialect_named(dialect)
 
     def submit(self, spec: JobSpec) -> str:
         """Submit a job and return its id.
@@ -88,22 +89,39 @@ class BatchSystem:
         raise failure
 
     def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
-        """What is known of these jobs, by one command; one that the system does not know is UNKNOWN, not done.
+        """What is known of these jobs, by as few commands as can be; one that the system does not know is UNKNOWN.
+
+        That is not the same as done. Arrays and heterogeneous jobs are told of as one: see `worst`.
 
         Raises:
-            AllocationError: The system does not answer.
+            AllocationError: The system does not answer, or one of them is no job's id.
         """
+        for job in ids:
+            self._check_id(job)  # qstat takes other words for queues, and tells of everybody's jobs
         if not ids:
-            return {}  # without ids, qstat would tell of everybody's jobs
-        done = self._run(shlex.join(self.dialect.status_command(ids)))
-        said = done.stderr.decode(errors="replace").strip()
-        if self.dialect.status_failed(done.returncode, said):
+            return {}  # so it does without ids
+        dialect, answers = self.dialect, list[Answer]()
+        while len(answers) < _QUESTIONS and (words := dialect.question(ids, answers)) is not None:
+            done = self._run(shlex.join(words))
+            said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+            answers.append(Answer(tuple(words), done.returncode, *said))
+        rows = dialect.read(answers)
+        exact = {row.id: row for row in rows}
+        parts: dict[str, list[JobStatus]] = {}
+        for row in rows:
+            parts.setdefault(dialect.base_of(row.id), []).append(row)
+        return {job: exact.get(job) or self._of(job, parts.get(dialect.base_of(job), [])) for job in ids}
+
+    def _of(self, job: str, parts: Sequence[JobStatus]) -> JobStatus:
+        if not parts:
+            return JobStatus(job, JobState.UNKNOWN)
+        return parts[0] if len(parts) == 1 else worst(parts, job)
+
+    def _check_id(self, job: str) -> None:
+        if not self.dialect.is_job_id(job):
             raise AllocationError(
-                f"the batch system does not tell of its jobs (exit status {done.returncode}): {said[-500:]}",
-                hint="Its server may be down; jobs that run go on",
+                f"{job!r} is no id of a job of {self.dialect.title}", hint="`grid batch status` lists yours"
             )
-        known = {_short(each.id): each for each in self.dialect.parse_status(done.stdout.decode(errors="replace"))}
-        return {job: known.get(_short(job)) or JobStatus(job, JobState.UNKNOWN) for job in ids}
 
     def cancel(self, job: str) -> None:
         """End a job; one that has ended is no error.
@@ -111,6 +129,7 @@ class BatchSystem:
         Raises:
             AllocationError: The system does not answer, or refuses.
         """
+        self._check_id(job)
         done = self._run(shlex.join(self.dialect.cancel_command(job)))
         if done.returncode:
             if self.status([job])[job].state in (JobState.DONE, JobState.UNKNOWN, JobState.EXITING):
@@ -128,8 +147,3 @@ class BatchSystem:
                 f"the batch system on {self._connection.host.label!r} did not answer within {self._command_s:g} s",
                 hint="Its server hangs or is overloaded: try `qstat` by hand",
             ) from exc
-
-
-def _short(job: str) -> str:
-    """`12.vm` and `12` are the same job."""
-    return job.partition(".")[0]

@@ -5,7 +5,7 @@ one that has ended is soon forgotten (seen with TORQUE 6.1.3). So with `--wait` 
 into a file, and only that counts.
 
 Lives here: the script's body, options of the command line into a `JobSpec`, the records of what was submitted.
-Elsewhere:  directives (`dialects.py`), the command line (`cli/batch.py`).
+Elsewhere:  directives (`batch_systems/`), the command line (`cli/batch.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grid.batch.job import parse_walltime
+from grid.batch_systems import parse_walltime
 from grid.errors import AllocationError
 
 KEPT_S = 14 * 86400.0

@@ -140,7 +140,7 @@ def _submit(
             **asked,
             **fields,
         )
-    if dry_run and dialect in DIALECTS:
+    if dry_run and dialect is not None and dialect in DIALECTS:
         chosen = DIALECTS[dialect]
     else:
         system = _system(dialect, prefer)

@@ -36,8 +36,8 @@ def allocation_hosts(
     """The nodes of the batch job that we are in, as hosts: one server for each slot.
 
     Args:
-        launcher: How kernels start on the other nodes: `srun`, `pbsdsh`, `qrsh` or `ssh`. Default: the batch system's
-            own where its command is on the PATH, else ssh.
+        launcher: How kernels start on the other nodes: `srun`, `pbsdsh`, `pbs_tmrsh`, `qrsh` or `ssh`. Default: the
+            batch system's own where its command is on the PATH, else ssh.
         servers_per_node: Instead of the slots that the job has there.
         init_cmd: Runs before the interpreter on each node; see `Host`.
         python: The interpreter; default the one that runs this script, which the nodes are taken to see as well.
@@ -60,7 +60,7 @@ def allocation_hosts(
             python=python or sys.executable,
             init_cmd=init_cmd,
             env={} if ssh == "local" else job_environment(environ),
-            ssh=ssh,  # type: ignore[arg-type]  # one of them
+            ssh=ssh,
         )
         for node in allocation.nodes
         for ssh in [_way(allocation, node.name)]

@@ -304,7 +304,9 @@ class BatchGrid(Grid):
         )
         try:
             done = self._connection.run(
-                pilots.unpack_script(directory), stdin=pilots.pilot_files(directory, kernels), timeout=600
+                pilots.unpack_script(directory),
+                stdin=pilots.pilot_files(directory, kernels, self._system.dialect),
+                timeout=600,
             )
             if done.returncode:
                 raise AllocationError(
@@ -691,5 +693,3 @@ def _state_of(held: _Held, rank: Rank, home: HostLink) -> str:
     if held.started is not None:
         return "started"
     return held.pilot.state
-
-

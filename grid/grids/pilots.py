@@ -26,6 +26,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from grid.batch_systems import Dialect
 from grid.errors import AllocationError, ConnectError
 from grid.kernel.boot import MARK
 from grid.launch import Connection, RemoteProcess
@@ -42,39 +43,23 @@ NODES_SCRIPT = """\
 cd "$(dirname "$0")" || exit 1
 here=$(pwd -P)
 date +%s >started.new && mv started.new started
-if [ -n "$SLURM_JOB_ID" ] && command -v srun >/dev/null 2>&1; then
-    unset SLURM_EXPORT_ENV
-    srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --overlap --kill-on-bad-exit=0 --cpu-bind=none \\
-        --mpi=none --export=ALL /bin/sh "$here/rank.sh"
-elif [ -n "$PBS_NODEFILE" ] && command -v pbsdsh >/dev/null 2>&1; then
-    pbsdsh -u /bin/sh "$here/rank.sh"
-else
+over() {
     rank=0
-    if [ -n "$PE_HOSTFILE" ]; then
-        hosts=$(while read -r host rest; do [ -z "$host" ] || echo "$host"; done <"$PE_HOSTFILE" | awk '!seen[$0]++')
-        launch="qrsh -inherit"
-        command -v qrsh >/dev/null 2>&1 || launch="ssh -o BatchMode=yes"
-    elif [ -n "$PBS_NODEFILE" ]; then
-        hosts=$(awk '!seen[$0]++' "$PBS_NODEFILE")
-        launch="ssh -o BatchMode=yes"
-    else
-        hosts=$(scontrol show hostnames 2>/dev/null)
-        launch="ssh -o BatchMode=yes"
-    fi
-    for host in $hosts; do
+    for host in "$@"; do
         if [ $rank = 0 ]; then /bin/sh "$here/rank.sh" $rank &
-        else $launch "$host" /bin/sh "$here/rank.sh" $rank </dev/null &
+        else ssh -o BatchMode=yes "$host" /bin/sh "$here/rank.sh" $rank </dev/null &
         fi
         rank=$((rank + 1))
     done
     wait
-fi
+}
+{start}
 echo $? >ended.new && mv ended.new ended
 # A client that is there reads how it ended, and removes this directory. Kernels say by 75 that theirs was gone.
 [ "$(cat ./*/status | sort -u)" = 75 ] && cd / && rm -rf "$here"
 exit 0
 """
-"""`{nodes}`: their number."""
+"""`{start}`: the batch system's own line for pilots (`Dialect.pilot_lines`)."""
 
 RANK_SCRIPT = """\
 #!/bin/sh
@@ -131,10 +116,10 @@ def prepare_script(token: str) -> str:
     )
 
 
-def pilot_files(directory: str, kernels: Sequence[tuple[str, bytes]]) -> bytes:
+def pilot_files(directory: str, kernels: Sequence[tuple[str, bytes]], dialect: Dialect) -> bytes:
     """A tar archive of all files of a pilot; `kernels` has command and input for each rank."""
     files: dict[str, bytes] = {
-        "nodes.sh": NODES_SCRIPT.replace("{nodes}", str(len(kernels))).encode(),
+        "nodes.sh": NODES_SCRIPT.replace("{start}", dialect.pilot_lines(len(kernels))).encode(),
         "rank.sh": RANK_SCRIPT.encode(),
     }
     for rank, (command, words) in enumerate(kernels):

@@ -14,7 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-SSH = Literal["paramiko", "openssh", "local", "srun", "pbsdsh", "qrsh"]
+from grid.batch_systems.known import launcher_names
+
+WAYS = ("paramiko", "openssh", "local")
+"""What `Host.ssh` may say anywhere; inside of a batch job also the launchers of its system (`batch_systems`)."""
 Transport = Literal["auto", "direct", "tunnel"]
 
 # ssh refuses these in names for the same reason: a ProxyCommand hands %h and %r to a shell.
@@ -67,7 +70,7 @@ class Host:
             machine. `jump` is one `user@host:port` or several with commas, the nearest first.
         env: Environment variables that the servers get.
         ssh: `paramiko`, `openssh` (your own ssh binary) or `local` (this machine, no ssh); inside a batch job also
-            `srun`, `pbsdsh` or `qrsh`, the batch systems' own launchers.
+            `srun`, `pbsdsh`, `pbs_tmrsh` or `qrsh`, the batch systems' own launchers.
         transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
         groups: Names under which `load_hosts(..., group=)` finds this entry.
     """
@@ -83,7 +86,7 @@ class Host:
     key: str | None = field(default=None, kw_only=True)
     jump: str | None = field(default=None, kw_only=True)
     env: dict[str, str] = field(default_factory=dict, kw_only=True)
-    ssh: SSH = field(default="paramiko", kw_only=True)
+    ssh: str = field(default="paramiko", kw_only=True)
     transport: Transport = field(default="auto", kw_only=True)
     groups: tuple[str, ...] = field(default=(), kw_only=True)
     use_n_cpu: int = field(default=None, kw_only=True)  # type: ignore[assignment]  # None: as many as n_cpu
@@ -265,6 +268,10 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return check
 
 
+def _way(value: Any) -> str:
+    return str(value) if value in WAYS else _one_of(*WAYS, *launcher_names())(value)
+
+
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a mapping of names to values, not {value!r}")
@@ -298,7 +305,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "key": _path_here,
     "jump": _jump,
     "env": _environment,
-    "ssh": _one_of(*get_args(SSH)),
+    "ssh": _way,
     "transport": _one_of(*get_args(Transport)),
     "groups": _names,
     "use_n_cpu": _number(0, 1_000_000),

@@ -27,9 +27,9 @@ def connect(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> Connection:
 
         return OpenSSHConnection(host, limits)
     if host.ssh != "paramiko":
-        from grid.launch.tasks import CONNECTIONS
+        from grid.launch.tasks import connect_task
 
-        return CONNECTIONS[host.ssh](host, limits)
+        return connect_task(host, limits)
     from grid.launch.paramiko_ssh import ParamikoConnection
 
     return ParamikoConnection(host, limits)

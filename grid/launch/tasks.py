@@ -3,13 +3,13 @@
 What it starts is accounted to the job and ends with it. There is no sshd in between and none is needed, so there are no
 forwards either: nodes of a job reach each other directly.
 
-    srun, qrsh   carry standard input and output themselves: a command is a child of ours like any other
-    pbsdsh       gives its tasks no input, and their output goes to the job's file: streams are files (`spool.py`)
+    srun, qrsh          carry standard input and output themselves: a command is a child of ours like any other
+    pbsdsh, pbs_tmrsh   give their tasks no input, and their output goes to the job's file: streams are files, see
+                        `spool.py`
 
-Lives here: the command line of each launcher, `towards`.
-Elsewhere:  which launcher, which nodes (`allocation.py`); pipes (`pipes.py`).
-
-Sources: the manuals of srun, pbsdsh and qrsh; what TORQUE 6.1.3 and Slurm 22.05 did when tried.
+Lives here: a connection of either kind, `towards`.
+Elsewhere:  the command line of each launcher (`batch_systems/`), which launcher, which nodes (`allocation.py`); pipes
+            (`pipes.py`).
 """
 
 from __future__ import annotations
@@ -21,35 +21,40 @@ import subprocess
 import threading
 from abc import abstractmethod
 
-from grid.errors import ConnectError
+from grid.batch_systems import Launcher
+from grid.batch_systems.known import launcher_named
+from grid.errors import AllocationError, ConnectError
 from grid.hosts import Host
 from grid.launch.connection import Connection, RemoteProcess
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.pipes import PipeProcess
 from grid.launch.spool import Spool, SpooledProcess
 
-_STEP_VARIABLES = ("SLURM_EXPORT_ENV", "SLURM_STEP_NODELIST", "SLURM_NTASKS_PER_NODE", "SLURM_DISTRIBUTION")
-"""Settings of the job that would change what a single srun of ours does; the first makes it fail altogether."""
-
 
 class TaskConnection(Connection):
     """Commands run as tasks of the job that we are in, on one of its nodes."""
 
-    launcher = ""
     has_forwards = False
     in_job = True
 
-    def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, host: Host, launcher: Launcher, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
         super().__init__(host, limits)
-        if shutil.which(self.launcher) is None:
+        self.launcher = launcher
+        if shutil.which(launcher.name) is None:
             raise ConnectError(
-                f"the command {self.launcher} is not on the PATH",
+                f"the command {launcher.name} is not on the PATH",
                 host=host.label,
                 hint="Are we in a job of that batch system? Otherwise use ssh",
             )
         self._lock = threading.Lock()
         self._closed = False
         self._processes: set[RemoteProcess] = set()
+
+    def _words(self) -> list[str]:
+        try:
+            return self.launcher.words(self.host.name, os.environ)
+        except AllocationError as exc:
+            raise ConnectError(str(exc), host=self.host.label, hint="Run the script on the job's first node") from exc
 
     @abstractmethod
     def _begin(self, command: str) -> RemoteProcess:
@@ -65,7 +70,7 @@ class TaskConnection(Connection):
 
     def forward(self, address: str, port: int) -> str:
         raise ConnectError(
-            f"{self.launcher} carries no connection to {address} port {port}",
+            f"{self.launcher.name} carries no connection to {address} port {port}",
             host=self.host.label,
             hint="Nodes of a job must reach each other: is there a firewall? `ssh` as the launcher has tunnels",
         )
@@ -94,53 +99,42 @@ class TaskConnection(Connection):
             self._processes.discard(process)
 
 
-class SrunConnection(TaskConnection):
-    """A job step of Slurm for each command."""
+class StreamingConnection(TaskConnection):
+    """A launcher that carries the streams of what it starts."""
 
-    launcher = "srun"
-
-    def _begin(self, command: str) -> RemoteProcess:
-        job = os.environ.get("SLURM_JOB_ID", "")
-        words = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={self.host.name}", "--export=ALL"]
-        words += ["--cpu-bind=none", "--mpi=none", "--unbuffered", "--quiet", *([f"--jobid={job}"] if job else [])]
-        env = {name: value for name, value in os.environ.items() if name not in _STEP_VARIABLES}
-        return PipeProcess([*words, "/bin/sh", "-c", command], command, self.limits, env=env, ended=self._ended)
-
-
-class QrshConnection(TaskConnection):
-    """A task of SGE's tight integration for each command."""
-
-    launcher = "qrsh"
-
-    def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
-        super().__init__(host, limits)
-        self._spool = Spool.local()
+    def __init__(self, host: Host, launcher: Launcher, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(host, launcher, limits)
+        self._spool = Spool.local() if launcher.splits_words else None
 
     def _begin(self, command: str) -> RemoteProcess:
-        script = self._spool.new() / "run.sh"  # like rsh, qrsh may put its words together and split them anew
-        script.write_text(f"#!/bin/sh\n{command}\n")
-        words = ["qrsh", "-inherit", "-V", self.host.name, "/bin/sh", str(script)]
-        return PipeProcess(words, command, self.limits, ended=self._ended)
+        words = [*self._words(), "/bin/sh", "-c", command]
+        if self._spool is not None:
+            script = self._spool.new() / "run.sh"
+            script.write_text(f"#!/bin/sh\n{command}\n")
+            words[-2:] = [str(script)]
+        env = {name: value for name, value in os.environ.items() if not self.launcher.without(name)}
+        return PipeProcess(words, command, self.limits, env=env, ended=self._ended)
 
     def close(self) -> None:
         super().close()
-        self._spool.remove()
+        if self._spool is not None:
+            self._spool.remove()
 
 
-class PbsdshConnection(TaskConnection):
-    """A task of TORQUE's or PBS's task manager for each command."""
+class SpooledConnection(TaskConnection):
+    """A launcher that carries none: they are files."""
 
-    launcher = "pbsdsh"
-
-    def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
-        super().__init__(host, limits)
+    def __init__(self, host: Host, launcher: Launcher, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
+        super().__init__(host, launcher, limits)
         self._spool = Spool.local()
 
     def _begin(self, command: str) -> RemoteProcess:
+        words = self._words()
+
         def launch(script: str) -> subprocess.Popen[bytes]:
-            # Never to be killed: after that, later ones of the job fail (seen with 6.1.3). It ends with its task.
+            # TORQUE's is never to be killed: after that, later ones of the job fail (6.1.3). It ends with its task.
             return subprocess.Popen(
-                ["pbsdsh", "-h", self.host.name, "/bin/sh", script],
+                [*words, "/bin/sh", script],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -154,9 +148,15 @@ class PbsdshConnection(TaskConnection):
         self._spool.remove()
 
 
-CONNECTIONS: dict[str, type[TaskConnection]] = {
-    kind.launcher: kind for kind in (SrunConnection, QrshConnection, PbsdshConnection)
-}
+def connect_task(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> TaskConnection:
+    """A way onto a node of the job that we are in, by the launcher that `host.ssh` names.
+
+    Raises:
+        ConnectError: Its command is not there.
+    """
+    launcher = launcher_named(host.ssh, os.environ)
+    kind = StreamingConnection if launcher.carries_streams else SpooledConnection
+    return kind(host, launcher, limits)
 
 
 def own_addresses(node: str) -> list[str]:

@@ -6,16 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grid.batch_systems import DIALECTS, Node
+from grid.batch_systems.pbs import parse_nodefile
+from grid.batch_systems.sge import parse_pe_hostfile
+from grid.batch_systems.slurm import expand_counts, expand_nodelist
 from grid.errors import AllocationError
 from grid.grids.allocation import allocation_hosts, job_environment
-from grid.launch.allocation import (
-    Node,
-    expand_counts,
-    expand_nodelist,
-    find_allocation,
-    parse_nodefile,
-    parse_pe_hostfile,
-)
+from grid.launch.allocation import find_allocation
 
 TORQUE = {"PBS_JOBID": "12.vm", "PBS_NODEFILE": "/aux/12.vm", "PBS_NODENUM": "0", "PBS_ENVIRONMENT": "PBS_BATCH"}
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_NTASKS": "6", "SLURM_TASKS_PER_NODE": "2(x3)"}
@@ -83,7 +80,7 @@ def test_counts_as_slurm_shortens_them() -> None:
 @pytest.mark.row("B03", "B07")
 def test_torque() -> None:
     found = find(TORQUE)
-    assert (found.system, found.job, found.launcher, found.here, found.slots) == ("pbs", "12.vm", "pbsdsh", "n1", 3)
+    assert (found.system, found.job, found.launcher, found.here, found.slots) == ("torque", "12.vm", "pbsdsh", "n1", 3)
     # a machine that calls itself something else than its batch system does
     assert find_allocation(TORQUE, read=lambda _: "x1\nx2\n", hostname="login9").here == "x1"
 
@@ -93,8 +90,8 @@ def test_slurm_by_its_own_variables_and_by_those_of_its_qsub() -> None:
     found = find(SLURM)
     assert found.nodes == (Node("n1", 2), Node("n2", 2), Node("n3", 2))
     assert (found.system, found.launcher, found.here) == ("slurm", "srun", "n1")
-    both = find({**SLURM, "PBS_JOBID": "7", "PBS_NODEFILE": "/aux/7"})
-    assert (both.system, both.nodes) == ("slurm", (Node("n1", 2), Node("n2", 1)))
+    both = find({**SLURM, "PBS_JOBID": "7", "PBS_NODEFILE": "/aux/7"}, "n1\nn1\nn2\nn2\nn3\nn3\n")
+    assert (both.system, both.nodes) == ("slurm", found.nodes)
     outside = find_allocation(SLURM, hostname="login")  # a shell of salloc
     assert outside is not None and outside.here is None
     whole = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_CPUS_PER_NODE": "4(x2)"}
@@ -103,10 +100,82 @@ def test_slurm_by_its_own_variables_and_by_those_of_its_qsub() -> None:
         find({**SLURM, "SLURM_TASKS_PER_NODE": "1"})
 
 
+@pytest.mark.row("B03", "L11")
+@pytest.mark.parametrize("outer_nodes", ["n1\nn2\nn3\n", "n1\nn1\nn1\nn1\nn2\nn2\n", "a\nb\n", None])
+@pytest.mark.parametrize("outer_id", ["5", None, "7"])
+def test_a_job_that_was_submitted_from_inside_another_reads_its_own_allocation(
+    outer_nodes: str | None, outer_id: str | None
+) -> None:
+    """What its own system does not set is inherited: the node file of Slurm's qsub, numbers of tasks, options."""
+    mine = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-3]", "SLURM_TASKS_PER_NODE": "2(x3)"}
+    mine |= {"SLURM_JOB_CPUS_PER_NODE": "2(x3)", "PBS_NODEFILE": "/aux/5", "SLURM_HET_SIZE": "2"}
+    mine |= {"SLURM_JOB_ID_HET_GROUP_0": "5", "SLURM_JOB_NODELIST_HET_GROUP_0": "x1", "SLURM_NPROCS": "9"}
+    if outer_id:
+        mine["PBS_JOBID"] = outer_id
+
+    def read(path: str) -> str:
+        if outer_nodes is None:
+            raise FileNotFoundError(path)
+        return outer_nodes
+
+    for tasks in ("6", "9", None):
+        environ = {**mine, **({"SLURM_NTASKS": tasks} if tasks else {})}
+        found = find_allocation(environ, which=lambda name: f"/bin/{name}", read=read, hostname="n2")
+        assert found is not None
+        assert (found.system, found.job, found.here) == ("slurm", "7", "n2")
+        assert found.nodes == (Node("n1", 2), Node("n2", 2), Node("n3", 2))
+
+
+@pytest.mark.row("B03", "L11")
+def test_a_heterogeneous_job_has_the_nodes_of_all_its_components() -> None:
+    environ = {
+        "SLURM_JOB_ID": "12",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_HET_SIZE": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_TASKS_PER_NODE": "2",
+        "SLURM_JOB_ID_HET_GROUP_0": "12",
+        "SLURM_JOB_NODELIST_HET_GROUP_0": "n1",
+        "SLURM_NTASKS_HET_GROUP_0": "2",
+        "SLURM_TASKS_PER_NODE_HET_GROUP_0": "2",
+        "SLURM_JOB_ID_HET_GROUP_1": "13",
+        "SLURM_JOB_NODELIST_HET_GROUP_1": "n[2-3]",
+        "SLURM_NTASKS_HET_GROUP_1": "2",
+        "SLURM_TASKS_PER_NODE_HET_GROUP_1": "1(x2)",
+    }
+    assert find(environ).nodes == (Node("n1", 2), Node("n2", 1), Node("n3", 1))
+    (srun,) = DIALECTS["slurm"].launchers
+    assert "--jobid=13" in srun.words("n3", environ) and "--jobid=12" in srun.words("n1", environ)
+    assert {name for name in environ if srun.without(name)} >= {"SLURM_NTASKS", "SLURM_TASKS_PER_NODE_HET_GROUP_1"}
+    assert not any(srun.without(name) for name in ("SLURM_JOB_ID", "SLURM_CONF", "PATH", "PBS_JOBID"))
+
+
+@pytest.mark.row("B03", "L03")
+def test_pbs_and_torque_are_told_apart_by_their_variables() -> None:
+    recorded = {"PBS_JOBID": "61.head", "PBS_NODEFILE": "/var/spool/pbs/aux/61.head", "PBS_NODENUM": "0"}
+    recorded |= {"PBS_JOBDIR": "/home/mara", "PBS_O_SYSTEM": "Linux", "PBS_JOBCOOKIE": "0", "PBS_MOMPORT": "15003"}
+    pbs = find(recorded)
+    assert (pbs.system, pbs.launcher, pbs.here) == ("pbspro", "pbs_tmrsh", "n1")
+    only_pbsdsh = find_allocation(
+        recorded, which=lambda name: name if name == "pbsdsh" else None, read=lambda path: "n1\nn1\nn2\n", hostname="n1"
+    )
+    assert only_pbsdsh is not None and only_pbsdsh.launcher == "pbsdsh"
+    torque = find({**TORQUE, "PBS_VNODENUM": "0", "PBS_NP": "3", "PBS_VERSION": "TORQUE-6.1.3.h5"})
+    assert (torque.system, torque.launcher) == ("torque", "pbsdsh")
+    # a task on a job's first node has no PBS_NODEFILE, but there is one
+    task = {name: value for name, value in recorded.items() if name != "PBS_NODEFILE"}
+    seen = []
+    find_allocation(task, which=lambda name: None, read=lambda path: seen.append(path) or "n1\n", hostname="n1")  # type: ignore[func-returns-value]
+    assert seen == ["/var/spool/pbs/aux/61.head"]
+
+
 @pytest.mark.row("B03", "B05")
 def test_sge() -> None:
     found = find(SGE, "n1 2 q\nn2 1 q\n")
     assert (found.system, found.job, found.launcher, found.slots) == ("sge", "3", "qrsh", 3)
+    alone = find({"JOB_ID": "4", "SGE_TASK_ID": "undefined"})  # a job of one slot has no PE_HOSTFILE
+    assert (alone.system, alone.nodes, alone.here) == ("sge", (Node("n1.c", 1),), "n1.c")
+    assert find({"JOB_ID": "4"}) is None  # a word that others use as well
 
 
 @pytest.mark.row("B03")
@@ -115,7 +184,7 @@ def test_no_job_two_jobs_and_the_word_that_settles_it() -> None:
     two = {**TORQUE, **SLURM}
     with pytest.raises(AllocationError, match=r"slurm and pbs at once .*PBS_JOBID=12\.vm.*GRID_ALLOCATION"):
         find(two)
-    assert find({**two, "GRID_ALLOCATION": "pbs"}).system == "pbs"
+    assert find({**two, "GRID_ALLOCATION": "pbs"}).system == "torque"
     assert find({**two, "GRID_ALLOCATION": "none"}) is None
     with pytest.raises(AllocationError, match="GRID_ALLOCATION is 'lsf'"):
         find({"GRID_ALLOCATION": "lsf"})

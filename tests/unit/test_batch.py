@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.batch import DIALECTS, BatchSystem, JobSpec, JobState, format_walltime, parse_walltime
-from grid.batch.dialects import choose_dialect
 from grid.batch.wrapper import check_command, job_body, parse_depend, parse_resources, parse_variables
+from grid.batch_systems.known import choose_dialect
 from grid.errors import AllocationError, ConnectError, SubmitError
 from grid.hosts import Host
 from grid.launch import Completed
@@ -34,7 +34,7 @@ FULL = JobSpec(
     account="phys",
     output="/home/mara/fit.out",
     error="/home/mara/fit.err",
-    variables={"A": "it's \"x,y\"\n$HOME"},
+    variables={"A": 'it\'s "x,y"\n$HOME'},
     export_all=True,
     depend="afterany:12",
     lines=("#PBS -m abe",),
@@ -109,9 +109,27 @@ def test_slurm_sge_and_pbs_pro_tell_of_jobs() -> None:
     assert slurm["9"].name == "long|er"
     sge = {each.id: each.state for each in DIALECTS["sge"].parse_status((DATA / "sge-qstat.txt").read_text())}
     assert [sge[str(job)].value for job in range(1, 6)] == ["running", "queued", "held", "exiting", "held"]
-    pro = {each.id: each for each in DIALECTS["pbspro"].parse_status((DATA / "pbspro-qstat.json").read_text())}
-    assert (pro["7.pbs"].left_s, pro["6.pbs"].exit_status, pro["6.pbs"].state) == (3000, 3, JobState.DONE)
-    assert "Insufficient" in (pro["8.pbs"].reason or "")
+
+
+@pytest.mark.row("B11", "L01")
+def test_pbs_as_recorded() -> None:
+    """Answers of OpenPBS, git of April 2026; those of 23.06.06 have the same form."""
+    found = {each.id: each for each in DIALECTS["pbspro"].parse_status((DATA / "pbspro-qstat.txt").read_text())}
+    told = {
+        job: (each.state.value, each.exit_status, each.outcome and each.outcome.value) for job, each in found.items()
+    }
+    assert told == {
+        "75.head": ("running", None, None),
+        "81.head": ("done", 3, "failed"),
+        "80[].head": ("running", None, None),
+        "79.head": ("queued", None, None),
+        "76.head": ("done", 143, "cancelled"),
+        "84.head": ("done", -29, "killed"),
+        "112.head": ("done", None, "failed"),
+    }
+    assert (found["75.head"].left_s, found["75.head"].nodes) == (300, "n1/0")
+    assert found["79.head"].reason == "Can Never Run: Insufficient amount of resource: ncpus (R: 50 A: 12 T: 12)"
+    assert found["84.head"].reason == "its walltime was up"
 
 
 @pytest.mark.row("B01")

@@ -79,7 +79,7 @@ def test_a_name_may_say_user_and_port(
         ({"name": "n", "env": {"1A": "x"}}, "env: '1A' is not the name of a variable"),
         ({"name": "n", "env": {"A": None}}, "env: A: must be text or a number"),
         ({"name": "n", "env": ["A"]}, "env: must be a mapping"),
-        ({"name": "n", "ssh": "opensh"}, "local, srun, pbsdsh, qrsh, not 'opensh'. Did you mean 'openssh'"),
+        ({"name": "n", "ssh": "opensh"}, "local, pbsdsh, pbs_tmrsh, srun, qrsh, not 'opensh'. Did you mean 'openssh'"),
         ({"name": "n", "transport": "udp"}, "must be one of auto, direct, tunnel, not 'udp'"),
     ],
 )

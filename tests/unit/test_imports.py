@@ -16,6 +16,7 @@ GRID = Path(__file__).parents[2] / "grid"
 FLOORS = (
     ("errors", "_version", "limits"),
     ("extras",),
+    ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace", "failures"),
     ("wire",),
     ("kernel",),

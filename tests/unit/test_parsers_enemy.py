@@ -16,11 +16,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from grid.batch.dialects import DIALECTS, choose_dialect
+from grid.batch_systems import DIALECTS
+from grid.batch_systems.known import choose_dialect
+from grid.batch_systems.pbs import parse_nodefile
+from grid.batch_systems.sge import parse_pe_hostfile
+from grid.batch_systems.slurm import expand_counts, expand_nodelist
 from grid.errors import GridError, StagingError
 from grid.hosts.inventory import load_hosts
 from grid.kernel.unpack import BLOCK_HEADER, END, FILE_HEADER, MAGIC, RAW, ZLIB, unpack
-from grid.launch.allocation import expand_counts, expand_nodelist, find_allocation, parse_nodefile, parse_pe_hostfile
+from grid.launch.allocation import find_allocation
 from grid.launch.known_hosts import judge, known_types, read_known_hosts
 from grid.staging.manifest import write_archive
 from grid.staging.select import StagedFile

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grid.batch_systems import DIALECTS, Dialect
 from grid.errors import AllocationError
 from grid.grids import pilots
 from grid.grids.pilots import Pilot, Rank
 
 
-def unpack(directory: Path, kernels: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(fileobj=io.BytesIO(pilots.pilot_files(str(directory), kernels))) as archive:
+def unpack(directory: Path, kernels: list[tuple[str, bytes]], dialect: Dialect = DIALECTS["torque"]) -> None:
+    with tarfile.open(fileobj=io.BytesIO(pilots.pilot_files(str(directory), kernels, dialect))) as archive:
         archive.extractall(directory, filter="data")
 
 
@@ -56,7 +57,8 @@ def test_each_node_runs_its_kernel_once_and_says_how_it_ended(variable: str, tmp
     directory = tmp_path / "a pilot's"
     directory.mkdir()
     says = 'read -r word; echo noise; echo "GRID1 {\\"rank\\": \\"$word\\"}"; echo of $word >&2; exit 3'
-    unpack(directory, [(says, b"zero\n"), (says, b"one\n")])
+    dialect = DIALECTS["torque" if variable == "PBS_NODEFILE" else "sge"]
+    unpack(directory, [(says, b"zero\n"), (says, b"one\n")], dialect)
     nodes = tmp_path / "nodes"
     nodes.write_text("n1\nn1\nn2\nn2\n" if variable == "PBS_NODEFILE" else "n1 2 q\nn2 2 q\n")
     before = pilot(directory, 2)

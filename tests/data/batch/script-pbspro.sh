@@ -1,6 +1,6 @@
 #!/bin/sh
 #PBS -N fit
-#PBS -l select=2:ncpus=4:mpiprocs=4
+#PBS -l nodes=2:ppn=4
 #PBS -l walltime=01:00:01
 #PBS -l mem=2gb
 #PBS -q long
@@ -8,6 +8,7 @@
 #PBS -o /home/mara/fit.out
 #PBS -e /home/mara/fit.err
 #PBS -W depend=afterany:12
+#PBS -r n
 #PBS -V
 #PBS -m abe
 
@@ -15,4 +16,4 @@ cd '/tmp/a b' || exit 1
 export A='it'"'"'s "x,y"
 $HOME'
 echo done
-# submitted by: qsub SCRIPT
+# submitted by: qsub -f SCRIPT

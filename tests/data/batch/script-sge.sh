@@ -9,6 +9,7 @@
 #$ -o /home/mara/fit.out
 #$ -e /home/mara/fit.err
 #$ -hold_jid 12
+#$ -r n
 #$ -V
 #PBS -m abe
 

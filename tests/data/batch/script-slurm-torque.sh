@@ -8,4 +8,4 @@ cd '/tmp/a b' || exit 1
 export A='it'"'"'s "x,y"
 $HOME'
 echo done
-# submitted by: qsub -o /home/mara/fit.out -e /home/mara/fit.err -A phys -W depend=afterany:12 -V SCRIPT
+# submitted by: qsub -o /home/mara/fit.out -e /home/mara/fit.err -A phys -W depend=afterany:12 -r n -V SCRIPT

@@ -6,6 +6,7 @@
 #PBS -o /home/mara/fit.out
 #PBS -e /home/mara/fit.err
 #PBS -W depend=afterany:12
+#PBS -r n
 #PBS -V
 #PBS -m abe
 

@@ -1,7 +1,7 @@
 """A batch job before and after it is submitted: what it asks for, what is said of it. No system's own words.
 
-Lives here: `JobSpec`, `JobStatus`, `JobState`, times as batch systems write them.
-Elsewhere:  each system's words (`dialects.py`).
+Lives here: `JobSpec`, `JobStatus`, `JobState`, `Outcome`, times as batch systems write them.
+Elsewhere:  each system's words (`torque.py`, `openpbs.py`, `slurm.py`, ...).
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ class JobState(Enum):
     UNKNOWN = "unknown"  # the system does not know it, or any more
 
 
+class Outcome(Enum):
+    """How a job ended, as far as its batch system tells. The best of them comes first."""
+
+    DONE = "done"  # its script ended with status 0
+    FAILED = "failed"  # with another; or it never began, or its node died
+    KILLED = "killed"  # by its limits or by a signal
+    CANCELLED = "cancelled"  # by somebody
+
+
 @dataclass(frozen=True)
 class JobStatus:
     """What the batch system says of one job; None where it says nothing."""
@@ -42,6 +51,7 @@ class JobStatus:
     name: str | None = None
     left_s: float | None = None  # of its walltime
     exit_status: int | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,8 @@ class JobSpec:
         depend: As the system writes it: `afterok:12`.
         lines: Directives, verbatim, in front of the script.
         parallel_environment: SGE only: the name of its `-pe`.
+        may_restart: Whether the system may start the script again from the beginning after a node died or the job was
+            preempted. Lines of the user's own that say so count as well.
     """
 
     command: str
@@ -81,6 +93,7 @@ class JobSpec:
     lines: tuple[str, ...] = ()
     workdir: str | None = None
     parallel_environment: str | None = None
+    may_restart: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -97,7 +110,7 @@ class JobSpec:
         for resource in self.resources:
             if not _RESOURCE.match(resource):
                 raise _wrong("-l", resource, "must be NAME=VALUE, without blanks, quotes and the like")
-        for name in ("queue", "account", "depend", "output", "error"):
+        for name in ("queue", "account", "depend", "output", "error", "parallel_environment"):
             value = getattr(self, name)
             if value is not None and (not value or re.search(r"[\s'\"`$\\;&|<>()]", value)):
                 raise _wrong(name, value, "must have no blanks, quotes and the like: batch systems break there")
@@ -137,6 +150,17 @@ def format_walltime(seconds: float) -> str:
     """`HH:MM:SS`, rounded up to whole seconds: every system understands it."""
     whole = math.ceil(seconds)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def seconds_of(text: str) -> float | None:
+    """Seconds of `[D-][[HH:]MM:]SS`; None for what is no time, such as UNLIMITED."""
+    if not re.fullmatch(r"(?:[0-9]{1,6}-)?[0-9]{0,9}(?::[0-9]{0,9}){0,2}", text):
+        return None
+    days, _, clock = text.rpartition("-")
+    total = 0
+    for part in clock.split(":"):
+        total = total * 60 + int(part or 0)
+    return float(total + int(days or 0) * 86400)
 
 
 def _wrong(what: str, value: object, why: str) -> AllocationError:

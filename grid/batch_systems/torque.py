@@ -1,0 +1,42 @@
+"""TORQUE. Written against records of 6.1.3; Slurm's imitation of its commands is `slurm_torque.py`.
+
+nodes=2:ppn=4   two nodes, four lines of the node file each
+pbsdsh -u       once on each node; -h HOST on one of them. Killed, it spoils those that come later
+exit status     271 is SIGTERM, -11 the end of the walltime; 0 may be a node that crashed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grid.batch_systems.dialect import Launcher, Seen
+from grid.batch_systems.pbs import Pbs, is_openpbs
+
+
+class Torque(Pbs):
+    """TORQUE."""
+
+    name = "torque"
+    title = "TORQUE"
+
+    def is_here(self, seen: Seen) -> bool:
+        others = seen.qsub_is_slurm or "qconf" in seen.commands or "pbs_version" in seen.version
+        return "qsub" in seen.commands and not others
+
+    def meaning_of(self, status: int) -> str:
+        return "its walltime was up" if status == -11 else super().meaning_of(status)
+
+    def speaks(self, environ: Mapping[str, str]) -> bool:
+        return super().speaks(environ) and not is_openpbs(environ)
+
+    @property
+    def launchers(self) -> tuple[Launcher, ...]:
+        return (Launcher("pbsdsh", lambda node, environ: ["pbsdsh", "-h", node], may_be_killed=False),)
+
+    def pilot_lines(self, nodes: int) -> str:
+        return """\
+if command -v pbsdsh >/dev/null 2>&1; then
+    pbsdsh -u /bin/sh "$here/rank.sh"
+else
+    over $(awk '!seen[$0]++' "$PBS_NODEFILE")
+fi"""
