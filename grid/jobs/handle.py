@@ -7,6 +7,7 @@ Elsewhere:  the proxy that makes handles (`proxy.py`), values of jobs as data of
 from __future__ import annotations
 
 import base64
+import difflib
 import time
 from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from grid.jobs.proxy import ServerProxy
 
 
+_ENDED = ("done", "finished", "ended", "completed", "running", "ready", "success", "successful", "succeeded", "exception")
+"""What others call the state of a job; a result rarely does."""
+
+
 class ResultOf(Reference):
     """`job.result`: a reference, and, called with an expression, a condition on it: `job.result("rss < 1")`."""
 
@@ -37,7 +42,8 @@ class Job:
     """A handle. Equal to its id, and to other handles of the same job.
 
     Values of the request are attributes, including those that were filled in when it was queued; any other name is a
-    reference to that part of the result: both can be given as data to other requests.
+    reference to that part of the result: both can be given as data to other requests. A name that is nearly that of an
+    attribute is an AttributeError, which names both: `job.result["stats"]` is a part of the result in any case.
     """
 
     def __init__(self, service: ServerProxy, detail: Mapping[str, Any]) -> None:
@@ -88,6 +94,12 @@ class Job:
         if name in data:
             value = data[name]
             return Field(value, self.id, name) if type(value) is str else value
+        meant = _meant(type(self), name)
+        if meant:
+            raise AttributeError(
+                f"a job has no attribute {name!r}; did you mean {meant}? "
+                f"A part of its result that is called so is job.result[{name!r}]"
+            )
         return Reference(self.id, (name,), self.wait)
 
     # -- conditions ------------------------------------------------------------------------------------------------
@@ -215,6 +227,15 @@ class Job:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+
+def _meant(cls: type, name: str) -> str:
+    """The attribute that somebody who wrote this name probably meant; empty: none, it is a part of the result."""
+    if name in _ENDED or name.startswith(("is_", "has_", "get_", "set_")):
+        return "job.state, job.state.ended or job.wait()"
+    known = [each for each in dir(cls) if not each.startswith("_")]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f"job.{near[0]}" if near else ""
 
 
 def outcome(detail: Mapping[str, Any]) -> Any:

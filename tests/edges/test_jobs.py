@@ -758,3 +758,40 @@ def test_submitting_is_quick_and_durable(tmp_path: Path) -> None:
         assert one >= 200 and batch >= 1000
         with service._server.manager.store._engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+@pytest.mark.row("Y02")
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("staus", "job.status"),
+        ("is_done", "job.state.ended"),
+        ("is_complete", "job.state.ended"),
+        ("done", "job.state.ended"),
+        ("iscomplete", "job.iscompleted"),
+        ("results", "job.result"),
+        ("abortt", "job.abort"),
+        ("errror", "job.error"),
+        ("finished", "job.state.ended"),
+    ],
+)
+def test_a_typo_on_a_handle_is_told_and_never_true(service: ServerProxy, name: str, meant: str) -> None:
+    job = service.submit(Square.request(value=3))
+    with pytest.raises(AttributeError, match="did you mean") as caught:
+        getattr(job, name)
+    assert meant in str(caught.value) and f"job.result[{name!r}]" in str(caught.value)
+    assert not hasattr(job, name)
+
+
+@pytest.mark.row("Y02")
+def test_what_is_not_there_yet_is_no_truth_value_and_can_not_be_compared(service: ServerProxy) -> None:
+    job = service.submit(Square.request(value=3))
+    for reference in (job.rss, job.result, job.result["rss"], job.rss["x"][0]):
+        for wrong in (
+            *(bool, len, list, lambda r: r == 1, lambda r: r != 1, lambda r: r < 1, lambda r: r >= 1, lambda r: 1 in r),
+            *(lambda r: 1 < r, lambda r: 1 == r, lambda r: not r, lambda r: r == job.other, lambda r: None != r),
+        ):
+            with pytest.raises(TypeError, match="is not there yet"):
+                wrong(reference)
+        assert reference == reference and {reference: 1}[reference] == 1 and reference in [reference]
+    assert job.wait() == 9 and job.result.value() == 9

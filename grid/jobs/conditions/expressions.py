@@ -2,73 +2,58 @@
 
 The language is a small part of Python's: names, numbers, texts, comparisons, `and or not`, arithmetic, `a[0]`,
 `a["b"]`, `a.b` (the same for dicts), and the functions in `FUNCTIONS`. Nothing else parses; nothing can be called,
-imported or changed, and no expression takes long: lengths, powers and products are bounded.
+imported or changed, and no expression takes long: each is given a budget of work (`work.py`), and ends with an error
+when it is spent.
 
 A result that is a dict gives its keys as names; any result is also `value`.
 
 Lives here: `Expression`.
-Elsewhere:  when it is asked (`atoms.IsResult`).
+Elsewhere:  what operations cost (`work.py`), when an expression is asked (`atoms.IsResult`).
 """
 
 from __future__ import annotations
 
 import ast
 import math
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from grid.jobs.conditions.work import FUNCTIONS, STEP, TooMuch, Work, truth
 from grid.jobs.host.errors import ExpressionError
 
 LENGTH = 2000
 """Characters of an expression, at most."""
 DEPTH = 50
-_BIG = 10**6  # elements of a sequence, and bits of a whole number
+"""Of what stands within what. Older parsers take exponential time for deeper brackets, so these are counted before."""
+_NAMES = 20  # of a result, that a message shows
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": abs,
-    "all": all,
-    "any": any,
-    "exp": math.exp,
-    "float": float,
-    "int": int,
-    "isfinite": math.isfinite,
-    "len": len,
-    "log": math.log,
-    "log10": math.log10,
-    "max": max,
-    "min": min,
-    "round": round,
-    "sqrt": math.sqrt,
-    "sum": sum,
-}
 _CONSTANTS = {"True": True, "False": False, "None": None, "inf": math.inf, "nan": math.nan, "pi": math.pi}
 
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
+_BINARY: dict[type[ast.operator], Callable[[Work, Any, Any], Any]] = {
+    ast.Add: Work.add,
+    ast.Sub: Work.subtract,
+    ast.Mult: Work.multiply,
+    ast.Div: Work.divide,
+    ast.FloorDiv: Work.floor,
+    ast.Mod: Work.modulo,
+    ast.Pow: Work.power,
 }
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: operator.not_,
+_UNARY: dict[type[ast.unaryop], Callable[[Work, Any], Any]] = {
+    ast.USub: Work.negate,
+    ast.UAdd: Work.plus,
+    ast.Not: lambda work, value: not truth(value),
 }
-_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
+_COMPARE: dict[type[ast.cmpop], Callable[[Work, Any, Any], bool]] = {
+    ast.Eq: Work.equal,
+    ast.NotEq: Work.differs,
+    ast.Lt: Work.less,
+    ast.LtE: Work.less_or_equal,
+    ast.Gt: Work.greater,
+    ast.GtE: Work.greater_or_equal,
+    ast.In: Work.contains,
+    ast.NotIn: Work.lacks,
+    ast.Is: lambda work, a, b: a is b,
+    ast.IsNot: lambda work, a, b: a is not b,
 }
 
 
@@ -85,6 +70,8 @@ class Expression:
         if len(text) > LENGTH:
             raise ExpressionError(f"the expression has {len(text)} characters", hint=f"At most {LENGTH} are allowed")
         self.text = text.strip()
+        if _brackets(self.text) > DEPTH:
+            raise ExpressionError(f"the expression {self.text!r} is nested too deeply", hint="Make it simpler")
         try:
             self._tree = ast.parse(self.text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as exc:
@@ -140,88 +127,104 @@ class Expression:
             hint=f"Allowed are comparisons, arithmetic, and {', '.join(sorted(FUNCTIONS))}",
         )
 
-    def missing(self, value: Any) -> list[str]:
-        """Names that a result does not have."""
-        known = set(value) if isinstance(value, Mapping) else set()
-        return sorted(self.names - known - {"value"})
-
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: Any, work: Work | None = None) -> Any:
         """Evaluate it with a result's values.
 
+        Args:
+            work: What it may cost; default: `work.UNITS`.
         Raises:
-            ExpressionError: A name is missing, or the operands do not fit.
+            ExpressionError: A name is missing, the operands do not fit, or it takes too much work.
         """
-        names = {**(value if isinstance(value, Mapping) else {})}
-        names.setdefault("value", value)
+        work = Work() if work is None else work
         try:
-            return self._value(self._tree, names)
+            found = self._value(self._tree, value, work)
+            truth(found)  # whoever asks wants to know whether it holds
+            return found
         except ExpressionError:
             raise
-        except Exception as exc:
+        except TooMuch as exc:
             raise ExpressionError(
-                f"the expression {self.text!r} can't be evaluated ({type(exc).__name__}: {exc})",
-                hint=f"The result has {', '.join(sorted(map(str, names)))}",
+                f"the expression {self.text!r} was given up: {exc}", hint="Compute it in the job, as part of its result"
+            ) from None
+        except (MemoryError, RecursionError) as exc:
+            raise ExpressionError(
+                f"the expression {self.text!r} can't be evaluated ({type(exc).__name__})", hint="Make it simpler"
+            ) from None
+        except Exception as exc:
+            why = str(exc.args[0] if exc.args else "")[:200]
+            raise ExpressionError(
+                f"the expression {self.text!r} can't be evaluated ({type(exc).__name__}: {why})",
+                hint=f"The result has {_names(value)}",
             ) from exc
 
-    def _value(self, node: ast.AST, names: Mapping[str, Any]) -> Any:
+    def _value(self, node: ast.AST, given: Any, work: Work) -> Any:
+        work.spend(STEP)
         if isinstance(node, ast.Constant):
             return node.value
         if isinstance(node, ast.Name):
-            if node.id in names:
-                return names[node.id]
+            if isinstance(given, Mapping) and node.id in given:
+                return given[node.id]
+            if node.id == "value":
+                return given
             if node.id in _CONSTANTS:
                 return _CONSTANTS[node.id]
             raise ExpressionError(
                 f"the expression {self.text!r} names {node.id!r}, which the result has not",
-                hint=f"It has {', '.join(sorted(map(str, names)))}",
+                hint=f"It has {_names(given)}",
             )
         if isinstance(node, ast.BoolOp):
             stop = isinstance(node.op, ast.Or)
             found: Any = not stop
             for operand in node.values:
-                found = self._value(operand, names)
-                if bool(found) is stop:
+                found = self._value(operand, given, work)
+                if truth(found) is stop:
                     return found
             return found
         if isinstance(node, ast.BinOp):
-            left, right = self._value(node.left, names), self._value(node.right, names)
-            return _small(_BINARY[type(node.op)], left, right)
+            left, right = self._value(node.left, given, work), self._value(node.right, given, work)
+            return _BINARY[type(node.op)](work, left, right)
         if isinstance(node, ast.UnaryOp):
-            return _UNARY[type(node.op)](self._value(node.operand, names))
+            return _UNARY[type(node.op)](work, self._value(node.operand, given, work))
         if isinstance(node, ast.Compare):
-            left = self._value(node.left, names)
+            left = self._value(node.left, given, work)
             for op, comparator in zip(node.ops, node.comparators, strict=True):
-                right = self._value(comparator, names)
-                if not _COMPARE[type(op)](left, right):
+                right = self._value(comparator, given, work)
+                if not _COMPARE[type(op)](work, left, right):
                     return False
                 left = right
             return True
         if isinstance(node, ast.IfExp):
-            return self._value(node.body if self._value(node.test, names) else node.orelse, names)
+            return self._value(node.body if truth(self._value(node.test, given, work)) else node.orelse, given, work)
         if isinstance(node, ast.Subscript):
-            return self._value(node.value, names)[self._value(node.slice, names)]
+            return work.part(self._value(node.value, given, work), self._value(node.slice, given, work))
         if isinstance(node, ast.Attribute):
-            return self._value(node.value, names)[node.attr]
+            return work.part(self._value(node.value, given, work), node.attr)
         if isinstance(node, (ast.List, ast.Tuple)):
-            return [self._value(item, names) for item in node.elts]
+            return [self._value(item, given, work) for item in node.elts]
         assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name), node
-        return FUNCTIONS[node.func.id](*(self._value(argument, names) for argument in node.args))
+        arguments = [self._value(argument, given, work) for argument in node.args]
+        return FUNCTIONS[node.func.id](work, *arguments)
 
     def __repr__(self) -> str:
         return f"<Expression {self.text}>"
 
 
-def _small(operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
-    """The operation, unless its outcome could be huge."""
-    if operation is operator.pow and isinstance(left, int) and isinstance(right, int):
-        if abs(right) * max(1, abs(left).bit_length()) > _BIG:
-            raise OverflowError("the power is too large")
-    elif operation is operator.mul:
-        for sequence, times in ((left, right), (right, left)):
-            if isinstance(sequence, (str, list)) and isinstance(times, int) and len(sequence) * times > _BIG:
-                raise OverflowError("the product is too long")
-        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > _BIG:
-            raise OverflowError("the product is too large")
-    elif operation is operator.mod and isinstance(left, str):
-        raise TypeError("texts are not formatted here")
-    return operation(left, right)
+def _brackets(text: str) -> int:
+    """How deep brackets stand within each other; those in texts count, too, which harms nobody."""
+    depth = deepest = 0
+    for c in text:
+        if c in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif c in ")]}":
+            depth -= 1
+    return deepest
+
+
+def _names(value: Any) -> str:
+    """What an expression may name, shortly."""
+    if not isinstance(value, Mapping):
+        return "value"
+    shown = [str(name)[:60] for name, _ in zip(value, range(_NAMES), strict=False)]
+    more = f" and {len(value) - _NAMES} more" if len(value) > _NAMES else ""
+    return f"{', '.join(sorted({*shown, 'value'}))}{more}"

@@ -24,8 +24,37 @@ class Reference:
     def __getitem__(self, part: str | int) -> Reference:
         return Reference(self.job, (*self.path, part), self._ask)
 
+    def _refuse(self, doing: str) -> TypeError:
+        return TypeError(
+            f"{self!r} is not there yet and can't be {doing}; ask for its value(), or wait for the job. "
+            "Whether a job has ended says job.state.ended"
+        )
+
     def __iter__(self) -> Iterator[Any]:
-        raise TypeError("a result that is not there yet can't be gone through; ask for its value() first")
+        raise self._refuse("gone through")
+
+    def __bool__(self) -> bool:
+        raise self._refuse("true or false")
+
+    def __len__(self) -> int:
+        raise self._refuse("counted")
+
+    def __contains__(self, item: object) -> bool:
+        raise self._refuse("looked into")
+
+    def __eq__(self, other: object) -> bool:
+        if other is self:  # as keys of dicts and in lists
+            return True
+        raise self._refuse("compared")
+
+    def __lt__(self, other: object) -> bool:
+        raise self._refuse("compared")
+
+    __ne__ = __lt__
+    __le__ = __gt__ = __ge__ = __lt__
+
+    def __hash__(self) -> int:
+        return hash((self.job, self.path))
 
     def value(self, timeout: float | None = None) -> Any:
         """Wait for the job and return the value.
@@ -39,12 +68,6 @@ class Reference:
 
     def __grid_plain__(self) -> dict[str, Any]:
         return {"$ref": {"job": self.job, "path": list(self.path)}}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reference) and (other.job, other.path) == (self.job, self.path)
-
-    def __hash__(self) -> int:
-        return hash((self.job, self.path))
 
     def __repr__(self) -> str:
         return f"<result of {self.job}{''.join(f'[{part!r}]' for part in self.path)}>"
