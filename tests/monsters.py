@@ -1,6 +1,7 @@
 """Expressions that try to cost much: hand-made monsters, and random ones of a grammar of our own.
 
-    python -m tests.monsters 100000        each must be decided or refused within 50 ms of CPU and 10 MB; prints the worst
+    python -m tests.monsters 100000        each must be decided or refused within 50 ms of CPU and 10 MB; prints the
+    worst
 
 Lives here: the generator, what is measured.
 Elsewhere:  the short run (`unit/test_expressions_enemy.py`), the long one (`scripts/nightly`).
@@ -117,10 +118,41 @@ MONSTERS = (
 )
 
 _NAMES = tuple(RESULT)
-_FUNCTIONS = ("abs", "all", "any", "exp", "float", "int", "isfinite", "len", "log", "max", "min", "round", "sqrt", "sum")
+_FUNCTIONS = (
+    "abs",
+    "all",
+    "any",
+    "exp",
+    "float",
+    "int",
+    "isfinite",
+    "len",
+    "log",
+    "max",
+    "min",
+    "round",
+    "sqrt",
+    "sum",
+)
 _BINARY = ("+", "-", "*", "*", "*", "/", "//", "%", "**")
 _COMPARE = ("==", "!=", "<", "<=", ">", ">=", "in", "not in", "is", "is not")
-_ATOMS = ("0", "1", "2", "9", "-3", "0.5", "1e300", "999999", "10**6", "2**64", "10**90000", "'a'", "'key7'", "True", "inf")
+_ATOMS = (
+    "0",
+    "1",
+    "2",
+    "9",
+    "-3",
+    "0.5",
+    "1e300",
+    "999999",
+    "10**6",
+    "2**64",
+    "10**90000",
+    "'a'",
+    "'key7'",
+    "True",
+    "inf",
+)
 
 
 def write(random: Random, depth: int) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from grid.jobs.proxy import ServerProxy
 
 
-_ENDED = ("done", "finished", "ended", "completed", "running", "ready", "success", "successful", "succeeded", "exception")
+_ENDED = ("done", "finished", "ended", "completed", "running", "ready", "success", "successful", "succeeded")
 """What others call the state of a job; a result rarely does."""
 
 

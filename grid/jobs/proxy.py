@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from grid.jobs.api import Calls
 from grid.jobs.conditions.algebra import Condition, Value, all_of
 from grid.jobs.conditions.atoms import IsElsewhere, KnownAtom
 from grid.jobs.conditions.tree import as_condition, to_tree
@@ -54,7 +55,7 @@ def usertag(environment: Mapping[str, str] | None = None) -> str:
 class Listening:
     """Messages of one stream; a context manager, whose end hangs up."""
 
-    def __init__(self, server: Any, key: str, size: int) -> None:
+    def __init__(self, server: Calls, key: str, size: int) -> None:
         self._server, self.key = server, key
         self._queue: queue.Queue[Message] = queue.Queue(size)
         server.listen(key, self._queue)
@@ -95,7 +96,7 @@ class ServerProxy:
     handles: ClassVar[dict[str, type[Job]]] = {}
     """Service name -> class of handles of its jobs, where that is not `Job`."""
 
-    def __init__(self, server: Any, user: str | None = None, token: str | None = None) -> None:
+    def __init__(self, server: Calls, user: str | None = None, token: str | None = None) -> None:
         self._server = server
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
@@ -207,8 +208,8 @@ class ServerProxy:
         if not isinstance(request, Request):
             raise RequestError(f"{request!r} is no request", hint="Make one with Service.request(...)")
         service = request.__dict__.get("_service_class")
-        if service is not None and getattr(self._server, "in_process", False):
-            self._server.manager.register(service)
+        if service is not None and self._server.in_process:
+            self._server.register(service)
         condition = all_of([part for part in (as_condition(when), as_condition(after)) if part is not None])
         return {
             "request": request.to_plain(),
@@ -227,10 +228,8 @@ class ServerProxy:
 
     def register(self, *services: Any) -> None:
         """Make service classes available; for a server in this process."""
-        if not getattr(self._server, "in_process", False):
-            raise JobError("services are registered where the server runs", hint="Start it with `grid serve MODULE`")
         for service in services:
-            self._server.manager.register(service)
+            self._server.register(service)
 
     def race(self, jobs: Sequence[Job | str], until: str) -> Race:
         """The first of these jobs with a result for which the expression holds ends the others."""
@@ -311,7 +310,8 @@ class ServerProxy:
         services = [service] if service is not None else None
         names = [str(job) for job in jobs] if jobs is not None else None
         answer = self._server.credentials(list(scopes), services, names, lifetime_s)
-        return Credentials(**self._server.where, **answer)
+        where = self._server.where or {}
+        return Credentials(**answer, url=where.get("url", ""), fingerprint=where.get("fingerprint", ""))
 
     def _swap(self, atom: KnownAtom) -> KnownAtom:
         """For a condition on a job of another server: one that this server can listen to, with credentials for it."""

@@ -1,9 +1,12 @@
 """What a client may ask of a job manager: one `Server` per client, the same in this process and behind a socket.
 
 Every argument and every answer is a plain value (`host/plain.py`), so that a wire has nothing to do but carry them.
+Who may call what about whose jobs is said by the table of calls alone, and is checked before a method here runs
+(`admit`).
 
 Lives here: `Server`, who may see what.
-Elsewhere:  the client's view (`proxy.py`), the wire (`wire_server.py`), the work (`manager.py`).
+Elsewhere:  the table of calls (`api.py`), the client's view (`proxy.py`), the wire (`wire_server.py`), the work
+            (`manager.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grid.jobs.calls import CONDITIONS, QUEUE
+from grid.jobs.api import CONDITIONS, QUEUE, Call, Calls, Whose, guarded
 from grid.jobs.conditions.tree import from_tree
 from grid.jobs.history import KEPT
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
@@ -39,11 +42,13 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-class Server:
+class Server(Calls):
     """See the module. `connect` comes first."""
 
     in_process = True
-    """Service classes of this process may be registered as they are used."""
+
+    def __init_subclass__(cls) -> None:
+        guarded(cls)
 
     def __init__(self, manager: JobManager) -> None:
         self.manager = manager
@@ -52,7 +57,30 @@ class Server:
 
     # -- who is asking ---------------------------------------------------------------------------------------------
 
-    def connect(self, user: str, token: str | None = None) -> dict[str, Any]:
+    def register(self, service: Any) -> None:
+        """Make a service class of this process available."""
+        self.manager.register(service)
+
+    def may(self, call: Call) -> None:
+        """Before each call: whether this one may make it at all. Raises AccessError."""
+        if call.name != "connect":
+            self._check()
+
+    def admit(self, call: Call, given: Mapping[str, Any]) -> None:
+        """Then: whether they may make it about those jobs.
+
+        Raises:
+            AccessError: They may not.
+            UnknownJob: There is no such job for them.
+        """
+        if call.whose is Whose.KNOWN:
+            self._known(given["job"])
+        elif call.whose is Whose.OWN:
+            one = given.get("job")
+            for job in ([] if one is None else [one]) + list(given.get("jobs") or ()):
+                self._record(job)
+
+    def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
         """Say who is asking.
 
         Raises:
@@ -67,8 +95,12 @@ class Server:
         self.user = user
         return {"user": user, "queue": self.queue, "tokens": self.manager.settings.tokens}
 
+    def _known(self, job: str) -> Record:
+        """A job of which the caller may know that it is there."""
+        return self._record(job)
+
     def _record(self, job: str) -> Record:
-        self._check()
+        """A job that the caller may see in full."""
         record = self.manager.record(job)
         if not self._may_see(record):
             raise UnknownJob(f"there is no job {job!r}", hint="See `grid jobs list`", job=job)
@@ -87,8 +119,6 @@ class Server:
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """New jobs, all or none; each as `admission.admit` says. Returns their details."""
         owner = self._check()
-        if not isinstance(submissions, list):
-            raise RequestError("submissions must be a list", hint="One object for each job")
         return [record.detail() for record in self.manager.submit(owner, submissions)]
 
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -98,7 +128,6 @@ class Server:
             wanted: `state` (one or a list), `tags` (all of them), `service`, `owner`, `text` (anywhere in it),
                 `archived` (True: these instead), `last` (only so many, the newest).
         """
-        self._check()
         wanted = check_wanted(wanted)
         with self.manager._lock:
             records = list(self.manager.records.values())
@@ -109,36 +138,30 @@ class Server:
 
     def fetch(self, job: str) -> dict[str, Any]:
         """All about a job, with the request to make it again."""
-        return self._record(job).detail()
+        return self.manager.record(job).detail()
 
     def status(self, job: str) -> dict[str, Any]:
         """State, progress, times, reason, what it waits for, seconds since the last safe point."""
-        self._record(job)
         return self.manager.status(job)
 
     def abort(self, job: str, reason: str = "", grace_s: float | None = None) -> None:
         """Ask a job to end, by force after the grace time; harmless if it has ended."""
-        self._record(job)
         self.manager.abort(job, reason, grace_s)
 
     def stop(self, job: str, reason: str = "") -> None:
         """End a job at once. Raises UnknownJob (a KeyError) if it is unknown or has ended."""
-        self._record(job)
         self.manager.stop_job(job, reason)
 
     def cancel(self, job: str, reason: str = "cancelled") -> None:
         """A job that does not run yet shall never run."""
-        self._record(job)
         self.manager.cancel(job, reason)
 
     def control(self, job: str, message: Mapping[str, Any]) -> None:
         """A message for a job; dropped if it has ended."""
-        self._record(job)
         self.manager.control(job, Message.from_plain(message))
 
-    def wait(self, job: str, timeout: float | None = WAIT_S) -> dict[str, Any] | None:
+    def wait(self, job: str, timeout: float | None = None) -> dict[str, Any] | None:
         """The details of a job once it has ended; None if that takes longer than `timeout` (and `WAIT_S`)."""
-        self._record(job)
         record = self.manager.wait(job, WAIT_S if timeout is None else min(timeout, WAIT_S))
         if record is None and self.manager.stopped:
             raise JobError("the job server stops", hint="The job goes on when it is back", job=job)
@@ -146,39 +169,28 @@ class Server:
 
     def archive(self, jobs: Sequence[str], archived: bool = True) -> None:
         """Take jobs that have ended off the list, or put them back."""
-        for job in jobs:
-            self._record(job)
         self.manager.archive(jobs, archived)
 
     def delete(self, jobs: Sequence[str]) -> None:
         """Remove jobs that have ended, and their data."""
-        for job in jobs:
-            self._record(job)
         self.manager.delete(jobs)
 
     def forget(self, job: str | None = None) -> int:
         """Forget the remembered result of a job, or all; returns how many there were."""
-        if job is not None:
-            self._record(job)
-        self._check()
         return self.manager.store.forget(job)
 
     def race(self, jobs: Sequence[str], expression: str) -> str:
         """See `JobManager.race`."""
-        for job in jobs:
-            self._record(job)
         return self.manager.race(jobs, expression)
 
     def race_status(self, race: str) -> dict[str, Any]:
         """`jobs`, `expression`, `winner` (a job, or None), `over`."""
-        self._check()
         return self.manager.race_status(race)
 
     # -- conditions ------------------------------------------------------------------------------------------------
 
     def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`."""
-        self._check()
 
         def probe(kind: str, _: str, arguments: dict[str, Any]) -> Any:
             if "job" in arguments:
@@ -203,17 +215,19 @@ class Server:
 
     def explain(self, job: str) -> str:
         """Why a job is not running yet, or ended as it did."""
-        record = self._record(job)
+        return self._told(self.manager.record(job))
+
+    def _told(self, record: Record) -> str:
+        """Why that job is where it is."""
         with self.manager._lock:
-            registration = self.manager._registrations.get(job)
+            registration = self.manager._registrations.get(record.id)
             if registration is not None:
-                return f"job {job} is {record.state}: {registration.condition.explain()}"
+                return f"job {record.id} is {record.state}: {registration.condition.explain()}"
         why = record.reason or record.error
-        return f"job {job} is {record.state}{f': {why}' if why else ''}"
+        return f"job {record.id} is {record.state}{f': {why}' if why else ''}"
 
     def graph(self) -> list[dict[str, Any]]:
         """Each job with the jobs that it waits for, or waited for: `id`, `state`, `service`, `after`, `condition`."""
-        self._check()
         with self.manager._lock:
             records = [record for record in self.manager.records.values() if not record.archived]
         return [
@@ -232,7 +246,6 @@ class Server:
 
     def services(self) -> dict[str, list[str]]:
         """Services that there are: name -> versions."""
-        self._check()
         return self.manager.registry.services()
 
     def set_email(self, email: str | None, mails: str | None = None) -> None:
@@ -249,7 +262,6 @@ class Server:
 
     def files(self, job: str) -> dict[str, int]:
         """Output files that a job kept: name -> bytes."""
-        self._record(job)
         folder = self.manager.store.directory / "jobs" / safe_key(job)
         if not folder.is_dir():
             return {}
@@ -257,7 +269,6 @@ class Server:
 
     def read_file(self, job: str, name: str) -> str:
         """The contents of one, in base64."""
-        self._record(job)
         path = self.manager.store.directory / "jobs" / safe_key(job) / safe_key(name, "name of a file")
         if not path.is_file():
             raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
@@ -274,15 +285,12 @@ class Server:
 
     def modules(self) -> list[dict[str, Any]]:
         """Modules that users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
-        self._check()
         shown = ("user", "name", "services", "sha256", "bytes", "installed")
         return [{name: each[name] for name in shown} for each in self.manager.modules.list()]
 
     def deposit(self, credentials: Mapping[str, Any]) -> str:
         """Leave credentials for another server here, for jobs of this user; their name. See `deposits.py`."""
         user = self._check()
-        if not isinstance(credentials, Mapping):
-            raise RequestError("these are no credentials", hint="Make them with credentials()")
         return self.manager.deposits.keep(user, credentials)
 
     def credentials(
@@ -297,7 +305,6 @@ class Server:
 
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
         """The last messages of a kind, `Log` or `Improved`, that a job said; see `history.py`."""
-        self._record(job)
         if kind not in KEPT:
             raise RequestError(f"no messages of the kind {kind!r} are kept", hint=f"There are {', '.join(KEPT)}")
         with self.manager._lock:
@@ -305,7 +312,6 @@ class Server:
 
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
-        self._check()
         return str(self.manager.fetched(url))
 
     def listen(self, key: str, target: Any) -> Any:
@@ -323,6 +329,9 @@ class Server:
 
     def close(self) -> None:
         """Nothing to do: the manager is somebody else's."""
+
+
+guarded(Server)
 
 
 class _Sieve:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from grid.jobs.calls import QUEUE
+from grid.jobs.api import QUEUE
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.depends import Depends
 from grid.jobs.deposits import Deposits

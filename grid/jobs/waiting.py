@@ -15,7 +15,7 @@ from typing import Any
 
 from grid.errors import GridError
 from grid.jobs.admission import atom_id
-from grid.jobs.calls import CONDITIONS
+from grid.jobs.api import CONDITIONS
 from grid.jobs.conditions.algebra import C, Condition, T
 from grid.jobs.conditions.atoms import KINDS, HasServers, IsElsewhere, IsFetched, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree

@@ -7,7 +7,7 @@
     server -> client   {"message": {...}}                                until either side closes
 
 Lives here: framing, the handshake, errors as JSON.
-Elsewhere:  who listens (`wire_server.py`), who connects (`wire_client.py`), what can be called (`calls.py`).
+Elsewhere:  who listens (`wire_server.py`), who connects (`wire_client.py`), what can be called (`api.py`).
 """
 
 from __future__ import annotations

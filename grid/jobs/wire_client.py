@@ -12,13 +12,13 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from grid.jobs.calls import CALLS
+from grid.jobs.api import Call, Calls
 from grid.jobs.host.errors import AccessError, JobError, RequestError, WireError
 from grid.jobs.host.messages import Message
 from grid.jobs.streams import Listener
@@ -32,7 +32,7 @@ TRANSPORTS = {"http": "grid.web.client", "https": "grid.web.client"}
 """Modules with a `connect(url)`; by name, since what they need is not everybody's."""
 
 
-def connect(address: str) -> Any:
+def connect(address: str) -> Calls:
     """The server of that address: `unix:/path`, a URL, the name of a running `grid serve`, or a short name (`servers`).
 
     Raises:
@@ -47,7 +47,8 @@ def connect(address: str) -> Any:
                 module = importlib.import_module(TRANSPORTS[scheme])
             except ImportError as exc:
                 raise JobError(f"{where} needs the module {exc.name}", hint="Run: pip install 'grid[web]'") from exc
-            return module.connect(where)
+            found: Calls = module.connect(where)
+            return found
         known = servers()
         if where not in known:
             break
@@ -129,10 +130,8 @@ def _servers_in_file() -> dict[str, str]:
     return {}
 
 
-class RemoteServer:
+class RemoteServer(Calls):
     """See the module. Connections are made as they are needed: one for each call under way, and one per stream."""
-
-    in_process = False
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -178,7 +177,7 @@ class RemoteServer:
             raise WireError("the answer is to another question", hint="Connect again")
         return answer["ok"]
 
-    def _call(self, name: str, *args: Any, **kw: Any) -> Any:
+    def _call(self, name: str, /, *args: Any, **kw: Any) -> Any:
         with self._lock:
             if self._closed:
                 raise JobError("this connection was closed", hint="Connect again")
@@ -208,7 +207,7 @@ class RemoteServer:
                 return
         line.close()
 
-    def connect(self, user: str, token: str | None = None) -> dict[str, Any]:
+    def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
         """See `Server.connect`."""
         self._who = None
         with self._lock:
@@ -219,10 +218,9 @@ class RemoteServer:
         self._who = (user, token)
         return answer
 
-    def __getattr__(self, name: str) -> Any:
-        if name in CALLS:
-            return lambda *args, **kw: self._call(name, *args, **kw)
-        raise AttributeError(name)
+    def carry(self, call: Call, args: Sequence[Any], kw: Mapping[str, Any]) -> Any:
+        """Over the socket."""
+        return self._call(call.name, *args, **kw)
 
     # -- streams ---------------------------------------------------------------------------------------------------
 

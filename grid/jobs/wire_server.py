@@ -6,7 +6,6 @@ Elsewhere:  the language (`wire.py`), what may be called (`server.py`).
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import queue
@@ -14,8 +13,8 @@ import socket
 import threading
 from typing import Any
 
-from grid.jobs.calls import CALLS
-from grid.jobs.host.errors import JobError, RequestError, StoreLocked, WireError
+from grid.jobs.api import ask
+from grid.jobs.host.errors import JobError, StoreLocked, WireError
 from grid.jobs.manager import JobManager
 from grid.jobs.server import Server
 from grid.jobs.wire import Line, error_to_plain, socket_path
@@ -72,7 +71,8 @@ class SocketServer:
                     self._stream(line, server, question)
                     return
                 try:
-                    answer: dict[str, Any] = {"ok": self._call(server, question)}
+                    name, args, kw = question.get("call"), question.get("args", []), question.get("kw", {})
+                    answer: dict[str, Any] = {"ok": ask(server, name, args, kw)}
                 except Exception as exc:
                     if not isinstance(exc, JobError):
                         logger.exception("the call %r failed", question.get("call"))
@@ -90,17 +90,6 @@ class SocketServer:
             line.close()
             with self._lock:
                 self._lines.pop(id(line), None)
-
-    def _call(self, server: Server, question: dict[str, Any]) -> Any:
-        name, args, kw = question.get("call"), question.get("args", []), question.get("kw", {})
-        if name not in CALLS or not isinstance(args, list) or not isinstance(kw, dict):
-            raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(CALLS))}")
-        method = getattr(server, name)
-        try:
-            inspect.signature(method).bind(*args, **kw)
-        except TypeError as exc:
-            raise RequestError(f"the call {name!r} with wrong arguments ({exc})", hint="See its docstring") from exc
-        return method(*args, **kw)
 
     def _stream(self, line: Line, server: Server, question: dict[str, Any]) -> None:
         """Messages of a stream, until the client or we end."""

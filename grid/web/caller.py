@@ -4,19 +4,19 @@ A caller sees all about their own jobs, and of others' that they are there: owne
 Who has the scope admin sees and does all, and so does everybody at a server without tokens. A narrow token, for
 certain services or jobs, knows of nothing else.
 
-Lives here: `Caller`, `SCOPE_OF`.
-Elsewhere:  what the calls do (`jobs/server.py`), who somebody is (`tokens.py`).
+Lives here: `Caller`.
+Elsewhere:  which call needs which scope (`jobs/api.py`), what they do (`jobs/server.py`), who somebody is
+            (`tokens.py`).
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grid.jobs.calls import CALLS
+from grid.jobs.api import ADMIN, UPLOAD, Call, ask
 from grid.jobs.conditions.tree import from_tree, new_atom
 from grid.jobs.fetching import SERVICE as FETCH
 from grid.jobs.host.errors import AccessError, ConditionError, RequestError, UnknownJob
@@ -26,20 +26,10 @@ from grid.jobs.modules import SERVICE as INSTALL
 from grid.jobs.record import Record
 from grid.jobs.server import Server, check_wanted, fits
 from grid.web.tokens import Tokens
-from grid.web.who import ADMIN, CONTROL, READ, SUBMIT, UPLOAD, Who, check_scopes
+from grid.web.who import Who, check_scopes
 
 MOST_S = 7 * 86400.0
 """Longest life of credentials."""
-
-SCOPE_OF = {
-    **dict.fromkeys(("jobs", "fetch", "status", "wait", "services", "credits", "graph", "evaluate", "explain"), READ),
-    **dict.fromkeys(("files", "read_file", "fetched", "race_status", "history", "modules"), READ),
-    **dict.fromkeys(("submit", "race", "deposit"), SUBMIT),
-    **dict.fromkeys(("abort", "stop", "cancel", "control", "archive", "delete", "forget", "set_email"), CONTROL),
-    "upload": UPLOAD,
-    **dict.fromkeys(("connect", "credentials"), None),
-}
-"""Call -> the scope that it needs; a test holds it against `CALLS`."""
 
 _HIDDEN: dict[str, Any] = {"data": {}, "best": None, "reason": "", "tags": []}
 
@@ -54,23 +44,19 @@ class Caller(Server):
         self.who, self._tokens = who, tokens
         self.user = who.user
 
-    def call(self, name: str, *args: Any, **kw: Any) -> Any:
+    def call(self, name: str, /, *args: Any, **kw: Any) -> Any:
         """One of the calls.
 
         Raises:
             AccessError: The token is too narrow for it.
             RequestError: There is no such call, or not with such arguments.
         """
-        if name not in CALLS:
-            raise RequestError(f"a job server has no call {name!r}", hint=f"It has {', '.join(sorted(CALLS))}")
-        self.need(SCOPE_OF[name])
         check_values([args, kw])
-        method = getattr(self, name)
-        try:
-            inspect.signature(method).bind(*args, **kw)
-        except TypeError as exc:
-            raise RequestError(f"the call {name!r} with wrong arguments ({exc})", hint="See its docstring") from exc
-        return method(*args, **kw)
+        return ask(self, name, args, kw)
+
+    def may(self, call: Call) -> None:
+        """Whether the token has the scope that the call needs."""
+        self.need(call.scope)
 
     def need(self, scope: str | None) -> None:
         """Raise AccessError unless the caller has that scope."""
@@ -128,14 +114,15 @@ class Caller(Server):
         ]
 
     def status(self, job: str) -> dict[str, Any]:
-        record = self._known(job)
+        return self.standing(self.manager.record(job))
+
+    def standing(self, record: Record) -> dict[str, Any]:
+        """The status of a job, as this caller may see it."""
         if self._may_see(record):
-            return self.manager.status(job)
+            return self.manager.status(record.id)
         return {**hide(record.summary()), "ready_age": None, "paused": False, "waits_for": None}
 
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if not isinstance(submissions, list):
-            raise RequestError("submissions must be a list", hint="One object for each job")
         for plain in submissions:
             self._check_submission(plain)
         return super().submit(submissions)
@@ -189,20 +176,15 @@ class Caller(Server):
             AccessError: The caller has not such a right.
             RequestError: It would be for everything, or for ever.
         """
-        if type(lifetime_s) not in (int, float) or not 0 < lifetime_s <= MOST_S:
+        if not 0 < lifetime_s <= MOST_S:
             raise RequestError(f"{lifetime_s!r} is no lifetime of credentials", hint=f"At most {MOST_S:g} s")
         wanted = check_scopes(scopes)
-        for names in (services, jobs):
-            if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-                raise RequestError("services and jobs are lists of names", hint="Name those that it is for")
         if services is None and jobs is None:
             raise RequestError("credentials must be for something", hint="Name services, or jobs")
         for scope in wanted:
             self.need(scope)
         if ADMIN in wanted or UPLOAD in wanted:
             raise AccessError("the rights to upload and of an admin are not passed on", hint="read, submit, control")
-        for job in jobs or ():
-            self._record(job)
         own = self.who
         if own.services is not None and not (services is not None and set(services) <= own.services):
             raise AccessError("this token is for other services", hint="Ask who gave it to you")

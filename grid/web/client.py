@@ -15,14 +15,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
 
-from grid.jobs.calls import CALLS, CONDITIONS, QUEUE
+from grid.jobs.api import API, CONDITIONS, QUEUE, Call, Calls
 from grid.jobs.host.errors import AccessError, JobError, WireError
 from grid.jobs.host.messages import ENDS, Gap, Message
 from grid.jobs.pins import Pinned
@@ -38,13 +38,6 @@ QUIET_S = 35.0
 PATIENCE_S = 30.0
 """Default; $GRID_JOBS_PATIENCE is another."""
 PAUSE_S = 0.1
-LOOKS = frozenset(
-    {
-        *("connect", "jobs", "fetch", "status", "wait", "services", "credits", "graph", "evaluate", "explain"),
-        *("files", "read_file", "fetched", "race_status", "history"),
-    }
-)
-"""Calls that change nothing."""
 
 
 def connect(url: str) -> HttpServer:
@@ -78,7 +71,7 @@ class _Checked(httpcore.SyncBackend):
         raise error
 
 
-class HttpServer:
+class HttpServer(Calls):
     """See the module. Thread-safe.
 
     Args:
@@ -90,8 +83,6 @@ class HttpServer:
     Raises:
         JobError: The URL can't be used.
     """
-
-    in_process = False
 
     def __init__(
         self, url: str, token: str | None = None, fingerprint: str | None = None, patience_s: float | None = None,
@@ -143,25 +134,24 @@ class HttpServer:
             return {"authorization": f"Bearer {self._token}"}
         return {"grid-user": self._user} if self._user else {}
 
-    def connect(self, user: str, token: str | None = None) -> dict[str, Any]:
+    def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
         """See `Server.connect`. With a token the server knows who it is."""
         self._user = user if user.isascii() and user.isprintable() else ""
         self._token = token or self._token
         answer: dict[str, Any] = self.call("connect", user)
         return answer
 
-    def __getattr__(self, name: str) -> Any:
-        if name in CALLS:
-            return lambda *args, **kw: self.call(name, *args, **kw)
-        raise AttributeError(name)
+    def carry(self, call: Call, args: Sequence[Any], kw: Mapping[str, Any]) -> Any:
+        """Over HTTP."""
+        return self.call(call.name, *args, **kw)
 
-    def call(self, name: str, *args: Any, **kw: Any) -> Any:
+    def call(self, name: str, /, *args: Any, **kw: Any) -> Any:
         """One of the calls of `Server`."""
         try:
             body = json.dumps({"args": args, "kw": kw}, allow_nan=False).encode()
         except (TypeError, ValueError) as exc:
             raise JobError(f"the call {name!r} can't be sent ({exc})", hint="Give it plain values") from exc
-        return self.ask("POST", f"/calls/{name}", again=name in LOOKS, content=body)["ok"]
+        return self.ask("POST", f"/calls/{name}", again=name in API and API[name].again, content=body)["ok"]
 
     _call = call
 

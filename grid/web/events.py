@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from grid.jobs.calls import CONDITIONS, QUEUE
+from grid.jobs.api import CONDITIONS, QUEUE
 from grid.jobs.host.errors import AccessError, JobError
 from grid.jobs.host.messages import ENDS, Message
 from grid.jobs.manager import JobManager

@@ -15,12 +15,13 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from grid.jobs.api import UPLOAD
 from grid.jobs.host.errors import AccessError, StoreError
 from grid.web.answers import say
 from grid.web.limits import WebLimits
 from grid.web.names import is_loopback
 from grid.web.tokens import Tokens
-from grid.web.who import UPLOAD, Who
+from grid.web.who import Who
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from grid._version import __version__
-from grid.jobs.calls import CONDITIONS, QUEUE
+from grid.jobs.api import CONDITIONS, CONTROL, QUEUE, READ, SCOPES, row_of
 from grid.jobs.host.errors import RequestError
 from grid.jobs.record import Record
 from grid.jobs.rules.tags import safe_key
@@ -24,7 +24,6 @@ from grid.web.events import ENDED
 from grid.web.places import hosts_of
 from grid.web.site import Site
 from grid.web.streaming import EventStream
-from grid.web.who import CONTROL, READ, SCOPES
 
 JobId = Annotated[str, Path(min_length=1, max_length=128, description="Id of a job")]
 After = Annotated[str, Query(max_length=64, description="The last id that was seen; as the header Last-Event-ID")]
@@ -229,19 +228,14 @@ def make_routes(site: Site) -> APIRouter:
     async def call(request: Request, name: Annotated[str, Path(max_length=64)], arguments: models.Call) -> Response:
         """A call of `grid.jobs.Server`, as `remote_service` makes them; its answer is `ok`."""
         asking = caller(request)
-        if name == "wait":
-            return Json({"ok": await site.wait(asking, *_wait_arguments(arguments))})
-        make = site.quick if name in ("status", "connect") else site.run
+        row = row_of(name)
+        if name == "wait":  # costs no thread here
+            given = row.bind(arguments.args, arguments.kw)
+            return Json({"ok": await site.wait(asking, given["job"], given["timeout"])})
+        make = site.quick if row.quick else site.run
         return Json({"ok": await make(lambda: asking.call(name, *arguments.args, **arguments.kw))})
 
     return routes
-
-
-def _wait_arguments(arguments: models.Call) -> tuple[str, Any]:
-    named = {**dict(zip(("job", "timeout"), arguments.args, strict=False)), **arguments.kw}
-    if "job" not in named or set(named) - {"job", "timeout"} or len(arguments.args) > 2:
-        raise RequestError("the call 'wait' with wrong arguments", hint="Give it a job, and a timeout")
-    return named["job"], named.get("timeout")
 
 
 def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
@@ -271,12 +265,12 @@ def _about(asking: Caller, job: str) -> dict[str, Any]:
     with asking.manager._lock:
         record = asking._known(job)
         mine = asking._may_see(record)
-        about = asking.status(job)
+        about = asking.standing(record)
         about |= {"mine": mine, "controllable": mine and asking.who.may(CONTROL)}
         about |= {"explain": f"job {job} is {record.state}"}
         about |= {"after": [], "condition": None, "request": None, "inputs": None, "error": "", "trace": ""}
         if mine:
-            about |= {"explain": asking.explain(job), "after": _after(asking, record), "condition": record.condition}
+            about |= {"explain": asking._told(record), "after": _after(asking, record), "condition": record.condition}
             about |= {"request": record.request, "inputs": record.inputs, "error": record.error, "trace": record.trace}
         return about
 

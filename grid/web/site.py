@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from grid.jobs.calls import QUEUE
+from grid.jobs.api import QUEUE
 from grid.jobs.host.errors import RequestError
 from grid.jobs.manager import JobManager
 from grid.web.caller import Caller

@@ -1,17 +1,15 @@
 """Who is asking, and what they may do.
 
-Lives here: scopes, `Who`.
-Elsewhere:  tokens, which say who somebody is (`tokens.py`), which call needs which scope (`caller.py`).
+Lives here: `Who`.
+Elsewhere:  tokens, which say who somebody is (`tokens.py`); scopes, and which call needs which (`grid/jobs/api.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from grid.jobs.api import ADMIN, CONTROL, READ, SCOPES, SUBMIT
 from grid.jobs.host.errors import RequestError
-
-READ, SUBMIT, CONTROL, UPLOAD, ADMIN = SCOPES = ("read", "submit", "control", "upload", "admin")
-"""Look at jobs; submit some; abort, steer, archive and delete one's own; install modules; all of this for all jobs."""
 
 USUAL = (READ, SUBMIT, CONTROL)
 """What a token is for, if nothing else is said."""

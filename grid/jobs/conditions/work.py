@@ -1,9 +1,10 @@
 """Arithmetic and comparisons that are paid for: each operation says what it will cost before it is done.
 
-One budget for one evaluation. What costs is what is touched: an element of a list, a digit of a whole number (30 bits, as
-Python keeps them), eight characters of a text. Whoever runs out of it gets an error, whatever the shape of the expression
-was: there is no list of forbidden shapes that somebody could find a gap in. Values are None, truth values, numbers, texts, bytes,
-lists and dicts; comparisons of lists and dicts are walked here, an element at a time, so that none stays in C for long.
+One budget for one evaluation. What costs is what is touched: an element of a list, a digit of a whole number (30
+bits, as Python keeps them), eight characters of a text. Whoever runs out of it gets an error, whatever the shape of
+the expression was: there is no list of forbidden shapes that somebody could find a gap in. Values are None, truth
+values, numbers, texts, bytes, lists and dicts; comparisons of lists and dicts are walked here, an element at a time,
+so that none stays in C for long.
 
 A unit is about 0.1 microseconds. What a loop of C does with an element costs `QUICK`, what Python does with it `WALK`.
 
@@ -51,8 +52,6 @@ class Work:
         self.left -= units
         if self.left < 0:
             raise TooMuch("it takes too much work")
-
-    # -- sizes -----------------------------------------------------------------------------------------------------
 
     def touch(self, value: Any) -> None:
         """Pay for looking at all of one value, but not at what lies in it."""
@@ -231,15 +230,15 @@ class Work:
         self.spend(len(values) * QUICK)
         return _QUICK.issuperset(map(type, values))
 
-    def all(self, values: Any) -> bool:
+    def every(self, values: Any) -> bool:
         """Whether all elements are true."""
         return all(self.each(values))
 
-    def any(self, values: Any) -> bool:
+    def some(self, values: Any) -> bool:
         """Whether one element is true."""
         return any(self.each(values))
 
-    def sum(self, values: Any, start: Any = 0) -> Any:
+    def total(self, values: Any, start: Any = 0) -> Any:
         """Of numbers, and of lists where `start` is one."""
         values = self.each(values)
         if type(start) in (int, float) and _digits(start) < 100 and self._is_quick(values):
@@ -249,11 +248,11 @@ class Work:
             start = self.add(start, value)
         return start
 
-    def max(self, *values: Any) -> Any:
+    def largest(self, *values: Any) -> Any:
         """The largest of some, or of the elements of one."""
         return self._extreme(values, max, self.greater)
 
-    def min(self, *values: Any) -> Any:
+    def smallest(self, *values: Any) -> Any:
         """The smallest of some, or of the elements of one."""
         return self._extreme(values, min, self.less)
 
@@ -270,7 +269,7 @@ class Work:
                 best = value
         return best
 
-    def round(self, number: Any, digits: Any = None) -> Any:
+    def rounded(self, number: Any, digits: Any = None) -> Any:
         """As Python's."""
         if digits is None:
             self.touch(number)
@@ -280,11 +279,11 @@ class Work:
         self._pair(number, digits)
         return round(number, digits)
 
-    def int(self, value: Any) -> Any:
+    def to_int(self, value: Any) -> Any:
         """As Python's."""
         return self._read(int, value)
 
-    def float(self, value: Any) -> Any:
+    def to_float(self, value: Any) -> Any:
         """As Python's."""
         return self._read(float, value)
 
@@ -294,7 +293,7 @@ class Work:
         self.touch(value)
         return kind(value)
 
-    def len(self, value: Any) -> int:
+    def length(self, value: Any) -> int:
         """How many elements there are."""
         if not isinstance(value, (str, bytes, Mapping, *_SEQUENCES)):
             raise TypeError(f"{_kind(value)} has no length")
@@ -314,8 +313,16 @@ def _of_number(function: Callable[..., Any]) -> Callable[..., Any]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: _of_number(getattr(math, name)) for name in ("exp", "isfinite", "log", "log10", "sqrt")},
-    **{name: getattr(Work, name) for name in ("all", "any", "float", "int", "len", "max", "min", "round", "sum")},
     "abs": _of_number(abs),
+    "all": Work.every,
+    "any": Work.some,
+    "float": Work.to_float,
+    "int": Work.to_int,
+    "len": Work.length,
+    "max": Work.largest,
+    "min": Work.smallest,
+    "round": Work.rounded,
+    "sum": Work.total,
 }
 """Name -> what does it, given the work and the arguments."""
 
