@@ -15,9 +15,9 @@ from typing import Any
 from grid.jobs.conditions.expressions import Expression
 from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
+from grid.jobs.host.names import safe_key
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
-from grid.jobs.rules.tags import safe_key
 from grid.jobs.running import Running
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ Elsewhere:  which unit is next (`rules/scheduler.py`), workers (`engine.py`), th
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grid.errors import GridError, GridStopped, NoServers, ServerLost
+from grid.grids.leftover import UnderWay
 from grid.jobs.engine import Engine, Place
 from grid.jobs.rules.scheduler import Scheduler, Unit
 
@@ -38,6 +40,16 @@ class _Work:
     deliver: Deliver
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A unit that a worker has."""
+
+    unit: Unit
+    call: UnderWay
+    host: str
+    since: float  # by the monotonic clock
+
+
 class Desk:
     """See the module."""
 
@@ -47,6 +59,9 @@ class Desk:
         self._news = threading.Condition(self._lock)
         self._work: dict[tuple[str, int], _Work] = {}
         self._loaded: dict[str, set[str]] = {}
+        self._places: dict[str, Future[Any]] = {}  # worker -> what `register` answered there
+        self._under_way: dict[int, _Sent] = {}  # by ticket
+        self._tickets = itertools.count(1)
         self._donated: dict[str, tuple[str, bool]] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._hand_out, name="jobs-units", daemon=True)
@@ -71,12 +86,16 @@ class Desk:
         with self._lock:
             self._scheduler.add_job(job, user, priority)
 
-    def close(self, job: str) -> None:
-        """It is over: what it has here is forgotten."""
+    def close(self, job: str, force_s: float) -> None:
+        """It has ended: what it has here is forgotten. Units under way are stopped, by force after `force_s` seconds,
+        so that their workers are free for others.
+        """
         with self._lock:
             self._scheduler.remove_job(job)
             for key in [key for key in self._work if key[0] == job]:
                 del self._work[key]
+            under_way = [sent.call for sent in self._under_way.values() if sent.unit.job == job]
+        self._engine.stop_units(under_way, force_s)
 
     def add(
         self,
@@ -171,19 +190,32 @@ class Desk:
         try:
             loaded = self._loaded.setdefault(place.name, set())
             if work.key not in loaded:
+                if place.name not in self._places:
+                    self._places[place.name] = place.call("register")
                 loading = place.call("load", work.key, work.task)
                 loaded.add(work.key)
-            outcome = place.call("do", work.key, work.items[unit.key[2]])
+            ticket = next(self._tickets)
+            outcome = place.call("do", work.key, work.items[unit.key[2]], ticket)
         except Exception as exc:  # the item or the function can't be sent
             place.release()
-            self._loaded.pop(place.name, None)
+            self._forget_worker(place.name)
             self._finished(unit, place.name, exc, isinstance(exc, ServerLost))
             return
+        call = UnderWay(place.name, self._places.get(place.name), ticket, outcome, place.end)
+        with self._lock:
+            self._under_way[ticket] = _Sent(unit, call, place.host, time.monotonic())
+            late = not self._scheduler.has_job(unit.job)  # it ended while we sent this
+        if late:
+            self._engine.stop_units([call], 0.0)
         place.release()
-        outcome.add_done_callback(lambda future: self._done(unit, place.name, work.key, loading, future))
+        outcome.add_done_callback(lambda future: self._done(ticket, unit, place.name, loading, future))
 
-    def _done(self, unit: Unit, worker: str, key: str, loading: Future[Any] | None, future: Future[Any]) -> None:
+    def _done(
+        self, ticket: int, unit: Unit, worker: str, loading: Future[Any] | None, future: Future[Any]
+    ) -> None:
         """Call-back, in a thread of the engine's."""
+        with self._lock:
+            self._under_way.pop(ticket, None)
         failure: BaseException | None
         value: Any = None
         try:
@@ -215,12 +247,31 @@ class Desk:
             again = lost and self._scheduler.fail(unit.key, worker)
             if lost and isinstance(failure, ServerLost):
                 self._scheduler.lose_worker(worker)
-                self._loaded.pop(worker, None)
+                self._forget_worker(worker)
             if not lost:
                 self._scheduler.done(unit.key)
             self._news.notify_all()
         if not again:
             self._deliver(unit, False, failure or _given_up(unit))
+
+    def _forget_worker(self, worker: str) -> None:
+        self._loaded.pop(worker, None)
+        self._places.pop(worker, None)
+
+    def oldest(self, job: str | None = None) -> dict[str, Any] | None:
+        """The unit that has been under way for longest, of one job or of all.
+
+        Returns:
+            `job`, `unit` (its number), `age` (seconds), `host`, `worker`; None if none is under way.
+        """
+        with self._lock:
+            found = [sent for sent in self._under_way.values() if job in (None, sent.unit.job)]
+        if not found:
+            return None
+        sent = min(found, key=lambda each: each.since)
+        age = time.monotonic() - sent.since
+        where = {"host": sent.host, "worker": sent.call.server}
+        return {"job": sent.unit.job, "unit": sent.unit.key[2], "age": age, **where}
 
     def _deliver(self, unit: Unit, ok: bool, value: Any) -> None:
         job, number, index = unit.key

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import AcquireTimeout, ServerLost
+from grid.grids.leftover import LeftOver, UnderWay
 from grid.jobs.host.messages import Abort
 from grid.jobs.host.runner import Runner
 from grid.jobs.host.worker import Worker
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 RESTARTS = 1_000_000
 """A runner that is killed is replaced, always."""
+
+STOP_S = 5.0
+"""For the thread that stops units to end."""
 
 
 class Place(Protocol):
@@ -43,6 +47,9 @@ class Place(Protocol):
 
     def kill(self) -> None:
         """End the process that it is."""
+
+    def end(self) -> None:
+        """End the process that it is by force, though it is busy or released."""
 
 
 class Engine(Protocol):
@@ -64,6 +71,9 @@ class Engine(Protocol):
 
     def runners(self) -> int:
         """How many jobs can run at once."""
+
+    def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        """Nobody needs these units: stop them, by force after `force_s` seconds. Returns at once."""
 
     def stop(self) -> None: ...
 
@@ -87,7 +97,10 @@ class _GridPlace:
         except ServerLost:
             return
         except Exception:  # it does not answer either: the grid ends it
-            self._proxy._server.end(force=True)
+            self.end()
+
+    def end(self) -> None:
+        self._proxy._server.end(force=True)
 
 
 class GridEngine:
@@ -101,6 +114,7 @@ class GridEngine:
         self._runners: list[str] = []
         self._workers = ""
         self._turn = 0
+        self._left_over = LeftOver(grid)
         self.paths: list[str] = []
 
     def start(self) -> None:
@@ -134,8 +148,12 @@ class GridEngine:
     def runners(self) -> int:
         return sum(max(self.grid.size(service), 1) for service in self._runners)
 
+    def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        self._left_over.stop(units, force_s)
+
     def stop(self) -> None:
         """Withdraw both; the grid itself is its owner's."""
+        self._left_over.close(STOP_S)
         if not self.grid.ishalted():
             for service in [self._workers, *self._runners]:
                 if service:
@@ -190,6 +208,9 @@ class _ThreadPlace:
         pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-runner-again")
         self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), pool, self._back))
 
+    def end(self) -> None:
+        """A thread can't be ended."""
+
 
 class HerePlace:
     """A runner in a thread of this process, for a job that runs at the manager; it holds a place as others do."""
@@ -212,6 +233,9 @@ class HerePlace:
     def kill(self) -> None:
         """See `_ThreadPlace.kill`."""
         self.call("exchange", [("message", Abort().to_plain())], 0.0)
+
+    def end(self) -> None:
+        """A thread can't be ended."""
 
 
 class ThreadEngine:
@@ -251,6 +275,11 @@ class ThreadEngine:
 
     def runners(self) -> int:
         return self._n["runner"]
+
+    def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        """What has not begun is taken back; a thread can't be stopped."""
+        for unit in units:
+            unit.result.cancel()
 
     def stop(self) -> None:
         for free in self._free.values():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import GridStopped, ServerLost
 from grid.jobs.engine import Place
 from grid.jobs.host.messages import Abort, Message
+from grid.jobs.host.plain import clean
 from grid.jobs.host.service import Service
 from grid.jobs.record import Record
 
@@ -66,6 +67,12 @@ class Execution(threading.Thread):
                 self._deadline = deadline
             self._deadline = min(self._deadline, deadline)
 
+    def fail(self, reason: str) -> None:
+        """End it with an error, by force if it does not listen."""
+        self.abort(reason, self._manager.settings.abort_grace_s)
+        with self._lock:
+            self._forced_error = True
+
     def suspend(self, reason: str, grace_s: float) -> None:
         """The server stops: have a checkpoint, then give the job back."""
         with self._lock:
@@ -100,7 +107,7 @@ class Execution(threading.Thread):
         except Exception as exc:
             if not isinstance(exc, _Killed):
                 logger.warning("job %s failed outside of its service", job, exc_info=exc)
-                self._manager.ended(job, "error", None, f"{type(exc).__name__}: {exc}", "")
+                self._manager.ended(job, "error", None, clean(f"{type(exc).__name__}: {exc}", 2_000), "")
                 self._place.kill()  # its service may still run there
         finally:
             self._manager.execution_over(self)

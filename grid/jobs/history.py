@@ -18,7 +18,7 @@ from pathlib import Path
 
 from grid.jobs.host.errors import RequestError
 from grid.jobs.host.messages import Message
-from grid.jobs.rules.tags import safe_key
+from grid.jobs.host.names import safe_key
 
 logger = logging.getLogger(__name__)
 

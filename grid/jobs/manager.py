@@ -25,7 +25,7 @@ from typing import Any
 
 from grid.jobs.admission import admit
 from grid.jobs.asking import Asking
-from grid.jobs.host.errors import JobError, StoreError
+from grid.jobs.host.errors import JobError, RequestError, StoreError
 from grid.jobs.host.messages import Message
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState
@@ -194,12 +194,28 @@ class JobManager(Asking):
         self._write_history(said)
         if dirty:
             try:
-                self.store.update(dirty)
+                self._store_dirty(dirty)
             except StoreError as exc:
                 logger.warning("%s; trying again", exc)
                 with self._lock:
                     for job, values in dirty.items():
                         self._dirty[job] = {**values, **self._dirty.get(job, {})}
+
+    def _store_dirty(self, dirty: dict[str, dict[str, Any]]) -> None:
+        try:
+            self.store.update(dirty)
+            return
+        except RequestError:
+            pass  # of one of them, and the others go on
+        for job, values in dirty.items():
+            try:
+                self.store.update({job: values})
+            except RequestError as exc:
+                logger.error("what job %s said can't be stored: %s", job, exc)
+                with self._news:
+                    execution = self._active.get(job)
+                if execution is not None:
+                    execution.fail(f"what it said can't be stored: {exc}")
 
     def _write_history(self, said: dict[str, list[Message]]) -> None:
         self.history.flush(said)

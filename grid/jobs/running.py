@@ -19,12 +19,12 @@ from grid.jobs.execution import Execution
 from grid.jobs.host import messages
 from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
 from grid.jobs.host.messages import Message
-from grid.jobs.host.plain import from_plain, to_plain
+from grid.jobs.host.names import safe_key
+from grid.jobs.host.plain import clean, from_plain, to_plain
 from grid.jobs.host.references import part_of
 from grid.jobs.memory import memo_key
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
-from grid.jobs.rules.tags import safe_key
 from grid.jobs.waiting import Waiting
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Running(Waiting):
         except StoreError:
             raise
         except Exception as exc:
-            self._end(record, "error", None, f"{type(exc).__name__}: {exc}", "")
+            self._end(record, "error", None, clean(f"{type(exc).__name__}: {exc}", 2_000), "")
             return False
         interval = service.checkpoint_s if service.checkpoint_s is not None else self.settings.checkpoint_s
         spec = {
@@ -203,17 +203,31 @@ class Running(Waiting):
             self.said(job, messages.Kept(name=name, size=len(data)))
 
     def ended(self, job: str, outcome: str, value: Any, error: str, trace: str) -> None:
-        """A job is over: complete, error or aborted. Tried until it is stored."""
+        """A job has ended: complete, error or aborted. Tried until it is stored.
+
+        Whatever else goes wrong with that ends the job with an error, which names it: without the values that the job
+        gave, because one of them is the likely cause.
+        """
+        bare = False
         while not self._halted.is_set():
             try:
                 with self._news:
                     record = self.records.get(job)
                     if record is not None:
+                        if bare:
+                            record.best, record.has_best, record.progress, record.memo = None, False, None, ""
                         self._end(record, outcome, value, error, trace)
                 return
             except StoreError as exc:
                 logger.warning("the end of %s is not stored yet: %s", job, exc)
                 self._halted.wait(1.0)
+            except Exception as exc:
+                logger.exception("the end of %s (%s) could not be kept", job, outcome)
+                if bare:
+                    raise
+                said = clean(f"{type(exc).__name__}: {exc}", 2_000)
+                error = f"its end ({outcome}) could not be kept ({said})"
+                outcome, value, trace, bare = "error", None, "", True
 
     def suspended(self, job: str, reason: str) -> None:
         """An active job goes back to the queue, and goes on from its checkpoint when there is a runner."""
@@ -223,7 +237,7 @@ class Running(Waiting):
                 return
             values = {"state": JobState.PENDING, "reason": reason, "best": record.best, "has_best": record.has_best}
             self._active.pop(job, None)
-            self.desk.close(job)
+            self.desk.close(job, self.settings.abort_grace_s)
             self._set(record, values)
             self._store_soon({job: values})
             self._announce(record)
@@ -268,13 +282,17 @@ class Running(Waiting):
         if state is JobState.COMPLETE:
             values["result"] = value
         self._dirty.pop(record.id, None)
-        note = self._mailer.note(replace(record, **values))
+        try:
+            note = self._mailer.note(replace(record, **values))
+        except Exception:
+            logger.exception("nobody is told by mail that %s ended", record.id)
+            note = None
         if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else "", note):
             return
         self._set(record, values)
+        self._active.pop(record.id, None)
+        self.desk.close(record.id, self.settings.abort_grace_s)
         if note is not None:
             self._mailer.noted(note)
-        self.desk.close(record.id)
-        self._active.pop(record.id, None)
         self._announce(record)
         self._settle()

@@ -23,9 +23,10 @@ from grid.jobs.conditions.tree import from_tree
 from grid.jobs.history import KEPT
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
+from grid.jobs.host.names import safe_key
 from grid.jobs.manager import JobManager
 from grid.jobs.record import Record
-from grid.jobs.rules.tags import matches, safe_key
+from grid.jobs.rules.tags import matches
 
 WAIT_S = 2.0
 """Longest single wait of a call; clients ask again."""

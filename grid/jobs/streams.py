@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from grid.jobs.host.messages import Gap, Message
-from grid.jobs.rules.tags import safe_key
+from grid.jobs.host.names import safe_key
 
 SIZE = 10_000
 """Messages that wait for a listener."""

@@ -128,7 +128,11 @@ class Telling:
             self._early.pop(record.id, None)
             self._ends.notify_all()
         for atom in list(self._followers.get(record.id, ())):
-            atom.see(record.view())
+            try:
+                atom.see(record.view())
+            except Exception as exc:
+                logger.exception("the condition %s failed", atom)
+                atom.cancel(f"the condition failed ({type(exc).__name__})")
 
     def _emit(self, job: str, message: Message) -> None:
         self.history.note(job, self.streams.put(job, message))

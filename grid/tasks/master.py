@@ -26,13 +26,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import DuplicateSystem, GridStopped, ServerLost, Stalled, TaskError
+from grid.grids.leftover import LeftOver, UnderWay
 from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem, as_pair
 from grid.tasks.application import Application, Client
-from grid.tasks.leftover import LeftOver
 from grid.tasks.limits import TaskLimits
 from grid.tasks.manager import WorkerManager
 from grid.tasks.parcel import pack_system, unpack_system
-from grid.tasks.schedule import Idle, Key
+from grid.tasks.schedule import Idle, Key, Pack
 from grid.tasks.scheduler import Scheduler
 from grid.tasks.slaves import Registry, Slave, SlaveState
 from grid.tasks.strategies import LeastLoaded
@@ -336,7 +336,7 @@ class Master:
             return
         left_over = self.scheduler.schedule.close(key)
         if not self._closed:  # else the workers themselves are about to be stopped
-            self._left_over.stop(left_over)
+            self._left_over.stop(_under_way(left_over))
         for callback in running.handle._settle(result, error):
             try:
                 callback(running.handle)
@@ -356,7 +356,7 @@ class Master:
         for client in list(self._clients):
             client.give_up(error)
         if not self._closed:
-            self._left_over.stop(left_over)
+            self._left_over.stop(_under_way(left_over))
 
     # -- slaves, in the scheduler's thread -------------------------------------------------------------------------
 
@@ -452,3 +452,11 @@ def silent_hosts(g: AbstractGrid) -> set[str]:
 
 
 _FAILED = object()
+
+
+def _under_way(packs: Iterable[Pack]) -> list[UnderWay]:
+    return [
+        UnderWay(pack.worker.name, pack.worker.place, pack.ticket, pack.result)
+        for pack in packs
+        if pack.result is not None
+    ]

@@ -5,21 +5,19 @@ travel, or can't be rebuilt at the other end, is the affair of its task and not 
 
 Hosts have this module, `abstract` and `service`, and nothing else of this package.
 
-Lives here: running tasks, stopping them, what an answer looks like.
-Elsewhere:  who sends packs (`workers`), what a task is (`abstract`). Needs the standard library and `grid.wire`.
+Lives here: running tasks, what an answer looks like.
+Elsewhere:  who sends packs (`workers`), what a task is (`abstract`), stopping (`grid/kernel/stop.py`).
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 from grid.errors import RemoteError, RemoteTraceback
+from grid.kernel.stop import heed
 from grid.tasks.abstract import Task
 from grid.wire import codec
 
@@ -39,56 +37,16 @@ class Runner:
     _ticket: int | None = None
 
     def register(self) -> tuple[str, int]:
-        """Be ready to be told to stop; name of the machine, and process id.
-
-        A signal is the only way to a process that is busy; what it means stands in a file of the staging folder.
-        """
-        try:
-            signal.signal(signal.SIGUSR1, self._on_signal)
-        except ValueError:
-            pass  # not in the main thread: then it can't be stopped before its time
-        return os.uname().nodename, os.getpid()
+        """Be ready to be told to stop; name of the machine, and process id."""
+        return heed(lambda: self._ticket, lambda: TaskStopped("the system that this task belongs to is over"))
 
     def perform(self, tasks: list[Task], ticket: int = 0) -> list[tuple[Any, ...]]:
-        """Run them in order; an answer for each, see the module. A `Stopper` that names the ticket ends it early."""
+        """Run them in order; an answer for each, see the module. An order that names the ticket ends it early."""
         self._ticket = ticket
         try:
             return [perform(task) for task in tasks]
         finally:
             self._ticket = None
-
-    def _on_signal(self, *_: Any) -> None:
-        order = _order(os.environ["GRID_SERVER"])
-        try:
-            wanted = int(order.read_text())
-            order.unlink()
-        except (OSError, ValueError):
-            return
-        if wanted == self._ticket:
-            raise TaskStopped("the system that this task belongs to is over")
-
-
-class Stopper:
-    """Published beside the runner where tasks have to be stopped: it sits on the same hosts, and is not busy."""
-
-    def stop(self, orders: list[tuple[str, str, int, int]]) -> int:
-        """Stop workers, given as (server, machine, process id, ticket), if that is what they do; how many were told."""
-        told = 0
-        for name, machine, pid, ticket in orders:
-            if machine != os.uname().nodename:
-                continue
-            order = _order(name)
-            try:
-                order.write_text(str(ticket))
-                os.kill(pid, signal.SIGUSR1)
-                told += 1
-            except OSError:  # it is gone
-                order.unlink(missing_ok=True)
-        return told
-
-
-def _order(server: str) -> Path:
-    return Path(os.environ["GRID_ROOT"], f".grid-stop-{server.replace('/', '-')}")
 
 
 def perform(task: Task) -> tuple[Any, ...]:

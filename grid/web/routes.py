@@ -14,8 +14,8 @@ from fastapi.responses import FileResponse, Response
 from grid._version import __version__
 from grid.jobs.api import CONDITIONS, CONTROL, QUEUE, READ, SCOPES, row_of
 from grid.jobs.host.errors import RequestError
+from grid.jobs.host.names import safe_key
 from grid.jobs.record import Record
-from grid.jobs.rules.tags import safe_key
 from grid.jobs.server import jobs_of
 from grid.web import models
 from grid.web.answers import Json

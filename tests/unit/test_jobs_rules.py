@@ -17,7 +17,8 @@ from grid.jobs.host.messages import dispatch
 from grid.jobs.rules.credits import Ledger, rate
 from grid.jobs.rules.scheduler import RULES, Scheduler, Unit
 from grid.jobs.rules.states import ENDED, MOVES, check_move
-from grid.jobs.rules.tags import check_tags, matches, safe_key
+from grid.jobs.host.names import safe_key
+from grid.jobs.rules.tags import check_tags, matches
 
 
 @pytest.mark.row("J21")

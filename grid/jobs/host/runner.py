@@ -30,9 +30,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from grid.jobs.host import messages
+from grid.jobs.host.errors import RequestError
 from grid.jobs.host.limits import Limited
 from grid.jobs.host.messages import Message, dispatch, snake
-from grid.jobs.host.plain import from_plain, to_plain
+from grid.jobs.host.names import safe_key
+from grid.jobs.host.plain import clean, from_plain, to_plain
 from grid.jobs.host.service import AbortService, Service
 from grid.jobs.host.units import Ordered, Outcomes, Units
 from grid.jobs.host.worker import add_paths
@@ -44,6 +46,12 @@ PROGRESS_S = 0.2
 
 KEEP_BYTES = 64 * 1024 * 1024
 """Largest output file."""
+
+PARTIAL_BYTES = 64 * 1024 * 1024
+"""Largest partial result, and largest answer: each is told to all who listen."""
+
+LOG_CHARS = 64 * 1024
+"""Longest line of a job's log, and longest error; the rest is cut off, and the text says so."""
 
 
 class Runner:
@@ -127,6 +135,7 @@ class RunningJob:
         self._best_told = True
         self._told_at = float("-inf")
         self._progress: Any = None
+        self._progress_refused = False
         self._progress_at = float("-inf")
         self._checkpoint_at = self._ready_at = time.monotonic()
         self._waiting = False
@@ -210,7 +219,7 @@ class RunningJob:
             try:
                 method(message)
             except Exception as exc:
-                self.log(f"the handler of the signal {message.kind} failed: {type(exc).__name__}: {exc}", "error")
+                self.log(f"the handler of the signal {message.kind} failed: {_said(exc)}", "error")
 
     def say(self, *event: Any) -> None:
         with self._changed:
@@ -253,9 +262,18 @@ class RunningJob:
 
     def _report_progress(self, now: float) -> None:
         found = self._service.progress()
-        if found is not None and found != self._progress:
-            self._progress, self._progress_at = found, now
-            k, n, units = found
+        if found is None:
+            return
+        try:
+            progress = checked_progress(found)
+        except RequestError as exc:
+            if not self._progress_refused:  # once: it is asked several times a second
+                self._progress_refused = True
+                self.log(f"the progress is not shown: {exc}", "error")
+            return
+        if progress != self._progress:
+            self._progress, self._progress_at = progress, now
+            k, n, units = progress
             self._tell(messages.Progress(k=k, n=n, units=units))
 
     def map(self, task: Callable[[Any], Any], items: Iterable[Any], *, attempts: int = 3) -> list[Any]:
@@ -298,25 +316,32 @@ class RunningJob:
 
     def improved(self, value: Any) -> None:
         """See `ServiceHandler`."""
-        plain = to_plain(value, "the partial result")
+        plain = to_plain(value, "the partial result", PARTIAL_BYTES)
         with self._changed:
             self._best, self._best_new, self._best_told = plain, True, False
             self._changed.notify_all()
 
     def log(self, text: str, level: str = "info") -> None:
         """See `ServiceHandler`."""
-        self._tell(messages.Log(level=level, text=str(text)))
+        self._tell(messages.Log(level=clean(level, 20), text=clean(text, LOG_CHARS)))
 
     def keep(self, name: str, data: bytes | str) -> None:
         """See `ServiceHandler`."""
-        content = data.encode() if isinstance(data, str) else bytes(data)
+        safe_key(name, "name of a file")
+        if not isinstance(data, (str, bytes, bytearray, memoryview)):
+            raise RequestError(
+                f"keep({name!r}, ...) was given a {type(data).__qualname__}", hint="Give bytes, or text: str(value)"
+            )
+        content = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
         if len(content) > KEEP_BYTES:
-            raise ValueError(f"the file {name!r} has {len(content)} bytes; at most {KEEP_BYTES} are kept")
+            raise RequestError(
+                f"the file {name!r} has {len(content):,} bytes", hint=f"A job keeps files of {KEEP_BYTES:,} at most"
+            )
         self.say("kept", name, content)
 
     def answer(self, question: Message, value: Any) -> None:
         """See `ServiceHandler`."""
-        self._tell(messages.Answer(to=question.fields.get("ask"), value=to_plain(value, "the answer")))
+        self._tell(messages.Answer(to=question.fields.get("ask"), value=to_plain(value, "the answer", PARTIAL_BYTES)))
 
     def stop(self, reason: str) -> NoReturn:
         """See `ServiceHandler`."""
@@ -349,25 +374,28 @@ class RunningJob:
                 value = to_plain(self._work(service), "the result")
                 outcome = "complete"
             except AbortService as exc:
-                error = str(exc)
+                error = clean(exc, LOG_CHARS)
                 outcome = "suspended" if self._suspend else "error" if self._over_limit else "aborted"
             except Stopped as exc:
-                error = str(exc) or "stopped by itself"
+                error = clean(exc, LOG_CHARS) or "stopped by itself"
             except BaseException as exc:
-                error, trace = f"{type(exc).__name__}: {exc}", _trimmed(exc)
+                error, trace = _said(exc), _trimmed(exc)
         finally:
             try:
                 if entered:
                     service.cleanup()
             except BaseException as exc:
-                self.log(f"cleanup failed: {type(exc).__name__}: {exc}\n{_trimmed(exc)}", "error")
+                self.log(f"cleanup failed: {_said(exc)}\n{_trimmed(exc)}", "error")
             if self._limited is not None:
                 self._limited.lift()
             self._signals.put(None)
             if self._signalling.ident is not None:
                 self._signalling.join(5.0)
             if outcome == "complete":
-                self._report_progress(time.monotonic())
+                try:
+                    self._report_progress(time.monotonic())
+                except BaseException as exc:  # the result is there, and counts for more than this
+                    self.log(f"progress() failed: {_said(exc)}", "error")
             with self._changed:
                 if not self._best_told:
                     self._out.append(("improved", self._best, True))
@@ -387,9 +415,37 @@ class RunningJob:
         return results
 
 
+def checked_progress(found: Any) -> tuple[int | float, int | float, str]:
+    """What `progress()` of a service returned: k, n, units.
+
+    Raises:
+        RequestError: It is something else; k or n is no finite number.
+    """
+    try:
+        k, n, units = found
+    except Exception as exc:
+        said = clean(repr(type(found)), 100)
+        raise RequestError(f"progress() returned a {said}", hint="Return (k, n, units), or None") from exc
+    numbers = []
+    for name, value in (("k", k), ("n", n)):
+        number = to_plain(value, f"progress() {name}", 4096)
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            shown = clean(next(iter(number.values())) if isinstance(number, dict) else number, 60)
+            raise RequestError(f"progress() gave {name} = {shown}", hint="k and n are finite numbers")
+        numbers.append(number)
+    return numbers[0], numbers[1], clean(units, 60)
+
+
+def _said(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {clean(exc, LOG_CHARS)}"
+
+
 def _trimmed(exc: BaseException) -> str:
     """The traceback from the service's own code on."""
     frames = exc.__traceback__
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(exc), exc, frames, limit=-30))
+    try:
+        return clean("".join(traceback.format_exception(type(exc), exc, frames, limit=-30)), LOG_CHARS)
+    except Exception as again:  # an exception class may do anything when it is shown
+        return f"(no traceback: it can't be shown, {type(again).__name__})"

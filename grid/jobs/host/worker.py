@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from grid.kernel.stop import heed
+
 KEPT = 64
 """Functions that a worker keeps."""
 
@@ -20,8 +22,14 @@ def add_paths(paths: Sequence[str]) -> None:
     sys.path.extend(path for path in paths if path not in sys.path)
 
 
+class UnitStopped(BaseException):
+    """Raised inside a unit whose job has ended. Not an Exception: a unit should not go on after it."""
+
+
 class Worker:
     """Functions by key, loaded once; a call does one item. `paths`: looked for modules on hosts that see them, too."""
+
+    _ticket: int | None = None
 
     def __init__(self, paths: Sequence[str] = ()) -> None:
         self._paths = list(paths)
@@ -37,10 +45,21 @@ class Worker:
         while len(self._tasks) > KEPT:
             self._tasks.popitem(last=False)
 
-    def do(self, key: str, item: Any) -> tuple[bool, Any]:
-        """(True, what the function made of the item); (False, None) if the function is not here any more."""
+    def register(self) -> tuple[str, int]:
+        """Be ready to be told to stop; name of the machine, and process id."""
+        return heed(lambda: self._ticket, lambda: UnitStopped("the job that this unit belongs to has ended"))
+
+    def do(self, key: str, item: Any, ticket: int = 0) -> tuple[bool, Any]:
+        """(True, what the function made of the item); (False, None) if the function is not here any more.
+
+        An order that names the ticket ends it early.
+        """
         task = self._tasks.get(key)
         if task is None:
             return False, None
         self._tasks.move_to_end(key)
-        return True, task(item)
+        self._ticket = ticket
+        try:
+            return True, task(item)
+        finally:
+            self._ticket = None

@@ -146,6 +146,10 @@ class Scheduler:
         """A job that may have units."""
         self._jobs[job] = _Job(job, user, max(0, priority), next(self._order))
 
+    def has_job(self, job: str) -> bool:
+        """Whether it may have units."""
+        return job in self._jobs
+
     def remove_job(self, job: str) -> list[Unit]:
         """The job is over: its units, queued and leased, are forgotten; returns those that workers still have."""
         entry = self._jobs.pop(job, None)

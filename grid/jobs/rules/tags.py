@@ -1,7 +1,7 @@
-"""Tags, ids and keys: what they may look like, and finding jobs by tags.
+"""Tags: what they may look like, and finding jobs by them.
 
-Lives here: rules for ids (J24), tags as bare words or `key=value`, the tags a job gets by itself, matching.
-Elsewhere:  the index of tags (`store/`).
+Lives here: tags as bare words or `key=value`, the tags a job gets by itself, matching.
+Elsewhere:  the index of tags (`store/`), ids and keys (`host/names.py`).
 """
 
 from __future__ import annotations
@@ -10,32 +10,26 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from grid.jobs.host.errors import RequestError
+from grid.jobs.host.plain import clean
 
-_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _TAG = re.compile(r"[^\s=,][^,\n]{0,199}")
-
-
-def safe_key(key: str, what: str = "key") -> str:
-    """The key, if it may be one: letters, digits, dot, dash, underscore, no leading dot, at most 128."""
-    if not isinstance(key, str) or not _SAFE.fullmatch(key):
-        raise RequestError(
-            f"{key!r} can't be a {what}", hint="Letters, digits, dot, dash and underscore, not beginning with a dot"
-        )
-    return key
 
 
 def check_tags(tags: Iterable[str]) -> list[str]:
     """The tags, each once, in order.
 
     Raises:
-        RequestError: One is no text, is empty, or holds a comma or line end.
+        RequestError: One is no text, is empty or too long, or holds a comma, a line end or a control character.
     """
     if isinstance(tags, str):
         tags = [tags]
     found = list(tags)
     for tag in found:
-        if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-            raise RequestError(f"{tag!r} can't be a tag", hint="Use a word, or key=value, without commas")
+        if not isinstance(tag, str) or not _TAG.fullmatch(tag) or not tag.isprintable():
+            raise RequestError(
+                f"{clean(repr(tag), 100)} can't be a tag",
+                hint="Use a word, or key=value: at most 200 characters, without commas and control characters",
+            )
     return list(dict.fromkeys(found))
 
 

@@ -28,10 +28,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 
-from grid.jobs.host.errors import StoreError, StoreFull, StoreLocked, StoreTooNew
-from grid.jobs.host.plain import dumps, loads
+from grid.jobs.host.errors import RequestError, StoreError, StoreFull, StoreLocked, StoreTooNew
+from grid.jobs.host.plain import clean, dumps, loads
 from grid.jobs.record import FIELDS, Record
 from grid.jobs.rules.post import Note
 from grid.jobs.rules.states import JobState
@@ -176,6 +176,9 @@ class Store:
             if "locked" in text:
                 raise StoreLocked(f"the store {self.name} is locked ({text})", hint="End who reads it") from exc
             raise StoreError(f"could not {doing} the store {self.name} ({text})", hint="Is it there, ours?") from exc
+        except (DataError, OverflowError, TypeError, UnicodeError) as exc:  # asking again would not help
+            said = clean(getattr(exc, "orig", exc), 300)
+            raise RequestError(f"a value can't be stored ({said})", hint="It is too large, or no valid text") from exc
         except DBAPIError as exc:
             raise StoreError(f"could not {doing} the store {self.name} ({exc.orig})", hint="See its log") from exc
         except SQLAlchemyError as exc:
