@@ -16,8 +16,9 @@ from grid.jobs.conditions.algebra import Condition, all_of
 from grid.jobs.conditions.atoms import IsCompleted, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree, new_atom, to_tree
 from grid.jobs.host.errors import ConditionError, RequestError
-from grid.jobs.host.plain import dumps
+from grid.jobs.host.plain import clean, dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in
+from grid.jobs.host.request import check_plain
 from grid.jobs.record import Record
 from grid.jobs.registry import Registry
 from grid.jobs.rules.post import MAILS
@@ -72,13 +73,15 @@ def admit(
     """
     if not isinstance(plain, Mapping) or not plain.get("request"):
         raise RequestError("there is no request to submit", hint="Make one with Service.request(...)")
-    service, request = registry.fit(_own(dict(plain["request"]), owner, registry))
+    service, request = registry.fit(_own(_checked(plain["request"]), owner, registry))
     priority = plain.get("priority") or 0
     if type(priority) is not int or not 0 <= priority <= MOST_PRIORITY:
         raise RequestError(f"the priority {priority!r} is no whole number from 0 to {MOST_PRIORITY}", hint="0 is free")
     inputs = plain.get("inputs")
     if inputs is not None and not isinstance(inputs, list):
-        raise RequestError("inputs must be a list", hint="One element for each run")
+        raise RequestError(f"inputs must be a list, not {clean(repr(inputs), 80)}", hint="One element for each run")
+    if inputs is not None:
+        inputs = to_plain(from_plain(inputs), "inputs")
     request = _queue(service, request, Context(job, directory / "jobs" / job))
     condition = _condition(plain.get("when"), request, inputs, make_atom, exists)
     memo = plain.get("memo")
@@ -100,6 +103,13 @@ def admit(
         mails=check_mails(plain.get("mails") or ""),
     )
     return Admitted(record, condition)
+
+
+def _checked(request: Any) -> dict[str, Any]:
+    """A saved request whose values are as `to_plain` makes them, whoever wrote it."""
+    check_plain(request)
+    data = {name: to_plain(from_plain(value), f"request.{name}") for name, value in request["data"].items()}
+    return {**request, "data": data}
 
 
 def _own(request: dict[str, Any], owner: str, registry: Registry) -> dict[str, Any]:

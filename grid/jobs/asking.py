@@ -16,11 +16,16 @@ from grid.jobs.conditions.expressions import Expression
 from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
+from grid.jobs.host.plain import clean
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.running import Running
 
 logger = logging.getLogger(__name__)
+
+
+REASON_CHARS = 2_000
+"""Longest reason that a client gives; the rest is cut off."""
 
 
 class Asking(Running):
@@ -45,10 +50,10 @@ class Asking(Running):
         with self._news:
             record = self.record(job)
             if record.state in (JobState.WAITING, JobState.PENDING):
-                self.cancel(job, reason or "aborted before it ran")
+                self.cancel(job, clean(reason, REASON_CHARS) or "aborted before it ran")
             elif record.state is JobState.ACTIVE and job in self._active:
                 grace = self.settings.abort_grace_s if grace_s is None else grace_s
-                self._active[job].abort(reason or "aborted", grace)
+                self._active[job].abort(clean(reason, REASON_CHARS) or "aborted", grace)
 
     def stop_job(self, job: str, reason: str = "") -> None:
         """End a job at once. Raises UnknownJob if it is unknown or has ended."""

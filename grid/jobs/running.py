@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from grid.errors import GridError
+from grid.jobs.conditions.tree import atoms_in
 from grid.jobs.engine import HerePlace
 from grid.jobs.execution import Execution
 from grid.jobs.host import messages
@@ -21,8 +22,8 @@ from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJ
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
 from grid.jobs.host.plain import clean, from_plain, to_plain
-from grid.jobs.host.references import part_of
-from grid.jobs.memory import memo_key
+from grid.jobs.host.references import jobs_in, part_of
+from grid.jobs.memory import memo_key, versions
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.waiting import Waiting
@@ -43,7 +44,12 @@ class Running(Waiting):
             heap = self._pending[owner]
             while heap:
                 record = self.records.get(heap[0][2])
-                if record is None or record.state is not JobState.PENDING or record.id in self._active:
+                if (
+                    record is None
+                    or record.state is not JobState.PENDING
+                    or record.id in self._active
+                    or record.id in self._parked
+                ):
                     heapq.heappop(heap)
                     continue
                 try:
@@ -74,44 +80,119 @@ class Running(Waiting):
                 continue
             if place is None:
                 continue
-            with self._news:
-                started = False
-                while not self._stopping and not started:
-                    record = self._next_pending()
-                    if record is None:
+            started = False
+            while not started:
+                with self._news:
+                    record = None if self._stopping else self._next_pending()
+                if record is None:
+                    break
+                try:
+                    started = self._begin(record, place)
+                except StoreError as exc:
+                    logger.warning("%s; trying again", exc)
+                    if self._halted.wait(1.0):
                         break
-                    try:
-                        started = self._activate(record, place)
-                    except StoreError as exc:
-                        logger.warning("%s; trying again", exc)
-                        self._news.wait(1.0)
             if not started:
                 place.release()
 
-    def _activate(self, record: Record, place: Any) -> bool:
-        """Begin a job in that place; False if it needs none."""
-        values = {"state": JobState.ACTIVE, "attempt": record.attempt + 1, "started": time.time(), "reason": ""}
-        check_move(record.id, record.state, JobState.ACTIVE)
-        self.store.update({record.id: values})
-        self._set(record, values)
-        self._announce(record)
+    def _begin(self, record: Record, place: Any) -> bool:
+        """Give a pending job that place, or what is remembered of an equal one; False if the place is free still.
+
+        Reading files for the key, and copying files of a remembered job, may take time: the lock is free meanwhile.
+        Only one thread starts jobs, so the job is still ours afterwards, or somebody has cancelled it.
+        """
+        key, known = "", None
+        if record.use_memo:
+            try:
+                with self._news:
+                    facts = self._memo_facts(record)
+                key = memo_key(*facts)
+                with self._news:
+                    other = self._memory.claim(key, record.id)
+                    if other is not None:
+                        record.reason = f"{other} computes the same"
+                        self._parked.add(record.id)
+                        return False
+                known = self._memory.recall(key, record.id)
+            except StoreError:
+                with self._news:
+                    self._release_memory(record.id)
+                raise
+            except Exception as exc:
+                return self._activate(record, place, "", None, clean(f"{type(exc).__name__}: {exc}", 2_000))
+        return self._activate(record, place, key, known, "")
+
+    def _memo_facts(self, record: Record) -> tuple[Any, ...]:
+        """What `memo_key` takes."""
+        service = self.registry.find(record.service, record.version)
+        request = {**record.request, "data": self._resolved(record.request["data"])}
+        given = jobs_in(record.request["data"]) | jobs_in(record.inputs)
+        stood_on: list[dict[str, Any]] = []
+        for atom in atoms_in(record.condition):
+            kind = atom["atom"]
+            if kind == "fetched":
+                stood_on.append({"url": atom["url"], "file": str(self._fetcher.path(atom["url"]))})
+            elif kind == "elsewhere":
+                stood_on.append({"elsewhere": record.id})  # nothing is known of that job: never the same
+            elif kind != "servers":
+                stood_on.append(self._known_of(str(atom["job"]), values=atom["job"] not in given))
+        own = self._memory.own(record.id)
+        return service, request, self._resolved(record.inputs), stood_on, own
+
+    def _known_of(self, job: str, *, values: bool) -> dict[str, Any]:
+        other = self.records.get(job)
+        if other is None:
+            return {"job": job}
         try:
-            service = self.registry.find(record.service, record.version)
-            request = {**record.request, "data": self._resolved(record.request["data"])}
-            inputs = self._resolved(record.inputs)
-            key = memo_key(service, request, inputs) if record.use_memo else ""
-            known = self.store.remembered(key) if key else None
+            software = versions(self.registry.find(other.service, other.version).requires)
+        except (UnknownJobService, RequestError):
+            software = {}
+        known = {"service": other.service, "version": other.version, "software": software, "state": str(other.state)}
+        if values:
+            known |= {"result": other.result, "memo": other.memo}
+        return known
+
+    def _release_memory(self, job: str) -> None:
+        """The job computes nothing any more: those that waited for its result are pending again."""
+        for waiting in self._memory.release(job):
+            self._parked.discard(waiting)
+            record = self.records.get(waiting)
+            if record is not None and record.state is JobState.PENDING:
+                self._enqueue(record)
+
+    def _activate(self, record: Record, place: Any, key: str, known: tuple[str, Any] | None, trouble: str) -> bool:
+        """Begin a job in that place; False if it needs none: its result is `known`, or there is `trouble`."""
+        with self._news:
+            if self._stopping or record.state is not JobState.PENDING:  # cancelled meanwhile
+                self._release_memory(record.id)
+                return False
+            values = {"state": JobState.ACTIVE, "attempt": record.attempt + 1, "started": time.time(), "reason": ""}
+            check_move(record.id, record.state, JobState.ACTIVE)
+            self.store.update({record.id: values})
+            self._set(record, values)
+            self._announce(record)
             if known is not None:
                 record.reason = f"remembered from {known[0]}"
                 self._end(record, "complete", known[1], "", "")
                 return False
             record.memo = key
-            checkpoint = self.store.checkpoint(record.id)
-        except StoreError:
-            raise
-        except Exception as exc:
-            self._end(record, "error", None, clean(f"{type(exc).__name__}: {exc}", 2_000), "")
-            return False
+            try:
+                if trouble:
+                    raise RequestError(trouble)
+                return self._execute(record, place)
+            except StoreError:
+                raise
+            except Exception as exc:
+                said = trouble or clean(f"{type(exc).__name__}: {exc}", 2_000)
+                self._end(record, "error", None, said, "")
+                return False
+
+    def _execute(self, record: Record, place: Any) -> bool:
+        """Start the thread of a job that is active now."""
+        service = self.registry.find(record.service, record.version)
+        request = {**record.request, "data": self._resolved(record.request["data"])}
+        inputs = self._resolved(record.inputs)
+        checkpoint = self.store.checkpoint(record.id)
         interval = service.checkpoint_s if service.checkpoint_s is not None else self.settings.checkpoint_s
         spec = {
             "job": record.id,
@@ -121,6 +202,7 @@ class Running(Waiting):
             "checkpoint": checkpoint,
             "checkpoint_s": interval,
             "best": record.best,
+            "workers": self.engine.size(),
         }
         self.desk.open(record.id, record.owner, record.priority)
         self.streams.set_header(record.id, lambda: self._join(record))
@@ -209,6 +291,11 @@ class Running(Waiting):
         gave, because one of them is the likely cause.
         """
         bare = False
+        files: dict[str, str] | None = None
+        if outcome == "complete" and (known := self.records.get(job)) is not None and known.memo:
+            files = self._memory.made(job)  # reading them takes time: not under the lock
+            if files is None:
+                known.memo = ""
         while not self._halted.is_set():
             try:
                 with self._news:
@@ -216,7 +303,7 @@ class Running(Waiting):
                     if record is not None:
                         if bare:
                             record.best, record.has_best, record.progress, record.memo = None, False, None, ""
-                        self._end(record, outcome, value, error, trace)
+                        self._end(record, outcome, value, error, trace, files)
                 return
             except StoreError as exc:
                 logger.warning("the end of %s is not stored yet: %s", job, exc)
@@ -238,6 +325,7 @@ class Running(Waiting):
             values = {"state": JobState.PENDING, "reason": reason, "best": record.best, "has_best": record.has_best}
             self._active.pop(job, None)
             self.desk.close(job, self.settings.abort_grace_s)
+            self._release_memory(job)
             self._set(record, values)
             self._store_soon({job: values})
             self._announce(record)
@@ -262,7 +350,15 @@ class Running(Waiting):
                 del self._active[execution.record.id]
             self._news.notify_all()
 
-    def _end(self, record: Record, outcome: str, value: Any, error: str, trace: str) -> None:
+    def _end(
+        self,
+        record: Record,
+        outcome: str,
+        value: Any,
+        error: str,
+        trace: str,
+        files: dict[str, str] | None = None,
+    ) -> None:
         if record.state is not JobState.ACTIVE:
             return  # somebody was first
         state = JobState(outcome)
@@ -287,10 +383,12 @@ class Running(Waiting):
         except Exception:
             logger.exception("nobody is told by mail that %s ended", record.id)
             note = None
-        if not self.store.complete(record.id, values, record.memo if state is JobState.COMPLETE else "", note):
+        remember = record.memo if state is JobState.COMPLETE else ""
+        if not self.store.complete(record.id, values, remember, note, files):
             return
         self._set(record, values)
         self._active.pop(record.id, None)
+        self._release_memory(record.id)
         self.desk.close(record.id, self.settings.abort_grace_s)
         if note is not None:
             self._mailer.noted(note)

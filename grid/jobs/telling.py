@@ -31,6 +31,7 @@ from grid.jobs.host.errors import UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.plain import from_plain
 from grid.jobs.mail import Mailer
+from grid.jobs.memory import Memory
 from grid.jobs.modules import InstallService, Modules
 from grid.jobs.record import Record
 from grid.jobs.registry import Registry
@@ -85,6 +86,8 @@ class Telling:
         self._pending: dict[str, list[tuple[int, int, str]]] = {}  # owner -> heap of (-priority, number, id)
         self._homeless: dict[str, set[str]] = {}  # service -> pending jobs whose service is not here
         self._active: dict[str, Execution] = {}
+        self._memory = Memory(store)
+        self._parked: set[str] = set()  # pending jobs that wait for an equal one, see `memory.py`
         self._early: dict[str, list[Message]] = {}
         self._dirty: dict[str, dict[str, Any]] = {}
         self._races: dict[str, dict[str, Any]] = {}

@@ -89,7 +89,7 @@ def test_a_job_is_completed_once_and_its_result_remembered(store: Store) -> None
     assert store.complete("job-1", change, remember="key")
     assert not store.complete("job-1", change)
     assert store.checkpoint("job-1") is None
-    assert store.remembered("key") == ("job-1", {"a": 1}) and store.remembered("other") is None
+    assert store.remembered("key") == ("job-1", {"a": 1}, {}) and store.remembered("other") is None
     assert store.forget("job-1") == 1 and store.remembered("key") is None
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from grid.jobs import JobState, Message, Monitor, MoveError, RequestError
 from grid.jobs.host import messages
 from grid.jobs.host.messages import dispatch
+from grid.jobs.host.names import safe_key
 from grid.jobs.rules.credits import Ledger, rate
 from grid.jobs.rules.scheduler import RULES, Scheduler, Unit
 from grid.jobs.rules.states import ENDED, MOVES, check_move
-from grid.jobs.host.names import safe_key
 from grid.jobs.rules.tags import check_tags, matches
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 from grid.jobs.conditions.algebra import Atom, F, Value
 from grid.jobs.conditions.expressions import Expression
+from grid.jobs.conditions.reasons import follow
 from grid.jobs.host.errors import ConditionError, ExpressionError
 from grid.jobs.host.messages import ENDS, Message, snake
 
@@ -376,6 +377,6 @@ KINDS: dict[str, type[KnownAtom]] = {
 
 
 def told(view: JobView) -> str:
-    """Why a job that waits for this one can't go on: the chain of reasons."""
+    """Why a job that waits for this one can't go on: the last links of the chain, and the root cause."""
     how = {"error": "failed", "aborted": "was aborted", "cancelled": "was cancelled"}[view.state]
-    return f"job {view.job} {how}: {view.reason}" if view.reason else f"job {view.job} {how}"
+    return follow(f"job {view.job} {how}", view.reason)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grid.jobs.conditions.algebra import NOT, And, Atom, C, Condition, F, Not, Or, T, Value, and_value, or_value
+from grid.jobs.conditions.reasons import join
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +63,8 @@ class Registration:
             if value is T:
                 self._ready()
             else:
-                reasons = [atom.reason for atom in self.condition.responsible() if atom.reason]
-                self._cancel("; ".join(dict.fromkeys(reasons)) or f"{self.condition} is cancelled")
+                reason = join(atom.reason for atom in self.condition.responsible())
+                self._cancel(reason or f"{self.condition.text(8)} is cancelled")
         except Exception:
             logger.exception("a call-back for %s failed", self.condition)
 

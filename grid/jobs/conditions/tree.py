@@ -2,7 +2,7 @@
 
     {"op": "and", "of": [{"atom": "completed", "id": "a1", "job": "job-1"}, {"op": "not", "of": [...]}]}
 
-Lives here: `to_tree`, `from_tree`, `as_condition` (what users may write as `when=`).
+Lives here: `to_tree`, `from_tree`, `atoms_in`, `as_condition` (what users may write as `when=`).
 Elsewhere:  the kinds of atoms (`atoms.py`).
 """
 
@@ -69,6 +69,19 @@ def from_tree(
     if word == "not" and len(operands) != 1:
         raise ConditionError(f"'not' of {len(operands)} conditions", hint="Give it one")
     return _OPERATORS[word](*(from_tree(operand, make, depth - 1) for operand in operands))
+
+
+def atoms_in(tree: Any) -> list[Mapping[str, Any]]:
+    """The atoms of a tree, as plain values."""
+    found, waiting = [], [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            if "atom" in part:
+                found.append(part)
+            else:
+                waiting += part.get("of") or ()
+    return found[::-1]
 
 
 def new_atom(kind: str, atom_id: str, arguments: dict[str, Any]) -> KnownAtom:

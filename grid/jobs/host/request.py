@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.jobs.host.errors import RequestError
-from grid.jobs.host.plain import from_plain, to_plain
+from grid.jobs.host.plain import clean, from_plain, to_plain
 
 if TYPE_CHECKING:
     from grid.jobs.host.service import Service
@@ -147,9 +147,18 @@ def check_plain(plain: Any) -> None:
     for name, kind in (("service", str), ("version", str), ("data", Mapping)):
         if not isinstance(plain.get(name), kind):
             raise RequestError(f"the saved request has no {name}", hint="It is damaged, or was made by something else")
+    for name, most in (("service", 300), ("version", 100)):
+        if len(plain[name]) > most or not plain[name].isprintable():
+            raise RequestError(
+                f"the saved request has the {name} {clean(repr(plain[name]), 80)}",
+                hint=f"At most {most} printable characters",
+            )
     wrong = [name for name in plain["data"] if not isinstance(name, str) or name[:1] in ("_", "") or name in _TAKEN]
+    wrong += [name for name in plain["data"] if isinstance(name, str) and (len(name) > 300 or not name.isprintable())]
     if wrong:
-        raise RequestError(f"the saved request has a value {wrong[0]!r}", hint="Public names only, and not of Request")
+        raise RequestError(
+            f"the saved request has a value {clean(repr(wrong[0]), 80)}", hint="Public names only, and not of Request"
+        )
 
 
 def service_name(cls: type[Service]) -> str:

@@ -258,7 +258,8 @@ class RunningJob:
 
             # by itself and not by our codec: it must be readable in another process, after a restart
             self.say("checkpoint", dill.dumps(state, protocol=5, recurse=True))
-            self._checkpoint_at = time.monotonic()
+        # also where there is none now: making up one's mind may be dear, and `ready` comes often
+        self._checkpoint_at = time.monotonic()
 
     def _report_progress(self, now: float) -> None:
         found = self._service.progress()
@@ -282,10 +283,9 @@ class RunningJob:
 
     def imap(self, task: Callable[[Any], Any], items: Iterable[Any], *, attempts: int = 3) -> Iterator[Any]:
         """See `ServiceHandler`."""
-        work = list(items)
         if self._abort is not None:
             raise AbortService(self._abort)
-        return Ordered(self, task, work, attempts).results() if work else iter(())
+        return Ordered(self, task, items, attempts, self._spec.get("workers", 0)).results()
 
     def units(self, task: Callable[[Any], Any], *, attempts: int = 3) -> Units:
         """See `ServiceHandler`."""

@@ -83,7 +83,11 @@ class ServiceHandler(Protocol):
         """
 
     def imap(self, task: Callable[[T], R], items: Iterable[T], *, attempts: int = 3) -> Iterator[R]:
-        """As `map`, but results come as soon as all before them are there."""
+        """As `map`, but each result comes as soon as it and all before it are there: in the order of the items.
+
+        Items are read as they are needed, so `items` may be endless. For results in the order in which they become
+        ready use `units`.
+        """
 
     def units(self, task: Callable[[T], R], *, attempts: int = 3) -> Units:
         """Hand out items as it suits, and take results as they come: where results decide what is to be done next.
@@ -163,7 +167,10 @@ class Service:
         return None
 
     def checkpoint(self) -> Any:
-        """A state that `restore` can go on from; None: not possible now. Anything that dill can carry."""
+        """A state that `restore` can go on from: anything that dill can carry.
+
+        None: not possible now; the last one stays, and this is asked again after `checkpoint_s`.
+        """
         return None
 
     def restore(self, state: Any) -> None:

@@ -7,6 +7,7 @@ Elsewhere:  the conversation by which they leave and come back (`runner.py`), wh
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,40 @@ class Outcomes:
 
 
 class Ordered(Outcomes):
-    """A map: results in the order of its items; the first failure to arrive ends it."""
+    """A map: results in the order of its items; the first failure to arrive ends it.
 
-    def __init__(self, job: RunningJob, task: Callable[[Any], Any], items: Iterable[Any], attempts: int) -> None:
+    Items are read as they are needed: `AHEAD` of them, or `PER_WORKER` for each worker where that is more, are handed
+    out and not yet fetched at any time. So endless input costs nothing.
+    """
+
+    AHEAD = 64
+    PER_WORKER = 4
+
+    def __init__(
+        self, job: RunningJob, task: Callable[[Any], Any], items: Iterable[Any], attempts: int, workers: int = 0
+    ) -> None:
         super().__init__(job, task, attempts)
         self._results: dict[int, Any] = {}
         self._failure: BaseException | None = None
-        self._hand_out(items)
+        self._items: Iterator[Any] | None = iter(items)
+        self._broken: Exception | None = None  # what reading the items raised
+        self._ahead = max(self.AHEAD, self.PER_WORKER * workers)
+        self._read(0)
+
+    def _read(self, fetched: int) -> None:
+        """Hand out more, when half of those that were handed out are fetched."""
+        room = self._ahead - (self._given - fetched)
+        if self._items is None or room < self._ahead // 2:
+            return
+        work: list[Any] = []
+        try:
+            for item in itertools.islice(self._items, room):
+                work.append(item)
+        except Exception as exc:  # told when its turn comes: results of the items before it come first
+            self._broken = exc
+        if len(work) < room:
+            self._items = None
+        self._hand_out(work)
 
     def arrived(self, index: int, ok: bool, value: Any) -> None:
         if ok:
@@ -62,16 +90,22 @@ class Ordered(Outcomes):
     def results(self) -> Iterator[Any]:
         """In order, each as soon as all before it are there."""
         done = False
+        index = 0
         try:
-            for index in range(self._given):
+            while index < self._given:
                 self._job.wait_until(lambda: index in self._results or self._failure is not None)  # noqa: B023
                 if index in self._results:
-                    yield self._results.pop(index)
+                    value = self._results.pop(index)
+                    index += 1
+                    self._read(index)
+                    yield value
                 elif self._failure is not None:
                     raise self._failure
                 else:
                     raise AbortService(self._job.ends_because)
             done = True
+            if self._broken is not None:
+                raise self._broken
         finally:
             self._job.forget(self.number, drop=not done)
 

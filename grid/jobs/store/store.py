@@ -41,7 +41,7 @@ from grid.wire.places import private_dir
 BUSY_S = 10.0
 """How long SQLite waits for others that read the file."""
 
-HEAD = "0003"
+HEAD = "0004"
 """Revision of the newest migration; a test holds it against them."""
 
 _ADVISORY = 0x6772696400  # "grid", in PostgreSQL's space of advisory locks
@@ -233,10 +233,15 @@ class Store:
                 _delete(connection, tables.checkpoints, "job", forget_checkpoints)
 
     def complete(
-        self, job: str, changes: Mapping[str, Any], remember: str = "", note: Note | None = None
+        self,
+        job: str,
+        changes: Mapping[str, Any],
+        remember: str = "",
+        note: Note | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> bool:
-        """The end of an active job, with what its result is remembered by, and a note for the mail; False if it is not
-        active any more.
+        """The end of an active job, with what its result is remembered by and its files, and a note for the mail; False
+        if it is not active any more.
         """
         with self._transaction() as connection:
             done = connection.execute(
@@ -250,6 +255,7 @@ class Store:
             if remember:
                 connection.execute(tables.memory.delete().where(tables.memory.c.key == remember))
                 row = {"key": remember, "job": job, "result": dumps(changes["result"]), "time": time.time()}
+                row["files"] = dumps(dict(files or {}))
                 connection.execute(tables.memory.insert(), row)
             if note is not None:
                 row = {name: getattr(note, name) for name in _NOTE if name not in ("number", "facts")}
@@ -279,11 +285,11 @@ class Store:
 
     # -- remembered results ----------------------------------------------------------------------------------------
 
-    def remembered(self, key: str) -> tuple[str, Any] | None:
-        """The job that had that result, and the result."""
+    def remembered(self, key: str) -> tuple[str, Any, dict[str, str]] | None:
+        """The job that had that result, the result, and the job's files (path -> sha256)."""
         with self._transaction("read") as connection:
             row = connection.execute(sa.select(tables.memory).where(tables.memory.c.key == key)).first()
-        return None if row is None else (row.job, loads(row.result))
+        return None if row is None else (row.job, loads(row.result), loads(row.files))
 
     def forget(self, job: str | None = None) -> int:
         """Forget what a job is remembered for, or all; returns how many."""
@@ -292,6 +298,11 @@ class Store:
             statement = statement.where(tables.memory.c.job == job)
         with self._transaction() as connection:
             return connection.execute(statement).rowcount
+
+    def forget_key(self, key: str) -> None:
+        """What is remembered under a key holds no more."""
+        with self._transaction() as connection:
+            connection.execute(tables.memory.delete().where(tables.memory.c.key == key))
 
     # -- notes for the mail ----------------------------------------------------------------------------------------
 
@@ -379,7 +390,7 @@ def _row(values: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "state":
             row[name] = value.value
         elif name != "tags":
-            row[name] = value
+            row[name] = str(value) if isinstance(value, str) else value  # drivers know the very type only
     return row
 
 

@@ -60,6 +60,7 @@ memory = Table(
     Column("job", String(128), nullable=False),
     Column("result", Text, nullable=False),
     Column("time", Float, nullable=False),
+    Column("files", Text, nullable=False),
 )
 users = Table(
     "users",
