@@ -52,7 +52,10 @@ from grid.limits import Limits
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG
 from grid.wire.frames import ERROR, Frame
-from grid.wire.keys import Gatekeeper, Keys
+from grid.wire.gatekeeper import Gatekeeper
+from grid.wire.keys import Keys
+from grid.wire.lane_server import LaneServer
+from grid.wire.limits import raise_files
 from grid.wire.places import memory_dir, private_dir, runtime_dir
 
 logger = logging.getLogger(__name__)
@@ -112,6 +115,8 @@ class Agent:
                 "directories": [str(d) for d in self._ours],
             },
         )
+        if self._keys:
+            raise_files()
         self._start_zygote()  # before there are threads
         self._servers: dict[str, _Server] = {}
         self._by_pid: dict[int, _Server] = {}
@@ -119,11 +124,11 @@ class Agent:
         self._poller = zmq.Poller()
         self._context: zmq.Context[Any] = zmq.Context()
         self._end = HostEnd(self._context, config["peer"], self._limits)
-        self._lane: bulk.LaneServer | None = None
+        self._lane: LaneServer | None = None
         if self._keys:
-            self._gatekeeper = Gatekeeper(self._context, self._keys.other_public)
+            self._gatekeeper = Gatekeeper(self._context, self._keys.other_public, self._end.listeners)
             self.ends = self._end.bind_ports(self._address, self._keys)
-            self._lane = bulk.LaneServer(self._address, self._keys.tls(server=True), self._store)
+            self._lane = LaneServer(self._address, self._keys.tls(server=True), self._store)
         else:
             self.ends = self._end.bind_sockets(self._sockets, f"p{config['peer']}")
         self._done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()

@@ -25,6 +25,7 @@ import zmq
 
 from grid.limits import Limits
 from grid.wire.frames import BATCH, SMALL, Frame, FrameError, Kind, pack, split, unpack
+from grid.wire.gatekeeper import patient
 from grid.wire.keys import Keys
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,11 @@ class HostEnd:
         self._watcher: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def listeners(self) -> tuple[zmq.Socket[Any], ...]:
+        """Its sockets, for a gatekeeper to guard."""
+        return self.pull, self.push
+
     def bind_sockets(self, directory: Path, name: str) -> tuple[str, str]:
         """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""
         ends = f"ipc://{directory / name}.i", f"ipc://{directory / name}.o"
@@ -77,6 +83,7 @@ class HostEnd:
         keys.listen(self.pull)
         keys.listen(self.push)
         for socket in (self.pull, self.push):
+            patient(socket)
             if ":" in address:
                 socket.ipv6 = True
         shown = f"[{address}]" if ":" in address else address

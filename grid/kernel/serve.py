@@ -30,7 +30,8 @@ from grid.kernel.hostend import HostEnd, flush
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage
 from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
-from grid.wire.keys import Gatekeeper, Keys
+from grid.wire.gatekeeper import Gatekeeper
+from grid.wire.keys import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Server:
         self._end = HostEnd(self._context, spec["peer"], self._limits)
         if spec["keys"]:
             keys = Keys.from_json(spec["keys"])
-            self._gatekeeper = Gatekeeper(self._context, keys.other_public)
+            self._gatekeeper = Gatekeeper(self._context, keys.other_public, self._end.listeners)
             ends = self._end.bind_ports(spec["address"], keys)
         else:
             ends = self._end.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")

@@ -17,8 +17,8 @@ The lane, request by request, each a JSON line and then raw bytes:
 A stream that breaks is opened again, and the request repeated, for `timeout` seconds: a blob is removed on the host
 only when the client says that it has it all.
 
-Lives here: the store (one machine's blobs), the lane's two ends, the prefix that names a blob in a message.
-Elsewhere:  when a buffer is large enough (`LARGE`, used by `link` and `kernel/serve.py`).
+Lives here: the store (one machine's blobs), the lane's near end, the prefix that names a blob in a message.
+Elsewhere:  the lane's far end (`lane_server`), when a buffer is large enough (`LARGE`: `link`, `kernel/serve.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ T = TypeVar("T")
 LARGE = 256 * 1024
 """Buffers of one message that come to this many bytes together travel as a blob."""
 _ALIGN = 64
-_CHUNK = 1 << 20
+CHUNK = 1 << 20
+"""Bytes of a lane that are handled at one go."""
 _PAUSE_S = 0.25
 """Between two attempts to have a broken stream again."""
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -221,11 +222,11 @@ class Lane:
 
     def _put(self, stream: ssl.SSLSocket, chunks: Iterable[memoryview | bytes], size: int) -> str:
         name = os.urandom(16).hex()
-        _send_line(stream, {"op": "put", "name": name, "size": size})
+        send_line(stream, {"op": "put", "name": name, "size": size})
         for chunk in chunks:
             view = memoryview(chunk).cast("B")
-            for at in range(0, len(view), _CHUNK):
-                stream.sendall(view[at : at + _CHUNK])
+            for at in range(0, len(view), CHUNK):
+                stream.sendall(view[at : at + CHUNK])
         self._answer(stream)
         return name
 
@@ -233,12 +234,12 @@ class Lane:
         """Fetch a blob into fresh memory of ours, writable."""
 
         def get(stream: ssl.SSLSocket) -> list[memoryview]:
-            _send_line(stream, {"op": "get", "name": name})
+            send_line(stream, {"op": "get", "name": name})
             size = self._answer(stream)["size"]
             target = memoryview(mmap.mmap(-1, size)) if size else memoryview(bytearray())
             _receive_into(stream, target)
             if drop:
-                _send_line(stream, {"op": "got", "name": name})
+                send_line(stream, {"op": "got", "name": name})
             return _slices(target, sizes)
 
         return self._with_stream(get)
@@ -247,11 +248,11 @@ class Lane:
         """Copy a blob from there into a store of this machine; its name in that. Tried once: there may be no way."""
 
         def get(stream: ssl.SSLSocket) -> str:
-            _send_line(stream, {"op": "get", "name": name})
+            send_line(stream, {"op": "get", "name": name})
             size = self._answer(stream)["size"]
             here, fd = into.create(size)
             try:
-                _receive_file(stream, fd, size)
+                receive_file(stream, fd, size)
             except BaseException:
                 into.drop(here)
                 raise
@@ -265,7 +266,7 @@ class Lane:
         """Remove a blob on the host."""
 
         def drop(stream: ssl.SSLSocket) -> None:
-            _send_line(stream, {"op": "drop", "name": name})
+            send_line(stream, {"op": "drop", "name": name})
             self._answer(stream)
 
         self._with_stream(drop)
@@ -324,20 +325,20 @@ class Lane:
             raw.settimeout(self._timeout)
             if raw.family != socket.AF_UNIX:
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                _notice_cuts(raw)
+                notice_cuts(raw)
             return self._context.wrap_socket(raw)
         except BaseException:
             raw.close()
             raise
 
     def _answer(self, stream: ssl.SSLSocket) -> dict[str, Any]:
-        answer = _receive_line(stream)
+        answer = receive_line(stream)
         if "error" in answer:
             raise DiskError(str(answer["error"]), host=self._host, hint="See the space left with `grid hosts check`")
         return answer
 
 
-def _notice_cuts(raw: socket.socket) -> None:
+def notice_cuts(raw: socket.socket) -> None:
     """A peer that has vanished is noticed within some 40 s, though nothing is sent."""
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 5), ("TCP_USER_TIMEOUT", 40_000)):
@@ -352,96 +353,13 @@ def _with_padding(buffers: Sequence[memoryview]) -> Iterable[memoryview | bytes]
             yield bytes(_padded(len(buffer)))
 
 
-class LaneServer:
-    """The agent's end of the lane: a thread that accepts, and one for each of a few connections."""
-
-    CONNECTIONS = 32
-
-    def __init__(self, address: str, context: ssl.SSLContext, store: Store) -> None:
-        self._listener = socket.create_server((address, 0), backlog=64)
-        self._context, self._store = context, store
-        self._places = threading.BoundedSemaphore(self.CONNECTIONS)
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, name="grid-lane", daemon=True).start()
-
-    def close(self) -> None:
-        """Stop accepting; connections end with the process."""
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)  # rouses the thread that accepts
-        except OSError:
-            pass
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            self._places.acquire()
-            threading.Thread(target=self._serve, args=(raw,), name="grid-lane-stream", daemon=True).start()
-
-    def _serve(self, raw: socket.socket) -> None:
-        try:
-            raw.settimeout(30.0)  # for the handshake: a stranger must not hold a place
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            with self._context.wrap_socket(raw, server_side=True) as stream:
-                stream.settimeout(None)
-                while True:
-                    self._answer(stream, _receive_line(stream))
-        except (OSError, EOFError, ValueError):
-            raw.close()
-        finally:
-            self._places.release()
-
-    def _answer(self, stream: ssl.SSLSocket, request: dict[str, Any]) -> None:
-        operation, name = request["op"], request["name"]
-        if operation == "put":
-            self._put(stream, name, int(request["size"]))
-            return
-        try:
-            if operation == "get":
-                with open(self._store.path(name), "rb") as file:
-                    size = os.fstat(file.fileno()).st_size
-                    _send_line(stream, {"size": size})
-                    if size:
-                        with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
-                            for at in range(0, size, _CHUNK):
-                                with view[at : at + _CHUNK] as chunk:
-                                    stream.sendall(chunk)
-                return
-            self._store.drop(name)
-            if operation != "got":
-                _send_line(stream, {"ok": True})
-        except (GridError, FileNotFoundError) as exc:
-            _send_line(stream, {"error": f"no blob {name} ({exc})"})
-
-    def _put(self, stream: ssl.SSLSocket, name: str, size: int) -> None:
-        try:
-            _, fd = self._store.create(size, name)
-        except (GridError, OSError) as exc:
-            scratch = memoryview(bytearray(min(size, _CHUNK) or 1))
-            left = size
-            while left:  # take the bytes off the line, so that the answer is read and the stream stays usable
-                left -= stream.recv_into(scratch[: min(left, len(scratch))]) or left
-            _send_line(stream, {"error": getattr(exc, "what", str(exc))})
-            return
-        try:
-            _receive_file(stream, fd, size)
-        except BaseException:
-            self._store.drop(name)
-            raise
-        finally:
-            os.close(fd)
-        _send_line(stream, {"ok": True})
-
-
-def _send_line(stream: ssl.SSLSocket, message: dict[str, Any]) -> None:
+def send_line(stream: ssl.SSLSocket, message: dict[str, Any]) -> None:
+    """One request or answer of the lane."""
     stream.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _receive_line(stream: ssl.SSLSocket, limit: int = 4096) -> dict[str, Any]:
+def receive_line(stream: ssl.SSLSocket, limit: int = 4096) -> dict[str, Any]:
+    """The inverse of `send_line`. Raises EOFError at the stream's end, ValueError for what is no request."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = stream.recv(1)  # from TLS's own buffer: no system call each
@@ -454,7 +372,8 @@ def _receive_line(stream: ssl.SSLSocket, limit: int = 4096) -> dict[str, Any]:
     return message
 
 
-def _receive_file(stream: ssl.SSLSocket, fd: int, size: int) -> None:
+def receive_file(stream: ssl.SSLSocket, fd: int, size: int) -> None:
+    """Take `size` bytes into an open file that has room for them."""
     if size:
         with mmap.mmap(fd, size) as mapped, memoryview(mapped) as view:
             _receive_into(stream, view)
@@ -463,7 +382,7 @@ def _receive_file(stream: ssl.SSLSocket, fd: int, size: int) -> None:
 def _receive_into(stream: ssl.SSLSocket, target: memoryview) -> None:
     at = 0
     while at < len(target):
-        with target[at : at + _CHUNK] as window:
+        with target[at : at + CHUNK] as window:
             got = stream.recv_into(window)
         if not got:
             raise EOFError("the other end closed the lane")

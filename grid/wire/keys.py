@@ -7,25 +7,22 @@ dill runs code, so a server listens only to those who prove that they hold the g
 - Bulk crosses TCP under TLS 1.3 with one self-signed certificate that both sides hold and demand of each other.
 - On one machine messages go through UNIX sockets in a 0700 directory, and need neither.
 
-Lives here: making keys, putting them on sockets, the gatekeeper.
-Elsewhere:  how keys reach the host (`grids/`, over the launch channel's standard input: never argv or environment).
+Lives here: making keys, putting them on sockets.
+Elsewhere:  who is let in (`gatekeeper`), how keys reach the host (`grids/`, over the launch channel's standard input:
+            never argv or environment).
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
-from zmq.utils import z85
 
 if TYPE_CHECKING:
     import ssl  # takes 10 ms to load, and only other machines need it
-
-ZAP = "inproc://zeromq.zap.01"  # fixed by RFC 27
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,28 +119,3 @@ def _certificate() -> tuple[str, str]:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode(),
     )
-
-
-class Gatekeeper:
-    """Answers libzmq's question "may this key come in?" for all sockets of a context (ZAP)."""
-
-    def __init__(self, context: zmq.Context[Any], admitted: bytes) -> None:
-        self._socket = context.socket(zmq.REP)
-        self._socket.linger = 0
-        self._socket.bind(ZAP)
-        self._admitted = admitted
-        self._thread = threading.Thread(target=self._serve, name="grid-gatekeeper", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                message = self._socket.recv_multipart()
-                version, request = message[0], message[1]
-                mechanism, key = message[5], message[6] if len(message) > 6 else b""
-                ok = mechanism == b"CURVE" and z85.encode(key) == self._admitted
-                status = [b"200", b"welcome", b"client", b""] if ok else [b"400", b"no", b"", b""]
-                self._socket.send_multipart([version, request, *status])
-            except zmq.ZMQError:  # the context was ended
-                self._socket.close(0)
-                return

@@ -6,20 +6,28 @@ Each was seen to succeed once. The rightful client goes on as if nobody were the
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from grid import Grid, Host, Limits, SSHGrid
 from grid.testing.probe import Probe
+from tests.edges.crowd import GREETING, HUGE, Crowd
 from tests.lab import Lab, LabHost
 
 pytestmark = pytest.mark.lab
 
 QUICK = Limits(heartbeat_s=0.5, lost_s=2.0, orphan_s=2.0, stop_s=1.0, start_s=20.0)
+
+EACH, FOR_S = map(int, os.environ.get("GRID_CROWD", "400:3").split(":"))
+"""Strangers at each port, and for how long; `scripts/nightly` has 2,000 for 120 s."""
+MEMORY_MB = 64
 
 KNOCK = """
 import json, socket, sys
@@ -103,3 +111,94 @@ def hold_the_interpreter(seconds: float) -> None:
     import ctypes
 
     ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+
+
+@pytest.mark.row("X02", "X03")
+@pytest.mark.parametrize("transport", ["direct", "tunnel"])
+def test_a_crowd_of_strangers_on_every_port_slows_nobody_and_costs_little(net: Lab, transport: str) -> None:
+    hosts = [Host(name, transport=transport, init_cmd="ulimit -Sn 1024;") for name in net.hosts]  # type: ignore[arg-type]
+    limits = Limits(stop_s=2.0, start_s=30.0)
+    with SSHGrid(hosts, limits=limits, output=None) as g, ExitStack() as crowds:
+        sid = g.publish(Probe(), wait="all", timeout=60)
+        proxies = [g.acquire_service(sid) for _ in hosts]
+        for proxy in proxies:
+            proxy.add().get(10)
+        calm = [slow_call(proxy.add, 1.0) for proxy in proxies]
+        before = memory(net)
+        for name, ports in ports_of(g).items():
+            for port in ports:
+                host = net.hosts[name] if transport == "tunnel" else None
+                crowds.enter_context(Crowd([port], EACH, (b"", b"", b"", b"\xff", GREETING), host=host))
+        end, crowded, newcomers = time.monotonic() + FOR_S, [], []
+        while time.monotonic() < end:
+            crowded.append([slow_call(proxy.add, 1.0) for proxy in proxies])
+            newcomers.append(served(g))
+        after = memory(net)
+        report(f"{transport}: p99 calm {calm}, crowded {crowded}; newcomers {newcomers}; grown {grown(before, after)}")
+        assert all(min(times) <= 3 * max(calm) for times in zip(*crowded, strict=True))
+        assert min(newcomers) < 1.0
+        assert max(grown(before, after)) <= MEMORY_MB
+        assert not g.failures
+
+
+@pytest.mark.row("X03")
+def test_strangers_who_announce_a_gigabyte_and_send_it_are_hung_up_on(net: Lab) -> None:
+    with SSHGrid([Host("one", transport="direct")], limits=QUICK, output=None) as g:
+        sid = g.publish(Probe(), wait="all", timeout=30)
+        with g.acquire_service(sid) as proxy:
+            assert proxy.add().get(10) == 1
+            before = memory(net)
+            ports = [port for port in ports_of(g)["one"] if port[1] != g._homes[0].report["lane_port"]]
+            with Crowd(ports, 10, (HUGE,), floods=True):
+                most = [0]
+                for _ in range(20):
+                    proxy.echo(b"x").get(10)
+                    most += grown(before, memory(net))
+                    time.sleep(0.05)
+            assert max(most) <= MEMORY_MB
+
+
+def slow_call(call: Callable[[], object], seconds: float) -> float:
+    """The time that 99 of 100 calls stay below, in ms; every call is answered."""
+    took, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.perf_counter()
+        call().get(30)  # type: ignore[attr-defined]
+        took.append(time.perf_counter() - began)
+        time.sleep(0.002)
+    return round(sorted(took)[int(0.99 * len(took))] * 1000, 2)
+
+
+def served(g: Grid) -> float:
+    """How long it takes from publishing anew to a large result over a new connection, in seconds."""
+    began = time.perf_counter()
+    sid = g.publish(Probe(), wait="all", timeout=60)
+    with g.acquire_service(sid) as proxy:
+        assert len(proxy.echo(bytes(2_000_000)).get(60)) == 2_000_000
+    took = time.perf_counter() - began
+    g.terminate(sid)
+    return round(took, 2)
+
+
+def memory(net: Lab) -> dict[int, int]:
+    """MB of each of our processes on all hosts."""
+    found = {}
+    for host in net.hosts.values():
+        for pid, command in host.processes():
+            if command.startswith("python"):
+                try:
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    found[pid] = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]
+                except OSError:
+                    pass  # it has just ended
+    return found
+
+
+def grown(before: dict[int, int], after: dict[int, int]) -> list[int]:
+    return [after[pid] - before[pid] for pid in before if pid in after]
+
+
+def report(line: str) -> None:
+    """Figures for who ran the long version."""
+    if "GRID_CROWD" in os.environ:
+        print(line)

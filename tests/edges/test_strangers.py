@@ -17,7 +17,8 @@ import zmq
 from grid.kernel.hostend import HostEnd
 from grid.limits import Limits
 from grid.wire.frames import Kind, pack, unpack
-from grid.wire.keys import Gatekeeper, Keys, make_keys
+from grid.wire.gatekeeper import Gatekeeper
+from grid.wire.keys import Keys, make_keys
 
 LIMITS = Limits(heartbeat_s=0.5, lost_s=5.0)
 PATIENCE_MS = 20_000
@@ -31,8 +32,8 @@ class House:
     def __init__(self) -> None:
         self.keys, theirs = make_keys()
         self.context: zmq.Context[Any] = zmq.Context()
-        self.gatekeeper = Gatekeeper(self.context, theirs.other_public)
         self.end = HostEnd(self.context, 1, LIMITS)
+        self.gatekeeper = Gatekeeper(self.context, theirs.other_public, self.end.listeners)
         self.end.pull.maxmsgsize = LONGEST
         self.inlet, self.outlet = self.end.bind_ports("127.0.0.1", theirs)
         self.outside: zmq.Context[Any] = zmq.Context()

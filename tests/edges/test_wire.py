@@ -25,6 +25,7 @@ from grid.services.result import Reply
 from grid.wire import bulk, codec, frames
 from grid.wire.frames import Kind
 from grid.wire.keys import make_keys
+from grid.wire.lane_server import LaneServer
 from grid.wire.link import Link
 from tests.lab.host import wait_until
 
@@ -179,7 +180,7 @@ def test_what_a_script_defines_works_in_a_process_that_never_saw_it(tmp_path: Pa
 def test_blobs_travel_over_the_lane_and_strangers_get_nothing(tmp_path: Path) -> None:
     ours, theirs = make_keys()
     store = bulk.Store(tmp_path)
-    server = bulk.LaneServer("127.0.0.1", theirs.tls(server=True), store)
+    server = LaneServer("127.0.0.1", theirs.tls(server=True), store)
 
     def connect() -> socket.socket:
         return socket.create_connection(("127.0.0.1", server.port), 5)

@@ -1,0 +1,48 @@
+"""Bounds on what comes in at a listening socket, in one place. Times in seconds.
+
+Lives here: numbers, and what follows for a process with fewer descriptors.
+Elsewhere:  `grid/limits.py`, what users may change.
+"""
+
+from __future__ import annotations
+
+import resource
+
+STRANGERS = 2048
+"""Connections to one listener that have not yet proved who they are, at most; then the oldest goes (`strangers`).
+Those who wait and say nothing cost 4 kB each; to turn away who comes again at once costs more than to let them wait."""
+SPEAKERS = 256
+"""Of the strangers at one listener, those that say something, at most: each costs 15 kB (CURVE) or 50 kB (TLS)."""
+STRANGER_S = 120.0
+"""A stranger has this long to prove who it is, if there are that few (sshd's LoginGraceTime)."""
+HANDSHAKE_BYTES = 4096
+"""What a peer of a CURVE socket may send before it has proved who it is; what it has to are less than 700."""
+LANE_STREAMS = 256
+"""Streams of a lane whose other end holds the grid's certificate; more are closed, and tried again by their owner."""
+ACCEPT_PAUSE_S = 0.1
+"""A listener rests this long when the process has no descriptor left."""
+LINE = 1024
+"""Who stands in line until a listener accepts."""
+FILES = 16_384
+"""Descriptors that an agent and its servers want: their soft limit is raised to it, if the hard one lets them."""
+_OURS = 512
+_LISTENERS = 3
+
+
+def raise_files() -> None:
+    """Have room for strangers and for ourselves; children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            pass  # then fewer strangers may wait
+
+
+def strangers() -> int:
+    """How many may wait at each listener of this process: half a thousand descriptors stay for itself."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return STRANGERS
+    return max(32, min(STRANGERS, (soft - _OURS) // _LISTENERS))
