@@ -13,7 +13,7 @@
      ├─ StagingError(what, hint=, failures=)      files that could not be chosen or copied
      ├─ ServiceError(what, service_id=, hint=)    something about one published service
      │   ├─ UnknownService                        no such id in this grid              (also a KeyError)
-     │   ├─ PublishError                          no host brought up a server; `.failures` says why, host by host
+     │   ├─ PublishError                          too few servers came up; `.failures` says why, host by host
      │   ├─ NoServers                             the last server is gone, or the service was withdrawn
      │   ├─ ServerLost                            the server that ran the call died or went silent
      │   ├─ Released                              a call on a proxy that was released
@@ -45,6 +45,8 @@ import concurrent.futures
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+
+from grid.causes import together
 
 
 class GridError(Exception):
@@ -140,7 +142,8 @@ class StagingError(GridError):
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
         lines = [f"{what}. {facts['hint']}".removesuffix(" ")]
-        lines += [f"  host {host!r}: {reason}" for host, reason in facts["failures"].items()]
+        told = [(host, f"host {host!r}: {reason}") for host, reason in facts["failures"].items()]
+        lines += [f"  {line}" for line in together(told)]
         return "\n".join(lines)
 
 
@@ -165,14 +168,14 @@ class UnknownService(ServiceError, KeyError):
 
 
 class PublishError(ServiceError):
-    """Not one host brought up a server. `failures`: host name -> the error met there."""
+    """No host brought up a server, or fewer did than were waited for. `failures`: host name -> the error there."""
 
     failures: dict[str, Exception]
 
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
         lines = [super()._render(what, facts)]
-        lines += [f"  {reason}" for reason in facts.get("failures", {}).values()]
+        lines += [f"  {line}" for line in together(facts.get("failures", {}).items())]
         return "\n".join(lines)
 
 
@@ -251,14 +254,18 @@ class CallTimeout(
 
 
 class RemoteTraceback(Exception):
-    """The traceback on the server, as text: shown as the cause of the exception that `get` raises."""
+    """The traceback on the server, as text: shown as the cause of the exception that `get` raises.
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
+    `where` names the call, its server and host, and how to look at it.
+    """
+
+    def __init__(self, text: str, where: str = "") -> None:
+        super().__init__(text, where)
         self.text = text
+        self.where = where
 
     def __str__(self) -> str:
-        return f"\n\n{self.text}"
+        return f"\n\n{self.text}" + (f"\n{self.where}\n" if self.where else "")
 
 
 class RemoteError(GridError):

@@ -112,3 +112,28 @@ class Late:
 
     def job(self) -> str:
         return os.environ["PBS_JOBID"]
+
+
+class Sum:
+    """Needs NumPy on its host."""
+
+    def __init__(self) -> None:
+        import numpy
+
+        self.values = numpy.arange(4.0)
+
+    def total(self) -> float:
+        """6.0."""
+        return float(self.values.sum())
+
+
+class Picky:
+    """Loads on every other server."""
+
+    def __init__(self) -> None:
+        self.state = 0
+
+    def __setstate__(self, state: object) -> None:
+        number = int(os.environ["GRID_SERVER"].rpartition("/")[2])
+        if number % 2:
+            raise OSError(f"server {number} has no licence")

@@ -43,7 +43,7 @@ def find_hosts(hosts_from: str | None, group: str | None) -> list[Host] | None:
     Raises:
         InventoryError, UsageError: See `choose_hosts`.
     """
-    from grid.hosts import choose_hosts
+    from grid.hosts import choose_hosts, find_hosts_file
 
     context = click.get_current_context()
     source = context.get_parameter_source("group")
@@ -55,6 +55,8 @@ def find_hosts(hosts_from: str | None, group: str | None) -> list[Host] | None:
         raise click.UsageError(str(exc)) from exc
     if hosts is None and group:
         raise click.UsageError(f"there is no hosts file, so there is no group {group!r}. {NO_FILE}")
+    if hosts is not None and not hosts_from:
+        say(f"hosts of {find_hosts_file()}")  # a forgotten file must not send anybody to other hosts without a word
     return hosts
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,8 +215,9 @@ def _verdict(fine: Sequence[bool]) -> int:
 @click.option(
     "--wheels",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Install from the wheels in this directory, for hosts and places without a package index.",
+    help="Install all the wheels in this directory; for hosts and places without a package index.",
 )
+@click.option("--with", "packages", metavar="PKG", multiple=True, help="A package that hosts shall have, too.")
 @hosts_options
 @json_option
 @click.pass_context
@@ -224,6 +226,7 @@ def setup(
     names: tuple[str, ...],
     only_check: bool,
     wheels: Path | None,
+    packages: tuple[str, ...],
     hosts_from: str | None,
     group: str | None,
     as_json: bool,
@@ -232,10 +235,12 @@ def setup(
 
     Where a host has both, nothing is done; doing it again does no harm. What is made goes to ~/.grid/env on the host;
     system and other environments stay as they are. Packages come from this machine over ssh, or from the host's index.
+    With --with PKG (again for more) hosts get packages that your objects need, as they are installed here.
 
     \b
     Examples:
       grid hosts setup
+      grid hosts setup --with numpy --with scipy
       grid hosts setup --check --json
       grid hosts setup node17 --wheels ./wheels
 
@@ -245,9 +250,9 @@ def setup(
     if only_check:
         outcomes = [_would_do(one) for one in _diagnose(chosen)]
     else:
-        done = side_by_side(
-            "setting up", chosen, lambda host: _set_up(host, wheels), lambda host: host.label, quiet=_may_prompt(chosen)
-        )
+        quiet = _may_prompt(chosen)
+        work = partial(_set_up, wheels=wheels, packages=packages)
+        done = side_by_side("setting up", chosen, work, lambda host: host.label, quiet=quiet)
         outcomes = [_was_done(host, one) for host, one in zip(chosen, done, strict=True)]
     if as_json:
         print_json(outcomes)
@@ -271,12 +276,12 @@ def setup(
     ctx.exit(_verdict([one["ok"] for one in outcomes]))
 
 
-def _set_up(host: Host, wheels: Path | None) -> Setup:
+def _set_up(host: Host, wheels: Path | None, packages: tuple[str, ...]) -> Setup:
     from grid.launch import connect
     from grid.launch.environment import setup_host
 
     with connect(host) as connection:
-        return setup_host(connection, wheels=wheels)
+        return setup_host(connection, wheels=wheels, packages=packages)
 
 
 def _was_done(host: Host, done: Setup | GridError) -> dict[str, Any]:

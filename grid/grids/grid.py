@@ -10,6 +10,7 @@ Elsewhere:  tables and queues (`abstract.py`), one host (`hostlink.py`), files (
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -30,6 +31,7 @@ from grid.errors import (
     PublishError,
     ServerLost,
 )
+from grid.grids.absent import Absent, Missing, Rest, lines
 from grid.grids.abstract import AbstractGrid, _Service
 from grid.grids.allocation import allocation_hosts
 from grid.grids.files import Files
@@ -37,10 +39,11 @@ from grid.grids.hostlink import HostLink
 from grid.grids.moves import Move, Moves
 from grid.grids.output import Output
 from grid.grids.watch import Watch
-from grid.hosts import Host, as_hosts, choose_hosts, load_hosts
+from grid.hosts import Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
 from grid.kernel.lease import start_ticks
 from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
+from grid.launch.command import this_python
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
@@ -82,6 +85,8 @@ class Grid(Files, Moves, AbstractGrid):
         name: What `grid status` calls it; default: script and process id.
         output: Where lines that servers print are shown, each with its server and host; None shows them nowhere.
         wait: How many servers `publish` waits for: "first", "all", or a number.
+        missing: What `publish` does where fewer come than it waited for: "fail" raises PublishError, "ok" goes on with
+            the others. Default: "fail" where `wait` is given. Each host that takes no part is told on stderr.
     """
 
     _halted = False  # also where the constructor refuses its arguments
@@ -101,6 +106,7 @@ class Grid(Files, Moves, AbstractGrid):
         name: str | None = None,
         output: TextIO | None = sys.stderr,
         wait: str | int = "first",
+        missing: str = "fail",
         trace: str | os.PathLike[str] | None = None,
         keep_failures: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -119,6 +125,9 @@ class Grid(Files, Moves, AbstractGrid):
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
         self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
         self.wait = wait
+        self.missing = _one_word(missing)
+        self._absent = Absent()
+        self._publishing = 0  # threads that wait in `publish`: they tell who is absent
         self._halting = threading.Lock()
         self._link: Link | None = None
         self._keys: tuple[Keys, Keys] | None = None
@@ -190,16 +199,20 @@ class Grid(Files, Moves, AbstractGrid):
         if local:
             if not local.isdecimal() or int(local) < 1:
                 raise ValueError(f"the variable GRID_LOCAL must be a number of servers, not {local!r}")
-            kw.setdefault("wait", "all")
-            return Grid([local_host(int(local))], **kw)
+            return Grid([local_host(int(local))], **all_that_fit(kw))
         if not named and find_allocation(os.environ) is not None:
             return cls.from_allocation(**kw)
         is_file = not named or os.path.isfile(os.path.expanduser(named))
         hosts = choose_hosts(named, (os.environ.get("GRID_GROUP") or None) if is_file else None)
         if hosts is not None:
-            return Grid(hosts, **kw)
-        kw.setdefault("wait", "all")
-        return Grid([local_host(n)], **kw)
+            made = Grid(hosts, **kw)
+            path = (named if is_file else None) or find_hosts_file()
+            if path is not None and is_file:
+                servers = sum(host.use_n_cpu for host in hosts)
+                one = "; n_cpu is 1 where it is not given" if servers == len(hosts) else ""
+                made._output.say(f"hosts of {path}: {len(hosts)} with {servers} servers for each service{one}")
+            return made
+        return Grid([local_host(n)], **all_that_fit(kw))
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -315,6 +328,7 @@ class Grid(Files, Moves, AbstractGrid):
             if self._halted:
                 return
             self._halted = True
+        self._tell_at_the_end(force=force)
         for home in self._all_homes():
             home.over = True
         with self._changed:
@@ -391,6 +405,7 @@ class Grid(Files, Moves, AbstractGrid):
         timeout: float | None = None,
         restarts: int = 0,
         republish: bool = False,
+        missing: str | None = None,
     ) -> str:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
@@ -399,13 +414,15 @@ class Grid(Files, Moves, AbstractGrid):
 
         Args:
             wait: Return when so many servers are ready: "first", "all", or a number; others join as they come.
-                Hosts that fail are in `g.failures`. Default: the grid's.
+                Hosts that fail are in `g.failures`, and a line on stderr names them. Default: the grid's.
             timeout: Seconds to wait for them; default `limits.publish_s`.
             restarts: How many lost servers of this service are replaced, each with a fresh copy.
             republish: Make a new service even if this object has one.
+            missing: "fail" or "ok": whether fewer servers than `wait` says are an error. Default: the grid's, but
+                "fail" where `wait` is given here.
         Raises:
             SerialisationError: The instance can't travel; the message names the part.
-            PublishError: No host brought up a server; `.failures` says why, host by host.
+            PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
         """
         self.start()
         known = self._published.get(id(instance))
@@ -414,6 +431,7 @@ class Grid(Files, Moves, AbstractGrid):
         wanted_word = self.wait if wait is None else wait
         if wanted_word not in ("first", "all") and not (isinstance(wanted_word, int) and wanted_word > 0):
             raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted_word!r}")
+        lenient = _one_word(missing or (self.missing if wait is None else "fail")) == "ok" or wanted_word == "first"
         dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
         entries = MainImage().closure(set(dumped.main_names)) if dumped.main_names else {}
         service_id = self.create_service_id(instance)
@@ -428,11 +446,17 @@ class Grid(Files, Moves, AbstractGrid):
             self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
         total = self._size_of_a_service()
         wanted = total if wanted_word == "all" else 1 if wanted_word == "first" else min(int(wanted_word), total)
-        try:
-            self._wait_for_servers(service, wanted, self.limits.publish_s if timeout is None else timeout)
-        except BaseException:
-            self.terminate(service_id)
-            raise
+        patience = self.limits.publish_s if timeout is None else timeout
+        with self._telling(service_id):
+            try:
+                self._wait_for_servers(service, wanted, patience)
+                if not lenient:
+                    self._insist(service, wanted, patience)
+            except BaseException as exc:
+                if isinstance(exc, PublishError):
+                    self._absent.drop()
+                self.terminate(service_id)
+                raise
         self._published[id(instance)] = (instance, service_id)
         return service_id
 
@@ -510,6 +534,9 @@ class Grid(Files, Moves, AbstractGrid):
             logger.exception("host %s failed", home.host.label, exc_info=exc)
         with self._changed:
             self.failures[home.host.label] = exc
+        first = servers[0] if servers else None
+        one = first.name if first is not None and first.name in str(exc) else None
+        self._absent.add(Missing(home.host.label, exc, one, first.service_id if first is not None else None))
         for server in servers:
             self._starting_servers.pop(server.name, None)
             self._server_gone(server, Event.LOST, str(exc))
@@ -543,6 +570,72 @@ class Grid(Files, Moves, AbstractGrid):
                 if remaining <= 0:
                     return
                 self._changed.wait(min(remaining, 1.0))
+
+    def _insist(self, service: _Service, wanted: int, timeout: float) -> None:
+        """Raise PublishError where fewer servers are up than were waited for."""
+        with self._lock:
+            up = len(self.servers[service.service_id])
+            starting = sum(server.name in self._starting_servers for server in service.servers.values())
+        if up >= wanted:
+            return
+        late = f" within {timeout:g} s; {starting} were still starting" if starting else ""
+        raise PublishError(
+            f"{up} of {wanted} servers came up{late}",
+            service_id=service.service_id,
+            hint='With missing="ok" the grid goes on with those that did. Why, host by host:',
+            failures=dict(self.failures),
+        )
+
+    # -- who takes no part -----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _telling(self, service_id: str) -> Iterator[None]:
+        """While somebody waits for servers; then it is told who takes no part."""
+        with self._lock:
+            self._publishing += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._publishing -= 1
+        self._tell_absent()
+
+    def _tell_absent(self) -> None:
+        """A line for each cause that keeps hosts, or servers, from taking part."""
+        missing = self._absent.take()
+        if missing:
+            for line in lines(missing, self._rest(missing[-1].service_id)):
+                logger.warning("%s", line)
+
+    def _rest(self, service_id: str | None) -> Rest | None:
+        with self._lock:
+            homes = [home for home in self._homes if home.slots]
+            service = self._services.get(service_id or "")
+            if service is None:
+                return None
+            live = [server for server in service.servers.values() if isinstance(server, KernelServer)]
+            starting = {id(server.home) for server in live if server.name in self._starting_servers}
+        with_servers = {id(server.home) for server in live}
+        return Rest(
+            hosts=len(with_servers),
+            of_hosts=len(homes),
+            servers=len(live),
+            of_servers=max(len(live), self._size_of_a_service()),
+            starting=len(starting - {id(server.home) for server in live if server.connected}),
+        )
+
+    def _tell_at_the_end(self, *, force: bool) -> None:
+        """No host is missing without a word: also those that were on their way until now."""
+        if force:
+            return  # an error ends the script, and has its own words
+        for home in self._homes:
+            if home.slots and home.began is not None and not home.served and home.host.label not in self.failures:
+                spent = time.monotonic() - home.began
+                what = f"took no part: it was still starting when the grid ended, {spent:.1f} s after it began"
+                hint = 'With wait="all" publish waits for every host'
+                self._absent.add(Missing(home.host.label, HostError(what, host=home.host.label, hint=hint)))
+        for line in lines(self._absent.take(), None):
+            logger.warning("%s", line)
 
     def _withdrawn(self, service_id: str) -> None:
         publication = self._publications.pop(service_id, None)
@@ -604,6 +697,9 @@ class Grid(Files, Moves, AbstractGrid):
         self._doomed.pop(peer.number, None)
         if self._starting_servers.pop(server.name, None) is None:
             return
+        if isinstance(server.home, HostLink):
+            server.home.served = True
+        self._absent.came(server.host.label)
         if server.name in self._arriving:
             self._arrived(server)
             return
@@ -788,6 +884,8 @@ class Grid(Files, Moves, AbstractGrid):
         """In the watch's thread, now and then: whose time is over?"""
         assert self._link is not None
         self._take_out_waste()
+        if self._absent and not self._publishing:
+            self._tell_absent()
         now = time.monotonic()
         for number, (deadline, server) in list(self._doomed.items()):
             if now >= deadline and server.home.outage() is None:
@@ -944,8 +1042,25 @@ def _death(
     )
 
 
-def local_host(n: int | None = None) -> Host:
-    """This machine as a host with `n` servers for each service (default: as many as it has cores for us)."""
+def _one_word(missing: str) -> str:
+    if missing not in ("fail", "ok"):
+        raise ValueError(f"missing must be 'fail' or 'ok', not {missing!r}")
+    return missing
+
+
+def all_that_fit(kw: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a grid on one machine: without `wait` it waits for all servers, and goes on with what fits."""
+    return kw if "wait" in kw else {"missing": "ok", **kw, "wait": "all"}
+
+
+def local_host(n: int | None = None, python: str | None = None) -> Host:
+    """This machine as a host with `n` servers for each service (default: as many as it has cores for us).
+
+    Args:
+        python: Another interpreter than ours.
+    Raises:
+        PythonError: Ours is none: this is a frozen application, and `python` is not given.
+    """
     if n is None:
         n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Host("localhost", n_cpu=n, python=sys.executable, ssh="local")
+    return Host("localhost", n_cpu=n, python=python or this_python(), ssh="local")

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import socket
 import sys
 import threading
@@ -30,11 +29,13 @@ from grid import errors
 from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
 from grid.grids.between import carry
 from grid.grids.watch import REGISTRATION, grids_dir
-from grid.hosts import Host, compose_command
+from grid.hosts import Host
 from grid.kernel import boot
 from grid.kernel.lease import start_ticks
 from grid.launch import Connection, RemoteProcess, connect
-from grid.launch.shell import find_python_script, sh_command
+from grid.launch.command import launch_command, variables, why_not_started
+from grid.launch.remedies import remedy
+from grid.launch.shell import sh_command
 from grid.limits import Limits
 from grid.services.result import Reply
 from grid.staging.imports import find_needs
@@ -86,6 +87,8 @@ class HostLink:
         self.probed_at = float("-inf")  # when it was last looked whether its agent is dead
         self.reachable_since = float("-inf")  # when it came back from being unreachable
         self.gone = False
+        self.began: float | None = None  # when its start was first tried, monotonic
+        self.served = False  # a server of it came up, ever
         self.over = False  # the grid ends: nothing is begun any more
         self.rejoining = False  # somebody is at it
         self.rejoins = True  # its connection is its own, and is made anew when it breaks
@@ -119,6 +122,7 @@ class HostLink:
         with self._starting:
             if self.up:
                 return
+            self.began = self.began or time.monotonic()
             deadline = time.monotonic() + self.limits.start_s
             self._number = self._link.number()
             try:
@@ -142,7 +146,7 @@ class HostLink:
         `accept` follows when it has reported. `connection` is what leads there by then.
         """
         self.connection, self._number, self.rejoins = connection, self._link.number(), False
-        return launch_command(self.host), boot.words(self._config(), local=False)
+        return launch_command(self.host), self._words()
 
     def accept(self, report: dict[str, Any]) -> None:
         """An invited kernel has reported: connect to it. Raises HostError."""
@@ -178,13 +182,17 @@ class HostLink:
             "owner": f"{_user()}@{socket.gethostname()}",
         }
 
+    def _words(self) -> bytes:
+        """All that is written to a kernel's input at its start."""
+        return variables(self.host.env) + boot.words(self._config(), local=self.local)
+
     def _launch(self, deadline: float) -> RemoteProcess:
         assert self.connection is not None
         command = sh_command(launch_command(self.host))
         logger.debug("host %s: %s", self.host.label, command)
         self._process = process = self.connection.start(command)
         try:
-            process.write(boot.words(self._config(), local=self.local), max(0.1, deadline - time.monotonic()))
+            process.write(self._words(), max(0.1, deadline - time.monotonic()))
         except BrokenPipeError:
             pass  # it ended early; what it says is read below
         except TimeoutError as exc:
@@ -223,16 +231,18 @@ class HostLink:
                 return report
             if not line:
                 status = process.wait(2.0)
-                said = (process.stderr_tail(2.0) or "\n".join(noise)).strip()[-2000:]
+                told, hint = why_not_started(process.stderr_tail(2.0))
+                said = (told or "\n".join(noise)).strip()[-2000:]
                 raise PythonError(
                     f"the kernel did not start (exit status {status}){': ' + said if said else ''}",
                     host=self.host.label,
-                    hint=f"Try `grid doctor {self.host.label}`",
+                    hint=hint or f"Try `grid doctor {self.host.label}`",
                 )
             noise.append(line.rstrip())
 
     def _silent(self, process: RemoteProcess) -> HostError:
-        said = process.stderr_tail().strip()[-2000:]
+        said, _ = why_not_started(process.stderr_tail())
+        said = said[-2000:]
         return HostError(
             f"it let us in, but no kernel answered within {self.limits.start_s:g} s"
             + (f"; it printed: {said}" if said else ""),
@@ -514,26 +524,9 @@ class HostLink:
                     f"it lacks {', '.join(lacking)}",
                     host=self.host.label,
                     modules=tuple(lacking),
-                    hint=f"Install them there: {self.report['executable']} -m pip install {' '.join(lacking)}",
+                    hint=remedy(self.host, self.report, lacking),
                 )
             self._modules |= wanted
-
-
-def launch_command(host: Host) -> str:
-    """POSIX shell text that becomes the kernel's interpreter on a host, with its `init_cmd` in force."""
-    find = find_python_script(host.python, sys.version_info[1])
-    lacking = json.dumps(
-        {
-            "error": f"no Python was found under the name {host.python!r}, nor python3",
-            "hint": "Name the interpreter with python:, or run `grid hosts setup`",
-            "kind": "PythonError",
-        }
-    )
-    find += f'; [ -n "$PY" ] || {{ printf "%s\\n" {shlex.quote(boot.MARK + lacking)}; exit 1; }}; '
-    run = f"$PY -c {shlex.quote(boot.SCOUT)}"
-    if host.init_cmd.rstrip().endswith("!"):
-        return find + compose_command(host.init_cmd, run)
-    return compose_command(host.init_cmd, f"{find}exec {run}")
 
 
 def _address(endpoint: str) -> tuple[str, int]:

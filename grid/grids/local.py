@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from grid.grids.grid import Grid, local_host
+from grid.grids.grid import Grid, all_that_fit, local_host
 
 
 class LocalGrid(Grid):
     """`n` servers on this machine for each published service (default: one for each core).
 
-    Servers can import what this process can, and run in the staging directory. `publish` waits for all of them.
+    Servers can import what this process can, and run in the staging directory. `publish` waits for all of them; where
+    the machine has no room for all (`ulimit`) it goes on with the others, and says so on stderr.
+
+    Args:
+        python: Another interpreter than this one, with pyzmq and dill; a frozen application must name one.
     """
 
-    def __init__(self, n: int | None = None, **kw: Any) -> None:
-        kw.setdefault("wait", "all")
-        super().__init__([local_host(n)], **kw)
+    def __init__(self, n: int | None = None, *, python: str | None = None, **kw: Any) -> None:
+        super().__init__([local_host(n, python)], **all_that_fit(kw))

@@ -37,9 +37,16 @@ class Output:
                     log.write(text + "\n")
             except OSError:
                 pass  # a full disk here must not stop the grid
+        self._print("".join(f"{label}{line}\n" for line in text.split("\n")))
+
+    def say(self, text: str) -> None:
+        """A line of the grid itself."""
+        self._print(f"grid: {text}\n")
+
+    def _print(self, text: str) -> None:
         if self._terminal is not None:
             try:
-                self._terminal.write("".join(f"{label}{line}\n" for line in text.split("\n")))
+                self._terminal.write(text)
                 self._terminal.flush()
             except (OSError, ValueError):
                 self._terminal = None  # it was closed

@@ -21,6 +21,7 @@ Elsewhere:  forking (`zygote`), one server (`serve`), first words (`boot`).
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.util
 import json
 import logging
 import os
@@ -47,6 +48,7 @@ from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
 from grid.kernel.presence import Presence
+from grid.kernel.variables import expanded
 from grid.kernel.zygote import Zygote, remove
 from grid.limits import Limits
 from grid.wire import bulk, codec
@@ -94,7 +96,7 @@ class Agent:
         self._limits = Limits(**config["limits"])
         self._local: bool = config["local"]
         self._debug: bool = config["debug"]
-        self._env: dict[str, str] = config["env"]
+        self._env = expanded(config["env"])
         self._path: list[str] = config["path"]
         self._keys = Keys.from_json(config["keys"]) if config["keys"] else None
         self._address: str = config["address"] or address_towards(config["towards"])
@@ -728,6 +730,7 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
             "cache_tag": CACHE_TAG,
             "python": sys.version.split()[0],
             "executable": sys.executable,
+            "pip": importlib.util.find_spec("pip") is not None,
             "platform_tag": (sysconfig.get_config_var("EXT_SUFFIX") or "").split(".")[1:2],
         }
     )

@@ -36,6 +36,7 @@ SCOUT = "import sys;i=getattr(sys.stdin,'buffer',sys.stdin);exec(i.read(int(i.re
 
 PROGRAM = r"""
 import json, os, sys
+os.environ.pop("GRID_STARTS_KERNEL", None)
 def report(facts):
     sys.stdout.write("GRID1 " + json.dumps(facts) + "\n")
     sys.stdout.flush()
@@ -58,8 +59,10 @@ import importlib.util
 if importlib.util.find_spec("dill") is None:
     lacks.append("dill")
 if lacks:
+    pip = importlib.util.find_spec("pip") is not None
     refuse(sys.executable + " (Python " + version + ") lacks " + " and ".join(lacks),
-           "Run `grid hosts setup` for this host, or `" + sys.executable + " -m pip install pyzmq dill` on it")
+           "Run `grid hosts setup` for this host"
+           + (", or `" + sys.executable + " -m pip install pyzmq dill` on it" if pip else ""))
 config = json.loads(i.read(int(i.readline())))
 if config["code"]["size"]:
     import io, shutil, tempfile, zipfile
@@ -94,7 +97,7 @@ else:
 """
 
 _SHIPPED = (
-    *("__init__.py", "_version.py", "errors.py", "limits.py"),
+    *("__init__.py", "_version.py", "causes.py", "errors.py", "limits.py"),
     *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
     *("jobs/__init__.py", "jobs/host"),
     *("tasks/__init__.py", "tasks/abstract.py", "tasks/runner.py", "tasks/service.py"),

@@ -18,7 +18,7 @@ import shlex
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,16 @@ from grid.hosts import compose_command
 from grid.launch.connection import Completed, Connection
 from grid.launch.probe import NEEDS, Facts, Interpreter, examine, lacking
 from grid.launch.shell import MINIMUM, remote_path
-from grid.launch.wheels import PACKAGES, download, fits_here, pack_installed, requirements
+from grid.launch.wheels import (
+    PACKAGES,
+    download,
+    fits_here,
+    normalized,
+    pack_installed,
+    projects_in,
+    requirements,
+    with_dependencies,
+)
 
 INSTALL_S = 300.0
 SEND_S = 120.0
@@ -50,12 +59,25 @@ print("grid-env " + json.dumps(dict(
 )))
 """
 
+# An older version of a project goes first: two of one project in one place are a riddle.
 _UNPACK = r"""
-import io, os, sys, sysconfig, tarfile, zipfile
+import importlib.metadata, io, os, re, sys, sysconfig, tarfile, zipfile
 place = sys.argv[1] or sysconfig.get_paths()["purelib"]
 os.makedirs(place, exist_ok=True)
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name or "").lower()
+def forget(project):
+    for old in importlib.metadata.distributions(path=[place]):
+        if plain(old.metadata["Name"]) == project:
+            for file in old.files or []:
+                if ".." not in file.parts:
+                    try:
+                        os.unlink(str(old.locate_file(file)))
+                    except OSError:
+                        pass
 with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as stream:
     for member in stream:
+        forget(plain(member.name.split("-")[0]))
         with zipfile.ZipFile(io.BytesIO(stream.extractfile(member).read())) as wheel:
             wheel.extractall(place)
 """
@@ -69,6 +91,17 @@ for name in ("zmq", "dill"):
     except BaseException as exc:
         modules[name] = {"error": "%s: %s" % (type(exc).__name__, exc)}
 print("grid-env " + json.dumps(dict(executable=sys.executable, modules=modules)))
+"""
+
+_VERSIONS = r"""
+import importlib.metadata, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print("grid-env " + json.dumps(found))
 """
 
 # Finds its packages from where it stands, because it is moved to its place only once it works.
@@ -90,11 +123,14 @@ class Setup:
     warnings: list[str] = field(default_factory=list)
 
 
-def setup_host(connection: Connection, *, wheels: Path | None = None) -> Setup:
+def setup_host(connection: Connection, *, wheels: Path | None = None, packages: Sequence[str] = ()) -> Setup:
     """Make a host ready for kernels; safe to repeat.
 
     Args:
-        wheels: A directory of wheels to install from, in place of our own packages, the host's index and ours.
+        wheels: A directory of wheels to install from, in place of our own packages, the host's index and ours. All
+            projects that it has wheels of are installed.
+        packages: Projects that the host shall have besides: as they are installed here where that fits, else from an
+            index, with what they depend on.
     Raises:
         PythonError: No interpreter that will do, or the packages could not be installed; says what was tried.
         DiskError: The temp directory, or the environment, can't be made.
@@ -105,11 +141,25 @@ def setup_host(connection: Connection, *, wheels: Path | None = None) -> Setup:
     result = Setup(host.label)
     best = _choose(facts)
     found = facts.python
+    wanted: dict[str, str | None] = {normalized(name): None for name in packages}
+    if wheels is not None:
+        wanted |= projects_in(wheels)
+    runs = False  # what it has can run a kernel
     if found is not None and "modules" in found:
         ready = not lacking(found["modules"]) and tuple(found["version"]) >= MINIMUM
         if ready and (host.python != "python" or best is None or found["version"][1] == best.version[1]):
-            _make_temp_path(connection, result)
-            return _finish(result, found["executable"], found["version"], found["modules"])
+            runs = True
+            absent = _absent(connection, found["executable"], wanted)
+            if not absent:
+                _make_temp_path(connection, result)
+                return _finish(result, found["executable"], found["version"], found["modules"])
+            if host.python != "python":
+                raise PythonError(
+                    f"{found['executable']} lacks {', '.join(absent)}, and is yours: nothing is installed there",
+                    host=host.label,
+                    hint="Install it there yourself; or leave python: out of the hosts file, then this command makes "
+                    "an environment",
+                )
     if host.python != "python":
         # A launch takes what the user has named; that interpreter is theirs, and we don't change it.
         raise PythonError(
@@ -126,7 +176,34 @@ def setup_host(connection: Connection, *, wheels: Path | None = None) -> Setup:
             hint="Install one, or make one available with init_cmd (`module load python;`)",
         )
     _make_temp_path(connection, result)
-    return _Maker(connection, result, best, wheels).make()
+    return _Maker(connection, result, best, wheels, wanted, keeps=runs).make()
+
+
+def _absent(connection: Connection, python: str, wanted: Mapping[str, str | None]) -> list[str]:
+    """Which projects an interpreter there lacks, or has in another version than is wanted."""
+    if not wanted:
+        return []
+    words = " ".join(shlex.quote(name) for name in wanted)
+    host = connection.host
+    text = f"{remote_path(python)} -c {shlex.quote(_VERSIONS)} {words}"
+    if not host.init_cmd.rstrip().endswith("!"):
+        text = compose_command(host.init_cmd, text)
+    done = connection.run(text)
+    found = _answer(done) or {}
+    return [name for name, version in wanted.items() if name not in found or version not in (None, found[name])]
+
+
+def _answer(done: Completed) -> dict[str, Any] | None:
+    """What one of our programs printed, wherever it stands among what else came."""
+    text = done.text
+    at = text.rfind(_MARK)
+    if at < 0:
+        return None
+    try:
+        answer, _ = json.JSONDecoder().raw_decode(text, at + len(_MARK))
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _choose(facts: Facts) -> Interpreter | None:
@@ -176,17 +253,30 @@ def _make_temp_path(connection: Connection, result: Setup) -> None:
 class _Maker:
     """Makes one environment: built beside its place, moved there once it works, removed if it doesn't."""
 
-    def __init__(self, connection: Connection, result: Setup, base: Interpreter, wheels: Path | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        result: Setup,
+        base: Interpreter,
+        wheels: Path | None,
+        wanted: Mapping[str, str | None],
+        *,
+        keeps: bool,
+    ) -> None:
         self._connection = connection
         self._result = result
         self._base = base
         self._wheels = wheels
+        self._wanted = wanted  # project -> version, beside what a kernel needs
+        self._keeps = keeps  # what the base has is of use, and stays in sight
         self._name = f"py{base.version[0]}{base.version[1]}"
 
     def make(self) -> Setup:
         place = f'"$HOME"/.grid/env/{self._name}'
         looked = self._ask(f"{place}/bin/python", _LOOK, check=False)
         if looked is not None and not lacking(looked["modules"]):
+            if absent := _absent(self._connection, looked["executable"], self._wanted):
+                self._add(f"{place}", looked["executable"], absent)
             return _finish(self._result, looked["executable"], self._base.version, looked["modules"])
         about = self._ask(shlex.quote(self._base.path), _ABOUT)
         assert about is not None
@@ -214,6 +304,23 @@ class _Maker:
         self._result.actions.append(f"installed {', '.join(versions)} {how}")
         return _finish(self._result, f"~/.grid/env/{self._name}/bin/python", self._base.version, built["modules"])
 
+    def _add(self, place: str, python: str, absent: Sequence[str]) -> None:
+        """Install projects into the environment that is there."""
+        about = self._ask(f"{place}/bin/python", _ABOUT)
+        assert about is not None
+        tried: list[str] = []
+        with tempfile.TemporaryDirectory(prefix="grid-wheels-") as directory:
+            files, source = self._collect_more(Path(directory), about, tried, absent)
+            where = f"$([ -d {place}/lib/python* ] && echo '' || echo {place}/lib)"
+            self._shell(f'{place}/bin/python -c {shlex.quote(_UNPACK)} "{where}"', SEND_S, stdin=_tar(files))
+        if still := _absent(self._connection, python, dict.fromkeys(absent)):
+            raise PythonError(
+                f"{', '.join(still)} was unpacked and is not found by {python}",
+                host=self._result.host,
+                hint="Does the wheel fit that interpreter?",
+            )
+        self._result.actions.append(f"installed {', '.join(absent)} {source}")
+
     def _build(self, build: str, about: dict[str, Any]) -> str:
         """Fill the directory; says where the packages came from.
 
@@ -223,18 +330,19 @@ class _Maker:
         # A venv of a link in /usr/local/bin to an interpreter elsewhere looks for the library beside the link.
         base = shlex.quote(about["real"])
         has = about["has"]
-        tried = []
+        sight = " --system-site-packages" if self._keeps else ""
+        tried: list[str] = []
         if has["venv"]:
             with_pip = has["ensurepip"] and self._wheels is None and not fits_here(about)
             # Debian and others ship an ensurepip that is there and fails: do without it then.
-            if with_pip and self._run(f"{base} -m venv {build}", INSTALL_S).returncode == 0:
+            if with_pip and self._run(f"{base} -m venv{sight} {build}", INSTALL_S).returncode == 0:
                 pip = "-m pip install --quiet --disable-pip-version-check --no-input --retries 0 --timeout 10"
                 done = self._run(f"{build}/bin/python {pip} {' '.join(requirements())}", INSTALL_S)
-                if done.returncode == 0:
+                if done.returncode == 0 and not self._wanted:
                     return "from its own index"
                 tried.append(f"its own index: {_last_line(done)}")
             else:
-                self._shell(f"{base} -m venv --clear --without-pip {build}", INSTALL_S)
+                self._shell(f"{base} -m venv --clear{sight} --without-pip {build}", INSTALL_S)
         else:
             wrapper = _WRAPPER.format(python=base)
             self._shell(
@@ -243,18 +351,59 @@ class _Maker:
             )
         with tempfile.TemporaryDirectory(prefix="grid-wheels-") as directory:
             files, source = self._collect(Path(directory), about, tried)
+            if more := [name for name in self._wanted if name not in PACKAGES]:
+                files += self._collect_more(Path(directory), about, tried, more)[0]
+                self._result.actions.append(f"installed {', '.join(more)}")
             place = "''" if has["venv"] else f"{build}/lib"
             self._shell(f"{build}/bin/python -c {shlex.quote(_UNPACK)} {place}", SEND_S, stdin=_tar(files))
         return source
 
+    def _collect_more(
+        self, directory: Path, about: dict[str, Any], tried: list[str], names: Sequence[str]
+    ) -> tuple[list[Path], str]:
+        """Wheels of what the user wants there."""
+        more = directory / "more"
+        more.mkdir()
+        given = [name for name in names if self._wheels is not None and name in projects_in(self._wheels)]
+        files: list[Path] = []
+        sources = []
+        try:
+            if given:
+                files += download(more, about, self._wheels, given)
+                sources.append(f"from wheels of {self._wheels}")
+            if others := [name for name in names if name not in given]:
+                files += self._of_ours(more, about, tried, others)
+                sources.append("from our own or our index")
+        except LookupError as exc:
+            tried.append(str(exc))
+            raise PythonError(
+                f"no {', '.join(names)} for its Python {'.'.join(map(str, about['version']))} ({about['platform']}); "
+                f"tried: {'; '.join(tried)}",
+                host=self._result.host,
+                hint="Fetch wheels for it where there is an index (`pip download --only-binary=:all: "
+                f"--python-version {about['version'][0]}.{about['version'][1]} -d wheels {' '.join(names)}`), then "
+                f"`grid hosts setup {self._result.host} --wheels wheels`",
+            ) from exc
+        return files, f"{' and '.join(sources)}, sent by ssh"
+
+    def _of_ours(self, directory: Path, about: dict[str, Any], tried: list[str], names: Sequence[str]) -> list[Path]:
+        if fits_here(about):
+            try:
+                return pack_installed(directory, [name for name in with_dependencies(names) if name not in PACKAGES])
+            except LookupError as exc:
+                tried.append(str(exc))
+        return download(directory, about, None, names, needs=True)
+
     def _collect(self, directory: Path, about: dict[str, Any], tried: list[str]) -> tuple[list[Path], str]:
-        if self._wheels is None and fits_here(about):
+        theirs = projects_in(self._wheels) if self._wheels is not None else {}
+        others_only = bool(theirs) and not set(theirs) & set(PACKAGES)
+        if (self._wheels is None or others_only) and fits_here(about):
             try:
                 return pack_installed(directory), "from our own, sent by ssh"
             except LookupError as exc:
                 tried.append(str(exc))
         try:
-            files = download(directory, about, self._wheels)
+            files = download(directory, about, None if others_only else self._wheels)
         except LookupError as exc:
             tried.append(str(exc))
         else:
@@ -269,10 +418,8 @@ class _Maker:
 
     def _ask(self, python: str, program: str, check: bool = True) -> dict[str, Any] | None:
         done = self._run(f"{python} -c {shlex.quote(program)}")
-        for line in done.text.splitlines():
-            if line.startswith(_MARK):
-                answer: dict[str, Any] = json.loads(line[len(_MARK) :])
-                return answer
+        if (answer := _answer(done)) is not None:
+            return answer
         if not check:
             return None
         raise PythonError(

@@ -19,6 +19,7 @@ from typing import Any
 from grid import errors
 from grid.errors import ConnectError, HostError, PythonError
 from grid.hosts import compose_command
+from grid.launch.command import python_of
 from grid.launch.connection import Connection
 from grid.launch.shell import find_python_script
 
@@ -70,7 +71,7 @@ def run_there(
         "function": function.__name__,
         "arguments": list(arguments),
     }
-    find = f'{find_python_script(host.python, sys.version_info[1])}; [ -n "$PY" ] || exit 0; '
+    find = f'{find_python_script(python_of(host), sys.version_info[1])}; [ -n "$PY" ] || exit 0; '
     run = f"$PY -c {shlex.quote(_PROGRAM)}"
     if host.init_cmd.rstrip().endswith("!"):
         command = find + compose_command(host.init_cmd, run)

@@ -9,6 +9,7 @@ program runs on any Python since 2.7, because the first thing to find out is whe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -19,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grid.errors import ConnectError
-from grid.hosts import Host, compose_command
+from grid.hosts import Host
+from grid.launch.command import python_of, variables, with_variables
 from grid.launch.connection import Connection, RemoteProcess
 from grid.launch.shell import find_python_script
 
@@ -174,6 +176,8 @@ def examine(connection: Connection, timeout: float | None = None) -> Facts:
     deadline = time.monotonic() + (timeout or connection.limits.command_s)
     facts = Facts()
     with connection.start(probe_script(host, sys.version_info.minor)) as process:
+        with contextlib.suppress(BrokenPipeError, TimeoutError):  # what became of it is read below
+            process.write(variables(host.env), max(0.1, deadline - time.monotonic()))
         _listen(process, facts, deadline, host)
         if facts.python is not None and "port" in facts.python:
             facts.skew_s, facts.round_trip_s = _compare_clocks(process, deadline)
@@ -207,10 +211,8 @@ def probe_script(host: Host, client_minor: int) -> str:
     """POSIX shell text: list the interpreters, pick the one that a launch would pick, run the program with it."""
     words = " ".join(shlex.quote(word) for word in (_PROGRAM, MARK, host.temp_path or ""))
     run = f"$PY -c {words}"
-    find = f'{_LIST_PYTHONS}{find_python_script(host.python, client_minor)}; [ -n "$PY" ] || exit 0; '
-    if host.init_cmd.rstrip().endswith("!"):
-        return find + compose_command(host.init_cmd, run)
-    return compose_command(host.init_cmd, find + run)
+    find = f'{_LIST_PYTHONS}{find_python_script(python_of(host), client_minor)}; [ -n "$PY" ] || exit 0; '
+    return with_variables(host, find, run)
 
 
 def _listen(process: RemoteProcess, facts: Facts, deadline: float, host: Host) -> None:

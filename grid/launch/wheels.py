@@ -1,4 +1,4 @@
-"""The two packages that a kernel needs, as wheels for another machine, collected at this end.
+"""Packages as wheels for another machine, collected at this end: the two that a kernel needs, and the user's.
 
 Lives here: packing up what is installed here, or having pip fetch what fits there.
 Elsewhere:  sending and unpacking them (`environment.py`).
@@ -41,14 +41,57 @@ def requirements() -> list[str]:
     return ["pyzmq", f"dill=={version}" if released else "dill"]
 
 
-def pack_installed(directory: Path) -> list[Path]:
+def normalized(name: str) -> str:
+    """The name of a project as indexes compare it: `scikit_learn` is `scikit-learn`. Source: PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def projects_in(wheels: Path) -> dict[str, str]:
+    """The projects that a directory has wheels of, each with its newest version there."""
+    found: dict[str, str] = {}
+    for file in sorted(wheels.glob("*.whl")):
+        name, _, rest = file.name.partition("-")
+        version = rest.partition("-")[0]
+        known = found.get(normalized(name))
+        if known is None or _numbers(version) >= _numbers(known):
+            found[normalized(name)] = version
+    return found
+
+
+def with_dependencies(names: Iterable[str]) -> list[str]:
+    """Projects that are installed here, and what they need of what is installed here.
+
+    Raises:
+        LookupError: One of `names` is not installed here.
+    """
+    waiting, found = [normalized(name) for name in names], dict[str, None]()
+    wanted = set(waiting)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError as exc:
+            if name in wanted:
+                raise LookupError(f"{name} is not installed here") from exc
+            continue  # it is for another platform, or an extra that nobody asked for
+        found[name] = None
+        for need in needs:
+            match = re.match(r"[A-Za-z0-9._-]+", need)
+            if match and not re.search(r"\bextra\b", need.partition(";")[2]):
+                waiting.append(normalized(match.group()))
+    return list(found)
+
+
+def pack_installed(directory: Path, names: Iterable[str] = PACKAGES) -> list[Path]:
     """Wheels of our own installed packages, from the lists of files that their installation left.
 
     Raises:
         LookupError: One of them is not installed in the usual way (editable, or by another packager).
     """
     found = []
-    for name in PACKAGES:
+    for name in names:
         try:
             package = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError as exc:
@@ -64,15 +107,21 @@ def pack_installed(directory: Path) -> list[Path]:
     return found
 
 
-def download(directory: Path, python: dict[str, Any], wheels: Path | None) -> list[Path]:
+def download(
+    directory: Path, python: dict[str, Any], wheels: Path | None, names: Iterable[str] = (), *, needs: bool = False
+) -> list[Path]:
     """Have our pip fetch wheels for the host's Python, from the index or from a directory of wheels.
+
+    Args:
+        names: Of which projects; default: those that a kernel needs.
+        needs: Also what these depend on.
 
     Raises:
         LookupError: pip is missing, or found none that fit; the message is its own.
     """
     major, minor = python["version"][:2]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--only-binary=:all:", "--no-deps", "--dest", str(directory)]
+    command += ["--only-binary=:all:", *([] if needs else ["--no-deps"]), "--dest", str(directory)]
     command += ["--implementation", "cp", "--python-version", f"{major}.{minor}"]
     for abi in (f"cp{major}{minor}", "abi3", "none"):
         command += ["--abi", abi]
@@ -80,9 +129,10 @@ def download(directory: Path, python: dict[str, Any], wheels: Path | None) -> li
         command += ["--platform", tag]
     if wheels is not None:
         command += ["--no-index", "--find-links", str(wheels)]
+    command += list(names) or requirements()
     try:
         done = subprocess.run(
-            [*command, *requirements()], stdin=subprocess.DEVNULL, capture_output=True, timeout=DOWNLOAD_S, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DOWNLOAD_S, check=False
         )
     except subprocess.TimeoutExpired as exc:
         raise LookupError(f"pip download did not end within {DOWNLOAD_S:g} s") from exc

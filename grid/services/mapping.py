@@ -304,7 +304,7 @@ class MapWork:
         if server.trace is not None:
             server.trace.label(server.name, result.call, f"{self.name} x {len(pack.items)}")
         try:
-            outcomes = unpacked(result.get(0))
+            outcomes = unpacked(result.get(0), result._where())
         except ServerLost as exc:
             self._lost(pack, exc)
             return
@@ -385,8 +385,8 @@ class MapWork:
             return f"{self.arrived} items are done, {self._next - self.arrived} are under way. {doing}"
 
 
-def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]]) -> list[Any]:
-    """The outcomes of a pack: its values, with errors in their places."""
+def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]], where: str = "") -> list[Any]:
+    """The outcomes of a pack: its values, with errors in their places. `where`: on which server and host it ran."""
     values, errors = reply
     for at, (data, text) in errors.items():
         try:
@@ -394,7 +394,7 @@ def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]]) -> list[Any]
         except Exception as exc:
             error = GridError(f"an error can't be rebuilt here ({exc})", hint="Its class must be importable here, too")
         if text:
-            error.__cause__ = RemoteTraceback(text)
+            error.__cause__ = RemoteTraceback(text, where)
         values[at] = _Failed(error)
     return values
 

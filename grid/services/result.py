@@ -182,8 +182,12 @@ class Reply(Future[Any]):
         data, text = value
         failure: BaseException = codec.loads(data)
         if text:
-            failure.__cause__ = RemoteTraceback(text)
+            failure.__cause__ = RemoteTraceback(text, self._where())
         return None, failure
+
+    def _where(self) -> str:
+        """Of a failed call, for who reads its traceback."""
+        return ""
 
     def done(self) -> bool:
         """Whether `get` would return at once."""
@@ -379,6 +383,15 @@ class Result(Reply):
     def running(self) -> bool:
         """Whether it is the oldest call that its server has not answered."""
         return not self.done_flag and self.server.oldest() is self
+
+    def _where(self) -> str:
+        method = {"@call": "__call__"}.get(self.method, self.method)
+        call = {"@map": "a call of a map", "@get": "reading an attribute"}.get(method, repr(method))
+        where = f"That was {call} on server {self.server.name} at host {self.server.host.label!r}"
+        grid = self.server.grid
+        if grid is not None and grid.keeper is not None:
+            return f"{where}. It is kept in {grid.keeper.directory}: see `grid debug`."
+        return f"{where}. To make it again here in a debugger: keep_failures=DIR of the grid, then `grid debug`."
 
     def _why(self) -> str:
         return f"{self.method!r} on {self.server.name} at host {self.server.host.label!r}: {self.server.doing(self)}"
