@@ -206,8 +206,8 @@ class Grid(Files, Moves, AbstractGrid):
         hosts = choose_hosts(named, (os.environ.get("GRID_GROUP") or None) if is_file else None)
         if hosts is not None:
             made = Grid(hosts, **kw)
-            path = (named if is_file else None) or find_hosts_file()
-            if path is not None and is_file:
+            if is_file:
+                path = named or find_hosts_file()
                 servers = sum(host.use_n_cpu for host in hosts)
                 one = "; n_cpu is 1 where it is not given" if servers == len(hosts) else ""
                 made._output.say(f"hosts of {path}: {len(hosts)} with {servers} servers for each service{one}")
