@@ -252,7 +252,7 @@ class _Worker(MapWork):
             self._arrive(pack.first, [_Failed(exc)])
             return
         holder.packs[result] = pack
-        result.add_done_callback(lambda done: self._news.put((self._back, (holder, done))))
+        result.when_done(lambda done: self._news.put((self._back, (holder, done))))
 
     def _back(self, holder: _Holder, result: Result) -> None:
         pack = holder.packs.pop(result, None)

@@ -44,6 +44,7 @@ from grid.services.remote_value import RemoteValue
 from grid.services.result import Result, Waiter
 from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
+from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -805,7 +806,7 @@ class AbstractGrid(threading.Thread):
             try:
                 values.append(result.get(remaining))
             except Exception as exc:
-                if not result.done():
+                if not result.done() or came_by_signal(exc):
                     raise
                 first = first or exc
                 values.append(exc)

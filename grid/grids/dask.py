@@ -40,6 +40,7 @@ from grid.services.result import Result, Waiter
 from grid.services.roster import Event, State
 from grid.services.server import Load, Server
 from grid.wire import codec
+from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
 from grid.wire.frames import HEAD, Kind, pack
 from grid.wire.mainimage import MainImage
@@ -58,11 +59,12 @@ _WINDOW = 32
 
 
 class Desk:
-    """What results ask of a link: waiting, and a thread for call-backs."""
+    """What results ask of a link: waiting, and threads for news and call-backs."""
 
     def __init__(self) -> None:
         self.news = threading.Condition()
         self.errands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.callbacks = CallBacks()
 
     def wait(self, waiter: Any, timeout: float | None) -> bool:
         """Until it is done; False after `timeout` seconds."""
@@ -463,6 +465,7 @@ class DaskGrid(AbstractGrid):
         self._desk.errands.put(None)
         if self.is_alive() and threading.current_thread() is not self:
             self.join(5.0)
+        self._desk.callbacks.close(self.limits.stop_s)
         if self._ours:
             self.client.close()
 

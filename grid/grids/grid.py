@@ -762,7 +762,8 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _deaths_with(self, server: KernelServer) -> int:
         """How many servers have died now while they ran the call that this one was running."""
-        frame = getattr(server.oldest() if server.connected else None, "frame", None)
+        oldest = server.oldest() if server.connected else None
+        frame = server.peer.session.kept.get(oldest.call) if oldest is not None else None
         if frame is None:
             return 0
         with self._lock:

@@ -82,7 +82,7 @@ class Moves(_Base):
                 logger.warning("%s of server %s failed: %s", what, server.name, reply.exception())
             self._free_if_idle(server)
 
-        reply.add_done_callback(look)
+        reply.when_done(look)
         return reply
 
     def _move_out(self, server: KernelServer, seconds: float) -> None:
@@ -93,7 +93,7 @@ class Moves(_Base):
         origin = server.home
         reply = Reply(server.link)
         move = Move(server, origin)  # type: ignore[arg-type]
-        reply.add_done_callback(lambda _: self._in_thread("grid-move", self._moved_out, move, reply))
+        reply.when_done(lambda _: self._in_thread("grid-move", self._moved_out, move, reply))
         try:
             server.leave("@ends", (seconds, True), reply)
         except Exception as exc:

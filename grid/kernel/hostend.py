@@ -1,13 +1,17 @@
-"""The host's end of one link: sockets, numbering, acknowledgement, repeating. The counterpart of `wire/link.py`.
+"""The host's end of one link: its sockets and its session. The counterpart of `wire/link.py`.
 
 A server and an agent each have one. It takes a message only if it is the next in turn, so that no call runs twice, and
-keeps what it sent until the client has it.
+keeps what it sent until the client has it (`wire/session.py`).
 
 Replies to calls that came in one batch go back in batches, too (`holding`): a thread sees to it that none is held for
-longer than `_HOLD_S`, and `let_go` sends them at once, which a server does before a call that may take long.
+longer than `_HOLD_S`, and `let_go` sends them at once, which a server does before a call that may take long. What is
+held is the outbox of the session.
+
+An exception of a handler that the user's code installed may come here, too: what `take` has accepted is in `due` until
+its reply is posted, so that a server which was torn out of its loop goes on where it was (`recover`).
 
 Lives here: binding, `take`, `reply`, `event`, what is held back and for how long.
-Elsewhere:  what a call does (`serve`, `agent`), the layout of messages (`wire/frames.py`).
+Elsewhere:  what a call does (`serve`, `agent`), numbers and repetition (`wire/session.py`), layout (`wire/frames.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +30,7 @@ from grid.limits import Limits
 from grid.wire.frames import BATCH, SMALL, Frame, FrameError, Kind, pack, split, unpack
 from grid.wire.gatekeeper import patient
 from grid.wire.keys import Keys
+from grid.wire.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +57,12 @@ class HostEnd:
             socket.maxmsgsize = 1 << 30
             socket.heartbeat_ivl = beat
             socket.heartbeat_timeout = socket.heartbeat_ttl = max(beat, int(limits.lost_s * 1000) - beat)
-        self._taken = 0  # calls up to this one are here
-        self._sent = 0
-        self._kept: deque[tuple[int, bytes]] = deque()  # sent and not acknowledged
+        self.session = Session(peer)
+        self.due: dict[int, Frame] = {}  # calls that were taken and have no reply yet, by number
         self.said_bye = False
         self.said_hello = False
-        self._pushing = threading.Lock()  # owner of `push` and of what is held
+        self._pushing = threading.Lock()  # owner of `push` and of the outbox
         self._holding = False
-        self._held: list[bytes] = []
-        self._sends = 0
         self._something_held = threading.Event()
         self._watcher: threading.Thread | None = None
         self._closed = False
@@ -102,7 +103,7 @@ class HostEnd:
             return bool(self.push.get(zmq.EVENTS) & zmq.POLLOUT)
 
     def take(self, data: bytes) -> list[Frame]:
-        """Look at a message that arrived: the calls that are due; several, if it was a batch."""
+        """Look at a message that arrived: the calls that are due; several, if it was a batch. `due` has them, too."""
         if data[:1] != _BATCH:
             return self._due([data])
         try:
@@ -125,46 +126,39 @@ class HostEnd:
         return due
 
     def _look_at(self, frame: Frame) -> Frame | None:
-        kept, ack = self._kept, frame.ack
-        while kept and kept[0][0] <= ack:
-            kept.popleft()
+        session, number = self.session, frame.seq
+        session.confirm(frame.ack)
         if frame.kind == Kind.CALL:
-            if frame.seq == self._taken + 1:
-                self._taken = frame.seq
+            if session.is_next(number):
+                # together, so that no exception comes between them: a call is taken when it is sure to be run
+                self.due[number], session.received = frame, number
                 return frame
-            if frame.seq > self._taken + 1:  # one before it was lost on the way
+            if session.is_gap(number):
                 self._welcome()
         elif frame.kind == Kind.HELLO:
             self.said_hello = True
             self._welcome()
             with self._pushing:
-                self._held = []
-            for _, message in list(kept):
-                self._hold(message) if len(message) <= SMALL else self._put(message)
+                session.rewind(frame.ack)
             self.let_go()
         elif frame.kind == Kind.BYE:
             self.said_bye = True
         return None
+
+    def recover(self) -> None:
+        """We were torn out of receiving: have repeated what got lost by that."""
+        self._holding = False
+        self._welcome()
+        self.let_go()
 
     def _welcome(self) -> None:
         # HELLO may overtake the connection for replies by a moment, so this one message is given time
         with self._pushing:
             self.push.sndtimeo = 300
             try:
-                self.push.send(pack(Kind.WELCOME, self.peer, 0, self._taken))
+                self.push.send(self.session.welcome())
             except zmq.Again:
                 pass  # the client asks again
-
-    def _put(self, frame: bytes) -> None:
-        with self._pushing:
-            self._flush()
-            self._push(frame)
-
-    def _push(self, frame: bytes) -> None:
-        try:
-            self.push.send(frame, zmq.NOBLOCK)
-        except zmq.Again:
-            pass  # the client is away; it will say HELLO
 
     # -- holding back ----------------------------------------------------------------------------------------------
 
@@ -181,24 +175,21 @@ class HostEnd:
             self._holding = False
             self.let_go()
 
-    def _hold(self, frame: bytes) -> None:
-        with self._pushing:
-            self._held.append(frame)
-            if len(self._held) >= BATCH:
-                self._flush()
-
     def let_go(self) -> None:
         """Send what is held."""
-        if self._held:
+        if self.session.waiting:
             with self._pushing:
                 self._flush()
 
     def _flush(self) -> None:
-        held = self._held
-        if held:
-            self._sends += 1
-            self._push(held[0] if len(held) == 1 else pack(Kind.BATCH, self.peer, 0, 0, buffers=held))
-            self._held = []
+        self.session.flush(self)
+
+    def send(self, data: bytes, flags: int = 0) -> None:
+        """The carrier of the session. Without a connection the message is lost: the client will say HELLO."""
+        try:
+            self.push.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            pass
 
     def _watch(self) -> None:
         """Thread: nothing is held for long, whatever the call that runs meanwhile does."""
@@ -206,14 +197,14 @@ class HostEnd:
             self._something_held.wait()
             idle = 0
             while idle < _REST and not self._closed:
-                sends = self._sends
+                sent = self.session.sent
                 time.sleep(_HOLD_S)
-                if not self._held:
+                if not self.session.waiting:
                     idle += 1
-                elif sends == self._sends:
+                elif sent == self.session.sent:
                     self.let_go()
             self._something_held.clear()
-            if self._held:  # just now
+            if self.session.waiting:  # just now
                 self._something_held.set()
 
     def reply(
@@ -234,13 +225,19 @@ class HostEnd:
     def _send(
         self, kind: int, call: int, data: bytes, buffers: Sequence[memoryview], flags: int, seconds: float
     ) -> None:
-        self._sent += 1
-        frame = pack(kind, self.peer, self._sent, self._taken, call, data, buffers, flags, seconds)
-        self._kept.append((self._sent, frame))
-        if not self._holding or len(frame) > SMALL:
-            self._put(frame)
-            return
-        self._hold(frame)
+        session = self.session
+        with self._pushing:
+            number = session.posted + 1
+            frame = pack(kind, self.peer, number, session.received, call, data, buffers, flags, seconds)
+            session.post(frame)
+            self.due.pop(call, None)
+            if not self._holding or len(frame) > SMALL or session.waiting >= BATCH:
+                if session.sent == number - 1:
+                    self.send(frame)
+                    session.sent = number
+                else:
+                    session.flush(self)
+                return
         if not self._something_held.is_set():
             self._something_held.set()
 

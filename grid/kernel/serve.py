@@ -89,6 +89,7 @@ class Server:
             mainimage.install(spec["image"])
         self.instance = codec.loads(parts[0], parts[1:])
         self._current = 0  # the call that runs, or ran last
+        self._begun = 0  # the same, from when its code may have run
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
         self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
@@ -118,22 +119,52 @@ class Server:
                 logger.warning("can't take niceness %d (%s); going on without", spec["niceness"], exc)
 
     def run(self) -> None:
-        """Take messages and run calls until a BYE."""
+        """Take messages and run calls until a BYE.
+
+        An exception of a handler that the user's code has installed (an alarm, say) may come anywhere in here, and not
+        only in a call: it ends the call that was begun, if one was, and the loop goes on where it was.
+        """
         end = self._end
-        receive = end.pull.recv
-        while not end.said_bye:
-            calls = end.take(receive())
-            if len(calls) == 1:
-                self._perform(calls[0])
-            elif calls:
-                with end.holding():
-                    for frame in calls:
-                        self._perform(frame)
+        trouble: BaseException | None = None
+        while trouble is not None or not end.said_bye or end.due:
+            try:
+                if trouble is not None:
+                    self._stumbled(trouble)
+                    trouble = None
+                self._step()
+            except _Terminated:
+                raise
+            except BaseException as exc:
+                trouble = exc
         end.close()
         flush(self._context)
 
+    def _step(self) -> None:
+        """One message, and the calls that it brought."""
+        end = self._end
+        due = end.due
+        if not due:
+            end.take(end.pull.recv())
+        if len(due) == 1:
+            self._perform(next(iter(due.values())))
+        elif due:
+            with end.holding():
+                for frame in list(due.values()):
+                    self._perform(frame)
+
+    def _stumbled(self, exc: BaseException) -> None:
+        """An exception that belongs to no call tore us out of the loop."""
+        call = next(iter(self._end.due), 0)
+        if call and call == self._begun:
+            self._reply_error(call, exc, 0.0)  # it may have run; it will not run again
+        else:
+            print(f"Between two calls came this; server {self.name} goes on:\n{_without_us(exc)}", file=sys.stderr)
+        self._end.recover()
+
     def _perform(self, frame: Frame) -> None:
         call = frame.call
+        if call == self._begun:
+            raise GridError("this call was begun, and an exception tore it off", hint="See the server's output")
         with self._claim:
             self._current = call
             withdrawn = call in self._withdrawn
@@ -141,6 +172,7 @@ class Server:
         if withdrawn:
             self._end.reply(call, b"", flags=CANCELLED)
             return
+        self._begun = call
         began = time.perf_counter()
         method = ""
         try:

@@ -25,6 +25,7 @@ from grid.errors import CallTimeout, GridError, RemoteTraceback
 from grid.services import html
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
+from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
     from grid.services.kernel_server import Home, KernelServer
@@ -46,7 +47,6 @@ class Reply(Future[Any]):
     # class attributes are the initial values: __init__ runs for every call
     done_flag = False
     call = 0
-    frame: bytes | None = None
     batons: list[Any] | None = None
     seconds: float = 0.0
     _flags = 0
@@ -57,6 +57,9 @@ class Reply(Future[Any]):
     _lock: threading.Condition | None = None
     _watchers: list[Any] | None = None
     _callbacks: list[Callable[[Future[Any]], Any]] | None = None
+    _listeners: list[Callable[[Future[Any]], Any]] | None = None
+    _announced = False
+    _watched = False  # somebody wants to be told
     _blobs: bulk.Blobs | None = None
 
     def __init__(self, link: Link) -> None:
@@ -65,10 +68,10 @@ class Reply(Future[Any]):
     # -- the link's side (see wire.link.Pending) -------------------------------------------------------------------
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
-        """The reply arrived."""
+        """The reply arrived. Again, where an exception of the user's tore us out of the first time."""
         if not self.done_flag:
             self._flags, self.seconds, self._raw = flags, seconds, data
-            self._done()
+        self._done()
 
     def fail(self, error: BaseException) -> None:
         """There will be no reply."""
@@ -77,8 +80,19 @@ class Reply(Future[Any]):
             self._done()
 
     def _done(self) -> None:
+        """Done, and whoever wants to know is told: by the grid's thread, where no exception tears it off halfway."""
         self.done_flag = True
-        if self._lock is not None:
+        if self._watched:
+            self._link.errand(self._announce)
+
+    def _announce(self) -> None:
+        """In the grid's thread."""
+        with _lazily:
+            listeners, self._listeners = self._listeners or [], None
+            announced, self._announced = self._announced, True
+        for listener in listeners:
+            self._call_back(listener)
+        if self._lock is not None and not announced:
             with self._lock:
                 for watcher in self._watchers or ():
                     if self._flags & CANCELLED:
@@ -89,16 +103,21 @@ class Reply(Future[Any]):
                         watcher.add_result(self)
                 self._lock.notify_all()
         if self._callbacks:
-            self._link.errand(self._run_callbacks)
+            self._link.callbacks.put(self._run_callbacks)
 
     def _run_callbacks(self) -> None:
         with _lazily:
             callbacks, self._callbacks = self._callbacks or [], None
         for callback in callbacks:
-            try:
-                callback(self)
-            except Exception:
-                logger.exception("a call-back of %r failed", self)
+            self._call_back(callback)
+
+    def _call_back(self, callback: Callable[[Future[Any]], Any]) -> None:
+        try:
+            callback(self)
+        except Exception as exc:
+            if came_by_signal(exc):
+                raise
+            logger.exception("a call-back of %r failed", self)
 
     # -- the caller's side -----------------------------------------------------------------------------------------
 
@@ -144,8 +163,10 @@ class Reply(Future[Any]):
         if raw is not None and not self._flags and raw[2:4] == b"\0\0":  # a plain value, without buffers
             try:
                 value = codec.loads(memoryview(raw)[HEAD.size :])
-            except Exception:
-                pass  # again below, where it is said
+            except Exception as exc:
+                if came_by_signal(exc):
+                    raise
+                # again below, where it is said
             else:
                 self._value = self.__dict__.setdefault("_first", value)  # two threads get the same object
                 self._decoded = True
@@ -153,20 +174,26 @@ class Reply(Future[Any]):
                 return
         with _decoding[id(self) // 64 % len(_decoding)]:  # another thread may be at it
             if not self._decoded:
-                raw, self._raw = self._raw, None
+                raw = self._raw
                 if raw is None:  # another thread is just through with it, above
                     return
+                value, failure = None, None
                 try:
-                    self._value, self._failure = self._take_apart(raw)
+                    value, failure = self._take_apart(raw)
                 except GridError as exc:
-                    self._failure = exc
+                    failure = exc
                 except Exception as exc:
-                    self._failure = GridError(
+                    if came_by_signal(exc):
+                        raise
+                    failure = GridError(
                         f"the result can't be rebuilt here ({type(exc).__name__}: {exc})",
                         hint="Its class must be importable here, too",
                     )
-                    self._failure.__cause__ = exc
-                self._decoded = True
+                    failure.__cause__ = exc
+                # together: an exception of the user's in between must not leave a result without its value
+                self._value, self._failure, self._decoded = value, failure, True
+                self._raw = None
+                self._taken_apart()
 
     def _take_apart(self, raw: bytes) -> tuple[Any, BaseException | None]:
         if self._flags & CANCELLED:
@@ -175,7 +202,7 @@ class Reply(Future[Any]):
         pickle, buffers = frame.pickle, frame.buffers
         if self._flags & BULK:
             assert self._blobs is not None
-            pickle, buffers = bulk.bring_together(self._blobs, pickle, self._flags)
+            pickle, buffers = bulk.bring_together(self._blobs, pickle, self._flags, drop=False)
         value = codec.loads(pickle, buffers)
         if not self._flags & ERROR:
             return value, None
@@ -188,6 +215,9 @@ class Reply(Future[Any]):
     def _where(self) -> str:
         """Of a failed call, for who reads its traceback."""
         return ""
+
+    def _taken_apart(self) -> None:
+        """The value is here: what lies on its host is needed no more."""
 
     def done(self) -> bool:
         """Whether `get` would return at once."""
@@ -206,9 +236,13 @@ class Reply(Future[Any]):
         return False
 
     def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None:
-        """Have `fn(self)` called when it is done: by the grid's thread, or here and now if it is already."""
+        """Have `fn(self)` called when it is done: by a thread for call-backs, or here and now if it is already.
+
+        It may do anything: wait for other results, publish, acquire, terminate.
+        """
         with _lazily:
             if not self.done_flag:
+                self._watched = True
                 if self._callbacks is None:
                     self._callbacks = []
                 self._callbacks.append(fn)
@@ -217,10 +251,20 @@ class Reply(Future[Any]):
         if self._callbacks is not None:
             self._run_callbacks()
         else:
-            try:
-                fn(self)
-            except Exception:
-                logger.exception("a call-back of %r failed", self)
+            self._call_back(fn)
+
+    def when_done(self, fn: Callable[[Future[Any]], Any]) -> None:
+        """Like `add_done_callback`, for what never waits: the grid's thread calls it, and all of the grid waits."""
+        with _lazily:
+            if not self.done_flag:
+                self._watched = True
+                self._listeners = [*(self._listeners or ()), fn]
+                if not self.done_flag:
+                    return
+        if self._listeners is not None:
+            self._link.errand(self._announce)
+        else:
+            self._call_back(fn)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return asyncio.wrap_future(self).__await__()
@@ -244,6 +288,7 @@ class Reply(Future[Any]):
         if self._lock is None:
             with _lazily:
                 if self._lock is None:
+                    self._watched = True
                     self._lock = threading.Condition()
         return self._lock
 
@@ -277,7 +322,6 @@ class Waiter:
     def __init__(self) -> None:
         self.done_flag = False
         self.call = 0
-        self.frame: bytes | None = None
         self.batons: list[Any] | None = None
         self.granted: tuple[Any, ...] | None = None
         self.told: Callable[[Waiter], None] | None = None
@@ -291,7 +335,7 @@ class Waiter:
 
 
 class _Unfetched:
-    """A value that waits in a blob on its host. When nobody can ask for it any more the blob is waste."""
+    """A value that waits in a blob on its host. Once it is here, or nobody can ask for it, that is waste."""
 
     __slots__ = ("_blob", "_home", "_waste")
 
@@ -300,8 +344,10 @@ class _Unfetched:
         self._blob, self._waste = blob, waste
 
     def fetched(self) -> None:
-        """It is here; the blob is gone."""
-        self._home = None
+        """It is here: remove the blob."""
+        home, self._home = self._home, None
+        if home is not None:
+            home.forget(self._blob)
 
     def __del__(self) -> None:
         if self._home is not None:
@@ -332,30 +378,27 @@ class Result(Reply):
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
         server = self.server
-        if not flags & CANCELLED:
+        if not (flags & CANCELLED or self.done_flag):
             server.load.add(seconds)
             if server.trace is not None:
                 self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
         if self.proxy._released and server.idle and server.grid is not None:
             server.grid._release_service(self.proxy)
-        if self.done_flag:
-            return  # it was cancelled, and that was told already
-        if flags & BULK and server.grid is not None:
-            blob, _, _ = bulk.split(unpack(data).pickle)
-            self._unfetched = _Unfetched(server.home, blob, server.grid._waste)
-        self._flags, self.seconds, self._raw = flags, seconds, data
-        self.done_flag = True
-        if self._lock is not None or self._callbacks:
+        if not self.done_flag:  # else it was cancelled, and that was told already
+            if flags & BULK and server.grid is not None and self._unfetched is None:
+                blob, _, _ = bulk.split(unpack(data).pickle)
+                self._unfetched = _Unfetched(server.home, blob, server.grid._waste)
+            self._flags, self.seconds, self._raw = flags, seconds, data
+            self.done_flag = True
+        if self._watched:
             self._done()
         if flags & BULK:
             server.fetch_early(self)
 
-    def _take_apart(self, raw: bytes) -> tuple[Any, BaseException | None]:
-        taken = super()._take_apart(raw)
+    def _taken_apart(self) -> None:
         if self._unfetched is not None:
             self._unfetched.fetched()
-        return taken
 
     def fail(self, error: BaseException) -> None:
         """There will be no reply."""

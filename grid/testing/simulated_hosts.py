@@ -8,7 +8,6 @@ Elsewhere:  the world in which they live (`simulation.py`), sockets (`cables.py`
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +22,6 @@ from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
 from grid.testing.simulated_presence import Lifeline
 from grid.wire import codec
-from grid.wire.frames import Frame
 from grid.wire.link import Peer
 
 if TYPE_CHECKING:
@@ -89,12 +87,11 @@ class Process(serve.Server):
         self._end = self.end = HostEnd(home.world.network.host(), number, home.world.limits)
         self.end._watcher = threading.current_thread()  # the world lets go in its place
         self.inlet, self.outlet = self.end.bind_sockets(Path("/simulated"), f"p{number}")
-        self._current = 0
+        self._current = self._begun = 0
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
         self._took = _Whims(home.world)
         self._store = None  # type: ignore[assignment]  # messages are small
-        self._due: deque[Frame] = deque()
         self._batch = ExitStack()
         self.stopping = False  # its agent was told to end it, and will not wait for ever
 
@@ -116,9 +113,10 @@ class Process(serve.Server):
 
     def work(self) -> bool:
         """Take a message or run a call; false if there is nothing to do."""
-        if self._due:
-            self._perform(self._due.popleft())
-            if not self._due:
+        due = self.end.due
+        if due:
+            self._perform(next(iter(due.values())))
+            if not due:
                 self._batch.close()
             return True
         if self.end.said_bye:
@@ -128,9 +126,7 @@ class Process(serve.Server):
             message = self.end.pull.recv(zmq.NOBLOCK)
         except zmq.Again:
             return False
-        calls = self.end.take(message)
-        self._due.extend(calls)
-        if len(calls) > 1:
+        if len(self.end.take(message)) > 1:
             self._batch.enter_context(self.end.holding())
         return True
 
@@ -143,7 +139,7 @@ class Process(serve.Server):
             self._batch.close()
             self.end.close()
         else:
-            self.end._held = []
+            self.end.session.sent = self.end.session.posted
             self.end.pull.close(0)
             self.end.push.close(0)
         certificate = {"signal": signal, "exit_status": exit_status, "peak_kb": 1, "last_output": ""}

@@ -87,6 +87,8 @@ class World(Users):
         self.network.while_waiting = self._while_waiting
         self.limits = Limits(in_flight=rng.choice((60, 400)), send_s=5.0)
         self.link = Link(self.limits, context=self.network.client(), clock=self.clock)
+        self.threads: list[tuple[Any, Any]] = []
+        self.link.callbacks = self  # type: ignore[assignment]
         names = [f"h{number}" for number in range(rng.randint(1, 4))]
         self.grid = SimulatedGrid(self, names, self.limits)
         self.hosts: list[SimulatedHost] = []
@@ -94,7 +96,6 @@ class World(Users):
             self._add_host(host)
         self.link.on_welcome = self.grid._on_welcome
         self.link.on_connection = self.grid._on_connection
-        self.threads: list[tuple[Any, Any]] = []
         self.calls: dict[int, Call] = {}  # all that users made
         self.open: dict[int, Call] = {}  # ... and that were not seen done
         self.ended: list[int] = []  # numbers of calls, told by call-backs
@@ -281,6 +282,10 @@ class World(Users):
             finally:
                 self.link._incoming.release()
         self.link._run_errands()
+
+    def put(self, what: Any) -> None:
+        """A call-back is due: the thread of call-backs will run it."""
+        self.threads.append((what, ()))
 
     def _thread(self) -> None:
         if self.threads:
@@ -470,7 +475,7 @@ class World(Users):
         servers = [server for service in self.grid._services.values() for server in service.servers.values()]
         if any(server.state is not State.FREE or server.name in self.grid._arriving for server in servers):
             return False
-        owed = any(peer.pending or peer.outbox for peer in self.link._peers.values())
+        owed = any(peer.pending or peer.session.waiting for peer in self.link._peers.values())
         hopeful = any(service.roster.alive and service.roster.waiting for service in self.grid._services.values())
         return not (owed or hopeful or self.threads or self.grid._homeless)
 

@@ -78,10 +78,12 @@ def put_apart(
     return (head if whole else head + data), (), flags | BULK | (WHOLE if whole else 0)
 
 
-def bring_together(blobs: Blobs, pickle: memoryview, flags: int) -> tuple[memoryview, list[memoryview]]:
-    """The inverse of `put_apart`: the pickle and its buffers."""
+def bring_together(
+    blobs: Blobs, pickle: memoryview, flags: int, *, drop: bool = True
+) -> tuple[memoryview, list[memoryview]]:
+    """The inverse of `put_apart`: the pickle and its buffers. Without `drop` the blob stays, to be read again."""
     name, sizes, rest = split(pickle)
-    parts = blobs.read(name, sizes)
+    parts = blobs.read(name, sizes, drop=drop)
     return (parts[0], parts[1:]) if flags & WHOLE else (rest, parts)
 
 

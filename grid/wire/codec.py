@@ -33,6 +33,7 @@ from typing import Any
 
 from grid.errors import SerialisationError, VersionError
 from grid.wire import mainimage
+from grid.wire.signals import came_by_signal
 
 IN_BAND = 16 * 1024
 """Buffers below this many bytes stay inside the pickle: copying them is cheaper than carrying them apart."""
@@ -86,6 +87,8 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
             return Dumped(data, buffers)
         return Dumped(data, buffers, (), mainimage.names_in_pickle(data))
     except Exception as plain:
+        if came_by_signal(plain):
+            raise
         buffers.clear()
         stream = io.BytesIO()
         pickler = _HandOver(stream, buffers, in_band)
@@ -93,13 +96,17 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
             pickler.dump(obj)
             data = stream.getvalue()
             by_value, used, modules = pickler.by_value, pickler.globals_used, pickler.modules
-        except Exception:
+        except Exception as handed:
+            if came_by_signal(handed):
+                raise
             buffers.clear()
             try:
                 blob = _dill_dumps(obj, recurse=True)
                 data = pickle.dumps(_Dilled(blob), 5)
                 by_value, used, modules = [what], set(), mainimage.modules_of(blob)
             except Exception as last:
+                if came_by_signal(last):
+                    raise
                 raise SerialisationError(
                     f"{what} can't be serialised: {_culprit(obj, what) or last}",
                     hint="Leave that part out with __getstate__, or make it on the server",

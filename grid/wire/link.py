@@ -9,22 +9,34 @@ that wait follow, and one of them is roused when the leader leaves. So a caller 
 thread switch (measured: an I/O thread between caller and socket adds 25 to 60 us to each call). When nobody waits, the
 grid's own thread leads (`collect`), and yields as soon as somebody wants the lead.
 
-A link outlives its connection. Messages are numbered in both directions; each side keeps what the other has not
-acknowledged; after a reconnect, or when a gap shows, HELLO and WELCOME tell where to go on (see `frames`).
+A link outlives its connection: after a reconnect, or when a gap shows, HELLO and WELCOME tell where to go on (see
+`session`).
 
-Lives here: sockets of the client, who leads, numbering, acknowledgement, repeating.
-Elsewhere:  what a result is (`services/result.py`), who is lost (`grids/`), the other end (`kernel/hostend.py`).
+**Exceptions at any byte code.** `call` and `wait` run in the user's main thread, where Ctrl-C, an alarm or another
+handler may raise after every call and at the end of every loop. So here
+
+- locks are taken by `with`, or by a `for` over `iter(try_lock, False)`: the interpreter looks for signals neither
+  between the lock and the block that releases it (bpo-29988, since Python 3.10), nor between `__next__` and the body;
+- what is left half done is marked before it is begun, and done by whoever comes next: `_torn` (somebody was torn out
+  of receiving: a message may be lost, so all peers are asked), `Peer.delivering` (this reply was on its way to its
+  result), `_dirty` (a peer has something to send).
+
+Lives here: sockets of the client, who leads, when outboxes are sent.
+Elsewhere:  numbers, acknowledgement, repetition (`session`), what a result is (`services/result.py`), who is lost
+            (`grids/`), the other end (`kernel/hostend.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import zmq
@@ -32,9 +44,11 @@ import zmq
 from grid.errors import Backlog, ConnectError, GridStopped
 from grid.limits import Limits
 from grid.wire import bulk, monitor
+from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
 from grid.wire.frames import BATCH, HEAD, SMALL, FrameError, Kind, pack, split, unpack
 from grid.wire.keys import Keys
+from grid.wire.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +62,8 @@ _ALONE = 8
 _DRAIN = 1000
 _PATIENCE_MS = 500
 """A leader without a time limit looks up this often."""
+_FOLLOW_S = 0.25
+"""A follower looks this often whether somebody leads: one that was torn off may not have handed the lead over."""
 
 
 class Pending(Protocol):
@@ -55,10 +71,11 @@ class Pending(Protocol):
 
     done_flag: bool
     call: int
-    frame: bytes | None
     batons: list[Any] | None
 
-    def deliver(self, flags: int, seconds: float, data: bytes) -> None: ...
+    def deliver(self, flags: int, seconds: float, data: bytes) -> None:
+        """The reply. It may come twice, where an exception of the user's tore us out of the first time."""
+
     def fail(self, error: BaseException) -> None: ...
 
 
@@ -67,7 +84,6 @@ class _Moment:
 
     done_flag = False
     call = 0
-    frame: bytes | None = None
     batons: list[Any] | None = None
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None: ...
@@ -78,25 +94,24 @@ class Peer:
     """One process on a host, as the client sees it."""
 
     __slots__ = (
-        "acked",
         "asked_at",
         "beats",
         "blobs",
         "closed",
         "connected",
+        "delivering",
         "dirty",
         "endpoints",
         "heard",
         "image",
         "keys",
         "lock",
-        "next",
         "number",
-        "outbox",
         "pending",
         "push",
-        "received",
         "refuses",
+        "session",
+        "told",
         "welcomed",
     )
 
@@ -104,11 +119,11 @@ class Peer:
         self.number = number
         self.push = push
         self.endpoints = endpoints
-        self.lock = threading.Lock()
-        self.next = 1  # the next call's number
-        self.pending: dict[int, Pending] = {}
-        self.received = 0  # all replies up to this one are here
-        self.acked = 0  # the other side was told so
+        self.lock = threading.Lock()  # owner of `push` and of the outbox
+        self.session = Session(number)
+        self.pending: dict[int, Pending] = {}  # calls without a reply, by number, in their order
+        self.delivering: Pending | None = None  # its reply is here, and is not noted as received yet
+        self.told = 0  # number of the last event that the grid's thread was given
         self.welcomed = threading.Event()  # it has answered at all
         self.connected = False  # as libzmq's heartbeats see it
         self.asked_at = 0.0  # last HELLO, monotonic
@@ -118,9 +133,13 @@ class Peer:
         self.keys: Keys | None = None
         self.image: dict[str, Any] = {}  # names of __main__ that it has, and what they were
         self.closed: BaseException | None = None
-        self.outbox: list[bytes] = []  # small calls that wait to go together, see `Link.call`
         self.dirty = False  # `Link._flush_all` will look at the outbox
         self.refuses: BaseException | None = None  # what new calls get: it is closed, or moves to another host
+
+    def send(self, frame: bytes) -> None:
+        """Send a message without a number, after what waits; the caller holds the lock."""
+        self.session.flush(self.push, zmq.NOBLOCK)
+        self.push.send(frame, zmq.NOBLOCK)
 
 
 class Link:
@@ -158,6 +177,8 @@ class Link:
         self._numbers_lock = threading.Lock()
         # who leads
         self._incoming = threading.Lock()  # held by the leader: the owner of _pull
+        self._try_lead = partial(self._incoming.acquire, False)
+        self._torn = False  # somebody leads, or was torn out of leading: see the module
         self._turnstile = threading.Lock()  # held by who needs _pull for something else
         self._wanted = 0
         self._queueing = threading.Lock()
@@ -169,6 +190,7 @@ class Link:
         # what the grid's thread does outside the lead
         self._errands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._rouse = threading.Event()
+        self.callbacks = CallBacks()
         self._closed = False
         self.on_event: Callable[[Peer, Any], None] = lambda peer, event: None
         self.on_welcome: Callable[[Peer], None] = lambda peer: None
@@ -221,9 +243,9 @@ class Link:
                 return
             peer.closed = peer.refuses = error
             peer.push.close(0)
-            peer.outbox.clear()
             waiting = list(peer.pending.values())
             peer.pending.clear()
+            peer.session.kept.clear()
         if not self._closed:
             with self._own_incoming():
                 self._peers.pop(peer.number, None)
@@ -263,17 +285,15 @@ class Link:
 
     def _hello(self, peer: Peer) -> None:
         peer.asked_at = self._clock()
-        self._post(peer, pack(Kind.HELLO, peer.number, 0, peer.received))
-
-    def _post(self, peer: Peer, frame: bytes) -> None:
         with peer.lock:
             if peer.closed is None:
-                _flush(peer)
-                peer.push.send(frame, zmq.NOBLOCK)
+                peer.send(peer.session.hello())
 
     def bye(self, peer: Peer) -> None:
         """Ask a process to end after the calls that it has."""
-        self._post(peer, pack(Kind.BYE, peer.number, 0, peer.received))
+        with peer.lock:
+            if peer.closed is None:
+                peer.send(pack(Kind.BYE, peer.number, 0, peer.session.received))
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -301,52 +321,64 @@ class Link:
         if image is not None:
             flags |= 8
             buffers = [memoryview(image), *buffers]
-        under_way = peer.pending
+        under_way, session = peer.pending, peer.session
         if len(under_way) >= self._limits.in_flight:
             self._wait_for_room(peer)
-        with peer.lock:
-            if peer.refuses is not None:
-                raise peer.refuses
-            if then is not None:
-                peer.refuses = then
-            seq = peer.next
-            peer.next = seq + 1
-            peer.acked = peer.received
-            if buffers:
-                frame = pack(2, peer.number, seq, peer.received, seq, data, buffers, flags)
-            else:
-                frame = _HEAD(2, flags, 0, peer.number, seq, peer.received, seq, 0.0, len(data)) + data
-            pending.frame = frame
-            pending.call = seq
-            under_way[seq] = pending
-            ahead = len(under_way)
-            if ahead < _ALONE or len(frame) > SMALL or then is not None:
-                if peer.outbox:
-                    _flush(peer)
-                peer.push.send(frame, 1)  # NOBLOCK; there is no high-water mark
-            else:
-                peer.outbox.append(frame)
-                if len(peer.outbox) >= BATCH or 4 * len(peer.outbox) >= ahead:
-                    _flush(peer)
-                elif not peer.dirty:
-                    peer.dirty = True
-                    self._dirty.append(peer)
-                    self._shoo()
+        try:
+            with peer.lock:
+                if peer.refuses is not None:
+                    raise peer.refuses
+                seq = session.posted + 1
+                received = session.received
+                if buffers:
+                    frame = pack(2, peer.number, seq, received, seq, data, buffers, flags)
+                else:
+                    frame = _HEAD(2, flags, 0, peer.number, seq, received, seq, 0.0, len(data)) + data
+                pending.call = seq
+                session.post(frame)
+                under_way[seq] = pending
+                if then is not None:
+                    peer.refuses = then
+                session.acked = received
+                ahead = len(under_way)
+                if ahead < _ALONE or len(frame) > SMALL or then is not None:
+                    if session.sent == seq - 1:
+                        peer.push.send(frame, 1)  # NOBLOCK; there is no high-water mark
+                        session.sent = seq
+                    else:
+                        session.flush(peer.push, 1)
+                else:
+                    waits = seq - session.sent
+                    if waits >= BATCH or 4 * waits >= ahead:
+                        session.flush(peer.push, 1)
+                    elif not peer.dirty:
+                        self._dirty.append(peer)
+                        peer.dirty = True
+                        self._shoo()
+        except BaseException:  # of the user's, in between: it may be posted and not sent
+            self._dirty.append(peer)
+            self._shoo()
+            raise
         if not ahead & 127:  # a burst: take replies in between, or they pile up
             self._collect_now()
         return seq
 
     def _flush_all(self) -> None:
         """Send what waits in outboxes. Called before every wait, and by the grid's thread every few ms."""
-        while self._dirty:
+        dirty = self._dirty
+        while dirty:
             try:
-                peer = self._dirty.popleft()
+                peer = dirty[0]
             except IndexError:
                 return
             with peer.lock:
                 peer.dirty = False
                 if peer.closed is None:
-                    _flush(peer)
+                    peer.session.flush(peer.push, zmq.NOBLOCK)
+            try:
+                dirty.remove(peer)  # only now, so that nobody forgets it
+            except ValueError:
+                pass  # another thread did the same
 
     def _wait_for_room(self, peer: Peer) -> None:
         deadline = self._clock() + self._limits.send_s
@@ -377,12 +409,16 @@ class Link:
         while True:
             if self._dirty:
                 self._flush_all()
-            if self._incoming.acquire(False):
-                try:
+            led = False
+            try:
+                for led in iter(self._try_lead, False):  # noqa: B007 - it is set before any exception can come
                     self._lead(pending, deadline)
-                finally:
+                    break
+            finally:
+                if led:
                     self._incoming.release()
                     self._hand_over()
+            if led:
                 if pending.done_flag:
                     return True
                 if deadline is not None and self._clock() >= deadline:
@@ -399,27 +435,29 @@ class Link:
     def _follow(self, pending: Pending, deadline: float | None) -> bool:
         baton = threading.Lock()
         baton.acquire()
-        with self._queueing:
-            if pending.batons is None:
-                pending.batons = []
-            pending.batons.append(baton)
-            self._followers.append(baton)
-        if self._collector_leads:
-            self._rouse_leader()
-        if not self._incoming.locked():  # the leader left before we stood in line
-            self._hand_over()
-        if not pending.done_flag:
-            remaining = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock()))
-            baton.acquire(timeout=remaining)
         try:
-            self._followers.remove(baton)
-        except ValueError:  # we were asked to lead; if we need not, another must
-            if pending.done_flag:
+            with self._queueing:
+                if pending.batons is None:
+                    pending.batons = []
+                pending.batons.append(baton)
+                self._followers.append(baton)
+            if self._collector_leads:
+                self._rouse_leader()
+            if not self._incoming.locked():  # the leader left before we stood in line
                 self._hand_over()
-        try:
-            pending.batons.remove(baton)
-        except ValueError:
-            pass
+            if not pending.done_flag:
+                remaining = _FOLLOW_S if deadline is None else min(_FOLLOW_S, max(0.0, deadline - self._clock()))
+                baton.acquire(timeout=remaining)
+        finally:
+            try:
+                self._followers.remove(baton)
+            except ValueError:  # we were asked to lead; if we need not, another must
+                if pending.done_flag:
+                    self._hand_over()
+            try:
+                (pending.batons or []).remove(baton)
+            except ValueError:
+                pass
         return pending.done_flag
 
     def _hand_over(self) -> None:
@@ -445,33 +483,45 @@ class Link:
 
     def _lead(self, pending: Pending | None, deadline: float | None) -> None:
         """Take in replies until `pending` is done, the time is over, or somebody else needs the socket."""
+        if self._torn:
+            self._ask_all()
+        self._torn = True
+        self._receive(pending, deadline)
+        self._torn = False
+
+    def _ask_all(self) -> None:
+        """Somebody was torn out of receiving: a message may have been taken off the socket and lost."""
+        self._pull.rcvtimeo = _PATIENCE_MS
+        for peer in list(self._peers.values()):
+            if peer.welcomed.is_set():
+                self._hello(peer)
+
+    def _receive(self, pending: Pending | None, deadline: float | None) -> None:
         pull = self._pull
         receive = pull.recv
         timed = False
-        try:
-            while not (pending is not None and pending.done_flag) and not self._wanted and not self._closed:
-                if pending is None and (self._followers or self._shooed or self._dirty or not self._errands.empty()):
+        while not (pending is not None and pending.done_flag) and not self._wanted and not self._closed:
+            if pending is None and (self._followers or self._shooed or self._dirty or not self._errands.empty()):
+                break
+            if deadline is not None:
+                remaining = deadline - self._clock()
+                if remaining <= 0:
+                    break
+                if remaining * 1000 < _PATIENCE_MS:
+                    timed = True
+                    pull.rcvtimeo = max(1, int(remaining * 1000))
+            try:
+                data = receive()
+            except zmq.Again:
+                continue
+            except zmq.ZMQError:
+                if self._closed:
                     return
-                if deadline is not None:
-                    remaining = deadline - self._clock()
-                    if remaining <= 0:
-                        return
-                    if remaining * 1000 < _PATIENCE_MS:
-                        timed = True
-                        pull.rcvtimeo = max(1, int(remaining * 1000))
-                try:
-                    data = receive()
-                except zmq.Again:
-                    continue
-                except zmq.ZMQError:
-                    if self._closed:
-                        return
-                    raise
-                if self._take_in(data) and pending is not None and pending.done_flag:
-                    self._drain()  # more are under way; what is here already costs less now than one by one
-        finally:
-            if timed and not self._closed:
-                pull.rcvtimeo = _PATIENCE_MS
+                raise
+            if self._take_in(data) and pending is not None and pending.done_flag:
+                self._drain()  # more are under way; what is here already costs less now than one by one
+        if timed and not self._closed:
+            pull.rcvtimeo = _PATIENCE_MS
 
     def _drain(self) -> None:
         """Take in what has arrived, without waiting; the caller leads."""
@@ -486,10 +536,18 @@ class Link:
     def _collect_now(self) -> None:
         if self._collector_leads:
             self._shoo()
-        elif self._incoming.acquire(False):
-            try:
+            return
+        led = False
+        try:
+            for led in iter(self._try_lead, False):  # noqa: B007 - as in `wait`
+                if self._torn:
+                    self._ask_all()
+                self._torn = True
                 self._drain()
-            finally:
+                self._torn = False
+                break
+        finally:
+            if led:
                 self._incoming.release()
                 self._hand_over()
 
@@ -542,74 +600,71 @@ class Link:
             kind, flags, buffers, number, seq, ack, call, seconds, length = _UNHEAD(data)
             if buffers or len(data) != _HEAD_SIZE + length:
                 unpack(data)
-        except Exception as exc:  # before it counts as received, so that it is repeated
+        except (struct.error, FrameError) as exc:  # before it counts as received, so that it is repeated
             logger.warning("a message of %d bytes is dropped: %s", len(data), exc)
             return False
         self._taken += 1
         peer = self._peers.get(number)
         if peer is None:
             return False  # of a process that was dropped; or a WAKE
-        if kind == 10 and seq == peer.received + 1:  # Kind.REPLY
-            peer.received = seq
-            pending = peer.pending.pop(call, None)
+        session = peer.session
+        if kind == 10 and seq == session.received + 1:  # Kind.REPLY
+            pending = peer.pending.get(call)
+            if pending is None and peer.delivering is not None and peer.delivering.call == call:
+                pending = peer.delivering  # the first time we were torn off
             if pending is not None:
-                pending.frame = None
+                peer.delivering = pending
+                peer.pending.pop(call, None)  # before it is done: who sees it done finds its server idle
                 pending.deliver(flags, seconds, data)
                 if pending.batons:
                     self._hand_batons(pending)
+            session.kept.pop(call, None)
+            session.received = seq
+            peer.delivering = None
         elif not self._take_other(peer, kind, seq, ack, data):
             return False
-        if seq - peer.acked >= _ACK_EVERY or len(data) > 65_536:
+        if seq - session.acked >= _ACK_EVERY or len(data) > 65_536:
             self._acknowledge(peer)
         return bool(peer.pending)
 
     def _take_other(self, peer: Peer, kind: int, seq: int, ack: int, data: bytes) -> bool:
         """A message that is not the next reply; true if it is news."""
+        session = peer.session
         if kind == Kind.WELCOME:
             if not peer.welcomed.is_set():
-                peer.welcomed.set()
                 self.errand(lambda: self.on_welcome(peer))
-            self._repeat(peer, ack)
+                peer.welcomed.set()
+            with peer.lock:
+                if peer.closed is None:
+                    session.rewind(ack)
+                    session.flush(peer.push, zmq.NOBLOCK)
             return False
-        if seq != peer.received + 1:
-            if seq > peer.received:  # something was lost on the way: have it repeated
+        if not session.is_next(seq):
+            if session.is_gap(seq):  # something was lost on the way: have it repeated
                 now = self._clock()
                 if now - peer.asked_at > 0.2:
                     self._hello(peer)
             return False
-        peer.received = seq
         if kind == Kind.EVENT:
-            self.errand(lambda: self._event(peer, data))
+            self.errand(partial(self._event, peer, seq, data))
+        session.received = seq
         return True
 
     def _acknowledge(self, peer: Peer) -> None:
-        if peer.lock.acquire(False):  # else somebody is just sending a call, which acknowledges too
-            try:
+        if not peer.lock.locked():  # else somebody is just sending a call, which acknowledges too
+            with peer.lock:
                 if peer.closed is None:
-                    peer.acked = peer.received
-                    peer.push.send(pack(Kind.ACK, peer.number, 0, peer.received), zmq.NOBLOCK)
-            finally:
-                peer.lock.release()
+                    received = peer.session.received
+                    peer.push.send(peer.session.acknowledgement(), zmq.NOBLOCK)
+                    peer.session.acked = received
 
-    def _repeat(self, peer: Peer, they_have: int) -> None:
-        with peer.lock:
-            if peer.closed is None:
-                peer.outbox.clear()  # it is repeated, too
-                for seq in sorted(seq for seq in peer.pending if seq > they_have):
-                    frame = peer.pending[seq].frame
-                    if frame is None:
-                        continue
-                    if len(frame) <= SMALL:
-                        peer.outbox.append(frame)
-                    if len(frame) > SMALL or len(peer.outbox) >= BATCH:
-                        _flush(peer)
-                    if len(frame) > SMALL:
-                        peer.push.send(frame, zmq.NOBLOCK)
-                _flush(peer)
-
-    def _event(self, peer: Peer, data: bytes) -> None:
+    def _event(self, peer: Peer, number: int, data: bytes) -> None:
+        """In the grid's thread, where no exception comes in between: each event once."""
         from grid.wire import codec
 
+        if number <= peer.told:
+            return  # who took it in was torn off before it was noted, so it came again
+        peer.told = number
         try:
             event = codec.loads(unpack(data).pickle)
         except Exception as exc:
@@ -687,11 +742,13 @@ class Link:
         for peer in list(self._peers.values()):
             if not peer.welcomed.is_set() and peer.connected:
                 self._hello(peer)
-            elif peer.pending and peer.received == peer.heard and now - peer.asked_at >= self._limits.heartbeat_s:
+            elif (
+                peer.pending and peer.session.received == peer.heard and now - peer.asked_at >= self._limits.heartbeat_s
+            ):
                 self._hello(peer)  # a lost message shows in the WELCOME
-            elif peer.received != peer.acked or (peer.beats and peer.connected):
+            elif peer.session.received != peer.session.acked or (peer.beats and peer.connected):
                 self._acknowledge(peer)
-            peer.heard = peer.received
+            peer.heard = peer.session.received
 
     def outstanding(self) -> int:
         """Calls under way, of all peers."""
@@ -709,6 +766,7 @@ class Link:
 
     def destroy(self) -> None:
         """Free the sockets; after the threads that used them have ended."""
+        self.callbacks.close(self._limits.stop_s)
         with self._incoming, self._waker_lock:
             self._pull.disable_monitor()
             self._monitor.close(0)
@@ -722,14 +780,6 @@ def _disconnect(socket: zmq.Socket[Any], endpoint: str) -> None:
         socket.disconnect(endpoint)
     except zmq.ZMQError:
         pass  # it was never connected
-
-
-def _flush(peer: Peer) -> None:
-    """Send what waits in the outbox; the caller holds the peer's lock."""
-    outbox = peer.outbox
-    if outbox:
-        peer.push.send(outbox[0] if len(outbox) == 1 else pack(5, peer.number, 0, 0, buffers=outbox), zmq.NOBLOCK)
-        peer.outbox = []
 
 
 _WAKE = pack(Kind.WAKE, 0, 0, 0)

@@ -18,8 +18,8 @@ from grid.services.result import Reply, Result
 from grid.services.roster import Roster
 from grid.testing.simulated_presence import Lifeline
 from grid.testing.simulation import EPISODE, Violation, episode, simulate
-from grid.wire.frames import Kind
 from grid.wire.link import Link
+from grid.wire.session import Session
 
 STEPS = 120_000
 
@@ -41,26 +41,25 @@ def test_the_same_seed_tells_the_same_story() -> None:
 # -- faults that it must see: each is put in place of the real thing ---------------------------------------------------
 
 
-def takes_a_repeated_call_again(self: HostEnd, frame: Any, look: Any = HostEnd._look_at) -> Any:
-    if frame.kind == Kind.CALL and frame.seq == self._taken:
-        return frame
-    return look(self, frame)
+def takes_a_repeated_call_again(self: Session, number: int) -> bool:
+    return number in (self.received, self.received + 1) and number > 0
 
 
-def takes_a_call_after_a_gap(self: HostEnd, frame: Any, look: Any = HostEnd._look_at) -> Any:
-    if frame.kind == Kind.CALL and frame.seq > self._taken + 1:
-        self._taken = frame.seq - 1
-    return look(self, frame)
+def takes_a_call_after_a_gap(self: Session, number: int) -> bool:
+    return number > self.received
 
 
 def forgets_what_it_sent(self: HostEnd, *args: Any, send: Any = HostEnd._send) -> None:
     send(self, *args)
-    self._kept.clear()
+    self.session.kept.clear()
 
 
-def repeats_nothing(self: Link, peer: Any, they_have: int) -> None:
-    with peer.lock:
-        peer.outbox.clear()
+def repeats_nothing(self: Session, they_have: int) -> None:
+    """What was sent is taken for arrived."""
+
+
+def forgets_what_waits(self: Session, frame: bytes) -> None:
+    self.posted += 1
 
 
 def drops_without_a_word(self: Link, peer: Any, error: BaseException, drop: Any = Link.drop) -> None:
@@ -121,10 +120,11 @@ def counts_connections(self: Lifeline, look: Any = Lifeline.look) -> bool:
 @pytest.mark.parametrize(
     ("owner", "method", "fault"),
     [
-        (HostEnd, "_look_at", takes_a_repeated_call_again),
-        (HostEnd, "_look_at", takes_a_call_after_a_gap),
+        (Session, "is_next", takes_a_repeated_call_again),
+        (Session, "is_next", takes_a_call_after_a_gap),
         (HostEnd, "_send", forgets_what_it_sent),
-        (Link, "_repeat", repeats_nothing),
+        (Session, "rewind", repeats_nothing),
+        (Session, "post", forgets_what_waits),
         (Link, "drop", drops_without_a_word),
         (Roster, "release", frees_twice),
         (Roster, "gone", keeps_the_dead),

@@ -132,10 +132,12 @@ def test_a_host_drops_what_is_no_message_and_goes_on(frugal: None) -> None:
         if not number % 1000:  # what it says to all that is of no interest; a reply of its own stays bounded, too
             end.push.outs[-1].clear()  # type: ignore[attr-defined]
             end.reply(1, b"r")
-            end._kept.clear()
-            end._taken = 0 if end._taken > 100 else end._taken  # else its next in turn is out of reach for most
+            end.session.kept.clear()
+            end.due.clear()
+            if end.session.received > 100:
+                end.session.received = 0  # else its next in turn is out of reach for most
     assert due
-    (frame,) = end.take(pack(Kind.CALL, 1, end._taken + 1, 0, 1, b"the rightful"))
+    (frame,) = end.take(pack(Kind.CALL, 1, end.session.received + 1, 0, 1, b"the rightful"))
     assert bytes(frame.pickle) == b"the rightful"
 
 
@@ -151,13 +153,13 @@ def test_a_client_drops_what_is_no_message_and_goes_on(frugal: None) -> None:
             continue
         reply = Reply(link)
         link.call(honest, codec.Dumped(b"call"), reply)
-        link._take_in(pack(Kind.REPLY, 2, honest.received + 1, 0, reply.call, b"x"))
+        link._take_in(pack(Kind.REPLY, 2, honest.session.received + 1, 0, reply.call, b"x"))
         answered += reply.done_flag
         for cable in network.calls.values():
             cable.queue.clear()
         while not link._errands.empty():
             link._errands.get()
-        hostile.received = 0
+        hostile.session.received = 0
         link.call(hostile, codec.Dumped(b"call"), Reply(link))
     assert answered == TAKEN_BY_CLIENT / 1000
     assert not honest.pending
@@ -180,7 +182,7 @@ def test_a_cut_reply_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None
     for buffers in ((), (b"buffer",)):
         reply = Reply(link)
         link.call(peer, codec.Dumped(b"call"), reply)
-        whole = pack(Kind.REPLY, 1, peer.received + 1, 0, reply.call, b"value", buffers)
+        whole = pack(Kind.REPLY, 1, peer.session.received + 1, 0, reply.call, b"value", buffers)
         for cut in range(len(whole)):
             link._take_in(whole[:cut])
         assert not reply.done_flag and reply.call in peer.pending
