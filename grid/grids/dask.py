@@ -43,7 +43,7 @@ from grid.wire import codec
 from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
 from grid.wire.frames import HEAD, Kind, pack
-from grid.wire.mainimage import MainImage
+from grid.wire.mainimage import MainImage, wrap
 
 if TYPE_CHECKING:
     from grid.services.proxy import Proxy
@@ -157,12 +157,12 @@ class ActorServer(Server):
         buffers, flags = list(dumped.buffers), 0
         if dumped.main_names and not self._here:
             source = MainImage()
-            closed = source.closure(set(dumped.main_names))
-            changed = {name: obj for name, obj in closed.items() if self._image.get(name, self) is not obj}
-            if changed:
-                buffers.insert(0, memoryview(source.pack(changed)[0]))
+            lacking = source.lacking(dumped.main_names, self._image)
+            if lacking:
+                packed = source.pack(lacking, self._image)
+                buffers.insert(0, memoryview(wrap(packed.parts)))
                 flags = serve.IMAGE
-                self._image.update(changed)
+                self._image.update(packed.entries)
         return pack(Kind.CALL, 0, 0, 0, 0, dumped.data, buffers, flags)
 
     def _send(self) -> None:

@@ -55,7 +55,7 @@ from grid.wire.codec import Dumped
 from grid.wire.frames import HEAD
 from grid.wire.keys import Keys, make_keys
 from grid.wire.link import RECONNECT_S, Link, Peer
-from grid.wire.mainimage import MainImage
+from grid.wire.mainimage import MainImage, Packed
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class _Publication:
 
     service_id: str
     dumped: Dumped
-    entries: dict[str, Any]  # what it needs of __main__
+    image: Packed | None  # what it needs of __main__
     restarts: int
     blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
@@ -433,9 +433,9 @@ class Grid(Files, Moves, AbstractGrid):
             raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted_word!r}")
         lenient = _one_word(missing or (self.missing if wait is None else "fail")) == "ok" or wanted_word == "first"
         dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
-        entries = MainImage().closure(set(dumped.main_names)) if dumped.main_names else {}
+        image = MainImage().pack(dumped.main_names) if dumped.main_names else None
         service_id = self.create_service_id(instance)
-        publication = _Publication(service_id, dumped, entries, restarts, {}, threading.Lock())
+        publication = _Publication(service_id, dumped, image, restarts, {}, threading.Lock())
         service = self._add_service(service_id, methods_of(instance))
         with self._lock:
             self._publications[service_id] = publication
@@ -514,14 +514,17 @@ class Grid(Files, Moves, AbstractGrid):
             if home not in publication.blobs:
                 dumped = publication.dumped
                 home.check_code(dumped.by_value)
-                image, needed = home.pack_image(publication.entries) if publication.entries else (None, set())
-                modules = codec.modules_in(dumped.data) | dumped.modules | needed
+                modules = codec.modules_in(dumped.data) | dumped.modules
+                image = publication.image.parts if publication.image else ()
+                if publication.image:
+                    home.check_code(publication.image.by_value)
+                    modules |= publication.image.modules
                 home.have_modules(modules)
-                parts = [memoryview(dumped.data), *dumped.buffers]
+                parts = [memoryview(part) for part in (dumped.data, *dumped.buffers, *image)]
                 publication.blobs[home] = {
                     "blob": home.store().write(parts),
                     "sizes": [len(part) for part in parts],
-                    "image": image,
+                    "image": len(image),
                     "warm": to_warm(modules),
                 }
             told = publication.blobs[home]
@@ -685,7 +688,7 @@ class Grid(Files, Moves, AbstractGrid):
             self._host_failed(home, error, [server])
             return
         publication = self._publications.get(server.service_id)
-        server.attach(self._link, peer, dict(publication.entries) if publication else {})
+        server.attach(self._link, peer, dict(publication.image.entries) if publication and publication.image else {})
         self._by_peer[server.number] = server
         self._doomed[server.number] = (time.monotonic() + self.limits.lost_s, server)
 

@@ -20,7 +20,6 @@ import socket
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 from grid import errors
 from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
 from grid.grids.between import carry
+from grid.grids.images import Images
 from grid.grids.watch import REGISTRATION, grids_dir
 from grid.hosts import Host
 from grid.kernel import boot
@@ -45,7 +45,7 @@ from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG, Dumped
 from grid.wire.keys import Keys
 from grid.wire.link import RECONNECT_S, Link, Peer
-from grid.wire.mainimage import MainImage
+from grid.wire.mainimage import MainImage, Packed
 from grid.wire.places import SOCKET_PATH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class HostLink:
         self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
         self._tunnels: dict[int, tuple[str, str]] = {}
         self._modules: set[str] = set()
+        self._images = Images()
         self._modules_lock = threading.Lock()
 
     @property
@@ -275,7 +276,7 @@ class HostLink:
                 hint="Try transport: tunnel for it",
             )
         self.peer = peer
-        self._modules, self.staged = set(), {}
+        self._modules, self.staged, self._images = set(), {}, Images()
 
     def _choose_transport(self, inlet: str) -> str:
         wish = self.host.transport
@@ -475,28 +476,27 @@ class HostLink:
         """
         self.check_code(dumped.by_value)
         modules = codec.modules_in(dumped.data) | dumped.modules
-        if dumped.main_names:
-            source = MainImage()
-            closed = source.closure(set(dumped.main_names))
-            changed = {name: obj for name, obj in closed.items() if name not in image or image[name] is not obj}
-        else:
-            changed = {}
-        if not changed:
+        lacking = MainImage().lacking(dumped.main_names, image) if dumped.main_names else None
+        if not lacking:
             self.have_modules(modules)
             return None
-        packed, needed = self.pack_image(changed)
-        self.have_modules(modules | needed)
-        image.update(changed)
-        return packed
+        told: bytes
+        known = self._images.known(lacking, image)
+        if known is not None:
+            told, packed = known
+        else:
+            packed = MainImage().pack(lacking, image)
+            self.check_code(packed.by_value)
+            told = self._images.put(packed, self.store(), self.forget)
+        self.have_modules(modules | packed.modules)
+        image.update(packed.entries)
+        return told
 
-    def pack_image(self, entries: Mapping[str, Any]) -> tuple[bytes, set[str]]:
-        """An image of some names of `__main__`, if this host can use it, and the modules that it needs there."""
-        code = [name for name, obj in entries.items() if isinstance(obj, (type, types.FunctionType))]
-        self.check_code([f"{name} of the script" for name in code])
-        packed, behind, modules = MainImage().pack(entries)
-        for name, reason in behind.items():
-            logger.debug("%s of __main__ stays behind: %s", name, reason)
-        return packed, modules
+    def pack_image(self, entries: Mapping[str, Any]) -> Packed:
+        """An image of names of `__main__` as they were bound, if this host can use it."""
+        packed = MainImage({**sys.modules["__main__"].__dict__, **entries}).pack(entries)
+        self.check_code(packed.by_value)
+        return packed
 
     def check_code(self, by_value: Any) -> None:
         """Refuse code by value where the host's Python is of another minor version."""

@@ -198,14 +198,15 @@ class Moves(_Base):
             self._start_home(home)
             self._furnish(home)
             entries = dict(server.peer.image)
-            image, needed = home.pack_image(entries) if entries else (None, set())
-            home.have_modules(codec.modules_in(data) | set(modules) | needed)
-            parts = [memoryview(data), *(memoryview(part) for part in buffers)]
+            packed = home.pack_image(entries) if entries else None
+            home.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
+            image = packed.parts if packed else ()
+            parts = [memoryview(part) for part in (data, *buffers, *image)]
             blob = home.store().write(parts)
             move.number = self._link.number()
             self._starting_servers[server.name] = server
             wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
-            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": image, "warm": []}
+            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
             home.ask("start", [{**wish, "niceness": home.host.niceness}], published)
         except Exception as exc:
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"

@@ -53,7 +53,7 @@ from grid.kernel.zygote import Zygote, remove
 from grid.limits import Limits
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG
-from grid.wire.frames import ERROR, Frame
+from grid.wire.frames import BULK, ERROR, Frame
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
 from grid.wire.lane_server import LaneServer
@@ -279,7 +279,10 @@ class Agent:
 
     def _answer(self, frame: Frame) -> None:
         try:
-            method, args, kwargs = codec.loads(frame.pickle, frame.buffers)
+            words, buffers = frame.pickle, frame.buffers
+            if frame.flags & BULK:
+                words, buffers = bulk.bring_together(self._store, words, frame.flags)
+            method, args, kwargs = codec.loads(words, buffers)
             outcome = getattr(self, f"do_{method}")(frame.call, *args, **kwargs)
         except Exception as exc:
             self._reply_error(frame.call, exc)

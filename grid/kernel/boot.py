@@ -29,6 +29,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grid.wire import proven
+
 MARK = "GRID1 "
 
 SCOUT = "import sys;i=getattr(sys.stdin,'buffer',sys.stdin);exec(i.read(int(i.readline())))"
@@ -113,17 +115,21 @@ def archive() -> bytes:
     """
     top = Path(__file__).parents[1]
     buffer = io.BytesIO()
+    files = []
+    for entry in _SHIPPED:
+        path = top / entry
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            files.append((file, Path("grid", file.relative_to(top))))
+    ours = Path(*proven.NAME.split(".")).with_suffix(".py")
+    files = [(file, name) for file, name in files if name != ours] + [(proven.source(), ours)]
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, tempfile.TemporaryDirectory() as scratch:
-        for entry in _SHIPPED:
-            path = top / entry
-            for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-                name = Path("grid", file.relative_to(top))
-                archive.writestr(zipfile.ZipInfo(name.as_posix()), file.read_bytes())
-                compiled = Path(scratch, "x.pyc")
-                kind = py_compile.PycInvalidationMode.UNCHECKED_HASH
-                py_compile.compile(str(file), str(compiled), name.as_posix(), invalidation_mode=kind)
-                place = name.parent / "__pycache__" / f"{name.stem}.{sys.implementation.cache_tag}.pyc"
-                archive.writestr(zipfile.ZipInfo(place.as_posix()), compiled.read_bytes())
+        for file, name in files:
+            archive.writestr(zipfile.ZipInfo(name.as_posix()), file.read_bytes())
+            compiled = Path(scratch, "x.pyc")
+            kind = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            py_compile.compile(str(file), str(compiled), name.as_posix(), invalidation_mode=kind)
+            place = name.parent / "__pycache__" / f"{name.stem}.{sys.implementation.cache_tag}.pyc"
+            archive.writestr(zipfile.ZipInfo(place.as_posix()), compiled.read_bytes())
     return buffer.getvalue()
 
 

@@ -87,7 +87,7 @@ class Seat(serve.Server):
             frame = unpack(bytearray(data))
             buffers = frame.buffers
             if frame.flags & serve.IMAGE:
-                mainimage.install(bytes(buffers[0]))
+                mainimage.arrive(buffers[0])
                 buffers = buffers[1:]
             value: Any
             if turn == 1:

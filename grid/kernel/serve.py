@@ -85,8 +85,9 @@ class Server:
         except FileNotFoundError:  # that is nothing to print about
             _say(control, {"failed": "its service was withdrawn while it started", "traceback": ""})
             raise SystemExit(0) from None
-        if spec["image"]:
-            mainimage.install(spec["image"])
+        if count := spec["image"]:  # its parts come last
+            parts, image = parts[:-count], parts[-count:]
+            mainimage.install(image)
         self.instance = codec.loads(parts[0], parts[1:])
         self._current = 0  # the call that runs, or ran last
         self._begun = 0  # the same, from when its code may have run
@@ -211,7 +212,7 @@ class Server:
     def _arguments(self, frame: Frame) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pickle, buffers = frame.pickle, frame.buffers
         if frame.flags & IMAGE:
-            mainimage.install(bytes(buffers[0]))
+            mainimage.arrive(buffers[0], self._store)
             buffers = buffers[1:]
         if frame.flags & BULK:
             pickle, buffers = bulk.bring_together(self._store, pickle, frame.flags)

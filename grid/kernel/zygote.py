@@ -96,9 +96,9 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import dill  # noqa: F401  # loaded here once, for every server
 
-    import grid.kernel.serve
-    import grid.wire.codec
-    import grid.wire.mainimage  # noqa: F401
+    from grid.wire import kinds
+
+    kinds.reducers()
 
     children: dict[int, str] = {}
     reader, writer = os.pipe()

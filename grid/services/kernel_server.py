@@ -90,6 +90,8 @@ class KernelServer(Server):
         if dumped.main_names or dumped.by_value or b"\x93" in dumped.data:  # it refers to something by name
             image = self.home.prepare(dumped, peer.image)
         result = Result(self, proxy, method)
+        if image is not None:
+            _carried(image, result)
         try:
             self.link.call(peer, dumped, result, image)
         except Moving:
@@ -119,6 +121,7 @@ class KernelServer(Server):
             dumped = Dumped(pickle.dumps(("@take", (method, here), {"drop": not same}), 5))
             image = home.prepare(kept.needs(), peer.image)
             result = Result(self, proxy, method)
+            _carried(image, result)
             try:
                 self.link.call(peer, dumped, result, image)
             except Moving:  # its blob stays behind, so the value goes along with the call
@@ -175,6 +178,7 @@ class KernelServer(Server):
         result._blobs, result.home = self.peer.blobs, self.home
         try:
             image = self.home.prepare(dumped, self.peer.image)
+            _carried(image, result)
             self.link.call(self.peer, dumped, result, image)
         except Exception as exc:
             result.fail(exc)
@@ -223,3 +227,10 @@ class KernelServer(Server):
             before = sum(1 for _ in itertools.takewhile(lambda r: r is not about, list(self.peer.pending.values())))
             return f"{before} calls before it; {text}"
         return text
+
+
+def _carried(image: bytes | None, result: Result) -> None:
+    """A large image stays on its host until the calls that mention it are answered."""
+    tell = getattr(image, "carried_by", None)
+    if tell is not None:
+        tell(result)

@@ -1,12 +1,11 @@
-"""Objects to bytes and back: C pickle where it can, dill for exactly what the other side could not import.
+"""Objects to bytes and back: C pickle where it can, code by value for exactly what the other side could not import.
 
-Three ways, tried in this order, the first that works is taken:
+Two ways, the first that works is taken:
 
 1. The C pickler, protocol 5, large buffers out of band. What it can do at all, it does right.
-2. The C pickler again, with a hook that hands to dill single objects: lambdas, closures, local classes, and the kinds
-   that only dill knows (modules, cells, generators' code, locks, ...). They carry a token, so that a class which comes
-   back from a host is the very class that went there.
-3. dill for the whole.
+2. The C pickler again, with a hook (`byvalue`) for single objects: lambdas, closures, local classes, and kinds that it
+   does not know (modules, cells, locks, ...). Code carries a token, so that a class which comes back from a host is the
+   very class that went there. Open files are dill's.
 
 Definitions of `__main__` travel by reference after an image of them was sent (`mainimage`).
 
@@ -14,8 +13,8 @@ Byte code must not cross between Python versions: most of it loads there, and th
 wrong result (tried between 3.9 and 3.13). So code by value names the version that it was made by and is refused by
 any other, and the sender refuses beforehand where it knows the receiver's version.
 
-Lives here: `dumps`, `loads`, the token registry, what an object needs at the other side.
-Elsewhere:  where the bytes go (`link`), large buffers (`bulk`).
+Lives here: `dumps`, `loads`, what an object needs at the other side, which part of it is to blame.
+Elsewhere:  where the bytes go (`link`), large buffers (`bulk`), what the hook does (`byvalue`, `kinds`).
 """
 
 from __future__ import annotations
@@ -26,20 +25,17 @@ import re
 import sys
 import threading
 import types
-import uuid
-import weakref
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from grid.errors import SerialisationError, VersionError
-from grid.wire import mainimage
+from grid.errors import SerialisationError
+from grid.wire import byvalue, kinds, mainimage
+from grid.wire.byvalue import CACHE_TAG, CodePickler, importable, same_version
+from grid.wire.mainimage import IN_BAND
 from grid.wire.signals import came_by_signal
 
-IN_BAND = 16 * 1024
-"""Buffers below this many bytes stay inside the pickle: copying them is cheaper than carrying them apart."""
-
-CACHE_TAG = sys.implementation.cache_tag or "unknown"
-
+__all__ = ["CACHE_TAG", "IN_BAND", "Dumped", "dumps", "dumps_call", "dumps_whole", "importable", "loads", "modules_in"]
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -78,41 +74,86 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
     """Serialise `obj`; `what` names it in errors. Buffers of less than `in_band` bytes stay in the pickle.
 
     Raises:
-        SerialisationError: Not even dill can do it; the message names the part that is to blame.
+        SerialisationError: It can't travel; the message names the part that is to blame.
     """
-    buffers: list[memoryview] = []
-    try:
-        data = pickle.dumps(obj, 5, buffer_callback=_collect(buffers, in_band))
-        if b"__main__" not in data:
-            return Dumped(data, buffers)
-        return Dumped(data, buffers, (), mainimage.names_in_pickle(data))
-    except Exception as plain:
-        if came_by_signal(plain):
-            raise
-        buffers.clear()
-        stream = io.BytesIO()
-        pickler = _HandOver(stream, buffers, in_band)
+    if not _holds_code(obj):
+        buffers: list[memoryview] = []
         try:
-            pickler.dump(obj)
-            data = stream.getvalue()
-            by_value, used, modules = pickler.by_value, pickler.globals_used, pickler.modules
-        except Exception as handed:
-            if came_by_signal(handed):
+            data = pickle.dumps(obj, 5, buffer_callback=_collect(buffers, in_band))
+        except Exception as plain:  # the hook may know better; if not, it says why
+            if came_by_signal(plain):
                 raise
-            buffers.clear()
-            try:
-                blob = _dill_dumps(obj, recurse=True)
-                data = pickle.dumps(_Dilled(blob), 5)
-                by_value, used, modules = [what], set(), mainimage.modules_of(blob)
-            except Exception as last:
-                if came_by_signal(last):
-                    raise
-                raise SerialisationError(
-                    f"{what} can't be serialised: {_culprit(obj, what) or last}",
-                    hint="Leave that part out with __getstate__, or make it on the server",
-                ) from plain
-    names = mainimage.names_in_pickle(data) | used if b"__main__" in data or used else _NOTHING
-    return Dumped(data, buffers, tuple(by_value), names, frozenset(modules))
+        else:
+            if b"__main__" not in data:
+                return Dumped(data, buffers)
+            return Dumped(data, buffers, (), mainimage.names_in_pickle(data))
+    try:
+        return _with_code(obj, in_band)
+    except RecursionError:
+        return _with_room(obj, what, in_band)
+    except Exception as exc:
+        if came_by_signal(exc):
+            raise
+        raise _refusal(obj, what, exc) from exc
+
+
+def _holds_code(obj: object) -> bool:
+    """Whether it is plain to see that the hook is needed: then the first way is not tried in vain."""
+    for part in obj if type(obj) in (tuple, list) and len(obj) < _FEW else (obj,):  # type: ignore[arg-type,attr-defined]
+        for each in part if type(part) is tuple and len(part) < _FEW else (part,):
+            if type(each) is types.FunctionType and not importable(each):
+                return True
+    return False
+
+
+_FEW = 8
+
+
+def _with_code(obj: object, in_band: int) -> Dumped:
+    buffers: list[memoryview] = []
+    stream = io.BytesIO()
+    pickler = _HandOver(stream, _collect(buffers, in_band))
+    pickler.dump(obj)
+    data = stream.getvalue()
+    names = mainimage.names_in_pickle(data) if b"__main__" in data else _NOTHING
+    modules = pickler.modules - _ALWAYS_THERE
+    return Dumped(data, buffers, tuple(pickler.by_value), names | pickler.names, frozenset(modules))
+
+
+_ALWAYS_THERE = {"__main__", "builtins"}
+
+
+def _with_room(obj: object, what: str, in_band: int) -> Dumped:
+    """Once more in a thread of its own: the caller's own depth counts against the limit."""
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append(_with_code(obj, in_band))
+        except BaseException as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=work, name="grid-deep", daemon=True)
+    thread.start()
+    thread.join()
+    (value,) = outcome
+    if isinstance(value, Dumped):
+        return value
+    if isinstance(value, RecursionError):
+        raise SerialisationError(
+            f"{what} is nested too deeply to be serialised (the recursion limit is {sys.getrecursionlimit()})",
+            hint="Flatten it, let its class say what to keep by __reduce__, or raise the limit: sys.setrecursionlimit",
+        ) from value
+    raise _refusal(obj, what, value) from value
+
+
+def _refusal(obj: object, what: str, exc: Exception) -> SerialisationError:
+    if isinstance(exc, SerialisationError):
+        return exc
+    return SerialisationError(
+        f"{what} can't be serialised: {_culprit(obj, what) or exc}",
+        hint="Leave that part out with __getstate__, or make it on the server",
+    )
 
 
 def dumps_call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Dumped:
@@ -153,132 +194,47 @@ def _collect(into: list[memoryview], in_band: int) -> Callable[[pickle.PickleBuf
     return keep
 
 
-# -- what dill takes over ------------------------------------------------------------------------------------------
-
-_PLAIN = (int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset, bool, type(None))
+# -- by value ------------------------------------------------------------------------------------------------------
 
 
-class _HandOver(pickle.Pickler):
-    """The C pickler, but single objects that the other side could not import are given to dill."""
+class _HandOver(CodePickler):
+    """Code by value where it must be, and open files as dill takes them: opened there by their names."""
 
-    def __init__(self, stream: io.BytesIO, buffers: list[memoryview], in_band: int) -> None:
-        super().__init__(stream, 5, buffer_callback=_collect(buffers, in_band))
-        self.by_value: list[str] = []
-        self.globals_used: set[str] = set()
-        self.modules: set[str] = set()
+    def __init__(self, stream: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool]) -> None:
+        super().__init__(stream, buffer_callback)
+        self._kinds = {**self._kinds, io.TextIOWrapper: self._text}
 
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (type, types.FunctionType)):
-            if importable(obj):
-                return NotImplemented
-        elif type(obj) not in _dill_kinds():
-            return NotImplemented
-        self.by_value.append(_describe(obj))
-        # what the code names in `__main__` must be there when it runs
-        self.globals_used |= {name for name in mainimage.globals_used(obj) if name in sys.modules["__main__"].__dict__}
-        # Code of `__main__` finds its globals in the other `__main__`; other code takes along what it uses, so that
-        # a lambda does not drag its whole module there.
-        blob = _dill_dumps(obj, recurse=getattr(obj, "__module__", None) != "__main__")
-        self.modules |= mainimage.modules_of(blob)
-        return _restore, (_token_of(obj), CACHE_TAG, blob)
+    def _text(self, file: Any) -> Any:
+        try:
+            return kinds.reduce_text(file)  # what is read travels as text
+        except Exception:
+            return self._by_dill(file)
 
+    def other(self, obj: Any) -> Any:
+        return self._by_dill(obj) if type(obj) in _dill_kinds() else super().other(obj)
 
-def importable(obj: Any) -> bool:
-    """Whether `module.qualname` leads to this very object, so that a reference is enough."""
-    found: Any = sys.modules.get(getattr(obj, "__module__", None) or "")
-    if found is None:
-        return False
-    try:
-        for part in obj.__qualname__.split("."):
-            found = getattr(found, part)
-    except AttributeError:
-        return False
-    return found is obj
-
-
-def _dill_kinds() -> frozenset[type]:
-    global _kinds
-    if _kinds is None:
+    def _by_dill(self, obj: Any) -> Any:
         import dill
 
-        ours = set(dill.Pickler.dispatch)
-        _kinds = frozenset(ours - set(pickle._Pickler.dispatch) - set(_PLAIN))
-    return _kinds
+        self.by_value.append(byvalue.describe(obj))
+        # without `recurse`: with it dill swaps sys.stdout while it looks for global names
+        return _undill, (CACHE_TAG, dill.dumps(obj, protocol=5, recurse=False, byref=True))
 
 
-_kinds: frozenset[type] | None = None
+@lru_cache(maxsize=1)
+def _dill_kinds() -> frozenset[type]:
+    """Kinds that only dill knows."""
+    import weakref
 
-
-def _dill_dumps(obj: object, *, recurse: bool) -> bytes:
-    import dill
-
-    data: bytes = dill.dumps(obj, protocol=5, recurse=recurse, byref=False)
-    return data
-
-
-class _Dilled:
-    """A whole object as dill wrote it."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _undill, (CACHE_TAG, self.data)
+    files = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+    return frozenset({*files, weakref.ProxyType, weakref.CallableProxyType})
 
 
 def _undill(made_by: str, data: bytes) -> Any:
     import dill
 
-    _same_version(made_by, "an object that only dill can carry")
+    same_version(made_by, "an object that only dill can carry")
     return dill.loads(data)
-
-
-def _same_version(made_by: str, what: str) -> None:
-    if made_by != CACHE_TAG:
-        raise VersionError(
-            f"{what} holds byte code of {made_by}, and this is {CACHE_TAG}",
-            hint="Use the same minor version of Python on both sides, or move the code into a module",
-        )
-
-
-# -- identity of code by value -------------------------------------------------------------------------------------
-
-_registry = threading.Lock()
-_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_by_token: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-
-
-def _token_of(obj: Any) -> str | None:
-    try:
-        with _registry:
-            token = _tokens.get(obj)
-            if token is None:
-                token = uuid.uuid4().hex
-                _tokens[obj] = token
-                _by_token[token] = obj
-            return token
-    except TypeError:  # can't be referred to weakly, so it has no identity to keep
-        return None
-
-
-def _restore(token: str | None, made_by: str, blob: bytes) -> Any:
-    import dill
-
-    if token is not None:
-        with _registry:
-            known = _by_token.get(token)
-        if known is not None:
-            return known
-    _same_version(made_by, "code sent by value")
-    obj = dill.loads(blob)
-    if token is not None:
-        try:
-            with _registry:
-                _tokens[obj] = token
-                _by_token[token] = obj
-        except TypeError:
-            pass
-    return obj
 
 
 # -- which modules a pickle mentions -------------------------------------------------------------------------------
@@ -296,17 +252,9 @@ def modules_in(data: bytes) -> set[str]:
 # -- saying what is wrong ------------------------------------------------------------------------------------------
 
 
-def _describe(obj: Any) -> str:
-    name = getattr(obj, "__qualname__", None) or type(obj).__name__
-    code = getattr(obj, "__code__", None)
-    where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, types.CodeType) else ""
-    kind = "class" if isinstance(obj, type) else type(obj).__name__
-    return f"{kind} {name}{where}"
-
-
 def _travels(obj: object) -> bool:
     try:
-        _dill_dumps(obj, recurse=True)
+        _HandOver(io.BytesIO(), lambda _: False).dump(obj)
     except Exception:
         return False
     return True

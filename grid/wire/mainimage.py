@@ -5,30 +5,42 @@ object that needs it is slow, and worse: every copy is another class, so `isinst
 fail, on the host and for results that come back. So we mirror the part of `__main__` that is needed, once: the host's
 `__main__` gets the same names, and from then on both sides pickle by reference at full speed and agree on identity.
 
-An *image* holds the definitions reachable from the names that a pickle mentions: through global names in their code,
-base classes, defaults, and data. It is a snapshot: a name bound anew (a notebook cell run again, `N = 6` after
-`N = 5`) is sent again with the next message that mentions `__main__`; a list changed in place is not.
+An *image* holds some names, and all that the code and the data behind them name in turn, which is found out while they
+are pickled. It is a snapshot: a name bound anew (a notebook cell run again, `N = 6` after `N = 5`), or a class that got
+another method, is sent again with the next message that mentions it; a list changed in place is not.
 
-Lives here: reading names out of a pickle, the closure over code, packing and installing an image.
-Elsewhere:  deciding when an image must be sent (`codec`).
+What can't travel stays behind, by itself: its name, or the place in a class or a list where it was, holds something
+that raises, with the reason, when it is used. A script's `main()` may mention the grid itself.
+
+Lives here: reading names out of a pickle; which names a message lacks; packing and installing an image.
+Elsewhere:  taking code apart (`byvalue`), when an image must be sent (`grids/hostlink.py`).
 """
 
 from __future__ import annotations
 
-import enum
 import io
 import pickle
 import pickletools
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from grid.errors import SerialisationError
+from grid.wire import bulk, byvalue, kinds
+from grid.wire.byvalue import CodePickler, importable, names_in_code
+from grid.wire.signals import came_by_signal
 
 _QUALNAME = re.compile(rb"\x8c.([^\x94]{1,255}?)\x94\x93", re.DOTALL)
 _REPEATED = re.compile(rb"(?:h.|j.{4})\x93", re.DOTALL)
+IN_BAND = 16 * 1024
+"""Buffers below this many bytes stay inside the pickle: copying them is cheaper than carrying them apart."""
+_NOT_CARRIED = frozenset(
+    f"__{name}__" for name in ("name", "builtins", "loader", "spec", "package", "cached", "path", "annotations")
+)
 
 
 def names_in_pickle(data: bytes) -> frozenset[str]:
@@ -72,19 +84,311 @@ def references(data: bytes) -> Iterator[tuple[str, str]]:
             before, last = last, None
 
 
-def modules_of(data: bytes) -> set[str]:
-    """Modules that a pickle made by dill needs where it is loaded, besides what dill itself brings."""
-    return {module for module, _ in references(data)} - _DILLS_OWN
+# -- what is lacking -----------------------------------------------------------------------------------------------
 
 
-_DILLS_OWN = {"__main__", "__builtin__", "builtins", "dill._dill", "dill.dill", "_dill", "grid.wire.mainimage"}
+@dataclass
+class _Entry:
+    """A name as it was packed last: what it was bound to, in what state, and which names that needs."""
+
+    obj: Any
+    mark: object
+    needs: set[str] = field(default_factory=set)
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
+_entries: dict[str, _Entry] = {}
+"""Of this process' own `__main__`; a name that is bound anew gets another entry when it is packed."""
+
+
+def mark_of(obj: Any) -> object:
+    """Equal as long as a definition's code is: of a class what its methods are, of a function its code."""
+    if isinstance(obj, type):
+        return tuple(map(id, filter(_is_code, vars(obj).values())))
+    if isinstance(obj, types.FunctionType):
+        return id(obj.__code__)
+    return None
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, (types.FunctionType, classmethod, staticmethod, property, type))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An image. `parts`: its pickle and the buffers of that; `entries`: its names, and what each was bound to;
+    `behind`: what stayed behind, with the reason for each; `modules`: what it needs there; `by_value`: code in it;
+    `refers`: names that it takes for granted."""
+
+    parts: tuple[bytes | memoryview, ...]
+    entries: dict[str, Any]
+    behind: dict[str, str]
+    modules: set[str]
+    by_value: list[str]
+    refers: set[str]
+
+    @property
+    def nbytes(self) -> int:
+        """Length of all parts together, in bytes."""
+        return sum(len(part) for part in self.parts)
+
+
+class MainImage:
+    """The sender's view of `__main__`: what of it a message needs, and the packed form of that."""
+
+    def __init__(self, namespace: Mapping[str, Any] | None = None) -> None:
+        self._space = sys.modules["__main__"].__dict__ if namespace is None else namespace
+
+    def lacking(self, names: Iterable[str], have: Mapping[str, Any]) -> set[str]:
+        """Which of `names`, and of what they need, are not as in `have` (name -> what it was bound to)."""
+        space, lacking = self._space, set()
+        todo, seen = list(names), set()
+        while todo:
+            name = todo.pop()
+            if name in seen or name not in space or name in _NOT_CARRIED:
+                continue
+            seen.add(name)
+            obj = space[name]
+            known = _entries.get(name)
+            if known is None or known.obj is not obj or known.mark != mark_of(obj):
+                lacking.add(name)
+                continue
+            if have.get(name, have) is not obj:
+                lacking.add(name)
+            todo += known.needs
+        return lacking
+
+    def pack(self, names: Iterable[str], have: Mapping[str, Any] | None = None) -> Packed:
+        """An image of `names` and all that they need, less what is as in `have`.
+
+        Raises:
+            SerialisationError: A class can't be carried by value.
+        """
+        wanted = [name for name in names if name in self._space and name not in _NOT_CARRIED]
+        behind: dict[str, str] = {}
+        while True:  # and again without that which turns out to stay
+            packing = _Packing(self._space, have or {}, behind)
+            try:
+                return packing.run(wanted)
+            except _Stays as stays:
+                behind[stays.name] = stays.reason
+
+
+class _Stays(Exception):
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name)
+        self.name, self.reason = name, reason
+
+
+class _Packing:
+    """One image in the making: a pickle for each name, one after another, that share what they have in common."""
+
+    def __init__(self, space: Mapping[str, Any], have: Mapping[str, Any], behind: dict[str, str]) -> None:
+        self.space, self.have, self.behind = space, have, behind
+        self.stream = io.BytesIO()
+        self.buffers: list[memoryview] = []
+        self.pickler = _ImagePickler(self, self.stream)
+        self.order: deque[str] = deque()
+        self.entries: dict[str, _Entry] = {}
+        self.current = ""
+        self.refers: set[str] = set()
+
+    def run(self, names: Iterable[str]) -> Packed:
+        self._begin()
+        self.order.extend(sorted(names))
+        while self.order:
+            name = self.order.popleft()
+            if name not in self.pickler.done:
+                self._add(name)
+        pickler = self.pickler
+        pickler.dump(None)  # no more names
+        _entries.update(self.entries)
+        parts: tuple[bytes | memoryview, ...] = (self.stream.getvalue(), *self.buffers)
+        bound = {name: entry.obj for name, entry in self.entries.items()}
+        return Packed(parts, bound, {**self.behind, **pickler.behind}, pickler.modules, pickler.by_value, self.refers)
+
+    def _begin(self) -> None:
+        """The namespace as such, which some libraries keep in their objects, is that of the other side."""
+        pickler, marker = self.pickler, byvalue.Namespace()
+        pickler.dump(marker)
+        memo = pickler.memo.copy()
+        place, _ = memo.pop(id(marker))
+        space = byvalue.main_globals()
+        pickler.memo = {**memo, id(space): (place, space)}
+
+    def _add(self, name: str) -> None:
+        pickler, obj = self.pickler, self.space[name]
+        self.current = name
+        entry = self.entries.setdefault(name, _Entry(obj, mark_of(obj)))
+        pickler.done.add(name)
+        pickler.names = set()
+        if name in self.behind:
+            obj = kinds.StayedBehind(repr(name), self.behind[name])
+        try:
+            pickler.dump(name)
+            pickler.dump(obj)
+        except SerialisationError:
+            raise
+        except Exception as exc:
+            if came_by_signal(exc):
+                raise
+            if isinstance(obj, type):
+                raise SerialisationError(
+                    f"class {name!r} of the script can't be serialised ({exc})",
+                    hint="Move it into a module of its own, which is sent as a file",
+                ) from exc
+            raise _Stays(name, _reason(exc)) from exc
+        self.needs(entry, pickler.names)
+
+    def needs(self, entry: _Entry, names: Iterable[str]) -> None:
+        """Note which names something needs, and have those that the other side lacks packed, too."""
+        for other in names:
+            if other in self.space and other not in _NOT_CARRIED:
+                entry.needs.add(other)
+                if self.has(other):
+                    self.refers.add(other)
+                elif other not in self.pickler.done:
+                    self.order.append(other)
+
+    def has(self, name: str) -> bool:
+        """Whether the other side has it as it is now."""
+        obj = self.space[name]
+        known = _entries.get(name)
+        current = known is not None and known.obj is obj and known.mark == mark_of(obj)
+        return current and self.have.get(name, self) is obj
+
+    def keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """What the pickler asks of a large buffer: whether it goes into the pickle."""
+        try:
+            raw = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if raw.nbytes < IN_BAND:
+            return True
+        self.buffers.append(raw)
+        return False
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, RecursionError):
+        return "it is nested too deeply"
+    return str(exc) or type(exc).__name__
+
+
+class _ImagePickler(CodePickler):
+    """Definitions of `__main__` by value, and what can't travel left out where it stands."""
+
+    def __init__(self, packing: _Packing, stream: io.BytesIO) -> None:
+        super().__init__(stream, packing.keep)
+        self._packing = packing
+        self.done: set[str] = set()
+        self.behind: dict[str, str] = {}
+        self._held = {id(held): name for name, held in packing.have.items() if packing.has(name)}
+        self._approved: set[int] = set()
+        self._kept: list[Any] = []  # so that no id in `_approved` is used again
+
+    def by_reference(self, obj: Any) -> bool:
+        if not importable(obj):
+            return False
+        if obj.__module__ != "__main__":
+            return True
+        packing, root = self._packing, byvalue.name_of(obj).partition(".")[0]
+        self.names.add(root)
+        if packing.has(root):
+            packing.refers.add(root)
+            return True
+        if root != packing.current and root not in packing.entries:
+            # It is taken along here, so what it needs is what the current name needs: tie the two together.
+            held = packing.space.get(root)
+            packing.entries[root] = _Entry(held, mark_of(held), {packing.current})
+        return False
+
+    def reducer_override(self, obj: Any) -> Any:
+        try:
+            return super().reducer_override(obj)
+        except (SerialisationError, RecursionError):
+            raise
+        except Exception as exc:
+            if isinstance(obj, type) or came_by_signal(exc):
+                raise
+            return self._left(obj, exc)
+
+    def other(self, obj: Any) -> Any:
+        if isinstance(obj, (types.BuiltinFunctionType, kinds.StayedBehind)):
+            return super().other(obj)
+        if (held := self._held.get(id(obj))) is not None and held != self._packing.current:
+            self.names.add(held)
+            return byvalue.of_main, (held,)
+        if id(obj) in self._approved:
+            return NotImplemented
+        named = self._by_its_name(obj)
+        if named is not None:
+            return named
+        trial = CodePickler(io.BytesIO(), lambda _: False)
+        trial.memo = {id(self._main): (0, self._main)}
+        try:
+            trial.dump(obj)
+        except Exception as exc:
+            if came_by_signal(exc):
+                raise
+            return self._left(obj, exc)
+        memo = trial.memo.copy()
+        self._kept.append(memo)
+        self._approved.update(memo)
+        self._approved.add(id(obj))
+        return NotImplemented
+
+    def _by_its_name(self, obj: Any) -> Any:
+        """For what says that its name will do (`__reduce__` gives a string), and whose name is one of `__main__`."""
+        if all(getattr(type(obj), name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__")):
+            return None
+        try:
+            found = obj.__reduce_ex__(5)
+        except Exception as exc:
+            if came_by_signal(exc):
+                raise
+            return None
+        if isinstance(found, str) and self._packing.space.get(found) is obj:
+            return type(obj).__new__, (type(obj),), dict(getattr(obj, "__dict__", {})) or None
+        return None
+
+    def _left(self, obj: Any, exc: BaseException) -> Any:
+        packing = self._packing
+        kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+        whole = packing.space.get(packing.current) is obj
+        name = repr(packing.current) if whole else f"a part of {packing.current!r}, a {kind},"
+        reason = _reason(exc)
+        self.behind[packing.current] = reason
+        return kinds.StayedBehind(name, reason).__reduce__()
+
+
+# -- at the other side ---------------------------------------------------------------------------------------------
+
+
+def install(parts: Sequence[Any]) -> None:
+    """Define the image's names in this process' `__main__`. `parts`: of a `Packed`."""
+    main = sys.modules["__main__"].__dict__
+    load = pickle.Unpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load
+    load()  # the namespace
+    while (name := load()) is not None:
+        main[name] = load()
+
+
+
+
+def wrap(parts: Sequence[Any]) -> bytes:
+    """An image as one piece of bytes, for a message."""
+    return pickle.dumps([bytes(part) for part in parts], 5)
+
+
+def arrive(data: Any, store: bulk.Store | None = None) -> None:
+    """Install an image that came in a message: itself, or the name of a blob and the sizes of the parts in it."""
+    found = pickle.loads(data)
+    if isinstance(found, tuple):
+        assert store is not None
+        install(store.read(*found, drop=False))
+        return
+    first, *others = found
+    install([first, *map(bytearray, others)])  # buffers must be writable
 
 
 def globals_used(obj: object) -> set[str]:
@@ -98,10 +402,9 @@ def globals_used(obj: object) -> set[str]:
             continue
         seen.add(id(item))
         if isinstance(item, types.FunctionType):
-            for code in _codes(item.__code__):
-                found.update(code.co_names)
+            found |= names_in_code(item.__code__)[0]
             todo += list(item.__defaults__ or ()) + list((item.__kwdefaults__ or {}).values())
-            todo += [cell.cell_contents for cell in item.__closure__ or () if _filled(cell)]
+            todo += [cell.cell_contents for cell in item.__closure__ or () if byvalue._filled(cell)]
             todo.append(getattr(item, "__wrapped__", None))
         elif isinstance(item, (staticmethod, classmethod)):
             todo.append(item.__func__)
@@ -119,179 +422,5 @@ def globals_used(obj: object) -> set[str]:
     return found
 
 
-def _filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
-
-
 def _of_main(obj: object) -> bool:
     return getattr(obj, "__module__", None) == "__main__"
-
-
-def _is_definition(obj: object) -> bool:
-    return isinstance(obj, (type, types.FunctionType)) and _of_main(obj)
-
-
-class MainImage:
-    """The sender's view of `__main__`: which of its names a set of names drags along, and their packed form."""
-
-    def __init__(self, namespace: Mapping[str, Any] | None = None) -> None:
-        self._namespace = sys.modules["__main__"].__dict__ if namespace is None else namespace
-
-    def closure(self, names: set[str]) -> dict[str, Any]:
-        """Everything below `__main__` that `names` need, themselves included; names that it lacks are left out."""
-        space = self._namespace
-        closed: dict[str, Any] = {}
-        todo = [name for name in names if name in space and not name.startswith("__")]
-        while todo:
-            name = todo.pop()
-            if name in closed:
-                continue
-            obj = closed[name] = space[name]
-            if _is_definition(obj):
-                used = globals_used(obj)
-            elif isinstance(obj, types.ModuleType):
-                continue
-            else:
-                try:
-                    data = pickle.dumps(obj, 5)
-                    used = set(names_in_pickle(data)) if b"__main__" in data else set()
-                except Exception:  # a lambda, or what can't travel: `pack` decides
-                    used = globals_used(obj)
-            todo += [other for other in used if other in space and other not in closed and not other.startswith("__")]
-        return closed
-
-    def pack(self, entries: Mapping[str, Any]) -> tuple[bytes, dict[str, str], set[str]]:
-        """Bytes for `install`; the names that had to stay behind, with the reason for each; modules that it needs.
-
-        What stays behind matters only if the code really uses it: a script's `main()` may mention the grid itself.
-
-        Raises:
-            SerialisationError: A class or function can't be carried by value.
-        """
-        enums: dict[str, bytes] = {}
-        rest: dict[str, Any] = {}
-        behind: dict[str, str] = {}
-        for name, obj in entries.items():
-            if _is_enum(obj):
-                enums[name] = _by_value(_enum_recipe(obj))
-            elif isinstance(obj, types.ModuleType):
-                rest[name] = _ModuleName(obj.__name__)
-            else:
-                try:
-                    _by_value(obj)
-                except Exception as exc:
-                    if _is_definition(obj) and isinstance(obj, type):
-                        raise SerialisationError(
-                            f"class {name!r} of the script can't be serialised ({exc})",
-                            hint="Move it into a module of its own, which is sent as a file",
-                        ) from exc
-                    behind[name] = str(exc)
-                    continue
-                rest[name] = obj
-        blob = _by_value(rest)
-        modules = {obj.name for obj in rest.values() if isinstance(obj, _ModuleName)}
-        modules = modules.union(modules_of(blob), *map(modules_of, enums.values()))
-        return pickle.dumps((enums, blob), 5), behind, modules
-
-
-def install(image: bytes) -> None:
-    """Define the image's names in this process' `__main__`."""
-    main = sys.modules["__main__"].__dict__
-    enums, rest = pickle.loads(image)
-    for name, recipe in enums.items():
-        main[name] = _make_enum(*_load(recipe))
-    entries = _load(rest)
-    for name, obj in entries.items():
-        main[name] = obj.load() if isinstance(obj, _ModuleName) else obj
-
-
-class _ModuleName:
-    """Stands for a module that `__main__` imported under some name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def load(self) -> types.ModuleType | _AbsentModule:
-        try:
-            __import__(self.name)
-        except ImportError as exc:
-            return _AbsentModule(self.name, str(exc))
-        return sys.modules[self.name]
-
-
-class _AbsentModule:
-    """In place of a module that this host lacks: complains when it is used, not before."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        self.__dict__["_absent"] = (name, reason)
-
-    def __getattr__(self, attribute: str) -> Any:
-        name, reason = self.__dict__["_absent"]
-        text = f"{name}.{attribute} was used, but this host has no module {name!r} ({reason})"
-        raise ModuleNotFoundError(text, name=name)
-
-
-def _by_value(obj: object) -> bytes:
-    import dill
-
-    class Pickler(dill.Pickler):  # type: ignore[misc]
-        def persistent_id(self, item: Any) -> str | None:
-            return item.__qualname__ if _is_enum(item) else None
-
-    buffer = io.BytesIO()
-    # recurse=False: functions keep `__main__` itself as their globals, which the image fills on the other side
-    Pickler(buffer, protocol=5, recurse=False, byref=False).dump(obj)
-    return buffer.getvalue()
-
-
-def _load(data: bytes) -> Any:
-    import dill
-
-    class Unpickler(dill.Unpickler):  # type: ignore[misc]
-        def persistent_load(self, qualname: str) -> Any:
-            found: Any = sys.modules["__main__"]
-            for part in qualname.split("."):
-                found = getattr(found, part)
-            return found
-
-    return Unpickler(io.BytesIO(data)).load()
-
-
-def _is_enum(obj: object) -> bool:
-    # Plain dill can't load an enum of `__main__` (0.4.1), so an image defines enums first and refers to them.
-    return isinstance(obj, enum.EnumMeta) and _of_main(obj) and "." not in obj.__qualname__
-
-
-_MADE_BY_ENUM = {"__new__", "__reduce_ex__", "__format__", "_new_member_", "_generate_next_value_", "_value_repr_"}
-
-
-def _enum_recipe(cls: type[enum.Enum]) -> tuple[Any, ...]:
-    members = {name: member.value for name, member in cls.__members__.items()}
-    extra: dict[str, Any] = {
-        name: value
-        for name, value in vars(cls).items()
-        if isinstance(value, (types.FunctionType, staticmethod, classmethod, property))
-        and name not in members
-        and name not in _MADE_BY_ENUM
-    }
-    if cls.__doc__:
-        extra["__doc__"] = cls.__doc__
-    return cls.__name__, cls.__qualname__, cls.__bases__, members, extra
-
-
-def _make_enum(
-    name: str, qualname: str, bases: tuple[type, ...], members: Mapping[str, Any], extra: Mapping[str, Any]
-) -> type:
-    meta = type(next(base for base in bases if isinstance(base, enum.EnumMeta)))
-    namespace = meta.__prepare__(name, bases)
-    for key, value in members.items():
-        namespace[key] = value
-    for key, value in extra.items():
-        namespace[key] = value
-    namespace["__module__"] = "__main__"
-    namespace["__qualname__"] = qualname
-    made: type = meta(name, bases, namespace)
-    return made

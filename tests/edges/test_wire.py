@@ -22,7 +22,7 @@ from grid import Limits
 from grid.errors import ConnectError, GridError, SerialisationError, VersionError
 from grid.kernel.hostend import HostEnd, flush
 from grid.services.result import Reply
-from grid.wire import bulk, codec, frames
+from grid.wire import bulk, byvalue, codec, frames
 from grid.wire.frames import Kind
 from grid.wire.keys import make_keys
 from grid.wire.lane_server import LaneServer
@@ -83,10 +83,10 @@ def test_code_by_value_keeps_its_identity_and_names_its_version(monkeypatch: pyt
     cls, instance, plus = codec.loads(dumped.data)
     assert cls is Local and type(instance) is Local and plus(1) == 2
     assert any("Local" in text for text in dumped.by_value) and any("lambda" in text for text in dumped.by_value)
-    monkeypatch.setattr(codec, "CACHE_TAG", "cpython-27")
+    monkeypatch.setattr(byvalue, "CACHE_TAG", "cpython-27")
     foreign = codec.dumps(lambda: 1)
     monkeypatch.undo()
-    codec._by_token.clear()
+    byvalue.forget_all()
     with pytest.raises(VersionError, match="cpython-27"):
         codec.loads(foreign.data)
 
@@ -114,7 +114,7 @@ import enum, math, pickle, sys
 from collections import namedtuple
 from dataclasses import dataclass
 from grid.wire import codec
-from grid.wire.mainimage import MainImage
+from grid.wire.mainimage import MainImage, wrap
 
 FACTOR = 3
 class Colour(enum.Enum):
@@ -148,15 +148,16 @@ lock = __import__("threading").Lock()
 def unrelated(): return lock, open
 if __name__ == "__main__":
     dumped = codec.dumps([Derived(), State(1.0)])
-    image, behind, modules = MainImage().pack(MainImage().closure(set(dumped.main_names)))
-    assert "unrelated" not in MainImage().closure(set(dumped.main_names))
-    sys.stdout.buffer.write(pickle.dumps((image, dumped.data, sorted(modules))))
+    image = MainImage().pack(dumped.main_names)
+    assert "unrelated" not in image.entries and not image.behind
+    assert not MainImage().lacking(dumped.main_names, image.entries)
+    sys.stdout.buffer.write(pickle.dumps((wrap(image.parts), dumped.data, sorted(image.modules))))
 """
 RECEIVER = """
 import pickle, sys
 from grid.wire import codec, mainimage
 image, data, modules = pickle.loads(sys.stdin.buffer.read())
-mainimage.install(image)
+mainimage.arrive(image)
 derived, state = codec.loads(data)
 print(derived.check(state), modules)
 again = codec.dumps(state)
