@@ -202,7 +202,8 @@ class _Packing:
         pickler = self.pickler
         pickler.dump(None)  # no more names
         _entries.update(self.entries)
-        parts: tuple[bytes | memoryview, ...] = (self.stream.getvalue(), *self.buffers)
+        names = pickle.dumps(list(self.pickler.done), 5)
+        parts: tuple[bytes | memoryview, ...] = (self.stream.getvalue(), names, *self.buffers)
         bound = {name: entry.obj for name, entry in self.entries.items()}
         return Packed(parts, bound, {**self.behind, **pickler.behind}, pickler.modules, pickler.by_value, self.refers)
 
@@ -365,14 +366,27 @@ class _ImagePickler(CodePickler):
 
 
 def install(parts: Sequence[Any]) -> None:
-    """Define the image's names in this process' `__main__`. `parts`: of a `Packed`."""
+    """Define the image's names in this process' `__main__`. `parts`: of a `Packed`.
+
+    Raises:
+        SerialisationError: Something can be taken apart, but not be put together again; the message names it.
+    """
     main = sys.modules["__main__"].__dict__
-    load = pickle.Unpickler(io.BytesIO(parts[0]), buffers=parts[1:]).load
+    data, names, *buffers = parts
+    load = pickle.Unpickler(io.BytesIO(data), buffers=buffers).load
     load()  # the namespace
-    while (name := load()) is not None:
-        main[name] = load()
-
-
+    name, came = "", set()
+    try:
+        while (name := load()) is not None:
+            main[name] = load()
+            came.add(name)
+    except Exception as exc:
+        reason = f"{name!r} can't be put together here ({type(exc).__name__}: {exc})"
+        for lost in set(pickle.loads(names)) - came:
+            main[lost] = kinds.StayedBehind(repr(lost), reason)
+        raise SerialisationError(
+            f"what the script defines did not arrive: {reason}", hint="Move that into a module, or into the method"
+        ) from exc
 
 
 def wrap(parts: Sequence[Any]) -> bytes:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
 CLIENT_PACKAGES = (
-    *("pyzmq", "dill", "numpy", "click", "PyYAML", "rich", "markdown-it-py", "mdurl", "Pygments", "typing_extensions"),
+    *("pyzmq", "cloudpickle", "dill", "numpy", "click", "PyYAML", "rich", "markdown-it-py", "mdurl", "Pygments"),
+    "typing_extensions",
     *("paramiko", "cryptography", "bcrypt", "PyNaCl", "cffi", "pycparser", "invoke"),
 )
 """All that grid itself needs: scripts run within jobs. Its code is in /grid (`PYTHONPATH=/grid`)."""

@@ -1,11 +1,11 @@
 """What people write in a script: more than 150 forms of definition, each with something that uses it.
 
-Run as a script, under any Python: prints a JSON line for each form and each way to use it, of grid and of loky.
+Run as a script, under any Python, in a directory of its own: prints a JSON line for each form and each way to use it.
 
-    python tests/matrix/forms.py [--heavy]        --heavy: NumPy's, JAX's, Numba's, SymPy's, PyTorch's forms alone
+    python tests/matrix/forms.py [--no-loky] [--quick] [name of a form ...]
 
-Lives here: the forms of plain Python and of light libraries. Elsewhere: running them (`run`), heavy ones (`heavy`),
-judging (`tests/edges/test_matrix.py`).
+Lives here: the forms of plain Python and of light libraries. Elsewhere: running them (`run`), those of heavy libraries
+(`heavy`), judging (`tests/edges/test_matrix.py`).
 
 A `@form` is a function that runs on a server and must give there what it gives here. A `@value` makes something that
 goes to a server as an argument and comes back as a result; `look` says what is seen of it. `stays`: it can't travel,
@@ -32,14 +32,12 @@ import functools
 import heapq
 import io
 import itertools
-import json
 import logging
 import logging.handlers
 import operator
 import os
 import os.path
 import pathlib
-import pickle
 import queue
 import random
 import re
@@ -49,7 +47,6 @@ import string
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import types
 import typing
@@ -259,7 +256,7 @@ def decorator_that_is_a_class():
     return under_a_class(7)[0], under_a_class.calls > 0, under_a_class.__name__
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache(maxsize=100)
 def fib(n):
     return n if n < 2 else fib(n - 1) + fib(n - 2)
 
@@ -413,7 +410,7 @@ def annotated(x: int, y: Annotation = None) -> Annotation:
     return x
 
 
-Annotation = typing.Optional[int]
+Annotation = typing.Optional[int]  # noqa: UP045
 
 
 @form
@@ -489,7 +486,7 @@ def function_with_attributes():
 
 @form
 def name_by_globals():
-    return globals()["LIMIT"] if "LIMIT" in globals() else LIMIT
+    return globals().get("LIMIT", LIMIT)
 
 
 TOTAL = 0
@@ -1457,7 +1454,7 @@ if True:
 
     OLD_INSTANCE = Redefined()
 
-    class Redefined:  # noqa: F811
+    class Redefined:
         n = 2
 
 
@@ -1486,7 +1483,7 @@ def bound_methods_as_globals():
 class Level(enum.Enum):
     LOW = 1
     HIGH = 2
-    TOP = 2
+    TOP = 2  # noqa: PIE796
 
     def word(self):
         return self.name.lower()
@@ -2026,10 +2023,10 @@ def rlock():
 
 @form
 def locks_that_are_held_here():
-    return [each.acquire(timeout=2) for each in (HELD, HELD_AGAIN)] if __name__ != "__main__" or SERVER() else [True] * 2
+    return [each.acquire(timeout=2) for each in (HELD, HELD_AGAIN)] if on_a_server() else [True] * 2
 
 
-def SERVER():
+def on_a_server():
     return "GRID_SERVER" in os.environ or "LOKY" in os.environ.get("MATRIX", "")
 
 
@@ -2164,7 +2161,7 @@ CONTEXT = contextvars.ContextVar("current", default=3)
 THREADS = concurrent.futures.ThreadPoolExecutor(1)
 PER_THREAD = threading.local()
 PER_THREAD.n = 1
-OPEN = tempfile.NamedTemporaryFile("wb")  # noqa: SIM115
+OPEN = open("written", "wb")  # noqa: SIM115
 SOCKET = socket.socket()
 DATABASE = sqlite3.connect(":memory:")
 SIMPLE: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -2328,7 +2325,7 @@ else:
     def validated(n: int) -> int:
         return n
 
-    @form
+    @form(stays="'validated' can't be put together")
     def pydantic_validate_call():
         return validated("4")
 
@@ -2405,9 +2402,8 @@ else:
     vectorized = np.vectorize(plain)
     UFUNC = np.frompyfunc(plain, 1, 1)
     GENERATOR = np.random.default_rng(3)
-    with tempfile.NamedTemporaryFile(delete=False) as _file:
-        ARRAY.tofile(_file)
-    MAPPED = np.memmap(_file.name, dtype=float, mode="r")
+    ARRAY.tofile("mapped")
+    MAPPED = np.memmap(os.path.abspath("mapped"), dtype=float, mode="r")
 
     def over_mapped(mapped):
         return lambda i: float(mapped[i])

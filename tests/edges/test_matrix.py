@@ -1,0 +1,56 @@
+"""What travels from a script: every form of `tests/matrix`, on every Python, with loky as the witness."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.pythons import CLIENT, interpreter
+from tests.lab.slurm import CLIENT_PACKAGES
+
+ROOT = Path(__file__).parents[2]
+OTHERS = [minor for minor in ("3.10", "3.11", "3.12", "3.13") if minor != CLIENT]
+LIBRARIES = ("pydantic", "attrs", "msgspec")
+
+
+def run(command: list[str], environment: dict[str, str], place: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def judge(rows: list[dict[str, Any]]) -> None:
+    assert len({row["form"] for row in rows}) >= 180
+    wrong = [f"{row['form']} as {row['way']}: {row['grid']}" for row in rows if row["grid"] != "right"]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.row("S01", "S02", "S03", "S06")
+def test_every_form_of_definition_travels_and_so_all_that_loky_carries(tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "tests/matrix/forms.py")]
+    rows = run(script, dict(os.environ), tmp_path)
+    judge(rows)
+    carried = [row for row in rows if row["loky"] == "right"]
+    refused = [row for row in rows if row["loky"] not in (None, "right")]
+    assert len(carried) > 200 and len(refused) > 40, "the witness did not run, or agrees with everything"
+
+
+@pytest.mark.row("S01", "S03", "S06")
+@pytest.mark.parametrize("minor", OTHERS)
+def test_every_form_travels_under_each_python(minor: str, tmp_path: Path) -> None:
+    python = interpreter(minor, (*CLIENT_PACKAGES, *LIBRARIES))
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        "PYTHONPATH": str(ROOT),
+        "PYTHONHOME": str(python.path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LD_LIBRARY_PATH": str(python.path / "lib"),
+    }
+    script = [str(python.path / "bin" / f"python{minor}"), str(ROOT / "tests/matrix/forms.py"), "--no-loky", "--quick"]
+    judge(run(script, environment, tmp_path))
