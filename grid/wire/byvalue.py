@@ -36,6 +36,7 @@ from typing import Any
 
 from grid.errors import VersionError
 from grid.wire import kinds, proven
+from grid.wire.signals import came_by_signal
 
 CACHE_TAG = sys.implementation.cache_tag or "unknown"
 
@@ -51,7 +52,9 @@ def importable(obj: Any) -> bool:
     try:
         for part in name_of(obj).split("."):
             found = getattr(found, part)
-    except Exception:  # a module's own __getattr__ may raise what it likes
+    except Exception as exc:  # a module's own __getattr__ may raise what it likes
+        if came_by_signal(exc):
+            raise
         return False
     return found is obj
 

@@ -207,7 +207,9 @@ class _HandOver(CodePickler):
     def _text(self, file: Any) -> Any:
         try:
             return kinds.reduce_text(file)  # what is read travels as text
-        except Exception:
+        except Exception as exc:
+            if came_by_signal(exc):
+                raise
             return self._by_dill(file)
 
     def other(self, obj: Any) -> Any:

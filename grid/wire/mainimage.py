@@ -202,8 +202,8 @@ class _Packing:
         pickler = self.pickler
         pickler.dump(None)  # no more names
         _entries.update(self.entries)
-        names = pickle.dumps(list(self.pickler.done), 5)
-        parts: tuple[bytes | memoryview, ...] = (self.stream.getvalue(), names, *self.buffers)
+        told = pickle.dumps(list(self.pickler.done), 5)
+        parts: tuple[bytes | memoryview, ...] = (self.stream.getvalue(), told, *self.buffers)
         bound = {name: entry.obj for name, entry in self.entries.items()}
         return Packed(parts, bound, {**self.behind, **pickler.behind}, pickler.modules, pickler.by_value, self.refers)
 
