@@ -194,8 +194,7 @@ def reduce_text(file: Any) -> Any:
 def of_struct(cls: Any, fixed: dict[str, Any]) -> dict[str, Any]:
     """A class of msgspec's: puts what its fields are made of into `fixed`; returns the words that it is made with."""
     fixed.pop("__slots__", None)
-    import msgspec
-
+    msgspec = sys.modules["msgspec"]
     own = fixed["__annotations__"] = inspect.get_annotations(cls)
     fields, defaults = cls.__struct_fields__, cls.__struct_defaults__
     for name, default in zip(fields[len(fields) - len(defaults) :], defaults, strict=True):
