@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.jobs.conditions.algebra import Condition, all_of
 from grid.jobs.conditions.atoms import IsCompleted, JobAtom, KnownAtom
-from grid.jobs.conditions.tree import from_tree, new_atom, to_tree
+from grid.jobs.conditions.tree import Most, from_tree, new_atom, to_tree, weigh
 from grid.jobs.host.errors import ConditionError, RequestError
 from grid.jobs.host.plain import clean, dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in
@@ -61,13 +61,17 @@ def admit(
     now: float,
     directory: Path,
     registry: Registry,
-    make_atom: Callable[[str, str, dict[str, Any]], KnownAtom],
     exists: Callable[[str], bool],
+    most: Most,
+    may_wait: Callable[[KnownAtom], None] = lambda atom: None,
 ) -> Admitted:
-    """Check one submission.
+    """Check one submission. Holds no lock: it takes as long as its expressions take to parse.
 
     Args:
         plain: `request`, and where wanted `when` (a tree), `tags`, `priority`, `inputs`, `memo`, `notify`, `mails`.
+        exists: Whether there is such a job.
+        most: What a condition may hold.
+        may_wait: Raises for an atom that this owner may not wait for.
     Raises:
         RequestError, ConditionError, UnknownJobService: It can't be used; the message says why.
     """
@@ -83,7 +87,7 @@ def admit(
     if inputs is not None:
         inputs = to_plain(from_plain(inputs), "inputs")
     request = _queue(service, request, Context(job, directory / "jobs" / job))
-    condition = _condition(plain.get("when"), request, inputs, make_atom, exists)
+    condition = _condition(plain.get("when"), request, inputs, exists, most, may_wait)
     memo = plain.get("memo")
     record = Record(
         job,
@@ -132,23 +136,44 @@ def _queue(service: type[Service], plain: dict[str, Any], context: Context) -> d
     return request.to_plain()
 
 
+def build(
+    tree: Any, most: Most, exists: Callable[[str], bool], may_wait: Callable[[KnownAtom], None] = lambda atom: None
+) -> Condition:
+    """The condition of a tree, of fresh atoms with the ids that they have at the server."""
+    weigh(tree, most)
+
+    def make(kind: str, _: str, arguments: dict[str, Any]) -> KnownAtom:
+        return _make(kind, arguments, exists, may_wait)
+
+    return from_tree(tree, make)
+
+
+def _make(
+    kind: str, arguments: dict[str, Any], exists: Callable[[str], bool], may_wait: Callable[[KnownAtom], None]
+) -> KnownAtom:
+    atom = new_atom(kind, "", arguments)  # checks kind and arguments
+    may_wait(atom)
+    if isinstance(atom, JobAtom) and not exists(atom.job):
+        raise ConditionError(f"there is no job {atom.job!r} to wait for", hint="See `grid jobs list`", job=atom.job)
+    atom.id = atom_id(kind, atom.arguments)
+    return atom
+
+
 def _condition(
     tree: Any,
     request: dict[str, Any],
     inputs: Any,
-    make_atom: Callable[[str, str, dict[str, Any]], KnownAtom],
     exists: Callable[[str], bool],
+    most: Most,
+    may_wait: Callable[[KnownAtom], None],
 ) -> Condition | None:
-    def make(kind: str, _: str, arguments: dict[str, Any]) -> KnownAtom:
-        atom = new_atom(kind, "", arguments)  # checks kind and arguments
-        if isinstance(atom, JobAtom) and not exists(atom.job):
-            raise ConditionError(f"there is no job {atom.job!r} to wait for", hint="See `grid jobs list`", job=atom.job)
-        return make_atom(kind, atom_id(kind, atom.arguments), atom.arguments)
-
-    parts = [] if tree is None else [from_tree(tree, make)]
+    parts = [] if tree is None else [build(tree, most, exists, may_wait)]
     already = {part.job for part in parts if isinstance(part, IsCompleted)}
-    for job in sorted((jobs_in(request["data"]) | jobs_in(inputs)) - already):
-        parts.append(make("completed", "", {"job": job}))
+    needed = sorted((jobs_in(request["data"]) | jobs_in(inputs)) - already)
+    if len(needed) > most.atoms:
+        raise ConditionError(f"a request refers to more than {most.atoms} jobs", hint="Split it")
+    for job in needed:
+        parts.append(_make("completed", {"job": job}, exists, lambda atom: None))
     return all_of(parts)
 
 

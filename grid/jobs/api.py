@@ -293,8 +293,8 @@ class Calls:
         raise NotImplementedError
 
     @_call(READ, Whose.OWN, again=True)
-    def read_file(self, job: str, name: str) -> str:
-        """The contents of one, in base64; larger ones come from the route of files."""
+    def read_file(self, job: str, name: str, start: int = 0) -> str:
+        """The contents of one from a byte on, in base64: a piece (8 MB at most); an empty one is the end."""
         raise NotImplementedError
 
     @_call(READ, Whose.OWN, again=True)
@@ -393,6 +393,8 @@ def _fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     if wanted is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     if wanted in (str, bool):
         return isinstance(value, wanted)
     return value is None and wanted is type(None)

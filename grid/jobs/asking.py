@@ -12,11 +12,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from grid.jobs.admission import atom_id
+from grid.jobs.conditions.algebra import C, Condition, F
+from grid.jobs.conditions.atoms import HasServers, IsFetched, IsResult, JobAtom, JobView
 from grid.jobs.conditions.expressions import Expression
+from grid.jobs.conditions.work import Work
 from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
 from grid.jobs.host.plain import clean
+from grid.jobs.judge import verdict
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.running import Running
@@ -126,6 +131,33 @@ class Asking(Running):
         for job in jobs:
             shutil.rmtree(self.store.directory / "jobs" / safe_key(job), ignore_errors=True)
 
+    def look(self, condition: Condition) -> None:
+        """Have the atoms of a condition that nobody waits for say how things stand. Starts nothing."""
+        work = Work(self.settings.evaluate_units)
+        n_servers: int | None = None
+        for atom in condition.depends:
+            with self._lock:
+                known = self._atoms.get(atom.id)
+                if known is not None and known is not atom and known.state is not F:
+                    atom.decide(known.state, known.reason)
+                    continue
+                record = self.records.get(atom.job) if isinstance(atom, JobAtom) else None
+                view = None
+                if record is not None and isinstance(atom, JobAtom):
+                    view = record.view() if atom.is_tested else JobView(record.id, record.state.value, record.why)
+            if isinstance(atom, JobAtom):
+                found = (C, f"there is no job {atom.job}") if view is None else verdict(atom, view, work)
+                if found is not None:
+                    atom.decide(*found)
+            elif isinstance(atom, HasServers):
+                n_servers = self.engine.size() if n_servers is None else n_servers
+                if n_servers >= atom.n:
+                    atom.satisfy()
+            elif isinstance(atom, IsFetched) and atom.sha256 is None:
+                path = self.fetched(atom.url)
+                if path.is_file() and atom.size in (None, path.stat().st_size):
+                    atom.satisfy()
+
     def race(self, jobs: Sequence[str], expression: str) -> str:
         """The first of these jobs with a result for which the expression holds ends the others; returns its id."""
         Expression(expression)
@@ -136,13 +168,16 @@ class Asking(Running):
                 raise RequestError("a race needs jobs", hint="Give one at least")
             race = f"race-{next(self._numbers)}"
             self.store.keep_race(race, jobs, expression)
-            self._run_race(race, list(jobs), expression)
-            self._settle()
+            self._open_race(race, list(jobs), expression)
+        self._run_race(race)
         return race
 
-    def _run_race(self, race: str, jobs: list[str], expression: str) -> None:
-        entry: dict[str, Any] = {"jobs": jobs, "expression": expression, "winner": None, "over": False}
-        self._races[race] = entry
+    def _open_race(self, race: str, jobs: list[str], expression: str) -> None:
+        self._races[race] = {"jobs": jobs, "expression": expression, "winner": None, "over": False}
+
+    def _run_race(self, race: str) -> None:
+        entry = self._races[race]
+        jobs, expression = entry["jobs"], entry["expression"]
         out: set[str] = set()
 
         def won(job: str) -> None:
@@ -162,12 +197,16 @@ class Asking(Running):
                 self._ends.notify_all()
 
         for job in jobs:
-            arguments = {"job": job, "expression": expression}
-            self.depends.register(
-                self._make_atom("result", "", arguments),
-                lambda job=job: won(job),  # type: ignore[misc]
-                lambda reason, job=job: left(job),  # type: ignore[misc]
-            )
+            atom = IsResult(job, expression)
+            atom.id = atom_id(atom.kind, atom.arguments)
+            with self._news:
+                owner = self.records[job].owner if job in self.records else ""
+                self.depends.register(
+                    self._adopted(atom, owner),
+                    lambda job=job: won(job),  # type: ignore[misc]
+                    lambda reason, job=job: left(job),  # type: ignore[misc]
+                )
+                self._settle()
 
     def race_status(self, race: str) -> dict[str, Any]:
         """`jobs`, `expression`, `winner` (a job, or None), `over`."""

@@ -23,6 +23,12 @@ from urllib.parse import urlsplit
 from grid.jobs.host.errors import AccessError, RequestError
 
 MOST = 10_000
+"""Deposits of all users; `EACH` of one."""
+EACH = 500
+LIFETIME_S = 8 * 86400.0
+"""Longest life: a week, as credentials have at most, and a day for clocks that differ."""
+URL, TOKEN = 2_048, 512
+"""Characters."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,15 +88,25 @@ class Deposits:
         expires, pin = credentials.get("expires"), credentials.get("fingerprint") or ""
         if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise RequestError("credentials must say for which URL they are", hint="Make them with credentials()")
-        if not isinstance(token, str) or not isinstance(pin, str) or len(token) > 4096 or len(pin) > 100:
+        if len(url) > URL:
+            raise RequestError(f"a URL of {len(url)} characters", hint=f"At most {URL}")
+        if not isinstance(token, str) or not isinstance(pin, str) or len(token) > TOKEN or len(pin) > 100:
             raise RequestError("these are no credentials", hint="Make them with credentials()")
-        if not isinstance(expires, (int, float)) or not expires > self._clock():
-            raise RequestError("these credentials are over", hint="Make new ones with credentials()")
+        now = self._clock()
+        if isinstance(expires, bool) or not isinstance(expires, (int, float)) or not expires > now:
+            raise RequestError("these credentials have expired", hint="Make new ones with credentials()")
+        if not expires <= now + LIFETIME_S:
+            days = LIFETIME_S / 86400
+            raise RequestError(f"credentials are kept for {days:g} days at most", hint="Make some that expire sooner")
         name = f"credentials-{secrets.token_urlsafe(24)}"
         with self._lock:
             self._known = {each: entry for each, entry in self._known.items() if entry["expires"] > self._clock()}
-            if len(self._known) >= MOST:
-                raise RequestError("there are too many credentials here", hint="Wait until some end")
+            own = sum(entry["owner"] == owner for entry in self._known.values())
+            if len(self._known) >= MOST or own >= EACH:
+                raise RequestError(
+                    f"there are too many credentials here ({EACH} for each user, {MOST} in all)",
+                    hint="Wait until some expire",
+                )
             entry = {"owner": owner, "url": url, "token": token, "fingerprint": pin, "expires": expires}
             self._known[name] = entry
             part = Path(f"{self._path}.part")

@@ -57,8 +57,12 @@ class Policy:
         for each in (ip, mapped):
             if each is None or self.private or any(each in network for network in self._networks):
                 continue
-            if not each.is_global or each.is_multicast:
+            if not each.is_global or each.is_multicast or any(each in network for network in _LOCAL):
                 raise Forbidden(f"{address} is a private or local address, which this server does not fetch from")
+
+
+_LOCAL = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "fec0::/10", "5f00::/16", "100:0:0:1::/64", "3fff::/20")))
+"""Networks for local use that some versions of Python take for global: NAT64, site-local, SRv6, discard, examples."""
 
 
 def _nat64(ip: Any) -> Any:

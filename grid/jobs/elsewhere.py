@@ -14,40 +14,45 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 from grid.errors import GridError
 from grid.jobs.conditions.algebra import C, F, T
 from grid.jobs.conditions.atoms import IsElsewhere, JobAtom, JobView
 from grid.jobs.deposits import Deposit, Deposits
-from grid.jobs.download import Forbidden, Policy
-from grid.jobs.host.errors import AccessError, UnknownJob
+from grid.jobs.download import Forbidden
+from grid.jobs.host.errors import AccessError, TooLarge, UnknownJob
 from grid.jobs.host.messages import ENDS
 from grid.jobs.host.plain import from_plain
+from grid.jobs.settings import Settings
 from grid.jobs.wire_client import reach
 
 logger = logging.getLogger(__name__)
 
-MOST = 500
-"""Jobs elsewhere that are listened to at once; conditions beyond that are cancelled."""
 PAUSE_S = (0.5, 60.0)
 TURN_S = 1.0
+QUEUED = 4
+"""Messages that wait: each may be large, and more of a kind in memory than on the wire."""
 
 
 class Elsewhere:
     """See the module. `lock` is the manager's; atoms change under it."""
 
-    def __init__(self, deposits: Deposits, lock: Any, policy: Policy) -> None:
-        self._deposits, self._lock, self._policy = deposits, lock, policy
+    def __init__(self, deposits: Deposits, lock: Any, settings: Settings) -> None:
+        self._deposits, self._lock, self._settings = deposits, lock, settings
+        self._each: Counter[str] = Counter()
         self._stop = threading.Event()
         self._watched: dict[str, threading.Event] = {}
         self._threads: list[threading.Thread] = []
 
     def watch(self, atom: IsElsewhere) -> None:
         """Begin to listen; under the manager's lock."""
-        if len(self._watched) >= MOST:
-            atom.cancel("this server listens to too many others")
+        most, each = self._settings.elsewhere, self._settings.elsewhere_each
+        if len(self._watched) >= most or self._each[atom.owner] >= each:
+            atom.cancel(f"this server listens to too many others ({most} at once, {each} for one user)")
             return
+        self._each[atom.owner] += 1
         over = self._watched[atom.id] = threading.Event()
         thread = threading.Thread(target=self._follow, args=(atom, over), name="jobs-elsewhere", daemon=True)
         self._threads = [each for each in self._threads if each.is_alive()] + [thread]
@@ -57,6 +62,7 @@ class Elsewhere:
         """It is decided, or nobody waits for it any more."""
         over = self._watched.pop(atom.id, None)
         if over is not None:
+            self._each[atom.owner] -= 1
             over.set()
 
     def stop(self) -> None:
@@ -82,7 +88,7 @@ class Elsewhere:
                 began = time.monotonic()
                 self._listen(atom, inner, deposit, over)
                 pause = PAUSE_S[0] if time.monotonic() - began > 10 else pause
-            except (AccessError, UnknownJob, Forbidden) as exc:
+            except (AccessError, UnknownJob, Forbidden, TooLarge) as exc:
                 self._decide(atom, C, f"{atom}: {exc}")
                 return
             except (GridError, OSError) as exc:
@@ -95,8 +101,9 @@ class Elsewhere:
 
     def _listen(self, atom: IsElsewhere, inner: JobAtom, deposit: Deposit, over: threading.Event) -> None:
         """Until the atom is decided, or the server has gone."""
-        server = reach(deposit.url, deposit.token, deposit.fingerprint, self._policy.check)
-        messages: queue.Queue[Any] = queue.Queue(10_000)
+        policy, most = self._settings.fetch, self._settings.elsewhere_bytes
+        server = reach(deposit.url, deposit.token, deposit.fingerprint, policy.check, most)
+        messages: queue.Queue[Any] = queue.Queue(QUEUED)  # what is missed is told by a Gap, and then asked for
         try:
             server.listen(inner.job, messages)
             self._see(atom, inner, server)
@@ -106,6 +113,8 @@ class Elsewhere:
                 except queue.Empty:
                     continue
                 if message.kind == "Lost":
+                    if message.fields.get("final"):
+                        raise TooLarge(str(message.reason), hint="Wait for less of it")
                     return
                 if message.kind in ENDS or message.kind in ("Join", "Gap"):
                     self._see(atom, inner, server)

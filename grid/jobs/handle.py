@@ -194,7 +194,12 @@ class Job:
 
     def read(self, name: str) -> bytes:
         """The contents of one of them."""
-        return base64.b64decode(self._service._server.read_file(self.id, name))
+        parts: list[bytes] = []
+        while True:  # the server reads a piece at a time
+            part = base64.b64decode(self._service._server.read_file(self.id, name, sum(map(len, parts))))
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
 
     def url(self, name: str) -> str:
         """Where an output file lies, for `fetch_url` of another server. Raises JobError if that can't reach it."""

@@ -5,9 +5,11 @@
                                           |____ atoms <---- ends, messages, results <-------|
 
 Threads: `jobs-start` (gives pending jobs runners), `jobs-units` (the desk's), `jobs-tick` (what is stored a little
-later; servers counted), `jobs-mail` (where there are mails to send), one per active job. All state is behind one lock;
-every state change is stored before anybody hears of it, but for moves that follow from conditions: after a crash they
-follow again.
+later; servers counted), `jobs-mail` (where there are mails to send), `jobs-judge` (tests conditions), `jobs-wait`
+(for a while after the start: builds conditions that were stored), `jobs-fetch` (some), one per active job. All state
+is behind one lock, under which nothing is computed, fetched or checked that a client's input makes long; every state
+change is stored before anybody hears of it, but for moves that follow from conditions: after a crash they follow
+again.
 
 Lives here: `JobManager`: start and stop, recovery, submission, the tick.
 Elsewhere:  its layers, from the bottom: `telling.py`, `waiting.py`, `running.py`, `asking.py`; checks at submission
@@ -20,11 +22,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from grid.jobs.admission import admit
+from grid.jobs.admission import admit, build
 from grid.jobs.asking import Asking
+from grid.jobs.conditions.atoms import KnownAtom
 from grid.jobs.host.errors import JobError, RequestError, StoreError
 from grid.jobs.host.messages import Message
 from grid.jobs.record import Record
@@ -41,12 +44,17 @@ class JobManager(Asking):
         """Recover what the store has, and begin to work."""
         for problem in self.modules.load():
             logger.warning("%s", problem)
-        self._recover()
+        waiting = self._recover()
         self.engine.start()
         self.desk.start()
+        self._judge.start()
         self._mailer.nudge()
-        for name, body in (("jobs-start", self._start_jobs), ("jobs-tick", self._tick)):
-            thread = threading.Thread(target=body, name=name, daemon=True)
+        for name, body, given in (
+            ("jobs-start", self._start_jobs, ()),
+            ("jobs-tick", self._tick, ()),
+            ("jobs-wait", self._resume, (waiting,)),
+        ):
+            thread = threading.Thread(target=body, args=given, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         return self
@@ -57,6 +65,8 @@ class JobManager(Asking):
             if self._stopping:
                 return
             self._stopping = True
+            if self._troubled:
+                self.store.give_room()  # what is at work has to be stored now
             active = list(self._active.values())
             self._news.notify_all()
             self._ends.notify_all()
@@ -69,6 +79,7 @@ class JobManager(Asking):
         for thread in self._threads:
             thread.join(10.0)
         self.desk.stop()
+        self._judge.stop()
         self._fetcher.stop()
         self._elsewhere.stop()
         self.modules.close()
@@ -89,7 +100,8 @@ class JobManager(Asking):
         """Whether it has been told to stop."""
         return self._stopping
 
-    def _recover(self) -> None:
+    def _recover(self) -> list[Record]:
+        """Take in what the store has; the jobs whose conditions are to be built yet."""
         records = self.store.load()
         back = {
             record.id: {"state": JobState.PENDING, "reason": "the server was restarted"}
@@ -114,38 +126,70 @@ class JobManager(Asking):
             for record in records:
                 if record.state is JobState.PENDING:
                     self._enqueue(record)
-            for record in records:
-                if record.state is JobState.WAITING:
-                    self._wait_for_condition(record, None)
-            self._settle()
             for race, (jobs, expression) in self.store.races().items():
-                self._run_race(race, jobs, expression)
+                self._open_race(race, jobs, expression)
+        return [record for record in records if record.state is JobState.WAITING]
+
+    def _resume(self, waiting: list[Record]) -> None:
+        """Thread: conditions and races that were stored wait again; they may hold many expressions."""
+        for record in waiting:
+            if self._stopping:
+                return
+            try:
+                condition = build(record.condition, self.settings.most, self.records.__contains__)
+                why = ""
+            except Exception as exc:  # a job that it waited for was deleted by hand, say, or it is of an older version
+                condition, why = None, str(exc)
+            with self._news:
+                if record.state is not JobState.WAITING or self.records.get(record.id) is not record:
+                    continue
+                if condition is None:
+                    self._decided.append((record.id, why))
+                else:
+                    self._wait_for_condition(record, condition)
+                self._settle()
+        for race in list(self._races):
+            if self._stopping:
+                return
+            self._run_race(race)
 
     # -- submission ------------------------------------------------------------------------------------------------
 
-    def submit(self, owner: str, submissions: Sequence[Mapping[str, Any]]) -> list[Record]:
-        """New jobs, all or none; stored when this returns. See `admission.admit` for what each is."""
-        with self._news:
-            if self._stopping:
-                raise JobError("the job server is stopping", hint="Submit again when it is back")
-            admitted = []
-            for plain in submissions:
-                number = next(self._numbers)
-                admitted.append(
-                    admit(
-                        plain,
-                        owner=owner,
-                        job=f"job-{number}",
-                        number=number,
-                        now=time.time(),
-                        directory=self.store.directory,
-                        registry=self.registry,
-                        make_atom=self._make_atom,
-                        exists=self.records.__contains__,
-                    )
+    def submit(
+        self,
+        owner: str,
+        submissions: Sequence[Mapping[str, Any]],
+        may_wait: Callable[[KnownAtom], None] = lambda atom: None,
+    ) -> list[Record]:
+        """New jobs, all or none; stored when this returns. See `admission.admit` for what each is.
+
+        They are checked and stored without the lock that others need: only then are they put into the tables.
+
+        Args:
+            may_wait: Raises for an atom that the owner may not wait for.
+        """
+        admitted = []
+        for plain in submissions:
+            number = next(self._numbers)
+            admitted.append(
+                admit(
+                    plain,
+                    owner=owner,
+                    job=f"job-{number}",
+                    number=number,
+                    now=time.time(),
+                    directory=self.store.directory,
+                    registry=self.registry,
+                    exists=self.records.__contains__,
+                    most=self.settings.most,
+                    may_wait=may_wait,
                 )
-            if admitted:
-                self.store.insert([each.record for each in admitted])
+            )
+        if self._stopping:
+            raise JobError("the job server is stopping", hint="Submit again when it is back")
+        if admitted:
+            self.store.insert([each.record for each in admitted])
+        with self._news:
             for each in admitted:
                 record = each.record
                 self.records[record.id] = record
@@ -183,6 +227,7 @@ class JobManager(Asking):
                     self._look_at_servers()
                 if turn % 20 == 0:
                     self._save_credits()
+                    self.store.set_aside()
             except Exception:
                 logger.exception("the tick stumbled, and goes on")
 

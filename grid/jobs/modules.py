@@ -100,17 +100,24 @@ def check(data: bytes) -> tuple[str, list[zipfile.ZipInfo]]:
     if len(members) > FILES:
         raise RequestError(f"the archive has {len(members)} members", hint=f"At most {FILES}")
     kept, seen, total = [], set(), 0
+    files: set[str] = set()
+    above: set[str] = set()
     for member in members:
         _check_member(member)
         key = member.filename.rstrip("/").lower()
         if key in seen:
             raise RequestError(f"the archive has {member.filename!r} twice", hint="Each name once")
         seen.add(key)
+        if not member.is_dir():
+            files.add(key)
+        above.update(str(parent).lower() for parent in PurePosixPath(key).parents)
         total += member.file_size
         if total > BYTES:
             raise RequestError("the archive is too large when it is unpacked", hint=f"At most {BYTES} bytes")
         if not member.is_dir() and not member.filename.partition("/")[0].endswith((".dist-info", ".data")):
             kept.append(member)
+    if files & above:
+        raise RequestError(f"the archive has {min(files & above)!r} as a file and as a folder", hint="Each name once")
     tops = {member.filename.partition("/")[0] for member in kept}
     if len(tops) != 1:
         raise RequestError(f"the archive has {len(tops)} modules ({sorted(tops)[:3]})", hint="One file or package each")

@@ -1,5 +1,8 @@
 """TLS with a server whose certificate is known by its fingerprint, as keys of ssh are.
 
+The certificate is compared where a handshake ends, on both ways that Python has: sockets (`SSLSocket`), and memory
+(`SSLObject`, which asyncio and TLS within the TLS of an https proxy use).
+
 Lives here: `Pinned`.
 Elsewhere:  such certificates (`grid/web/tls.py`).
 """
@@ -28,19 +31,73 @@ class Pinned(ssl.SSLContext):
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
         made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.sslsocket_class = _PinnedSocket
+        made.sslobject_class = _PinnedObject
         return made
 
     def __init__(self, fingerprint: str) -> None:
         pass
 
-    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        """See the class."""
-        connection = super().wrap_socket(*arguments, **options)
-        certificate = connection.getpeercert(binary_form=True) or b""
-        if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), self._pin):
-            connection.close()
-            raise ssl.SSLError("its certificate has another fingerprint than the one on record")
-        return connection
+
+class _PinnedSocket(ssl.SSLSocket):
+    _is_compared = False
+
+    def do_handshake(self, block: bool = False) -> None:
+        """As for any, and then the certificate is compared."""
+        super().do_handshake(block)
+        try:
+            _compare(self)
+        except ssl.SSLError:
+            self.close()
+            raise
+
+    # what would shake hands by the way, or go on after a handshake that was refused
+
+    def send(self, *arguments: Any) -> int:
+        """See SSLSocket."""
+        _check(self)
+        return super().send(*arguments)
+
+    def write(self, *arguments: Any) -> int:
+        """See SSLSocket."""
+        _check(self)
+        return super().write(*arguments)
+
+    def read(self, *arguments: Any) -> Any:
+        """See SSLSocket; recv and recv_into call it."""
+        _check(self)
+        return super().read(*arguments)
+
+
+class _PinnedObject(ssl.SSLObject):
+    _is_compared = False
+
+    def do_handshake(self) -> None:
+        """As for any, and then the certificate is compared."""
+        super().do_handshake()
+        _compare(self)
+
+    def write(self, *arguments: Any) -> int:
+        """See SSLObject."""
+        _check(self)
+        return super().write(*arguments)
+
+    def read(self, *arguments: Any) -> Any:
+        """See SSLObject."""
+        _check(self)
+        return super().read(*arguments)
+
+
+def _compare(connection: Any) -> None:
+    certificate = connection.getpeercert(binary_form=True) or b""
+    if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), connection.context._pin):
+        raise ssl.SSLError("its certificate has another fingerprint than the one on record")
+    connection._is_compared = True
+
+
+def _check(connection: Any) -> None:
+    if not connection._is_compared:
+        raise ssl.SSLError("its certificate was not compared with the one on record: shake hands first")
 
 
 def check_fingerprint(text: str) -> str:

@@ -87,12 +87,17 @@ class Record:
             "memo": self.memo,
         }
 
+    @property
+    def why(self) -> str:
+        """What went wrong, or why it is where it is."""
+        return self.error or self.reason
+
     def view(self) -> JobView:
         """What atoms see."""
         return JobView(
             self.id,
             self.state.value,
-            reason=self.error or self.reason,
+            reason=self.why,
             result=from_plain(self.result),
             best=from_plain(self.best),
             has_best=self.has_best,

@@ -30,6 +30,9 @@ from grid.jobs.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
+LAST_TRY_S = 2.0
+"""For the end of a job to be stored, while the manager stops and the store refuses."""
+
 
 class Running(Waiting):
     """See the module."""
@@ -296,6 +299,7 @@ class Running(Waiting):
             files = self._memory.made(job)  # reading them takes time: not under the lock
             if files is None:
                 known.memo = ""
+        end: float | None = None
         while not self._halted.is_set():
             try:
                 with self._news:
@@ -304,10 +308,17 @@ class Running(Waiting):
                         if bare:
                             record.best, record.has_best, record.progress, record.memo = None, False, None, ""
                         self._end(record, outcome, value, error, trace, files)
+                self._troubled = False
                 return
             except StoreError as exc:
+                self._troubled = True
                 logger.warning("the end of %s is not stored yet: %s", job, exc)
-                self._halted.wait(1.0)
+                if self._stopping:
+                    end = end or time.monotonic() + LAST_TRY_S
+                    if time.monotonic() > end:
+                        logger.error("the end of %s could not be stored: it runs again from its checkpoint", job)
+                        return
+                self._halted.wait(0.2 if self._stopping else 1.0)
             except Exception as exc:
                 logger.exception("the end of %s (%s) could not be kept", job, outcome)
                 if bare:

@@ -18,7 +18,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grid.jobs.admission import build
 from grid.jobs.api import CONDITIONS, QUEUE, Call, Calls, Whose, guarded
+from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree
 from grid.jobs.history import KEPT
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
@@ -28,6 +30,8 @@ from grid.jobs.manager import JobManager
 from grid.jobs.record import Record
 from grid.jobs.rules.tags import matches
 
+FILE_PIECE = 8 << 20
+"""Bytes of a file that one call reads; the route of files has no such limit, and keeps none of it in memory."""
 WAIT_S = 2.0
 """Longest single wait of a call; clients ask again."""
 
@@ -120,7 +124,7 @@ class Server(Calls):
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """New jobs, all or none; each as `admission.admit` says. Returns their details."""
         owner = self._check()
-        return [record.detail() for record in self.manager.submit(owner, submissions)]
+        return [record.detail() for record in self.manager.submit(owner, submissions, self._may_wait)]
 
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Summaries, oldest first, of jobs that are not archived and fit all that is wanted.
@@ -191,28 +195,27 @@ class Server(Calls):
     # -- conditions ------------------------------------------------------------------------------------------------
 
     def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`."""
+        """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`.
 
-        def probe(kind: str, _: str, arguments: dict[str, Any]) -> Any:
-            if "job" in arguments:
-                self._record(arguments["job"])
-            return self.manager._make_atom(kind, "", arguments)
+        It starts nothing: a download is satisfied if its file is there, a job elsewhere is known if some job waits
+        for it.
+        """
+        manager = self.manager
+        condition = build(tree, manager.settings.most, manager.records.__contains__, self._may_wait)
+        manager.look(condition)
+        culprits = condition.responsible()
+        return {
+            "state": condition.state.value,
+            "reason": "; ".join(dict.fromkeys(atom.reason for atom in culprits if atom.reason)),
+            "explain": condition.explain(),
+        }
 
-        with self.manager._news:
-            condition = from_tree(tree, probe)
-            for atom in condition.depends:
-                atom.start()
-            state = condition.state
-            culprits = condition.responsible()
-            answer = {
-                "state": state.value,
-                "reason": "; ".join(dict.fromkeys(atom.reason for atom in culprits if atom.reason)),
-                "explain": condition.explain(),
-            }
-            for atom in condition.depends:
-                if atom.id not in self.manager.depends:
-                    atom.end()
-        return answer
+    def _may_wait(self, atom: KnownAtom) -> None:
+        """Raise for an atom of a condition that this one may not wait for, or ask about."""
+        if isinstance(atom, JobAtom):
+            record = self.manager.records.get(atom.job)
+            if record is not None and not self._may_see(record):
+                raise UnknownJob(f"there is no job {atom.job!r}", hint="See `grid jobs list`", job=atom.job)
 
     def explain(self, job: str) -> str:
         """Why a job is not running yet, or ended as it did."""
@@ -268,12 +271,16 @@ class Server(Calls):
             return {}
         return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name[0] != "."}
 
-    def read_file(self, job: str, name: str) -> str:
-        """The contents of one, in base64."""
+    def read_file(self, job: str, name: str, start: int = 0) -> str:
+        """The contents of one from a byte on, in base64: at most `FILE_PIECE` of them; empty at the end."""
         path = self.manager.store.directory / "jobs" / safe_key(job) / safe_key(name, "name of a file")
         if not path.is_file():
             raise RequestError(f"job {job} has kept no file {name!r}", hint=f"It has {', '.join(self.files(job))}")
-        return base64.b64encode(path.read_bytes()).decode()
+        if start < 0:
+            raise RequestError(f"a file has no byte {start}", hint="Begin at 0")
+        with open(path, "rb") as file:
+            file.seek(start)
+            return base64.b64encode(file.read(FILE_PIECE)).decode()
 
     def upload(self, archive: str) -> str:
         """Put down a module's archive (base64), to be installed by a job of the service `grid.install`; its name."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from grid.jobs.conditions.tree import Most
+from grid.jobs.conditions.work import UNITS
 from grid.jobs.download import Policy
 from grid.jobs.rules.scheduler import MINIMUM_SHARE, RULES
 
@@ -37,6 +39,25 @@ class Settings:
     """Shares of users, 1 for whom it does not name."""
     tokens: bool = False
     """Whether a client needs a token."""
+    condition_atoms: int = 20_000
+    """Parts of one condition."""
+    condition_tests: int = 200
+    """Expressions in one condition."""
+    condition_outside: int = 100
+    """Downloads and jobs elsewhere in one condition."""
+    evaluate_units: float = 10 * UNITS
+    """Work of all expressions in one `evaluate`, see `conditions/work.py`."""
+    events_waiting: int = 10_000
+    """Messages of a job that wait to be tested for one condition; of more it is cancelled."""
+    fetches: int = 8
+    """Files that conditions wait for, fetched at once; `fetches_each` of one user; `fetches_waiting` of all."""
+    fetches_each: int = 4
+    fetches_waiting: int = 10_000
+    elsewhere: int = 500
+    """Jobs of other servers that are listened to at once; `elsewhere_each` for one user."""
+    elsewhere_each: int = 100
+    elsewhere_bytes: int = 4 << 20
+    """One answer or message of another server; a condition that would need more is cancelled."""
     fetch: Policy = field(default_factory=Policy)
     """From where URLs may be fetched, and how much."""
     mail_host: str = "localhost"
@@ -56,6 +77,11 @@ class Settings:
     """Ends that wait to be told, at most; of more nobody is told, but the log."""
     mail_give_up_s: float = 5 * 86400.0
     """A mail that can't be sent for so long is given up (RFC 5321, 4.5.4.1)."""
+
+    @property
+    def most(self) -> Most:
+        """What a condition may hold."""
+        return Most(atoms=self.condition_atoms, tests=self.condition_tests, outside=self.condition_outside)
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_s", "abort_grace_s", "suspend_s"):

@@ -30,6 +30,7 @@ from grid.jobs.host import messages
 from grid.jobs.host.errors import UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.plain import from_plain
+from grid.jobs.judge import Judge
 from grid.jobs.mail import Mailer
 from grid.jobs.memory import Memory
 from grid.jobs.modules import InstallService, Modules
@@ -93,12 +94,20 @@ class Telling:
         self._races: dict[str, dict[str, Any]] = {}
         self._users: dict[str, dict[str, Any]] = {}
         self._stopping = False
+        self._troubled = False  # the store refused what it was given last
         self._halted = threading.Event()
         self._threads: list[threading.Thread] = []
         self._mailer = Mailer(store, self.settings, self._users_now, clock)
-        self._fetcher = Fetcher(store.directory / "fetched", self.settings.fetch)
+        self._fetcher = Fetcher(
+            store.directory / "fetched",
+            self.settings.fetch,
+            at_once=self.settings.fetches,
+            each=self.settings.fetches_each,
+            most=self.settings.fetches_waiting,
+        )
+        self._judge = Judge(self._lock, self.settings.events_waiting)
         self.deposits = Deposits(store.directory)
-        self._elsewhere = Elsewhere(self.deposits, self._lock, self.settings.fetch)
+        self._elsewhere = Elsewhere(self.deposits, self._lock, self.settings)
         self.modules = Modules(store.directory, self.registry)
         engine.paths = [str(self.modules.code)]
         for own in (FetchURL, InstallService):  # services of grid itself, which run in this process
@@ -130,9 +139,11 @@ class Telling:
             self._emit(record.id, end)
             self._early.pop(record.id, None)
             self._ends.notify_all()
+        view = None
         for atom in list(self._followers.get(record.id, ())):
             try:
-                atom.see(record.view())
+                view = view or record.view()
+                self._judge.add(atom, view) if atom.is_tested else atom.see(view)
             except Exception as exc:
                 logger.exception("the condition %s failed", atom)
                 atom.cancel(f"the condition failed ({type(exc).__name__})")
@@ -143,10 +154,7 @@ class Telling:
 
     def _to_followers(self, job: str, message: Message) -> None:
         for atom in list(self._followers.get(job, ())):
-            try:
-                atom.hear(message)
-            except Exception:
-                logger.exception("the filter of %s failed", atom)
+            self._judge.add(atom, message) if atom.is_tested else atom.hear(message)
         self._settle()
 
     def _tell_queue(self, change: str, record: Record) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from grid.errors import GridError
-from grid.jobs.admission import atom_id
 from grid.jobs.api import CONDITIONS
 from grid.jobs.conditions.algebra import C, Condition, T
-from grid.jobs.conditions.atoms import KINDS, HasServers, IsElsewhere, IsFetched, JobAtom, KnownAtom
-from grid.jobs.conditions.tree import from_tree
+from grid.jobs.conditions.atoms import HasServers, IsElsewhere, IsFetched, JobAtom, KnownAtom
+from grid.jobs.conditions.tree import swapped
+from grid.jobs.fetch import Wanted
 from grid.jobs.host.errors import StoreError
 from grid.jobs.host.messages import Message
 from grid.jobs.record import Record
@@ -36,25 +36,22 @@ class Waiting(Telling):
         self.depends.notify = self._atom_changed  # type: ignore[method-assign]  # by way of the stream
         self.streams.tap(CONDITIONS, self.depends.put)
 
-    def _make_atom(self, kind: str, key: str, arguments: dict[str, Any]) -> KnownAtom:
+    def _adopted(self, atom: KnownAtom, owner: str) -> KnownAtom:
         """One atom for each definition, shared by all who wait for it."""
-        key = atom_id(kind, arguments)
-        atom = self._atoms.get(key)
-        if atom is None:
-            atom = KINDS[kind](**arguments, id=key)
-            atom.world = self
-            self._atoms[key] = atom
-        return atom
+        known = self._atoms.get(atom.id)
+        if known is None:
+            atom.world, atom.owner = self, owner
+            known = self._atoms[atom.id] = atom
+        return known
 
-    def _wait_for_condition(self, record: Record, condition: Condition | None) -> None:
+    def _wait_for_condition(self, record: Record, condition: Condition) -> None:
         job = record.id
         try:
-            if condition is None:
-                condition = from_tree(record.condition, self._make_atom)
+            condition = swapped(condition, lambda atom: self._adopted(atom, record.owner))
             registration = self.depends.register(
                 condition, lambda: self._decided.append((job, "")), lambda reason: self._decided.append((job, reason))
             )
-        except GridError as exc:  # a job that it waited for was deleted by hand, say
+        except GridError as exc:
             self._decided.append((job, str(exc)))
             return
         if not registration.done:
@@ -103,6 +100,7 @@ class Waiting(Telling):
         try:
             self.store.update(changes)
         except StoreError as exc:
+            self._troubled = True
             logger.warning("%s; trying again", exc)
             for job, values in changes.items():
                 self._dirty.setdefault(job, {}).update(values)
@@ -115,7 +113,8 @@ class Waiting(Telling):
                 atom.cancel(f"there is no job {atom.job}")
                 return
             self._followers.setdefault(atom.job, []).append(atom)
-            atom.see(record.view())
+            view = record.view()
+            self._judge.add(atom, view) if atom.is_tested else atom.see(view)
 
     def unfollow(self, atom: JobAtom) -> None:
         """See `conditions.atoms.World`."""
@@ -125,6 +124,7 @@ class Waiting(Telling):
                 followers.remove(atom)
             if not followers:
                 self._followers.pop(atom.job, None)
+            self._judge.forget(atom)
             self._atoms.pop(atom.id, None)
 
     def fetch(self, atom: IsFetched) -> None:
@@ -137,7 +137,14 @@ class Waiting(Telling):
                 else:
                     atom.cancel(reason)
 
-        self._fetcher.fetch(atom.url, atom.sha256, atom.size, done)
+        self._fetcher.fetch(
+            Wanted(key=atom.id, owner=atom.owner, url=atom.url, sha256=atom.sha256, size=atom.size, done=done)
+        )
+
+    def unfetch(self, atom: IsFetched) -> None:
+        """See `conditions.atoms.World`."""
+        self._fetcher.give_up(atom.id)
+        self._atoms.pop(atom.id, None)
 
     def fetched(self, url: str) -> Path:
         """Where the file of a URL lies, or will."""
@@ -145,6 +152,10 @@ class Waiting(Telling):
 
     def supply(self, atom: HasServers) -> None:
         """See `conditions.atoms.World`; looked at by the tick."""
+
+    def unsupply(self, atom: HasServers) -> None:
+        """See `conditions.atoms.World`."""
+        self._atoms.pop(atom.id, None)
 
     def watch(self, atom: IsElsewhere) -> None:
         """See `conditions.atoms.World`."""

@@ -56,16 +56,17 @@ def connect(address: str) -> Calls:
     return RemoteServer(resolve(where))
 
 
-def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None]) -> Any:
+def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None], most: int) -> Any:
     """The server at a URL, by credentials: a client with the calls of `Server` that is not connected yet.
 
     Args:
         check: Raises for an address that may not be connected to.
+        most: Bytes of one answer or message; more is TooLarge.
     """
     scheme = url.partition("://")[0]
     if scheme not in TRANSPORTS:
         raise JobError(f"{url!r} can't be the URL of a job server", hint="http or https")
-    return importlib.import_module(TRANSPORTS[scheme]).reach(url, token, fingerprint, check)
+    return importlib.import_module(TRANSPORTS[scheme]).reach(url, token, fingerprint, check, most)
 
 
 def resolve(address: str) -> str:

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grid.jobs.api import ADMIN, UPLOAD, Call, ask
-from grid.jobs.conditions.tree import from_tree, new_atom
+from grid.jobs.api import ADMIN, SUBMIT, UPLOAD, Call, ask
+from grid.jobs.conditions.atoms import IsFetched, JobAtom, KnownAtom
 from grid.jobs.fetching import SERVICE as FETCH
 from grid.jobs.host.errors import AccessError, ConditionError, RequestError, UnknownJob
 from grid.jobs.host.references import jobs_in
@@ -142,8 +142,6 @@ class Caller(Server):
             raise AccessError("this token is for jobs that there are", hint="Ask who gave it to you")
         for job in jobs_in(request.get("data")) | jobs_in(plain.get("inputs")):
             self._awaited(job, in_full=True)
-        if plain.get("when") is not None:
-            from_tree(plain["when"], self._check_atom)
 
     def _awaited(self, job: str, *, in_full: bool) -> None:
         """A job that another shall wait for, and, `in_full`, learn more of than how it ended."""
@@ -154,14 +152,13 @@ class Caller(Server):
                 f"there is no job {job!r} to wait for", hint="See `grid jobs list`", job=str(job)[:200]
             ) from exc
 
-    def _check_atom(self, kind: str, atom_id: str, arguments: dict[str, Any]) -> Any:
-        atom = new_atom(kind, "", arguments)
-        job = arguments.get("job")
-        if job is not None:
-            self._awaited(job, in_full=kind not in ("completed", "cancelled"))
-        if kind == "fetched" and not self.who.open:
-            _check_url(arguments["url"])
-        return atom
+    def _may_wait(self, atom: KnownAtom) -> None:
+        if isinstance(atom, JobAtom):
+            self._awaited(atom.job, in_full=atom.kind not in ("completed", "cancelled"))
+        if atom.is_outside:
+            self.need(SUBMIT)
+        if isinstance(atom, IsFetched) and not self.who.open:
+            _check_url(atom.url)
 
     def credentials(
         self,

@@ -23,7 +23,7 @@ import httpcore
 import httpx
 
 from grid.jobs.api import API, CONDITIONS, QUEUE, Call, Calls
-from grid.jobs.host.errors import AccessError, JobError, WireError
+from grid.jobs.host.errors import AccessError, JobError, TooLarge, WireError
 from grid.jobs.host.messages import ENDS, Gap, Message
 from grid.jobs.pins import Pinned
 from grid.jobs.streams import Listener
@@ -32,6 +32,10 @@ from grid.web import login
 from grid.web.names import is_loopback
 
 CONNECT_S = 10.0
+ANSWER = 256 << 20
+"""Bytes of one answer, or of one message of a stream, that are taken."""
+ANSWER_TOTAL_S = 600.0
+"""For all of one answer, however slowly it comes."""
 ANSWER_S = 60.0
 QUIET_S = 35.0
 """A stream that says nothing for so long is broken: the server sends a sign of life every 10 s."""
@@ -45,9 +49,9 @@ def connect(url: str) -> HttpServer:
     return HttpServer(url)
 
 
-def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None]) -> HttpServer:
+def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None], most: int) -> HttpServer:
     """The server at that URL for a server that has credentials, and patience of its own; nothing else goes there."""
-    return HttpServer(url, token, fingerprint, patience_s=0.0, known={}, check=check)
+    return HttpServer(url, token, fingerprint, patience_s=0.0, known={}, check=check, most=most)
 
 
 class _Checked(httpcore.SyncBackend):
@@ -79,6 +83,7 @@ class HttpServer(Calls):
         fingerprint: SHA-256 of the server's certificate, in hex; default: that of the login, or the URL's fragment.
         known: Instead of what `grid login` has kept.
         check: Called with each address before it is connected to; may raise.
+        most: Bytes of one answer, or of one message of a stream.
         patience_s: How long looks and streams try to reach a server that has gone.
     Raises:
         JobError: The URL can't be used.
@@ -86,7 +91,7 @@ class HttpServer(Calls):
 
     def __init__(
         self, url: str, token: str | None = None, fingerprint: str | None = None, patience_s: float | None = None,
-        known: dict[str, Any] | None = None, check: Callable[[str], None] | None = None,
+        known: dict[str, Any] | None = None, check: Callable[[str], None] | None = None, most: int = ANSWER,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
@@ -101,7 +106,7 @@ class HttpServer(Calls):
         self._is_clear = parts.scheme == "http" and not self._is_near
         default_s = float(os.environ.get("GRID_JOBS_PATIENCE") or PATIENCE_S)
         self.patience_s = default_s if patience_s is None else patience_s
-        self._user = ""
+        self._user, self._most = "", most
         self._was_there = False
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -114,6 +119,7 @@ class HttpServer(Calls):
             transport._pool._network_backend = _Checked(check)  # httpx has no other way in
         self._http = httpx.Client(
             base_url=f"{self.path}/api/v1",
+            headers={"accept-encoding": "identity"},
             verify=verify,
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             limits=limits,
@@ -170,7 +176,8 @@ class HttpServer(Calls):
             if self._closed.is_set():
                 raise JobError("this connection was closed", hint="Connect again")
             try:
-                answer = self._http.request(method, path, headers=headers, **options)
+                with self._http.stream(method, path, headers=headers, **options) as answer:
+                    body = _read(answer, self._most, self.path)
                 self._was_there = True
                 if answer.status_code != 503 or not again or time.monotonic() + pause > end:
                     break  # else it is too busy, or about to stop
@@ -181,7 +188,7 @@ class HttpServer(Calls):
                 raise JobError("this connection was closed", hint="Connect again") from exc
             self._closed.wait(pause)
             pause = min(2.0, pause * 2)
-        return _value(answer, self.path)
+        return _value(answer.status_code, body, self.path)
 
     def _is_final(self, exc: httpx.HTTPError) -> bool:
         """Whether trying again can't help: nobody was ever there, or it is somebody else."""
@@ -234,7 +241,7 @@ class _Stream:
         self._path = path or f"/jobs/{key}/events"
         self._seen = ""
         self._last: int | None = None
-        self._over = False
+        self._over = self._final = False
         self._closed = threading.Event()
         self._answer: httpx.Response | None = None
         self._thread = threading.Thread(target=self._run, name="jobs-stream", daemon=True)
@@ -255,8 +262,7 @@ class _Stream:
             raise JobError("this connection was closed", hint="Connect again") from exc
         if answer.status_code != 200:
             try:
-                answer.read()
-                _value(answer, server.path)
+                _value(answer.status_code, _read(answer, server._most, server.path), server.path)
             finally:
                 answer.close()
         self._answer = answer
@@ -290,6 +296,8 @@ class _Stream:
             try:
                 for message in self._messages(self._answer):
                     self._take(message)
+            except TooLarge as exc:
+                why, self._final = exc.what, True
             except (httpx.HTTPError, httpx.StreamError, ValueError, KeyError, OSError, AttributeError):
                 pass  # it broke, or we hung up
             finally:
@@ -297,8 +305,10 @@ class _Stream:
                 self._answer = None
             if self._over:
                 return
+            if why:
+                break
         if why and not self._closed.is_set():
-            self._listener.offer(Message("Lost", path=self._server.path, reason=why))
+            self._listener.offer(Message("Lost", path=self._server.path, reason=why, final=self._final))
 
     def _again(self) -> str:
         """Connect again; why not, if the server is gone for good."""
@@ -319,10 +329,10 @@ class _Stream:
 
     def _messages(self, answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
         number = ""
-        for line in answer.iter_lines():
-            if line.startswith("id: "):
-                number = line[4:]
-            elif line.startswith("data: "):
+        for line in _lines(answer, self._server._most, self._server.path):
+            if line.startswith(b"id: "):
+                number = line[4:].decode()
+            elif line.startswith(b"data: "):
                 yield number, json.loads(line[6:])
 
     def _take(self, event: tuple[str, dict[str, Any]]) -> None:
@@ -341,17 +351,46 @@ class _Stream:
         self._over = plain["kind"] in ENDS and self.key not in (QUEUE, CONDITIONS)
 
 
-def _value(answer: httpx.Response, where: str) -> Any:
+def _read(answer: httpx.Response, most: int, where: str) -> bytes:
+    """The body of an answer, as it is on the wire. Raises TooLarge, WireError."""
+    if answer.headers.get("content-encoding", "identity") != "identity":  # small ones may unpack to anything
+        raise WireError(f"what answers at {where} is no job server of grid", hint="Check the address")
+    parts, size, end = [], 0, time.monotonic() + ANSWER_TOTAL_S
+    for part in answer.iter_raw():
+        size += len(part)
+        if size > most or time.monotonic() > end:
+            raise TooLarge(
+                f"an answer of {where} has more than {most} bytes, or takes longer than {ANSWER_TOTAL_S:g} s",
+                hint="Ask for less",
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _lines(answer: httpx.Response, most: int, where: str) -> Iterator[bytes]:
+    """The lines of a stream. Raises TooLarge for one that does not end."""
+    rest = bytearray()
+    for part in answer.iter_raw():
+        start = len(rest)
+        rest += part
+        while (end := rest.find(b"\n", start)) >= 0:
+            yield bytes(rest[:end])
+            del rest[: end + 1]
+            start = 0
+        if len(rest) > most:
+            raise TooLarge(f"a message of {where} has more than {most} bytes", hint="Listen to less")
+
+
+def _value(status: int, body: bytes, where: str) -> Any:
     """What came, or the error that came."""
     try:
-        value = answer.json()
-    except ValueError as exc:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as exc:
         raise WireError(f"what answers at {where} is no job server of grid", hint="Check the address") from exc
-    if answer.is_success:
+    if 200 <= status < 300:
         return value
     if not isinstance(value, dict) or not isinstance(value.get("error"), str):
         raise WireError(f"what answers at {where} is no job server of grid", hint="Check the address")
     facts = value.get("facts")
     facts = {**(facts if isinstance(facts, dict) else {}), "hint": value.get("hint") or ""}
     raise error_from_plain({"kind": value.get("kind"), "what": value["error"], "facts": facts})
-

@@ -1,9 +1,10 @@
-"""Connections: how many, how long the head of a request may take, and an end for readers that take nothing.
+"""Connections: how long the head of a request may take, and an end for readers that take nothing.
 
-uvicorn limits none of these: a client could hold thousands of connections that send nothing, or heads without end.
+uvicorn limits none of these: a client could hold connections that send nothing, or heads without end.
 
 Lives here: `protocol`.
-Elsewhere:  limits of requests (`guard.py`) and streams (`streaming.py`).
+Elsewhere:  how many, and whose (`arrivals.py`, `door.py`), limits of requests (`guard.py`) and streams
+            (`streaming.py`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from grid.web.arrivals import Arrival, Arrivals
 from grid.web.limits import WebLimits
 
 
-def protocol(limits: WebLimits) -> type[asyncio.Protocol]:
-    """The class of connections of one server."""
+def protocol(limits: WebLimits) -> Any:
+    """The class of connections of one server; made with an `Arrival` and the `Arrivals` that it is one of."""
     base: Any
     try:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as base
@@ -26,25 +28,34 @@ def protocol(limits: WebLimits) -> type[asyncio.Protocol]:
         _grid_timer: asyncio.TimerHandle | None = None
         _grid_head = 0
 
+        def __init__(self, arrival: Arrival, arrivals: Arrivals, **options: Any) -> None:
+            super().__init__(**options)
+            self._grid_arrival, self._grid_arrivals = arrival, arrivals
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            if len(self.connections) > limits.connections:
-                transport.abort()
-                return
             self._grid_wait_for_head()
             app: Any = self.app  # type: ignore[has-type]
+            arrival, arrivals = self._grid_arrival, self._grid_arrivals
+            arrival.transport = transport
 
             async def with_abort(scope: Any, receive: Any, send: Any) -> None:
                 if self._grid_timer is not None:
                     self._grid_timer.cancel()
                 scope["grid.abort"] = transport.abort
-                await app(scope, receive, send)
+                scope["grid.proved"] = lambda user: arrivals.proved(arrival, user)
+                arrivals.door.works(arrival)
+                try:
+                    await app(scope, receive, send)
+                finally:
+                    arrivals.door.rests(arrival)
 
             self.app = with_abort
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._grid_timer is not None:
                 self._grid_timer.cancel()
+            self._grid_arrivals.left(self._grid_arrival)
             super().connection_lost(exc)
 
         def _grid_wait_for_head(self) -> None:

@@ -1,11 +1,13 @@
 """What every request goes through before anything else looks at it.
 
-Bodies are read whole, up to a size, in a limited time. At a server with tokens a request below /api needs a valid one.
-At a server without, it must come from this machine and name it: a web page from elsewhere, opened in a browser here,
-sends another `Origin`, or the name of its own site as `Host` (DNS rebinding), and is refused.
+Bodies are read whole, up to a size, in a limited time, and only from who has shown a valid token; who has not gets
+one answer, and its connection ends with it. At a server with tokens a request below /api needs a valid one. At a
+server without, it must come from this machine and name it: a web page from elsewhere, opened in a browser here, sends
+another `Origin`, or the name of its own site as `Host` (DNS rebinding), and is refused.
 
 Lives here: `Guard` (ASGI).
-Elsewhere:  tokens (`tokens.py`), scopes and owners (`caller.py`).
+Elsewhere:  tokens (`tokens.py`), waits for wrong ones (`slowing.py`), scopes and owners (`caller.py`), places
+            (`door.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from typing import Any
 from grid.jobs.api import UPLOAD
 from grid.jobs.host.errors import AccessError, StoreError
 from grid.web.answers import say
+from grid.web.events import Busy
 from grid.web.limits import WebLimits
 from grid.web.names import is_loopback
+from grid.web.slowing import Slowing
 from grid.web.tokens import Tokens
 from grid.web.who import Who
 
@@ -46,6 +50,8 @@ class Guard:
 
     def __init__(self, app: App, tokens: Tokens | None, user: str, limits: WebLimits) -> None:
         self.app, self.tokens, self.user, self.limits = app, tokens, user, limits
+        self._slowing = Slowing(limits)
+        self._receiving = 0  # bytes of bodies that are on their way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -56,6 +62,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         path = scope["path"]
+        proved = False
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -63,6 +70,8 @@ class Guard:
                 message["headers"] = [
                     *message.get("headers", ()), *(header for header in _HEADERS if header[0] not in have)
                 ]
+                if not proved:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -70,10 +79,18 @@ class Guard:
             if self.tokens is None:
                 self._check_near(scope, headers)
             if path.startswith(API) and path not in PUBLIC:
-                scope.setdefault("state", {})["who"] = self._who(headers)
+                who = scope.setdefault("state", {})["who"] = self._who(headers)
+                proved = scope["grid.proved"](who.user)
+                if not proved:
+                    raise Busy("too many connections are open", hint="Close some, or try again later")
         except AccessError as exc:
+            if headers.get("authorization"):
+                await asyncio.sleep(self._slowing.wrong((scope.get("client") or ("",))[0]))
             status = 401 if self.tokens is not None else 403
             await say(status, "AccessError", exc.what, exc.facts.get("hint", ""))(scope, receive, send_with_headers)
+            return
+        except Busy as exc:
+            await say(503, "JobError", exc.what, exc.facts.get("hint", ""))(scope, receive, send_with_headers)
             return
         except StoreError as exc:
             logger.error("%s", exc)
@@ -81,11 +98,24 @@ class Guard:
             return
         who = scope.get("state", {}).get("who")
         large = path == UPLOADS and who is not None and who.may(UPLOAD)
-        body = await self._body(headers, receive, self.limits.upload if large else self.limits.body)
-        if isinstance(body, bytes):
-            await self.app(scope, _replay(body, receive), send_with_headers)
-        elif body is not None:
-            await body(scope, receive, send_with_headers)
+        most = (self.limits.upload if large else self.limits.body) if who is not None else 0
+        size = self._announced(headers, most)
+        if size is None:
+            await _too_large(most)(scope, receive, send_with_headers)
+        elif self._receiving + size > self.limits.bodies:
+            busy = say(503, "JobError", "too many large requests are on their way", "Try again later")
+            proved = False  # what is still to come of it is not waited for
+            await busy(scope, receive, send_with_headers)
+        else:
+            self._receiving += size
+            try:
+                body = await self._body(size, receive, most)
+                if isinstance(body, bytes):
+                    await self.app(scope, _replay(body, receive), send_with_headers)
+                elif body is not None:
+                    await body(scope, receive, send_with_headers)
+            finally:
+                self._receiving -= size
 
     # -- who -------------------------------------------------------------------------------------------------------
 
@@ -106,23 +136,28 @@ class Guard:
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 
-    async def _body(self, headers: dict[str, str], receive: Receive, most: int) -> Any:
-        """The body; an answer, if it is refused; None, if the caller has gone."""
+    def _announced(self, headers: dict[str, str], most: int) -> int | None:
+        """Bytes that a body may have; None: more than it may."""
         if "content-length" not in headers and "transfer-encoding" not in headers:
-            return b""
+            return 0
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > most:
-            return _too_large(most)
-        parts, size = [], 0
+        size = int(length[:20]) if length.isdecimal() else most
+        return size if size <= most and not (size == most == 0 and "transfer-encoding" in headers) else None
+
+    async def _body(self, size: int, receive: Receive, most: int) -> Any:
+        """The body; an answer, if it is refused; None, if the caller has gone."""
+        parts, came = [], 0
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.limits.header_s + size / self.limits.bytes_per_s
         try:
-            more = True
+            more = size > 0
             while more:
-                message = await asyncio.wait_for(receive(), self.limits.header_s)
+                message = await asyncio.wait_for(receive(), max(0.0, end - loop.time()))
                 if message["type"] == "http.disconnect":
                     return None
                 parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
+                came += len(parts[-1])
+                if came > most:
                     return _too_large(most)
                 more = message.get("more_body", False)
         except asyncio.TimeoutError:
@@ -131,6 +166,8 @@ class Guard:
 
 
 def _too_large(most: int) -> Any:
+    if most == 0:
+        return say(413, "RequestError", "this takes no body", "See /api/v1/openapi.json")
     return say(413, "RequestError", f"a request may have {most} bytes", "Send less at once")
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import threading
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
@@ -17,6 +18,7 @@ import uvicorn
 from grid.jobs.host.errors import JobError, RequestError
 from grid.jobs.manager import JobManager
 from grid.web.app import make_app
+from grid.web.arrivals import SPARE_FILES, Arrival, Arrivals, raise_files
 from grid.web.connections import protocol
 from grid.web.limits import WebLimits
 from grid.web.names import is_loopback
@@ -67,6 +69,12 @@ class WebServer:
             raise RequestError(
                 f"{listen[0]} can be reached by others, who need tokens then", hint="Listen at 127.0.0.1, or use tokens"
             )
+        limits = limits or WebLimits()
+        files = raise_files(limits.connections + limits.strangers + SPARE_FILES)
+        room = max(16, files - limits.strangers - SPARE_FILES)
+        if room < limits.connections:
+            logger.warning("with %d files open at most there is room for %d connections (ulimit -n)", files, room)
+            limits = replace(limits, connections=room)
         self.site = Site(manager, tokens, limits)
         self._socket = _bind(listen)
         self.host, self.port = listen[0], self._socket.getsockname()[1]
@@ -81,16 +89,20 @@ class WebServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            http=protocol(self.site.limits),
             limit_concurrency=None,
             timeout_keep_alive=60,
-            backlog=1024,
             timeout_graceful_shutdown=int(STOP_S) // 2,
         )
         config.load()
-        if certificate is not None:
-            config.ssl = certificate.context()
         self._server = _Server(config)
+        connection = protocol(self.site.limits)
+
+        def make(arrival: Arrival) -> Any:
+            options = {"config": config, "server_state": self._server.server_state, "app_state": {}}
+            return connection(arrival, self.arrivals, **options)
+
+        context = certificate.context() if certificate is not None else None
+        self.arrivals = Arrivals(self._socket, self.site.limits, context, make)
         self._end = asyncio.Event()
         self._loop: Any = None
         self._failed: BaseException | None = None
@@ -131,12 +143,18 @@ class WebServer:
 
     async def _main(self) -> None:
         await self.site.open()
-        serving = asyncio.ensure_future(self._server.serve([self._socket]))
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self.arrivals.unforeseen)
+        serving = asyncio.ensure_future(self._server.serve([]))
         ending = asyncio.ensure_future(self._end.wait())
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.005)  # uvicorn tells nobody that it is ready
+        accepting = asyncio.ensure_future(self.arrivals.accept())
+        await asyncio.sleep(0)  # it listens then
         self._ready.set()
-        await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([serving, ending, accepting], return_when=asyncio.FIRST_COMPLETED)
+        accepting.cancel()
+        await asyncio.wait([accepting])
         await self.site.close()
         self._server.should_exit = True
         ending.cancel()

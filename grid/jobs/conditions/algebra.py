@@ -313,6 +313,10 @@ class Atom(Condition):
     def responsible(self) -> list[Atom]:
         return [self]
 
+    def decide(self, value: Value, reason: str) -> None:
+        """It is that from now on."""
+        self._become(value, reason)
+
     def satisfy(self) -> None:
         """It is T from now on."""
         self._become(T, "")

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from grid.jobs.conditions.algebra import Atom, F, Value
+from grid.jobs.conditions.algebra import Atom, C, F, T, Value
 from grid.jobs.conditions.expressions import Expression
 from grid.jobs.conditions.reasons import follow
+from grid.jobs.conditions.work import Work
 from grid.jobs.host.errors import ConditionError, ExpressionError
 from grid.jobs.host.messages import ENDS, Message, snake
 
@@ -41,10 +42,15 @@ class World(Protocol):
 
     def unfollow(self, atom: JobAtom) -> None: ...
     def fetch(self, atom: IsFetched) -> None: ...
+    def unfetch(self, atom: IsFetched) -> None: ...
     def supply(self, atom: HasServers) -> None: ...
+    def unsupply(self, atom: HasServers) -> None: ...
     def watch(self, atom: IsElsewhere) -> None: ...
     def unwatch(self, atom: IsElsewhere) -> None: ...
 
+
+ENDED = ("complete", "error", "aborted", "cancelled")
+"""States in which a job has ended."""
 
 Probe = Callable[[Atom], tuple[Value, str]]
 """Asks a server what an atom is: its value and its reason."""
@@ -56,6 +62,10 @@ class KnownAtom(Atom):
     """An atom that travels: `kind` and `arguments` say all about it."""
 
     kind: ClassVar[str]
+    is_outside: ClassVar[bool] = False
+    """Whether its work is outside of this server: it connects, or fetches."""
+    owner: str = ""
+    """Who waits for it, or the first of those who do: in whose share its work counts."""
     world: World | None = None
     probe: Probe | None = None
 
@@ -97,11 +107,31 @@ class JobAtom(KnownAtom):
         if self.world is not None:
             self.world.unfollow(self)
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether its verdict takes an expression or code: then it is asked for in a thread of its own (`judge.py`)."""
+        return False
+
+    def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        """What an event of its job makes of it: T, or C with the reason; None: nothing. Changes nothing.
+
+        Args:
+            work: What its expression may cost.
+        """
+        raise NotImplementedError
+
     def see(self, view: JobView) -> None:
         """The state of the job, now and whenever it changes."""
+        self._take(view)
 
     def hear(self, message: Message) -> None:
         """A message of the job."""
+        self._take(message)
+
+    def _take(self, event: JobView | Message) -> None:
+        found = self.verdict(event) if self._state is F else None
+        if found is not None:
+            self.decide(*found)
 
 
 class IsCompleted(JobAtom):
@@ -109,11 +139,10 @@ class IsCompleted(JobAtom):
 
     kind = "completed"
 
-    def see(self, view: JobView) -> None:
-        if view.state == "complete":
-            self.satisfy()
-        elif view.state in ("error", "aborted", "cancelled"):
-            self.cancel(told(view))
+    def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        if isinstance(event, Message) or event.state not in ENDED:
+            return None
+        return (T, "") if event.state == "complete" else (C, told(event))
 
     def text(self, most: int | None = None) -> str:
         return f"{self.job} completed"
@@ -124,11 +153,10 @@ class IsCancelled(JobAtom):
 
     kind = "cancelled"
 
-    def see(self, view: JobView) -> None:
-        if view.state in ("error", "aborted", "cancelled"):
-            self.satisfy()
-        elif view.state == "complete":
-            self.cancel(f"job {view.job} completed")
+    def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        if isinstance(event, Message) or event.state not in ENDED:
+            return None
+        return (T, "") if event.state != "complete" else (C, f"job {event.job} completed")
 
     def text(self, most: int | None = None) -> str:
         return f"{self.job} failed"
@@ -173,37 +201,37 @@ class IsMessage(JobAtom):
         """Messages that have no filter: refused."""
         return False
 
-    def accepts(self, message: Message) -> bool:
+    @property
+    def is_tested(self) -> bool:
+        return self._expression is not None or self.predicate is not None or self.message is None
+
+    def accepts(self, message: Message, work: Work | None = None) -> bool:
         """What the filter says."""
         if self.predicate is not None:
             return bool(self.predicate(message))
         if self.message is not None:
             if message.kind != self.message:
                 return False
-            return self._expression is None or bool(self._expression(message.fields))
+            return self._expression is None or bool(self._expression(message.fields, work))
         for name in (f"on_{message.kind}", f"on_{snake(message.kind)}"):
             if hasattr(self, name):
                 return bool(getattr(self, name)(message))
         return self.on_message(message)
 
+    def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        if isinstance(event, Message) and self.accepts(event, work):
+            return T, ""
+        over = event.kind in ENDS if isinstance(event, Message) else event.state in ENDED
+        return (C, f"job {self.job} ended without such a message") if over else None
+
     def hear(self, message: Message) -> None:
-        if self._state is not F:
-            return
         try:
-            accepted = self.accepts(message)
+            self._take(message)
         except Exception as exc:
             self.cancel(f"the filter for messages of {self.job} failed ({type(exc).__name__}: {exc})")
             raise
-        if accepted:
-            self.satisfy()
-        elif message.kind in ENDS:
-            self.cancel(f"job {self.job} ended without such a message")
 
     put = hear  # as a monitor at the client
-
-    def see(self, view: JobView) -> None:
-        if view.state in ("complete", "error", "aborted", "cancelled"):
-            self.cancel(f"job {self.job} ended without such a message")
 
     def text(self, most: int | None = None) -> str:
         return f"{self.job} says {self.message or '...'}{f' where {self.where}' if self.where else ''}"
@@ -231,37 +259,37 @@ class IsResult(JobAtom):
             )
         return {"job": self.job, "expression": self.expression}
 
-    def _try(self, value: Any) -> str | None:
-        """Test a value; why it could not be tested, if so."""
+    @property
+    def is_tested(self) -> bool:
+        return True
+
+    def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        if isinstance(event, Message):
+            if event.kind == "Improved":
+                found = self._try(event.partial, work)
+                return (T, "") if found is True else None
+            if event.kind not in ENDS:
+                return None
+            return self._end(self._try(event.final, work) if event.kind == "Completed" else "")
+        if event.has_best and self._try(event.best, work) is True:
+            return T, ""
+        if event.state == "complete":
+            return self._end(self._try(event.result, work))
+        return (C, told(event)) if event.state in ENDED else None
+
+    def _try(self, value: Any, work: Work | None) -> str | bool:
+        """Whether it holds for a value; text: why it could not be tested."""
         try:
-            if self._test(value):
-                self.satisfy()
+            return bool(self._test(value, work) if isinstance(self._test, Expression) else self._test(value))
         except ExpressionError as exc:
             return exc.what
-        return None
 
-    def hear(self, message: Message) -> None:
-        if self._state is not F:
-            return
-        if message.kind == "Improved":
-            self._try(message.partial)
-        elif message.kind in ENDS:
-            why = self._try(message.final) if message.kind == "Completed" else None
-            self._end(why)
+    def _end(self, found: str | bool) -> tuple[Value, str]:
+        if found is True:
+            return T, ""
+        return C, found or f"job {self.job} ended without a result for which {self.expression} holds"
 
-    put = hear
-
-    def see(self, view: JobView) -> None:
-        if self._state is F and view.has_best:
-            self._try(view.best)
-        if view.state == "complete":
-            self._end(self._try(view.result))
-        elif view.state in ("error", "aborted", "cancelled"):
-            self._end(told(view))
-
-    def _end(self, why: str | None) -> None:
-        if self._state is F:
-            self.cancel(why or f"job {self.job} ended without a result for which {self.expression} holds")
+    put = JobAtom.hear  # as a monitor at the client
 
     def text(self, most: int | None = None) -> str:
         return f"{self.job} has {self.expression}"
@@ -277,6 +305,7 @@ class IsFetched(KnownAtom):
     """
 
     kind = "fetched"
+    is_outside = True
 
     def __init__(self, url: str, sha256: str | None = None, size: int | None = None, id: str | None = None) -> None:
         super().__init__(id)
@@ -292,6 +321,10 @@ class IsFetched(KnownAtom):
         if self.world is None:
             raise ConditionError(f"{self} is not at a server", hint="Give it as when= with a request")
         self.world.fetch(self)
+
+    def end(self) -> None:
+        if self.world is not None:
+            self.world.unfetch(self)
 
     def text(self, most: int | None = None) -> str:
         return f"{self.url} fetched"
@@ -317,6 +350,10 @@ class HasServers(KnownAtom):
             raise ConditionError(f"{self} is not at a server", hint="Give it as when= with a request")
         self.world.supply(self)
 
+    def end(self) -> None:
+        if self.world is not None:
+            self.world.unsupply(self)
+
     def text(self, most: int | None = None) -> str:
         return f"{self.n} servers there"
 
@@ -331,6 +368,7 @@ class IsElsewhere(KnownAtom):
     """
 
     kind = "elsewhere"
+    is_outside = True
 
     def __init__(self, server: str, what: dict[str, Any], auth: str | None = None, id: str | None = None) -> None:
         super().__init__(id)

@@ -2,13 +2,14 @@
 
     {"op": "and", "of": [{"atom": "completed", "id": "a1", "job": "job-1"}, {"op": "not", "of": [...]}]}
 
-Lives here: `to_tree`, `from_tree`, `atoms_in`, `as_condition` (what users may write as `when=`).
+Lives here: `to_tree`, `from_tree`, `atoms_in`, `weigh`, `swapped`, `as_condition` (what users may write as `when=`).
 Elsewhere:  the kinds of atoms (`atoms.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from grid.jobs.conditions.algebra import And, Condition, Not, Or, all_of
@@ -82,6 +83,54 @@ def atoms_in(tree: Any) -> list[Mapping[str, Any]]:
             else:
                 waiting += part.get("of") or ()
     return found[::-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Most:
+    """What a condition may hold."""
+
+    atoms: int
+    tests: int
+    """Of atoms with an expression."""
+    outside: int
+    """Of atoms that fetch or connect."""
+    text: int = 4_096
+    """Characters of an argument."""
+
+
+def weigh(tree: Any, most: Most) -> None:
+    """Raise ConditionError for a tree that is too large to be built, saying what of it; nothing of it is built."""
+    atoms = tests = outside = 0
+    waiting: list[Any] = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping) and "atom" not in part:
+            operands = part.get("of")
+            waiting += operands if isinstance(operands, (list, tuple)) else ()
+        atoms += 1
+        if isinstance(part, Mapping):
+            inner = part.get("what")
+            for each in (part, inner if isinstance(inner, Mapping) else {}):
+                tests += each.get("expression") is not None or each.get("where") is not None
+                if any(isinstance(text, str) and len(text) > most.text for text in each.values()):
+                    raise ConditionError(f"a text in a condition is longer than {most.text}", hint="Make it shorter")
+            outside += part.get("atom") in ("fetched", "elsewhere")
+        for count, limit, what in (
+            (atoms, most.atoms, "parts"),
+            (tests, most.tests, "expressions"),
+            (outside, most.outside, "downloads and jobs elsewhere"),
+        ):
+            if count > limit:
+                raise ConditionError(
+                    f"a condition has more than {limit} {what}", hint="Split it: jobs may wait for jobs that wait"
+                )
+
+
+def swapped(condition: Condition, swap: Callable[[KnownAtom], KnownAtom]) -> Condition:
+    """The same condition with other atoms."""
+    if isinstance(condition, KnownAtom):
+        return swap(condition)
+    return type(condition)(*(swapped(operand, swap) for operand in condition.operands))
 
 
 def new_atom(kind: str, atom_id: str, arguments: dict[str, Any]) -> KnownAtom:

@@ -96,6 +96,10 @@ class WireError(JobError):
     """The other end of a connection does not speak our language, or not this version of it."""
 
 
+class TooLarge(JobError):
+    """More came than may: an answer, a message, a file."""
+
+
 class StoreError(JobError):
     """The store of jobs can't be used."""
 

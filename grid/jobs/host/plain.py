@@ -193,6 +193,8 @@ def from_plain(value: Any, resolve: Callable[[str, Any], Any] | None = None) -> 
         RequestError: What stands under one of our keys is none of its values.
     """
     if isinstance(value, list):
+        if _SCALARS.issuperset(map(type, value)):
+            return list(value)
         return [from_plain(item, resolve) for item in value]
     if not isinstance(value, dict):
         return value
@@ -209,6 +211,7 @@ def from_plain(value: Any, resolve: Callable[[str, Any], Any] | None = None) -> 
     return {key: from_plain(item, resolve) for key, item in value.items()}
 
 
+_SCALARS = frozenset({type(None), bool, int, float, str})
 _SPECIAL = frozenset({"$float", "$int", "$bytes", "$text"})
 
 

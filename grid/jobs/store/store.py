@@ -13,6 +13,7 @@ Elsewhere:  tables (`tables.py`), schema versions (`migrations/`), what a job is
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -43,6 +44,11 @@ BUSY_S = 10.0
 
 HEAD = "0004"
 """Revision of the newest migration; a test holds it against them."""
+
+RESERVE = 4 << 20
+"""Bytes set aside in a file, a quarter of the free ones at most; given up when there is no other room to delete in."""
+
+logger = logging.getLogger(__name__)
 
 _ADVISORY = 0x6772696400  # "grid", in PostgreSQL's space of advisory locks
 _NOTE = tuple(each.name for each in fields(Note))
@@ -77,6 +83,7 @@ class Store:
         self._lock_line: Connection | None = None
         self._engine: Engine | None = None
         self._writing = threading.RLock()
+        self._reserve = self.directory / "reserve"
         try:
             self._open()
         except BaseException:
@@ -106,6 +113,30 @@ class Store:
             if not self._is_sqlite:
                 self._lock_postgresql()
             self._migrate()
+        self.set_aside()
+
+    def set_aside(self) -> None:
+        """Keep some room for the day when the disk is full: deletions need some, and so do the ends of jobs at work."""
+        try:
+            room = os.statvfs(self.directory)
+            size = min(RESERVE, room.f_bavail * room.f_frsize // 4)
+            if self._reserve.exists() or size < RESERVE // 8:
+                return
+            part = self._reserve.with_suffix(".part")
+            with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+            os.replace(part, self._reserve)
+        except OSError as exc:
+            logger.warning("no room is set aside in %s (%s)", self.directory, exc.strerror)
+
+    def give_room(self) -> bool:
+        """Give up what was set aside; whether there was something."""
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        logger.warning("the disk of %s is full: what was set aside for deletions is used", self.directory)
+        return True
 
     def _lock_sqlite(self) -> None:
         path = Path(f"{self.url.database}.lock")
@@ -263,7 +294,15 @@ class Store:
         return True
 
     def delete(self, jobs: Sequence[str]) -> None:
-        """Jobs and all that belongs to them."""
+        """Jobs and all that belongs to them. On a full disk, with the room that was set aside for it."""
+        try:
+            self._remove(jobs)
+        except StoreFull:
+            if not self.give_room():
+                raise
+            self._remove(jobs)
+
+    def _remove(self, jobs: Sequence[str]) -> None:
         with self._transaction() as connection:
             for table, column in ((tables.tags, "job"), (tables.checkpoints, "job"), (tables.jobs, "id")):
                 _delete(connection, table, column, jobs)
