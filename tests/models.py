@@ -7,6 +7,8 @@ so that every machine gets the same bits.
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from math import exp
 from random import Random
@@ -137,3 +139,41 @@ class Picky:
         number = int(os.environ["GRID_SERVER"].rpartition("/")[2])
         if number % 2:
             raise OSError(f"server {number} has no licence")
+
+
+class Starter:
+    """Starts processes and leaves them."""
+
+    def in_own_session(self) -> int:
+        """As MPI launchers and notebooks do."""
+        return subprocess.Popen(["sleep", "120"], start_new_session=True).pid
+
+    def by_double_fork(self) -> int:
+        """As daemons do: its parent has ended, its own variables say whose it is."""
+        command = "setsid sleep 120 >/dev/null 2>&1 & echo $!"
+        return int(subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, check=True).stdout)
+
+    def forked_alone(self) -> int:
+        """Without another program, in a session of its own."""
+        pid = os.fork()
+        if not pid:
+            os.setsid()
+            time.sleep(120)
+            os._exit(0)
+        return pid
+
+    def inner_grid(self) -> int:
+        """A grid of its own; the process id of its agent."""
+        from grid import LocalGrid
+
+        self.grid = LocalGrid(1, output=None)
+        self.grid.publish([])
+        return int(self.grid._homes[0].report["pid"])
+
+    def alive(self, pids: list[int]) -> bool:
+        """Whether all of them are there."""
+        return all(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+    def end(self) -> None:
+        """End the hard way."""
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -11,6 +11,7 @@ Elsewhere:  tables and queues (`abstract.py`), one host (`hostlink.py`), files (
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -40,6 +41,7 @@ from grid.grids.moves import Move, Moves
 from grid.grids.output import Output
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
+from grid.kernel.descriptors import left, limit, make_room
 from grid.kernel.lease import start_ticks
 from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
@@ -61,6 +63,8 @@ logger = logging.getLogger(__name__)
 
 _REMEMBERED_DEATHS = 1000
 _DYING_S = 0.1
+DESCRIPTORS = 8
+"""What a server's connection may need of this process while it comes up."""
 
 
 @dataclass
@@ -440,6 +444,7 @@ class Grid(Files, Moves, AbstractGrid):
         with self._lock:
             self._publications[service_id] = publication
             homes = [home for home in self._homes if home.slots]
+        make_room(DESCRIPTORS * self._size_of_a_service())
         plan = [(home, self._new_servers(service_id, home, home.slots)) for home in homes]
         self._announce(service, [server for _, servers in plan for server in servers])
         for home, servers in plan:
@@ -679,6 +684,8 @@ class Grid(Files, Moves, AbstractGrid):
                 home.ask_later("stop", [name], True)  # it was withdrawn while it started
             return
         try:
+            if left() < DESCRIPTORS:  # libzmq would try again for ever
+                raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}; {limit()} on this machine")
             peer = home.attach(server.number, inlet, outlet)
         except Exception as exc:  # no descriptor is left, or the tunnel is gone: it would be starting for ever
             if home.up:
@@ -725,7 +732,7 @@ class Grid(Files, Moves, AbstractGrid):
         error = HostError(
             f"server {name} did not start: {reason.strip()}{printed}",
             host=home.host.label,
-            hint="Its log is kept until the grid ends; see `grid logs`",
+            hint="Its log is kept until the grid ends; see `grid logs`" if printed else "The others serve",
         )
         self._host_failed(home, error, [server])
 

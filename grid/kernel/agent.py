@@ -20,6 +20,7 @@ Elsewhere:  forking (`zygote`), one server (`serve`), first words (`boot`).
 
 from __future__ import annotations
 
+import errno
 import importlib.machinery
 import importlib.util
 import json
@@ -42,11 +43,12 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import DiskError, GridError
-from grid.kernel import hostend
+from grid.kernel import descriptors, hostend
 from grid.kernel.address import address_towards
 from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
+from grid.kernel.orphans import Orphans, adopt
 from grid.kernel.presence import Presence
 from grid.kernel.variables import expanded
 from grid.kernel.zygote import Zygote, remove
@@ -63,6 +65,12 @@ from grid.wire.places import memory_dir, private_dir, runtime_dir
 logger = logging.getLogger(__name__)
 
 _RENEW_S = 10.0
+_NEWS_S = 0.2
+"""The lease tells of a new server so long after it was forked: of hundreds at once, not of each."""
+_AT_ONCE = 8
+"""Servers that are started between two looks at everybody else."""
+_DESCRIPTORS = 8
+"""What one more server may need here while it starts."""
 _READ = 1 << 16
 
 ORPHANED = 75
@@ -119,7 +127,10 @@ class Agent:
         )
         if self._keys:
             raise_files()
+        adopt()  # should the zygote be killed
         self._start_zygote()  # before there are threads
+        descriptors.raise_limit()  # after it: servers keep the limit that their user knows
+        self._wishes: deque[dict[str, Any]] = deque()  # servers to be started
         self._servers: dict[str, _Server] = {}
         self._by_pid: dict[int, _Server] = {}
         self._early_exits: dict[int, dict[str, Any]] = {}
@@ -208,9 +219,10 @@ class Agent:
             ready = dict(self._poller.poll(self._patience_ms()))
             if self._end.pull in ready:
                 self._take_calls()
-            if self._zygote_socket.fileno() in ready and not self._hear_zygote():
+            if ready.get(self._zygote_socket.fileno(), 0) & zmq.POLLIN and not self._hear_zygote():
                 self._begin_stop("its zygote died")
                 return
+            self._start_some()
             if self._done_reader in ready:
                 self._finish_background()
             if 0 in ready:
@@ -230,7 +242,7 @@ class Agent:
     def _patience_ms(self) -> int:
         now = time.monotonic()
         until = [self._next_renewal]
-        until += [at for server in self._servers.values() for at, _ in server.kill_at[:1]]
+        until += [at for server in self._servers.values() if server.pid for at, _ in server.kill_at[:1]]
         until.append(self._stop_by if self._stopping else self._client.over_at)
         return max(0, min(5000, int((min(until) - now) * 1000) + 1))
 
@@ -239,7 +251,7 @@ class Agent:
         if now >= self._next_renewal:
             self._renew_lease()
         for server in self._servers.values():
-            while server.kill_at and now >= server.kill_at[0][0]:
+            while server.pid and server.kill_at and now >= server.kill_at[0][0]:
                 _, which = server.kill_at.pop(0)
                 _signal_group(server.pid, which)
         if self._client.is_over(now) and not self._stopping:
@@ -328,10 +340,25 @@ class Agent:
 
     def do_start(self, call: int, wishes: list[dict[str, Any]], published: dict[str, Any]) -> None:
         """Start servers. Each wish: name, service_id, peer, niceness; `published`: blob, sizes, image."""
-        for wish in wishes:
-            self._start_server({**wish, **published})
+        self._wishes += ({**wish, **published} for wish in wishes)
+
+    def _start_some(self) -> None:
+        """Some of the servers that are wished for: others come up meanwhile, and have to be heard."""
+        for _ in range(_AT_ONCE):
+            if not self._wishes:
+                break
+            wish = self._wishes.popleft()
+            try:
+                self._start_server(wish)
+            except OSError as exc:
+                why = f"this host has no room for it ({exc.strerror}; {descriptors.limit()})"
+                self._tell(("failed", wish["name"], why, ""))
+        # looked at again as soon as the zygote takes more
+        self._poller.modify(self._zygote_socket.fileno(), zmq.POLLIN | (zmq.POLLOUT if self._wishes else 0))
 
     def _start_server(self, wish: dict[str, Any]) -> None:
+        if descriptors.left() < _DESCRIPTORS:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         ours, theirs = socket.socketpair()
@@ -364,6 +391,11 @@ class Agent:
     def do_stop(self, call: int, names: list[str], force: bool) -> None:
         """End servers: at once if `force`, else after a polite word (they were said BYE) and some patience."""
         now = time.monotonic()
+        never = [wish["name"] for wish in self._wishes if wish["name"] in set(names)]
+        if never:
+            self._wishes = deque(wish for wish in self._wishes if wish["name"] not in never)
+        for name in never:
+            self._tell(("failed", name, "it was ended before it was started", ""))
         for name in names:
             server = self._servers.get(name)
             if server is not None:
@@ -572,7 +604,12 @@ class Agent:
                 server = self._servers[message["forked"]]
                 server.pid = message["pid"]
                 self._by_pid[server.pid] = server
-                self._next_renewal = 0.0
+                self._next_renewal = min(self._next_renewal, time.monotonic() + _NEWS_S)
+            elif "refused" in message:
+                refused = self._servers[message["refused"]]
+                refused.failed = message["why"]
+                refused.exit = {"status": 0, "peak_kb": 0}
+                self._maybe_ended(refused)
             else:
                 ended = self._by_pid.pop(message["exited"], None)
                 if ended is not None:
@@ -626,6 +663,7 @@ class Agent:
             return
         logger.info("ending: %s", reason)
         self._stopping = reason
+        self._wishes.clear()
         self._stop_by = time.monotonic() + 2 * self._limits.stop_s + 2.0
         if not signalled:
             now = time.monotonic()
@@ -642,6 +680,7 @@ class Agent:
             self._lane.close()
         self._zygote_socket.close()  # ends the zygote, which kills what is left and removes our directories
         self._zygote.end(self._limits.stop_s)
+        Orphans().end_all()
         self.remove_directories()
         self._lease.end()
         try:

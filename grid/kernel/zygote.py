@@ -6,10 +6,14 @@ it has NumPy, if servers need it (`warm`). It reaps the servers, and is the exec
 is gone it kills every server's process group and removes the agent's directories.
 
     agent -> zygote   length (4 bytes), pickle of a server's spec; with it two descriptors: output, control
-    zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"exited": p, "status": s, "peak_kb": m}
+    zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"refused": name, "why": text}
+                      | {"exited": p, "status": s, "peak_kb": m}
+
+The agent writes while it does not read, so the zygote never waits with a word: what the line does not take is kept, and
+goes out when it does. (Both waited for each other once, at 350 servers.)
 
 Lives here: forking, reaping, the will.
-Elsewhere:  what a server does (`serve`), what happens when one ends (`agent`).
+Elsewhere:  what a server does (`serve`), what happens when one ends (`agent`), what servers leave (`orphans`).
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grid.kernel.lease import inherit
+from grid.kernel.orphans import Orphans, adopt
 from grid.kernel.warm import part, warm
 
 PR_SET_PDEATHSIG = 1
@@ -72,8 +77,7 @@ class Zygote:
             for fd, at in (null, 0), (log, 1), (log, 2):
                 os.dup2(fd, at)
             kept = line.fileno()
-            os.closerange(3, kept)
-            os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+            _close_all_but(kept)
             main(line, will)
         except BaseException:
             traceback.print_exc()
@@ -91,6 +95,49 @@ class Zygote:
             time.sleep(_LOOK_S)
 
 
+def _close_all_but(kept: int) -> None:
+    """Close descriptors from 3 on. Those that are open, where that can be told: the limit may be a thousand million."""
+    try:
+        opened = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        os.closerange(3, kept)
+        os.closerange(kept + 1, min(os.sysconf("SC_OPEN_MAX"), 1 << 16))
+        return
+    for fd in opened:
+        if fd > 2 and fd != kept:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the one that listed them
+
+
+class _Line:
+    """The zygote's end of the line to its agent; says without ever waiting."""
+
+    def __init__(self, agent: socket.socket) -> None:
+        self.socket = agent
+        self._unsaid = bytearray()
+
+    @property
+    def busy(self) -> bool:
+        """Whether words wait for room."""
+        return bool(self._unsaid)
+
+    def say(self, word: dict[str, Any]) -> None:
+        """Have a word go out, now or later."""
+        self._unsaid += json.dumps(word).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the line takes."""
+        while self._unsaid:
+            try:
+                sent = self.socket.send(self._unsaid, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            del self._unsaid[:sent]
+
+
 def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
     """Body of the zygote's process. `agent`: the line to the agent; `will`: what to remove after its death."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -100,6 +147,8 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
 
     kinds.reducers()
 
+    adopt()
+    line, orphans = _Line(agent), Orphans()
     children: dict[int, str] = {}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -109,33 +158,40 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         while True:
-            ready, _, _ = select.select([agent.fileno(), reader], [], [])
+            waiting = [agent.fileno()] if line.busy else []
+            ready, _, _ = select.select([agent.fileno(), reader], waiting, [], orphans.tend())
+            line.flush()
             if reader in ready:
                 os.read(reader, 4096)
-                _reap(agent, children)
-            if agent.fileno() in ready and not _fork_one(agent, children, (reader, writer)):
+                if ended := _reap(line, children):
+                    orphans.end_of(ended, children)
+            if agent.fileno() in ready and not _fork_one(line, children, (reader, writer)):
                 break
     except OSError:
         pass  # the agent is gone in the middle of a word
     for pid in children:
         _kill_group(pid)
+    orphans.end_all()
     for path in [*will["ours"], *inherit(will)]:
         remove(path)
     os._exit(0)
 
 
-def _reap(agent: socket.socket, children: dict[int, str]) -> None:
-    while children:
+def _reap(line: _Line, children: dict[int, str]) -> list[str]:
+    """Take note of children that have ended, orphans among them; the names of those that were servers."""
+    ended: list[str] = []
+    while True:
         try:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return ended
         if not pid:
-            return
-        children.pop(pid, None)
-        _kill_group(pid)  # what it started and left
-        word = {"exited": pid, "status": status, "peak_kb": usage.ru_maxrss}
-        agent.sendall(json.dumps(word).encode() + b"\n")
+            return ended
+        name = children.pop(pid, None)
+        if name is not None:
+            ended.append(name)
+            _kill_group(pid)  # what it started and left
+            line.say({"exited": pid, "status": status, "peak_kb": usage.ru_maxrss})
 
 
 def _kill_group(pid: int) -> None:
@@ -145,7 +201,8 @@ def _kill_group(pid: int) -> None:
         pass
 
 
-def _fork_one(agent: socket.socket, children: dict[int, str], ours: tuple[int, int]) -> bool:
+def _fork_one(line: _Line, children: dict[int, str], ours: tuple[int, int]) -> bool:
+    agent = line.socket
     head, fds, _, _ = socket.recv_fds(agent, 4, 2)
     if not head:
         return False
@@ -158,16 +215,22 @@ def _fork_one(agent: socket.socket, children: dict[int, str], ours: tuple[int, i
         if not part:
             return False
         data += part
-    output, control = fds
     spec: dict[str, Any] = pickle.loads(data)
-    warm(spec)
-    pid = os.fork()
+    try:
+        output, control = fds  # fewer come where this process has no descriptor left
+        warm(spec)
+        pid = os.fork()
+    except (OSError, ValueError) as exc:
+        line.say({"refused": spec["name"], "why": f"no process can be made there ({exc}; see `ulimit -u` and memory)"})
+        for fd in fds:
+            os.close(fd)
+        return True
     if pid == 0:
         _become_server(agent, ours, output, control, spec)
     os.close(output)
     os.close(control)
     children[pid] = spec["name"]
-    agent.sendall(json.dumps({"forked": spec["name"], "pid": pid}).encode() + b"\n")
+    line.say({"forked": spec["name"], "pid": pid})
     return True
 
 
