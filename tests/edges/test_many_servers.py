@@ -79,7 +79,7 @@ def test_servers_for_which_there_are_no_processes_are_named_and_the_rest_serves(
 ) -> None:
     (tmp_path / "loader.py").write_text(LOADER)
     with LocalGrid(6, output=None) as g:
-        g.set_loader(tmp_path / "loader.py")
+        g.set_loader(tmp_path, "loader.py")
         sid = g.publish(Probe())
         assert len(g.servers[sid]) == 4
         assert "2 servers did not start, with one cause" in caplog.text and "ulimit -u" in caplog.text
