@@ -14,11 +14,11 @@
      ├─ ServiceError(what, service_id=, hint=)    something about one published service
      │   ├─ UnknownService                        no such id in this grid              (also a KeyError)
      │   ├─ PublishError                          too few servers came up; `.failures` says why, host by host
-     │   ├─ NoServers                             the last server is gone, or the service was withdrawn
-     │   ├─ ServerLost                            the server that ran the call died or went silent
+     │   ├─ NoServers                             the last server is gone, or it was withdrawn (also a BrokenExecutor)
+     │   ├─ ServerLost                            the server died with the call, or went silent (also a BrokenExecutor)
      │   ├─ Released                              a call on a proxy that was released
      │   └─ AcquireTimeout                        no server became free in time        (also a TimeoutError)
-     ├─ SerialisationError                        an argument, result or instance can't travel (also a TypeError)
+     ├─ SerialisationError                        can't travel         (also a TypeError and a PicklingError)
      │   └─ VersionError                          code by value between different Python versions
      ├─ MissingModules                            the host can't import what the object needs (also an ImportError)
      ├─ MissingExtra                              a library that a part of grid needs     (also an ImportError)
@@ -32,8 +32,8 @@
      ├─ FailureFileError                          a file that is no kept failure, or can't be opened here
      ├─ Backlog                                   too many calls or bytes wait on one server
      ├─ JobError                                  about jobs; it and its family: `grid/jobs/host/errors.py`
-     ├─ GridStopped                               the grid was terminated
-     └─ ForkError                                 a grid used in a forked child
+     ├─ GridStopped                               the grid was terminated                 (also a RuntimeError)
+     └─ ForkError                                 a grid used in a forked child           (also a RuntimeError)
 
 Each message says what, where and what to do next; the same facts are attributes. An error raised on a server survives
 the trip home: every class rebuilds itself from its attributes when unpickled.
@@ -42,6 +42,7 @@ the trip home: every class rebuilds itself from its attributes when unpickled.
 from __future__ import annotations
 
 import concurrent.futures
+import pickle
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -179,11 +180,11 @@ class PublishError(ServiceError):
         return "\n".join(lines)
 
 
-class NoServers(ServiceError):
+class NoServers(ServiceError, concurrent.futures.BrokenExecutor):
     """The service's last server is gone, or the service was withdrawn."""
 
 
-class ServerLost(ServiceError):
+class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     """The server that had the call died or went silent; the call was not repeated.
 
     `server` is its name (`service id/number`), `host` where it ran, `exit_status` and `signal` how it ended
@@ -218,7 +219,7 @@ class AcquireTimeout(ServiceError, TimeoutError):
     """No server of the service became free in time; the message says what its servers are doing."""
 
 
-class SerialisationError(GridError, TypeError):
+class SerialisationError(GridError, TypeError, pickle.PicklingError):
     """An instance, argument, result or exception can't be serialised; the message says which part."""
 
 
@@ -263,6 +264,11 @@ class RemoteTraceback(Exception):
         super().__init__(text, where)
         self.text = text
         self.where = where
+
+    @property
+    def tb(self) -> str:
+        """Its text, by its name in `multiprocessing` and `concurrent.futures`."""
+        return f"{self.text}\n{self.where}\n" if self.where else self.text
 
     def __str__(self) -> str:
         return f"\n\n{self.text}" + (f"\n{self.where}\n" if self.where else "")
@@ -313,9 +319,9 @@ class Backlog(GridError):
     """One server has too many calls or bytes waiting, and took none off in the time allowed."""
 
 
-class GridStopped(GridError):
+class GridStopped(GridError, RuntimeError):
     """The grid was terminated; nothing can be asked of it any more."""
 
 
-class ForkError(GridError):
+class ForkError(GridError, RuntimeError):
     """A grid, proxy or result of the parent was used in a forked child."""

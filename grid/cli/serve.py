@@ -186,9 +186,9 @@ def _grid(local: int | None, hosts_from: str | None, group: str | None) -> Grid:
     from grid.grids.local import LocalGrid
 
     if local:
-        return LocalGrid(local)
+        return LocalGrid(local, workdir="staging")  # jobs leave nothing where the server was started
     hosts = find_hosts(hosts_from, group)
-    return Grid(hosts) if hosts is not None else Grid.auto()
+    return Grid(hosts, workdir="staging") if hosts is not None else Grid.auto(workdir="staging")
 
 
 def _services(module: str) -> list[Any]:

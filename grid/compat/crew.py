@@ -1,30 +1,25 @@
 """The crew of a grid: one published runner, and which functions its servers have.
 
-A function is shipped to a server when a call there needs it first, and not with each call. Plain functions are known
-by their identity, and by what the names of `__main__` that they use are bound to: a cell of a notebook may bind them
-anew. Other callables (bound methods, partials, instances with `__call__`) may change between two maps, so they are
-known by what they look like pickled: one that changed is shipped again.
+A function is shipped to a server when a call there needs it first, and not with each call. A server that dies is
+replaced, and the new one gets what calls there need: whatever runs on a crew may kill its server, and takes nobody
+else's place away.
 
-Lives here: the one runner service of a grid, names of functions, shipping, forgetting.
-Elsewhere:  what runs on servers (`runner`), calls (`work`).
+Lives here: the one runner service of a grid, shipping, forgetting, initializers, servers that are replaced.
+Elsewhere:  what runs on servers (`runner`), which function is which (`functions`), calls (`work`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import sys
 import threading
-import types
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from grid.compat.functions import KEPT, Function, Functions
 from grid.compat.runner import Runner
-from grid.errors import ServerLost
-from grid.wire import codec
-from grid.wire.mainimage import globals_used
+from grid.errors import GridError, ServerLost
+from grid.services.roster import State
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -32,31 +27,32 @@ if TYPE_CHECKING:
     from grid.services.result import Result
     from grid.services.server import Server
 
-KEPT = 32
-"""Functions that servers keep although nothing uses them; the one that was not used for longest is dropped."""
+__all__ = ["KEPT", "Crew", "Function", "Initializer", "crew_of"]
+
+RESTARTS = 10_000
+"""Servers of a crew that are replaced, in the life of a grid: each has died with somebody's call."""
 
 _making = threading.Lock()
+_tokens = itertools.count()
 
 
-class Function:
-    """A function that servers can have. `uses`: maps and calls that need it now."""
+class Initializer:
+    """What a pool or an executor wants to have run on each server before its first call there, once."""
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        self.name, self.function = name, function
-        self.uses = 0
-        self.refers = _names_of_main(function)
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
+        if not callable(function):
+            raise TypeError("initializer must be a callable")
+        self.token = next(_tokens)
+        self.function, self.args = function, tuple(args)
         self.on: weakref.WeakKeyDictionary[Server, Result] = weakref.WeakKeyDictionary()
 
-
-    @property
-    def title(self) -> str:
-        """What people call it."""
-        return getattr(self.function, "__name__", type(self.function).__name__)
-
-    def is_stale(self) -> bool:
-        """Whether a name of `__main__` that its code uses was bound anew: as cells of a notebook do."""
-        main = sys.modules["__main__"].__dict__
-        return any(main.get(name) is not value for name, value in self.refers.items())
+    def failure(self, server: Server) -> BaseException | None:
+        """Why it failed on a server, once a call after it has been answered; else None."""
+        ran = self.on.get(server)
+        if ran is None or not ran.done():
+            return None
+        failed = ran.exception(0)
+        return None if isinstance(failed, ServerLost) else failed
 
 
 class Crew:
@@ -64,45 +60,39 @@ class Crew:
 
     def __init__(self, grid: AbstractGrid, service_id: str) -> None:
         self.grid, self.service_id = grid, service_id
+        self.functions = Functions()
         self._lock = threading.Lock()
-        self._names = (f"f{number}" for number in itertools.count())
-        self._functions: OrderedDict[object, Function] = OrderedDict()
         self._dropped: weakref.WeakKeyDictionary[Server, list[str]] = weakref.WeakKeyDictionary()
+        self._sweeping = False
+        self.functions.on_death(self._leave_word)
 
     @property
     def size(self) -> int:
         """How many servers it has when all hosts are up."""
         return max(1, self.grid.n_hosts)
 
-    def take(self, function: Callable[..., Any]) -> Function:
-        """The function as servers know it, in use until `give_back`.
-
-        Raises:
-            SerialisationError: It can't travel; the message names the part.
-        """
-        key = _identity(function)
-        with self._lock:
-            known = self._functions.get(key)
-            if known is not None and known.is_stale():
-                self._functions[object()] = self._functions.pop(key)  # whoever uses it goes on with it
-                known = None
-            if known is None:
-                known = self._functions[key] = Function(next(self._names), function)
-            self._functions.move_to_end(key)
-            known.uses += 1
-            idle = [key for key, other in self._functions.items() if not other.uses]
-            for key in idle[: max(0, len(self._functions) - KEPT)]:
-                self._drop(self._functions.pop(key))
+    def take(self, function: Callable[..., Any], since: float | None = None) -> Function:
+        """The function as servers know it, in use until `give_back`. Arguments and errors: `Functions.take`."""
+        known, dropped = self.functions.take(function, since)
+        self._drop(dropped)
         return known
+
+    def share(self, function: Function) -> Function:
+        """One more use of what somebody has taken, to be given back as well."""
+        self.functions.share(function)
+        return function
 
     def give_back(self, function: Function) -> None:
         """One use of it is over."""
-        with self._lock:
-            function.uses -= 1
+        self._drop(self.functions.give_back(function))
 
-    def _drop(self, function: Function) -> None:
-        for server in list(function.on):
-            self._dropped.setdefault(server, []).append(function.name)
+    def _drop(self, functions: Sequence[Function]) -> None:
+        with self._lock:
+            for function in functions:
+                for server in list(function.on):
+                    self._dropped.setdefault(server, []).append(function.name)
+        if functions:
+            self._leave_word()
 
     def ship(self, function: Function, proxy: Proxy) -> None:
         """Have it on the proxy's server before the calls that are made from now on.
@@ -112,12 +102,19 @@ class Crew:
         """
         server = proxy._server
         try:
-            with self._lock:
-                dropped = self._dropped.pop(server, None)
-            if dropped:
-                proxy._call("forget", (dropped,), {})
+            self._forget_on(proxy)
             if server not in function.on:
                 function.on[server] = proxy._call("install", (function.name, function.function), {})
+        except ServerLost:
+            pass  # the call that follows says so
+
+    def prepare(self, initializer: Initializer | None, proxy: Proxy) -> None:
+        """Have an initializer run on the proxy's server before the calls that are made from now on."""
+        if initializer is None or proxy._server in initializer.on:
+            return
+        what = (initializer.token, initializer.function, initializer.args)
+        try:
+            initializer.on[proxy._server] = proxy._call("prepare", what, {})
         except ServerLost:
             pass  # the call that follows says so
 
@@ -131,40 +128,43 @@ class Crew:
             function.on.pop(server, None)  # the next call tries again
         return refused
 
+    # -- functions that nobody can call any more -------------------------------------------------------------------
 
-def _identity(function: Callable[..., Any]) -> object:
-    if isinstance(function, (types.FunctionType, type)):
-        return id(function)  # the entry holds it, so nothing else gets this id
-    if isinstance(function, types.BuiltinFunctionType):
-        owner = function.__self__
-        if owner is None or isinstance(owner, types.ModuleType):
-            return id(function)
-    dumped = codec.dumps(function, f"the function {function!r:.200}")
-    digest = hashlib.blake2b(dumped.data, digest_size=20)
-    for buffer in dumped.buffers:
-        digest.update(buffer)
-    return digest.digest()
+    def _forget_on(self, proxy: Proxy) -> None:
+        with self._lock:
+            dropped = self._dropped.pop(proxy._server, None)
+        if dropped:
+            proxy._call("forget", (dropped,), {})
 
+    def _leave_word(self) -> None:
+        """Have the grid's watch sweep. This may run in a destructor: it takes no lock."""
+        if not self._sweeping:
+            self._sweeping = True
+            self.grid._waste.put(self._sweep)
 
-def _names_of_main(function: Callable[..., Any]) -> dict[str, Any]:
-    """What the code uses by name of `__main__`, and what is used there, with what is bound to each now."""
-    main = sys.modules["__main__"].__dict__
-    found: dict[str, Any] = {}
-    todo: list[object] = [function]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, (type, types.FunctionType)) and item.__module__ != "__main__":
-            continue
-        for name in globals_used(item):
-            if name in main and name not in found and not name.startswith("__"):
-                found[name] = main[name]
-                if isinstance(main[name], (type, types.FunctionType)):
-                    todo.append(main[name])
-    return found
+    def _sweep(self) -> bool:
+        """Drop on servers that are free what they need no more; the others are told with their next call."""
+        self._sweeping = False
+        self._drop(self.functions.bury())
+        with self._lock:
+            servers = [server for server in self._dropped if server.final_state is None]
+        service = self.grid._services.get(self.service_id)
+        if service is None or not servers:
+            return True
+        try:
+            for proxy in self.grid._take_free(service, servers):
+                try:
+                    self._forget_on(proxy)
+                finally:
+                    self.grid.release_service(proxy)
+        except GridError:
+            pass  # it ends, or was lost: then nothing is kept there
+        self._sweeping = False  # dropping has left word once more
+        return True
 
 
 def crew_of(grid: AbstractGrid) -> Crew:
-    """The crew of a grid; its runner is published at the first call, and once more if somebody has withdrawn it.
+    """The crew of a grid; its runner is published at the first call, and again if it was withdrawn or has no server.
 
     Raises:
         PublishError: No host brought up a server. GridStopped: The grid was terminated.
@@ -172,7 +172,15 @@ def crew_of(grid: AbstractGrid) -> Crew:
     with _making:
         crew: Crew | None = grid.__dict__.get("_crew")
         grid._check_usable()
+        if crew is not None and crew.service_id in grid.servers and not _has_hope(grid, crew.service_id):
+            grid.terminate(crew.service_id)
         if crew is None or crew.service_id not in grid.servers:
-            crew = Crew(grid, grid.publish(Runner()))
+            crew = Crew(grid, grid._publish_lasting(Runner(), RESTARTS))
             grid.__dict__["_crew"] = crew
     return crew
+
+
+def _has_hope(grid: AbstractGrid, service_id: str) -> bool:
+    """Whether a server is there or is being started."""
+    roster = grid._roster(service_id)
+    return roster is not None and bool(roster.names(State.FREE, State.BUSY, State.STARTING))

@@ -16,10 +16,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import Crew, crew_of
+from grid.compat.crew import RESTARTS, Crew, Initializer, crew_of
+from grid.compat.errors import told
 from grid.compat.work import EVERYTHING, Calls, FunctionMap
 from grid.errors import ServiceError
 from grid.services.mapping import MapResult, MapWork
@@ -28,16 +29,29 @@ if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
 
 
-class GridExecutor(Executor):
-    """See the module; made by `AbstractGrid.executor`, which tells the arguments."""
+class GridExecutor(ProcessPoolExecutor):
+    """See the module; made by `AbstractGrid.executor`, which tells the arguments.
+
+    It is a `ProcessPoolExecutor` for those who ask (adaptive does, to learn how many workers there are), and uses
+    nothing of that class. What has been submitted is finished before the grid ends, also where nobody waits for it.
+    """
 
     def __init__(
-        self, grid: AbstractGrid, target: str | Callable[..., Any] | None = None, *, retries: int = 0
+        self,
+        grid: AbstractGrid,
+        target: str | Callable[..., Any] | None = None,
+        *,
+        retries: int = 0,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
     ) -> None:
         self._grid, self._retries = grid, retries
+        self._init = None if initializer is None else Initializer(initializer, tuple(initargs))
         self._target: object = None
         self._ours: str | None = None  # a service that ends with us
         self._service_id: str | None = None
+        if target is not None and self._init is not None:
+            raise ValueError("an initializer is for functions; what a service needs its instance can do itself")
         if isinstance(target, str):
             grid._service(target)
             self._service_id = target
@@ -45,22 +59,34 @@ class GridExecutor(Executor):
             if not callable(target):
                 raise TypeError(f"an executor is for a service id or a callable, not for {target!r:.100}")
             before = set(grid.servers)
-            self._target, self._service_id = target, grid.publish(target)
+            self._target, self._service_id = target, grid._publish_lasting(target, RESTARTS)
             self._ours = self._service_id if self._service_id not in before else None
         self._lock = threading.Lock()
         self._closed = False
         self._functions: Calls | None = None
-        self._methods = None if self._service_id is None else Calls(grid, self._service_id, retries=retries)
+        self._methods: Calls | None = None
+        if self._service_id is not None:
+            self._methods = self._finished(Calls(grid, self._service_id, None, retries))
         self._maps: weakref.WeakSet[MapWork] = weakref.WeakSet()
         self._crew: Crew | None = None if self._service_id is not None else crew_of(grid)
+
+    def _finished(self, calls: Calls) -> Calls:
+        self._grid.unfinished.add(calls)
+        return calls
 
     @property
     def _max_workers(self) -> int:
         return max(1, self._grid.n_hosts)
 
+    @property
+    def _broken(self) -> bool:  # type: ignore[override]
+        return self._functions is not None and self._functions.broken is not None
+
     def _open(self) -> None:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._grid._exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _crew_now(self) -> Crew:
         if self._crew is None:
@@ -74,7 +100,8 @@ class GridExecutor(Executor):
             fn: A function, by value if it must be. With a service: also the name of a method of its instance; with a
                 callable: also that callable itself, which its servers hold already.
         Raises:
-            RuntimeError: After `shutdown`. GridStopped: The grid was terminated.
+            RuntimeError: After `shutdown`, and (GridStopped) after the grid was terminated.
+            BrokenExecutor: The initializer failed on a server.
             ServiceError: A name, and this executor has no service, or its instance no such method.
         """
         with self._lock:
@@ -85,7 +112,9 @@ class GridExecutor(Executor):
                 return self._methods.make("@call", args, kwargs)
             if self._functions is None:
                 crew = self._crew_now()
-                self._functions = Calls(self._grid, crew.service_id, crew, self._retries)
+                self._functions = self._finished(
+                    Calls(self._grid, crew.service_id, crew, self._retries, self._init)
+                )
             return self._functions.run(fn, args, kwargs)
 
     def _named(self) -> Calls:
@@ -117,7 +146,7 @@ class GridExecutor(Executor):
         """Values of `fn` for the items, in their order.
 
         The iterables are read at once, unless `buffersize` is given. The first error ends the iteration, and what has
-        not begun is withdrawn.
+        not begun is withdrawn. Without `buffersize` all calls are made, also where nobody iterates.
 
         Args:
             timeout: Seconds from now on for the whole.
@@ -131,7 +160,7 @@ class GridExecutor(Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         if not iterables:
-            raise TypeError("map needs at least one iterable")
+            return iter(())
         deadline = None if timeout is None else time.monotonic() + timeout
         ahead = EVERYTHING if buffersize is None else buffersize
         sources: list[Iterable[Any]] = list(iterables)
@@ -152,8 +181,18 @@ class GridExecutor(Executor):
                 if star and buffersize is None:
                     items = list(items)
                 work = FunctionMap(
-                    self._crew_now(), fn, items, star=star, ahead=ahead, pack=chunksize, retries=self._retries
+                    self._crew_now(),
+                    fn,
+                    items,
+                    star=star,
+                    ahead=ahead,
+                    pack=chunksize,
+                    retries=self._retries,
+                    initializer=self._init,
                 )
+                if buffersize is None:
+                    work.goes_on = True
+                    self._grid.unfinished.add(work)
                 values = MapResult(work, timeout=None, return_exceptions=False)
             self._maps.add(work)
         return _values(values, deadline)
@@ -187,6 +226,17 @@ class GridExecutor(Executor):
                 self._grid.terminate(self._ours)
                 self._ours = None
 
+    def terminate_workers(self) -> None:
+        """Take no more work, withdraw what has not begun, and end calls of functions that run."""
+        self.shutdown(wait=False, cancel_futures=True)
+        if self._functions is not None:
+            self._functions.end_running()
+        for work in list(self._maps):
+            if isinstance(work, FunctionMap) and not work.ended:
+                work.end_running()
+
+    kill_workers = terminate_workers
+
     def __repr__(self) -> str:
         return f"<GridExecutor of {self._service_id or 'functions'}{', shut down' if self._closed else ''}>"
 
@@ -202,9 +252,13 @@ def _values(values: MapResult, deadline: float | None) -> Iterator[Any]:
             if deadline is not None:
                 values._timeout = max(0.0, deadline - time.monotonic())
             try:
-                value = next(values)
+                yield next(values)  # no name holds it: the caller has the last reference
             except StopIteration:
                 return
-            yield value
+    except GeneratorExit:
+        raise
+    except Exception as exc:
+        error = told(exc)
+        raise error from error.__cause__
     finally:
         values.cancel()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import crew_of
+from grid.compat.crew import Initializer, crew_of
 from grid.compat.work import Calls
 from grid.errors import GridError
 from grid.extras import need
@@ -37,6 +37,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     Args:
         grid: A grid that runs. retries: How often a batch is run again when its server died with it.
+        initializer, initargs: A function that runs on each server before its first batch, as with loky.
     """
 
     default_n_jobs = -1
@@ -50,6 +51,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             raise GridError("the joblib backend got no grid", hint='Say parallel_config("grid", grid=g)')
         self._grid, self._retries = grid, retries
         self._calls: Calls | None = None
+        self._initializer: Initializer | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """As many as there are servers, for -1; else `n_jobs`, and not more than there are."""
@@ -60,11 +62,19 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             return servers
         return max(1, servers + 1 + n_jobs) if n_jobs < 0 else min(n_jobs, servers)
 
-    def configure(self, n_jobs: int | None = 1, parallel: Any = None, **_: Any) -> int:
-        """joblib begins."""
+    def configure(self, n_jobs: int | None = 1, parallel: Any = None, **given: Any) -> int:
+        """joblib begins. `given`: what `Parallel` was called with, on top of what the backend was made with."""
         self.parallel = parallel
+        self._given = given
+        words = {**self.backend_kwargs, **given}
+        function, args = words.get("initializer"), tuple(words.get("initargs") or ())
         crew = crew_of(self._grid)
-        self._calls = Calls(self._grid, crew.service_id, None, self._retries)
+        last = self._initializer
+        if function is None:
+            self._initializer = None
+        elif last is None or (last.function, last.args) != (function, args):  # the same one has run already
+            self._initializer = Initializer(function, args)
+        self._calls = Calls(self._grid, crew.service_id, crew, self._retries, self._initializer)
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
@@ -88,17 +98,18 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         return SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """A batch failed: withdraw those that have not begun."""
+        """A batch failed: withdraw those that have not begun, and end those that run; their servers are replaced."""
         if self._calls is not None:
-            self._calls.cancel_waiting()
-            self._calls.close()
+            self._calls.end_running()
         if ensure_ready:
-            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel)
+            self.configure(n_jobs=self.parallel.n_jobs, parallel=self.parallel, **self._given)
 
     def terminate(self) -> None:
         """joblib is done; the servers are the grid's."""
         if self._calls is not None:
             self._calls.close()
+            self._calls = None
+        self.reset_batch_stats()
 
     def __reduce__(self) -> Any:
         # joblib's batches may mention the backend that made them; on a server that is one after the other

@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.pool
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import crew_of
+from grid.compat.crew import Function, Initializer, crew_of
+from grid.compat.errors import PoolTraceback, told
+from grid.compat.quick import Missing, small_map
 from grid.compat.work import Calls, FunctionMap
 from grid.errors import CallTimeout
 from grid.services.mapping import MapResult, _Failed
@@ -31,23 +35,42 @@ if TYPE_CHECKING:
 
     from grid.grids.abstract import AbstractGrid
 
+    _Pool = object  # what it says of its arguments and values is less than is true here
+else:
+    _Pool = multiprocessing.pool.Pool
+
 logger = logging.getLogger(__name__)
 
 _AHEAD = 100_000
 """Values of `imap` that wait to be fetched, at most."""
+
+_SMALL = 100_000
+"""Items of a map that may be a small one; of more no list is made."""
 
 _TimeUp: type[Exception] = multiprocessing.TimeoutError
 
 _Callback = Callable[[Any], Any]
 
 
-class GridPool:
-    """See the module; made by `AbstractGrid.pool`, which tells the arguments."""
+class GridPool(_Pool):
+    """See the module; made by `AbstractGrid.pool`, which tells the arguments.
 
-    def __init__(self, grid: AbstractGrid, *, retries: int = 0) -> None:
+    It is a `multiprocessing.pool.Pool` for those who ask (Dask does), and uses nothing of that class.
+    """
+
+    def __init__(
+        self,
+        grid: AbstractGrid,
+        *,
+        retries: int = 0,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        self._state = "NEW"
         self._crew = crew_of(grid)
         self._retries = retries
-        self._calls = Calls(grid, self._crew.service_id, self._crew, retries)
+        self._initializer = None if initializer is None else Initializer(initializer, tuple(initargs))
+        self._calls = Calls(grid, self._crew.service_id, self._crew, retries, self._initializer)
         self._maps: weakref.WeakSet[FunctionMap] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._state = "RUN"
@@ -59,9 +82,35 @@ class GridPool:
 
     size = _processes
 
+    @property
+    def _pool(self) -> list[int]:
+        """One entry for each server: dask counts them."""
+        return list(range(self._processes))
+
+    # what schwimmbad's pools have, and programs ask that were written for MPI: here is always the master
+
+    rank = 0
+    comm = None
+
+    def is_master(self) -> bool:
+        """Whether this process hands out the work: yes."""
+        return True
+
+    def is_worker(self) -> bool:
+        """Whether this process is given work by the pool: no."""
+        return False
+
+    def wait(self, *_: Any, **__: Any) -> None:
+        """What workers do in an MPI program. This is none: returns at once."""
+
+    @staticmethod
+    def enabled() -> bool:
+        """Whether such a pool can be had."""
+        return True
+
     def _map(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | Function,
         items: Iterable[Any],
         *,
         star: bool = False,
@@ -75,7 +124,16 @@ class GridPool:
             self._check_running()
             bounds = {} if ahead is None else {"ahead": ahead}
             work = FunctionMap(
-                self._crew, function, items, star=star, pack=chunksize, retries=self._retries, then=then, **bounds
+                self._crew,
+                function,
+                items,
+                star=star,
+                pack=chunksize,
+                whole_packs=chunksize is not None,
+                retries=self._retries,
+                initializer=self._initializer,
+                then=then,
+                **bounds,
             )
             self._maps.add(work)
         return work
@@ -102,15 +160,31 @@ class GridPool:
         with self._lock:
             self._check_running()
             outcome = AsyncResult(callback, error_callback)
+            outcome._work = self._calls
             future = self._calls.run(func, tuple(args), dict(kwds or {}))
         future.add_done_callback(outcome._take)
         return outcome
 
     # -- many ------------------------------------------------------------------------------------------------------
 
-    def map(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> list[Any]:
-        """Values of all items, as a list; raises the error of the first that failed."""
-        return self._everything(func, iterable, chunksize, star=False)
+    def map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        callback: _Callback | None = None,
+    ) -> list[Any]:
+        """Values of all items, as a list; raises the error of the first that failed.
+
+        Args:
+            callback: Called with each value, once all are there; as in schwimmbad's pools.
+        """
+        values = self._everything(func, iterable, chunksize, star=False)
+        if callback is not None:
+            for value in values:
+                callback(value)
+        return values
 
     def starmap(
         self, func: Callable[..., Any], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
@@ -121,12 +195,56 @@ class GridPool:
     def _everything(
         self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None, *, star: bool
     ) -> list[Any]:
-        work = self._map(func, _sized(iterable), star=star, chunksize=chunksize)
+        items = _sized(iterable)
+        if chunksize is None and self._initializer is None and len(items) <= _SMALL:
+            return self._at_once(func, items if isinstance(items, (list, tuple)) else list(items), star=star)
+        return self._wait_for(self._map(func, items, star=star, chunksize=chunksize))
+
+    def _wait_for(self, work: FunctionMap) -> list[Any]:
         try:
             return MapResult(work, timeout=None, return_exceptions=False).get()
         except KeyboardInterrupt:  # wherever it came: nobody holds the map who could withdraw it
             work.cancel()
             raise
+        except Exception as exc:
+            error = told(exc, PoolTraceback)
+            raise error from error.__cause__
+
+    def _at_once(self, func: Callable[..., Any], items: Sequence[Any], *, star: bool) -> list[Any]:
+        """The caller's own thread makes a small map; what it can't do, and any other map, is made in the usual way."""
+        with self._lock:
+            self._check_running()
+        function = self._crew.take(func)
+        try:
+            outcomes = small_map(self._crew, function, items, star=star)
+            if outcomes is None:
+                return self._wait_for(self._map(self._crew.share(function), items, star=star))
+            left = [at for at, outcome in enumerate(outcomes) if type(outcome) is Missing]
+            if left:
+                self._once_more(function, items, outcomes, left, star=star)
+        finally:
+            self._crew.give_back(function)
+        for outcome in outcomes:
+            if type(outcome) is _Failed:
+                error = told(outcome.error, PoolTraceback)
+                raise error from error.__cause__
+        return outcomes
+
+    def _once_more(
+        self, function: Function, items: Sequence[Any], outcomes: list[Any], left: Sequence[int], *, star: bool
+    ) -> None:
+        """Items whose server died run again where that is allowed, those that were not sent run in any case."""
+        again = [at for at in left if outcomes[at].lost is None or self._retries > 0]
+        for at in set(left).difference(again):
+            outcomes[at] = _Failed(outcomes[at].lost)
+        if again:
+            work = self._map(self._crew.share(function), [items[at] for at in again], star=star, chunksize=1)
+            values = MapResult(work, timeout=None, return_exceptions=False)
+            for at in again:
+                try:
+                    outcomes[at] = next(values)
+                except Exception as exc:
+                    outcomes[at] = _Failed(exc)
 
     def map_async(
         self,
@@ -161,7 +279,7 @@ class GridPool:
         star: bool,
     ) -> AsyncResult:
         outcome = AsyncResult(callback, error_callback)
-        self._map(func, _sized(iterable), star=star, chunksize=chunksize, then=outcome._take_map)
+        outcome._work = self._map(func, _sized(iterable), star=star, chunksize=chunksize, then=outcome._take_map)
         return outcome
 
     def imap(self, func: Callable[..., Any], iterable: Iterable[Any], chunksize: int | None = None) -> IMap:
@@ -184,15 +302,17 @@ class GridPool:
         self._calls.close()
 
     def terminate(self) -> None:
-        """Take no more work and withdraw what has not begun. Calls that run are finished, and their values dropped."""
+        """Take no more work, withdraw what has not begun, and end the calls that run: their servers are replaced.
+
+        On a grid of another engine (`DaskGrid`) calls that run are finished, and their values dropped.
+        """
         with self._lock:
             self._state = "TERMINATE"
             maps = list(self._maps)
-        self._calls.cancel_waiting()
-        self._calls.close()
+        self._calls.end_running()
         for work in maps:
-            work.cancelled = True
-            work.poke()
+            if not work.ended:
+                work.end_running()
 
     def join(self) -> None:
         """Wait until all work is done; after `close` or `terminate`."""
@@ -214,11 +334,14 @@ class GridPool:
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
+    def __del__(self) -> None:
+        """Nothing: the servers are the grid's."""
+
     def __repr__(self) -> str:
         return f"<GridPool state={self._state} pool_size={self._processes}>"
 
 
-def _sized(iterable: Iterable[Any]) -> Iterable[Any]:
+def _sized(iterable: Any) -> Any:
     return iterable if hasattr(iterable, "__len__") else list(iterable)
 
 
@@ -230,6 +353,7 @@ class AsyncResult:
         self._event = threading.Event()
         self._value: Any = None
         self._error: BaseException | None = None
+        self._work: FunctionMap | Calls | None = None  # what it waits for; dropped once it is there
 
     def ready(self) -> bool:
         """Whether it is there."""
@@ -249,12 +373,14 @@ class AsyncResult:
         """Wait and return the value, or raise its error; `multiprocessing.TimeoutError` when time is up."""
         self.wait(timeout)
         if not self.ready():
-            raise _TimeUp
+            work = self._work
+            raise _TimeUp(f"not ready after {timeout or 0:g} s" + (f": {work.why()}" if work is not None else ""))
         if self._error is not None:
             raise self._error
         return self._value
 
     def _set(self, value: Any, error: BaseException | None) -> None:
+        error = None if error is None else told(error, PoolTraceback)
         self._value, self._error = value, error
         callback, what = (self._callback, value) if error is None else (self._error_callback, error)
         try:
@@ -263,6 +389,7 @@ class AsyncResult:
         except Exception:
             logger.exception("a call-back of a pool failed")
         finally:
+            self._work = None
             self._event.set()
 
     def _take(self, future: Future[Any]) -> None:
@@ -293,10 +420,18 @@ class IMap(Iterator[Any]):
     def next(self, timeout: float | None = None) -> Any:
         """The next value; `multiprocessing.TimeoutError` after `timeout` seconds, and it can be asked again."""
         self._values._timeout = timeout
+        at = self._values._at
         try:
             return next(self._values)
         except CallTimeout as exc:
+            if self._values._at > at:
+                raise  # a call's own
             raise _TimeUp(str(exc)) from None
+        except StopIteration:
+            raise
+        except Exception as exc:
+            error = told(exc, PoolTraceback)
+            raise error from error.__cause__
 
 
 class UnorderedIMap(Iterator[Any]):
@@ -305,23 +440,25 @@ class UnorderedIMap(Iterator[Any]):
     def __init__(self, work: FunctionMap) -> None:
         self._work = work
         self._keeps = MapResult(work, timeout=None, return_exceptions=False)  # dropping it ends the map
-        self._current: Iterator[Any] = iter(())
+        self._current: deque[Any] = deque()
 
     def __next__(self) -> Any:
         return self.next()
 
     def next(self, timeout: float | None = None) -> Any:
         """The value of an item that is done; `multiprocessing.TimeoutError` after `timeout` seconds."""
-        for outcome in self._current:
+        if self._current:
+            outcome = self._current.popleft()
             if type(outcome) is _Failed:
-                raise outcome.error
+                error = told(outcome.error, PoolTraceback)
+                raise error from error.__cause__
             return outcome
         deadline = None if timeout is None else time.monotonic() + timeout
         work = self._work
         with work.changed:
             while not work.outcomes:
                 if work.failure is not None:
-                    raise work.failure
+                    raise told(work.failure, PoolTraceback)
                 if work.ended:
                     raise StopIteration
                 left = None if deadline is None else deadline - time.monotonic()
@@ -332,5 +469,5 @@ class UnorderedIMap(Iterator[Any]):
             outcomes = work.outcomes.pop(first)
             work.fetched += len(outcomes)
         work.poke()
-        self._current = iter(outcomes)
+        self._current = deque(outcomes)
         return self.next(timeout)

@@ -28,6 +28,10 @@ class Runner:
         for name in names:
             self.__dict__.pop(name, None)
 
+    def prepare(self, token: int, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Run an initializer, once."""
+        function(*args)
+
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function that is needed once."""
         return function(*args, **kwargs)

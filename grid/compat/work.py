@@ -9,27 +9,33 @@ Elsewhere:  the map itself (`services/mapping.py`), functions on servers (`crew`
 
 from __future__ import annotations
 
+import concurrent.futures
+import reprlib
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import Crew, Function
-from grid.errors import GridError, ServerLost
+from grid.compat.crew import Crew, Function, Initializer
+from grid.compat.errors import InitializerFailed, told
+from grid.errors import CallTimeout, ServerLost
 from grid.services.mapping import MapWork, _Failed, _Holder, _Pack
 from grid.services.packing import Packing
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
+    from grid.services.proxy import Proxy
     from grid.services.result import Result
+    from grid.services.server import Server
 
 EVERYTHING = sys.maxsize
 """Of results that may wait to be fetched."""
 _LINGER_S = 0.5
 """The thread for single calls stays so long without any."""
+_TIME_UP = (TimeoutError, concurrent.futures.TimeoutError)  # until Python 3.11 they are two classes
 _AHEAD_S = 0.02
 _MOST_AHEAD = 64
 """Calls that a server is given at once: what it does in 20 ms, and not more than this many."""
@@ -39,33 +45,38 @@ class FunctionMap(MapWork):
     """A map of a function that is shipped to each server at its first pack.
 
     Args:
+        whole_packs: A pack that an error of the iterable cut short is left out, as `multiprocessing` does.
+        initializer: Has run on each server before its first pack.
         then: Called in the map's thread with the map, once all is done or it failed.
     """
 
     def __init__(
         self,
         crew: Crew,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | Function,
         items: Iterable[Any],
         *,
         star: bool,
         retries: int = 0,
         ahead: int = EVERYTHING,
         pack: int | None = None,
+        whole_packs: bool = False,
+        initializer: Initializer | None = None,
         then: Callable[[FunctionMap], None] | None = None,
     ) -> None:
-        packing = Packing(fixed=pack)
-        self._crew, self._function, self._then = crew, crew.take(function), then
+        known = function if isinstance(function, Function) else crew.take(function)
+        self._crew, self._function, self._then = crew, known, then
+        self._whole_packs, self._initializer = whole_packs, initializer
         super().__init__(
             crew.grid,
             crew.grid._service(crew.service_id),
-            self._function.name,
+            known.name,
             items,
             star=star,
             retries=retries,
             servers=None,
             ahead=ahead,
-            packing=packing,
+            packing=Packing(fixed=pack, item_s=known.item_s, tried=known.tried),
         )
 
     @property
@@ -73,25 +84,36 @@ class FunctionMap(MapWork):
         return self._function.title
 
     def _keep(self, item: Any, error: BaseException) -> None:
-        if self.grid.keeper is not None:
+        if self.grid.keeper is not None and self._function.function is not None:
             args = tuple(item) if self.star else (item,)
             self.grid.keeper.keep(self._function.function, None, args, {}, error)
 
     def _send(self, holder: _Holder, pack: _Pack) -> None:
+        self._crew.prepare(self._initializer, holder.proxy)
         self._crew.ship(self._function, holder.proxy)
         super()._send(holder, pack)
 
     def _back(self, holder: _Holder, result: Result) -> None:
-        refused = self._crew.refusal(self._function, holder.proxy._server)
+        server = holder.proxy._server
+        check_initializer(self._initializer, server)
+        refused = self._crew.refusal(self._function, server)
         if refused is not None and not isinstance(refused, ServerLost):
             raise refused
+        pack = holder.packs.get(result)
         super()._back(holder, result)
+        if pack is not None and not result.exception(0):
+            self._function.ran(len(pack.items), result.seconds)
 
     def _end(self) -> None:
+        self._function.item_s, self._function.tried = self.packing.item_s, self.packing.tried
         super()._end()
         self._crew.give_back(self._function)
         if self._then is not None:
             self._then(self)
+
+    def left(self) -> list[str]:
+        """What is not done, for `Unfinished`: this map."""
+        return [] if self.ended else [f"a map of {self.name}"]
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is under way or left; False after `timeout` seconds."""
@@ -99,14 +121,68 @@ class FunctionMap(MapWork):
             return self.changed.wait_for(lambda: self.ended, timeout)
 
 
+def check_initializer(initializer: Initializer | None, server: Server) -> None:
+    """Raises InitializerFailed if it failed there."""
+    failed = None if initializer is None else initializer.failure(server)
+    if failed is not None:
+        raise InitializerFailed(f"the initializer failed on server {server.name}: {failed!r}") from failed
+
+
 class Call:
     """One call: the function (or the name of a method), its arguments, and who waits."""
 
-    __slots__ = ("args", "function", "future", "kwargs", "method")
+    __slots__ = ("__weakref__", "args", "function", "future", "kwargs", "made", "method", "taken")
 
-    def __init__(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Function | None) -> None:
+    def __init__(
+        self, calls: Calls, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any = None
+    ) -> None:
         self.method, self.args, self.kwargs, self.function = method, args, kwargs, function
-        self.future: Future[Any] = Future()
+        self.taken: Function | None = None
+        self.made = time.monotonic()
+        self.future = CallFuture(calls, self.name)
+
+    @property
+    def name(self) -> str:
+        """What is called, as people know it."""
+        if self.function is None:
+            return self.method
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def __repr__(self) -> str:
+        return f"{self.name}{reprlib.repr(self.args)}"
+
+
+class CallFuture(Future[Any]):
+    """The standard future; only that running out of time says what it waited for."""
+
+    def __init__(self, calls: Calls, name: str) -> None:
+        super().__init__()
+        self._calls, self._name = calls, name
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As `concurrent.futures.Future.result`."""
+        try:
+            return super().result(timeout)
+        except _TIME_UP:
+            if self.done():
+                raise
+            raise self._late(timeout) from None
+        finally:
+            self = None  # type: ignore[assignment]  # no cycle of traceback and future
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As `concurrent.futures.Future.exception`."""
+        try:
+            return super().exception(timeout)
+        except _TIME_UP:
+            raise self._late(timeout) from None
+
+    def _late(self, timeout: float | None) -> CallTimeout:
+        state = "it runs" if self.running() else "it has not begun"
+        return CallTimeout(
+            f"the call of {self._name!r} is not done after {timeout or 0:g} s: {state}; {self._calls.why()}",
+            hint="The call goes on",
+        )
 
 
 class Calls:
@@ -115,34 +191,40 @@ class Calls:
     Args:
         crew: Whose functions `function` of calls are; None where methods of the instance itself are called.
         retries: How often a call is made again when its server died with it.
+        initializer: Has run on each server of the crew before its first call there.
     """
 
-    def __init__(self, grid: AbstractGrid, service_id: str, crew: Crew | None = None, retries: int = 0) -> None:
+    def __init__(
+        self,
+        grid: AbstractGrid,
+        service_id: str,
+        crew: Crew | None = None,
+        retries: int = 0,
+        initializer: Initializer | None = None,
+    ) -> None:
         self.grid, self.service_id, self.crew, self.retries = grid, service_id, crew, retries
+        self.initializer = initializer
         self.lock = threading.Condition()
         self.waiting: deque[Call] = deque()
         self.open = 0  # calls that are not done
         self.mean_s: float | None = None
         self.closed = False
+        self.broken: BaseException | None = None
         self._worker: _Worker | None = None
 
     def make(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         """Call a method of the instance."""
-        return self._enter(Call(method, args, kwargs, None))
+        return self._enter(Call(self, method, args, kwargs))
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
-        """Call a function, which is shipped where it is needed first."""
+        """Call a function. Nothing is pickled here: that it can't travel is the future's news."""
         assert self.crew is not None
-        try:
-            taken = self.crew.take(function)
-        except GridError as exc:  # it can't travel: that is the future's news, as with process pools
-            future: Future[Any] = Future()
-            future.set_exception(exc)
-            return future
-        return self._enter(Call(taken.name, args, kwargs, taken))
+        return self._enter(Call(self, "run", args, kwargs, function))
 
     def _enter(self, call: Call) -> Future[Any]:
         self.grid._check_usable()
+        if self.broken is not None:
+            raise self.broken
         with self.lock:
             self.open += 1
             self.waiting.append(call)
@@ -163,6 +245,14 @@ class Calls:
             call.future.set_running_or_notify_cancel()
             self.done(call)
 
+    def end_running(self) -> None:
+        """Withdraw what has not begun, and end the servers that run the rest."""
+        self.cancel_waiting()
+        self.close()
+        with self.lock:
+            if self.open and self._worker is not None:
+                self._worker.end_running()
+
     def close(self) -> None:
         """No more calls will come: the thread ends with the last one."""
         with self.lock:
@@ -172,12 +262,26 @@ class Calls:
 
     def done(self, call: Call) -> None:
         """A call is over, whichever way."""
-        if call.function is not None and self.crew is not None:
-            self.crew.give_back(call.function)
+        if call.taken is not None and self.crew is not None:
+            self.crew.give_back(call.taken)
+        call.function = None
         with self.lock:
             self.open -= 1
             if not self.open:
                 self.lock.notify_all()
+
+    def left(self) -> list[str]:
+        """Calls that are not done, by name."""
+        with self.lock:
+            worker = self._worker
+            under_way = [] if worker is None else list(worker.under_way.values())
+            return [call.name for call in [*under_way, *self.waiting]][: self.open]
+
+    def why(self) -> str:
+        """What its calls wait for, in words."""
+        with self.lock:
+            worker, waiting = self._worker, len(self.waiting)
+        return f"{waiting} calls wait for a server" + ("" if worker is None else f". {worker.why()}")
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until no call is waiting or under way; False after `timeout` seconds."""
@@ -190,7 +294,7 @@ class _Worker(MapWork):
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._under_way: dict[int, Call] = {}
+        self.under_way: dict[int, Call] = {}
         self._busy_at = time.monotonic()
         self.is_over = False
         super().__init__(
@@ -234,54 +338,74 @@ class _Worker(MapWork):
                 break
             self._calls.done(call)
         pack = _Pack(self._next, [call])
-        self._under_way[self._next] = call
+        self.under_way[self._next] = call
         self._next += 1
         return pack
+
+    def _told(self, packs: list[_Pack]) -> str:
+        tries = max(pack.tries for pack in packs)
+        tried = f", in attempt {tries + 1}" if tries else ""
+        calls = ", ".join(repr(pack.items[0]) for pack in packs[:4])
+        return f"the call {calls} was there{tried}" if len(packs) == 1 else f"the calls {calls} were there{tried}"
 
     def _send(self, holder: _Holder, pack: _Pack) -> None:
         pack.sent = time.monotonic()
         (call,) = pack.items
         try:
-            if call.function is not None and self._calls.crew is not None:
-                self._calls.crew.ship(call.function, holder.proxy)
-            result = holder.proxy._call(call.method, call.args, call.kwargs)
+            result = self._call(holder.proxy, call)
         except ServerLost as exc:
             self._lost(pack, exc)
             return
-        except Exception as exc:
+        except BaseException as exc:  # whatever its own `__reduce__` raised: the other calls go on
             self._arrive(pack.first, [_Failed(exc)])
             return
         holder.packs[result] = pack
         result.when_done(lambda done: self._news.put((self._back, (holder, done))))
 
+    def _call(self, proxy: Proxy, call: Call) -> Result:
+        crew = self._calls.crew
+        if crew is None:
+            return proxy._call(call.method, call.args, call.kwargs)
+        crew.prepare(self._calls.initializer, proxy)
+        if call.function is None:
+            return proxy._call(call.method, call.args, call.kwargs)
+        if call.taken is None:
+            if crew.functions.is_new(call.function):
+                return proxy._call("run", (call.function, call.args, call.kwargs), {})
+            call.taken = crew.take(call.function, call.made)
+        crew.ship(call.taken, proxy)
+        return proxy._call(call.taken.name, call.args, call.kwargs)
+
     def _back(self, holder: _Holder, result: Result) -> None:
-        pack = holder.packs.pop(result, None)
+        pack = holder.packs.get(result)
         self._refused = False
         if pack is None:
             return  # it was taken back
         (call,) = pack.items
         server = holder.proxy._server
+        check_initializer(self._calls.initializer, server)  # the pack counts as under way when that raises
+        del holder.packs[result]
         if server.trace is not None and call.function is not None:
-            server.trace.label(server.name, result.call, call.function.title)
+            server.trace.label(server.name, result.call, call.name)
         outcome: Any
         try:
             outcome = result.get(0)
         except ServerLost as exc:
-            self._lost(pack, exc)
+            self._lost(pack, self._with_items(exc, holder, pack))
             return
-        except (Exception, CancelledError) as exc:
+        except BaseException as exc:  # unpickling a value may even call `sys.exit`: that is one call's affair
             refused = None
-            if call.function is not None and self._calls.crew is not None:
-                refused = self._calls.crew.refusal(call.function, holder.proxy._server)
+            if call.taken is not None and self._calls.crew is not None:
+                refused = self._calls.crew.refusal(call.taken, server)
             outcome = _Failed(refused or exc)
             if self.grid.keeper is not None and call.function is not None:
-                self.grid.keeper.keep(call.function.function, None, call.args, call.kwargs, outcome.error)
+                self.grid.keeper.keep(call.function, None, call.args, call.kwargs, outcome.error)
         mean_s = self._calls.mean_s
         self._calls.mean_s = result.seconds if mean_s is None else 0.8 * mean_s + 0.2 * result.seconds
         self._arrive(pack.first, [outcome])
 
     def _arrive(self, first: int, outcomes: list[Any]) -> None:
-        call = self._under_way.pop(first)
+        call = self.under_way.pop(first)
         (outcome,) = outcomes
         self.arrived += 1
         self.fetched += 1
@@ -293,9 +417,11 @@ class _Worker(MapWork):
         super()._fail(error)
         with self._calls.lock:
             self.is_over = True
-            calls = [*self._under_way.values(), *self._calls.waiting]
-            running = set(self._under_way.values())
-            self._under_way.clear()
+            if isinstance(error, InitializerFailed):
+                self._calls.broken = error
+            calls = [*self.under_way.values(), *self._calls.waiting]
+            running = set(self.under_way.values())
+            self.under_way.clear()
             self._calls.waiting.clear()
         for call in calls:
             if call in running or call.future.set_running_or_notify_cancel():
@@ -305,6 +431,6 @@ class _Worker(MapWork):
 
 def _settle(call: Call, outcome: Any) -> None:
     if type(outcome) is _Failed:
-        call.future.set_exception(outcome.error)
+        call.future.set_exception(told(outcome.error))
     else:
         call.future.set_result(outcome)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import logging
+import operator
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -44,6 +46,7 @@ from grid.services.remote_value import RemoteValue
 from grid.services.result import Result, Waiter
 from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
+from grid.services.unfinished import Unfinished
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
@@ -210,6 +213,7 @@ class AbstractGrid(threading.Thread):
         self._terminating: threading.Event | None = None
         self._waste: SimpleQueue[Callable[[], bool]] = SimpleQueue()
         """What to remove on hosts; to be tried again where the answer is False. Destructors put it here."""
+        self.unfinished = Unfinished()
         self.servers: Mapping[str, list[Server]] = _Table(self, self._show_servers)
         self.queues: Mapping[str, FreeQueue] = _Table(self, lambda service: FreeQueue(service, self._lock))
         _running.add(self)
@@ -219,6 +223,10 @@ class AbstractGrid(threading.Thread):
     def publish(self, instance: Any) -> str:
         """Put a copy of `instance` on servers and return the service id."""
         raise NotImplementedError("a derived grid publishes")
+
+    def _publish_lasting(self, instance: Any, restarts: int) -> str:
+        """Publish it so that lost servers are replaced, so many; here: by an engine that replaces none."""
+        return self.publish(instance)
 
     def ishalted(self) -> bool:
         """Whether the grid has stopped."""
@@ -234,6 +242,9 @@ class AbstractGrid(threading.Thread):
 
     def _halt(self, *, force: bool) -> None:
         """End everything that the engine started."""
+
+    def _end_at_once(self, servers: Sequence[Server]) -> None:
+        """End servers whatever they do, and have others in their places. Here: their calls are finished."""
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -253,6 +264,12 @@ class AbstractGrid(threading.Thread):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            if kind is None and not self.ishalted():
+                self.unfinished.finish()
+        except BaseException:
+            self._terminate_all(force=True)
+            raise
         self._terminate_all(force=kind is not None)
 
     def _at_exit(self) -> None:
@@ -261,6 +278,7 @@ class AbstractGrid(threading.Thread):
             self._terminating.wait(3 * self.limits.stop_s + 20.0)  # Ctrl-C has left it to itself
         try:
             if os.getpid() == self._pid and not self.ishalted():
+                self.unfinished.finish()
                 self.terminate()
         except NotImplementedError:
             pass  # the abstract grid itself: there is nothing to end
@@ -335,6 +353,7 @@ class AbstractGrid(threading.Thread):
     def _terminate_at_once(self, force: bool) -> None:
         if self.trace is not None:
             self.trace.ending()
+        self.unfinished.say_dropped()
         for observer in observers:
             observer(self)
         with self._lock:
@@ -554,6 +573,20 @@ class AbstractGrid(threading.Thread):
             self._wait(waiter, self.limits.control_s)  # another thread granted it, and is about to say so
         return not waits
 
+    def _take_free(self, service: _Service, servers: Sequence[Server]) -> Iterator[Proxy]:
+        """Those of `servers` that are free at this moment, one after the other; nobody waits."""
+        for server in servers:
+            waiter = Waiter()
+            with self._lock:
+                if service.roster.state(server.name) is not State.FREE or service.roster.waiting:
+                    continue
+                actions = service.roster.acquire(waiter, fits=partial(operator.eq, server.name))
+            self._carry_out(service, actions)
+            if not waiter.done_flag and not self._give_up(service, waiter):
+                continue
+            for granted in waiter.granted or ():
+                yield self._hand_out(service, granted)
+
     def _return(self, service: _Service, servers: Sequence[Server]) -> None:
         """Free servers that were granted to somebody who is not there any more."""
         for server in servers:
@@ -683,31 +716,42 @@ class AbstractGrid(threading.Thread):
 
     # -- as others know it -----------------------------------------------------------------------------------------
 
-    def executor(self, sid_or_callable: str | Callable[..., Any] | None = None, *, retries: int = 0) -> GridExecutor:
+    def executor(
+        self,
+        sid_or_callable: str | Callable[..., Any] | None = None,
+        *,
+        retries: int = 0,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> GridExecutor:
         """A `concurrent.futures.Executor` over this grid: functions by value, shipped once to each server.
 
         Args:
             sid_or_callable: A service: names of its methods can be submitted, too. A callable: it is published, and
                 withdrawn by `shutdown`; calls of it carry arguments only.
-            retries: How often a call is made again when its server died with it.
+            retries: How often a call is made again when its server died with it. That server is replaced in any case.
+            initializer: Called with `initargs` on each server, before its first call of this executor.
         Raises:
             UnknownService: No such service. PublishError: No host brought up a server.
         """
         from grid.compat.executor import GridExecutor
 
-        return GridExecutor(self, sid_or_callable, retries=retries)
+        return GridExecutor(self, sid_or_callable, retries=retries, initializer=initializer, initargs=initargs)
 
-    def pool(self, *, retries: int = 0) -> GridPool:
+    def pool(
+        self, *, retries: int = 0, initializer: Callable[..., Any] | None = None, initargs: Iterable[Any] = ()
+    ) -> GridPool:
         """A `multiprocessing.Pool` over this grid, for `pool=` and `workers=pool.map` of other libraries.
 
         Args:
-            retries: How often an item is tried again when its server died with it.
+            retries: How often an item is tried again when its server died with it. That server is replaced in any case.
+            initializer: Called with `initargs` on each server, before its first call of this pool.
         Raises:
             PublishError: No host brought up a server.
         """
         from grid.compat.pool import GridPool
 
-        return GridPool(self, retries=retries)
+        return GridPool(self, retries=retries, initializer=initializer, initargs=initargs)
 
     # -- all servers of a service ----------------------------------------------------------------------------------
 
@@ -728,7 +772,7 @@ class AbstractGrid(threading.Thread):
                 service.group = [self._hand_out(service, server) for server in servers]
             return service.group
 
-    def broadcast(self, service_id: str, method: str, *args: Any, **kw: Any) -> list[Result]:
+    def broadcast(self, service_id: str, method: str, /, *args: Any, **kw: Any) -> list[Result]:
         """Call `method` on every live server of the service, in server order; returns their Results without waiting.
 
         The servers are reserved as a group at the first group call (waiting for those that others have) and stay ours
@@ -736,7 +780,7 @@ class AbstractGrid(threading.Thread):
         """
         return [proxy._call(method, args, kw) for proxy in self._hold_group(service_id, None)]
 
-    def keep(self, proxy: Proxy, method: str, *args: Any, **kw: Any) -> RemoteValue:
+    def keep(self, proxy: Proxy, method: str, /, *args: Any, **kw: Any) -> RemoteValue:
         """Call `method` and leave what it returns on its server's host, to be handed to other servers; at once.
 
         A value of less than 256 kB is not worth it, and comes here like any other; so does every value on grids whose

@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import GridError, HostError, StagingError
 from grid.grids.hostlink import HostLink
 from grid.hosts import Host
+from grid.services.proxy import Proxy
 from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
 from grid.staging.select import DEFAULT_EXCLUDE, StagedFile, misfits, select
 from grid.wire import bulk
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
+    from grid.services.kernel_server import KernelServer
 
     _Base = AbstractGrid
 else:
@@ -57,6 +59,33 @@ class Files(_Base):
     """The part of `Grid` that deals with files."""
 
     _homes: list[HostLink]
+    workdir: str | None
+    _work_with_files = False
+    """Files were staged: servers of this machine, too, work where those are."""
+
+    def _workdir_of(self, home: HostLink) -> str | None:
+        """Where servers of a home work; None: in its staging directory."""
+        if self.workdir is not None:
+            return None if self.workdir == "staging" else self.workdir
+        if not home.local or self._work_with_files:
+            return None
+        try:
+            return os.getcwd()
+        except FileNotFoundError:  # somebody has removed it
+            return None
+
+    def _work_where_files_are(self) -> None:
+        """Files are staged: relative names lead to them, on this machine as on all others."""
+        if self._work_with_files or self.workdir is not None:
+            return
+        self._work_with_files = True
+        for server in [server for home in self._homes if home.local for server in self._servers_of(home)]:
+            if server.connected:
+                moved = server.submit("@workdir", (None,), {}, Proxy(self, server, frozenset()))
+                moved.add_done_callback(lambda _, server=server: self._free_if_idle(server))  # type: ignore[misc]
+
+    def _servers_of(self, home: HostLink) -> list[KernelServer]:
+        raise NotImplementedError
 
     def _prepare_files(self) -> None:
         if not hasattr(self, "_hashes"):
@@ -87,7 +116,8 @@ class Files(_Base):
     ) -> CopyReport:
         """Copy the files below `rootdir` that match `filelist` into the staging directory of the hosts.
 
-        There they can be imported, and opened by their relative names: servers run in that directory, `$GRID_ROOT`.
+        There they can be imported, and opened by their relative names: servers work in that directory, `$GRID_ROOT`,
+        unless the grid was made with a `workdir`; those of a `LocalGrid` from the first copied file on.
         Files that a host has already, unchanged, are not sent again. A module that a server has imported already is
         not reloaded.
 
@@ -106,6 +136,7 @@ class Files(_Base):
         self._prepare_files()
         if self.src_path is not None:
             rootdir = os.path.join(self.src_path, os.path.expanduser(os.fspath(rootdir)))
+        self._work_where_files_are()
         selection = select(rootdir, filelist, exclude, recursive)
         if selection.empty:
             names = ", ".join(map(repr, selection.empty))
@@ -136,6 +167,7 @@ class Files(_Base):
         """Make a directory below the staging directory, on every host (once if it is shared); once each."""
         self.start()
         self._prepare_files()
+        self._work_where_files_are()
         if subroot in self._subroots:
             return
         for home in self._chosen(None):

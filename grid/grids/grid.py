@@ -91,6 +91,9 @@ class Grid(Files, Moves, AbstractGrid):
         wait: How many servers `publish` waits for: "first", "all", or a number.
         missing: What `publish` does where fewer come than it waited for: "fail" raises PublishError, "ok" goes on with
             the others. Default: "fail" where `wait` is given. Each host that takes no part is told on stderr.
+        workdir: The directory that servers work in, so that relative names begin there: a path on every host, or
+            "staging", which is removed at the end. Default: servers of this machine work where the script does until
+            files are staged; all others in the staging directory.
     """
 
     _halted = False  # also where the constructor refuses its arguments
@@ -111,6 +114,7 @@ class Grid(Files, Moves, AbstractGrid):
         output: TextIO | None = sys.stderr,
         wait: str | int = "first",
         missing: str = "fail",
+        workdir: str | os.PathLike[str] | None = None,
         trace: str | os.PathLike[str] | None = None,
         keep_failures: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -132,6 +136,7 @@ class Grid(Files, Moves, AbstractGrid):
         self.missing = _one_word(missing)
         self._absent = Absent()
         self._publishing = 0  # threads that wait in `publish`: they tell who is absent
+        self.workdir = None if workdir is None else os.fspath(workdir)
         self._halting = threading.Lock()
         self._link: Link | None = None
         self._keys: tuple[Keys, Keys] | None = None
@@ -465,6 +470,9 @@ class Grid(Files, Moves, AbstractGrid):
         self._published[id(instance)] = (instance, service_id)
         return service_id
 
+    def _publish_lasting(self, instance: Any, restarts: int) -> str:
+        return self.publish(instance, restarts=restarts)
+
     def _size_of_a_service(self) -> int:
         """How many servers a service has when all homes are up."""
         return sum(home.slots for home in self._homes)
@@ -499,6 +507,7 @@ class Grid(Files, Moves, AbstractGrid):
                     "service_id": server.service_id,
                     "peer": server.number,
                     "niceness": home.host.niceness,
+                    "workdir": self._workdir_of(home),
                 }
                 for server in servers
             ]
@@ -787,7 +796,7 @@ class Grid(Files, Moves, AbstractGrid):
         """Take a lost server off all tables; returns the error of its calls, and what is to replace it."""
         terminated = server.final_state is not None or self._halted
         deaths = 0 if terminated else self._deaths_with(server)
-        error = _death(server, "terminated" if terminated else what, certificate, deaths=deaths)
+        error = _death(server, (server.reason or "terminated") if terminated else what, certificate, deaths=deaths)
         self._by_peer.pop(server.number, None)
         self._doomed.pop(server.number, None)
         self._starting_servers.pop(server.name, None)
@@ -816,6 +825,20 @@ class Grid(Files, Moves, AbstractGrid):
         servers = self._new_servers(server.service_id, home, 1)
         self._announce(service, servers)  # before the old one leaves, so that waiters keep hope
         return home, publication, servers
+
+    def _end_at_once(self, servers: Sequence[Server]) -> None:
+        for server in servers:
+            if not isinstance(server, KernelServer) or server.final_state is not None:
+                continue
+            replacement = self._replacement_of(server)
+            self._server_gone(server, Event.TERMINATED, "its calls were ended with their pool")
+            try:
+                server.end(force=True)
+            except GridError as exc:
+                logger.warning("server %s can't be told to end: %s", server.name, exc)
+            if replacement is not None:
+                home, publication, successors = replacement
+                self._in_thread("grid-replace", self._publish_on, home, publication, successors)
 
     # -- silence ---------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,9 @@ from grid.wire.places import SOCKET_PATH_BYTES
 
 logger = logging.getLogger(__name__)
 
+_LISTING_S = 2.0
+"""A host that ends says within this time what files go with it, or does not say it."""
+
 _LOOK_S = 0.05
 _CLEAR_UP_S = 6.0  # for a kernel whose start was given up; a slow machine needs some of it
 
@@ -436,11 +439,31 @@ class HostLink:
         if self.up and self.peer is not None:
             # One that can't be reached may be coming back just now; else it ends by itself after `orphan_s`.
             limit = 2 * self.limits.stop_s + 5.0 if self.unreachable_since is None else 2 * RECONNECT_S + 1.0
+            if not force and self.unreachable_since is None:
+                self._tell_what_goes()
             try:
                 self.ask("shutdown", force, timeout=limit)
             except (HostError, errors.GridError) as exc:
                 logger.warning("host %s: %s", self.host.label, exc)
         self._let_go()
+
+    def _tell_what_goes(self) -> None:
+        """Name files that servers wrote into the staging directory, which is about to be removed."""
+        if self._shared and not self.staged:
+            return  # the home that files were sent to tells of them
+        try:
+            written = sorted(set(self.ask("list_files", timeout=_LISTING_S)) - set(self.staged))
+        except errors.GridError:
+            return  # a slow host may end all the same
+        if written:
+            more = f" and {len(written) - 5} more" if len(written) > 5 else ""
+            logger.warning(
+                "host %s: servers wrote %s%s into the staging directory, which is removed now. To keep such files, "
+                "make the grid with workdir=..., write under absolute names, or return what you need",
+                self.host.label,
+                ", ".join(written[:5]),
+                more,
+            )
 
     def part(self) -> Callable[[], None]:
         """It is gone: forget at once what leads there. The answer closes that, which may take a moment.

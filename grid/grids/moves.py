@@ -62,6 +62,7 @@ class Moves(_Base):
     _lose_server: Callable[..., None]
     _servers_of: Callable[[HostLink], list[KernelServer]]
     _start_home: Callable[[HostLink], None]
+    _workdir_of: Callable[[HostLink], str | None]
     _furnish: Callable[[HostLink], None]
 
     def _tell_end(self, servers: list[KernelServer], seconds: float) -> None:
@@ -207,7 +208,7 @@ class Moves(_Base):
             self._starting_servers[server.name] = server
             wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
             published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
-            home.ask("start", [{**wish, "niceness": home.host.niceness}], published)
+            home.ask("start", [{**wish, "niceness": home.host.niceness, "workdir": self._workdir_of(home)}], published)
         except Exception as exc:
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"
             self._link.errand(lambda: self._lose_arrival(move, home, reason))

@@ -77,6 +77,10 @@ ORPHANED = 75
 """Exit status of an agent whose client was gone: nobody will clean up but those who started it."""
 
 
+_LISTED = 5000
+"""Files in a staging directory that are looked at before it goes."""
+
+
 class _Server:
     """A server as its agent sees it."""
 
@@ -479,6 +483,16 @@ class Agent:
                 hint="Name a directory below it",
             )
         return path
+
+    def do_list_files(self, call: int) -> list[str]:
+        """Names of files below the root, relative to it; not byte code, not hidden ones. Not more than `_LISTED`."""
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = [name for name in folders if name != "__pycache__" and not name.startswith(".")]
+            found += [os.path.relpath(os.path.join(folder, name), self.root) for name in files if name[0] != "."]
+            if len(found) > _LISTED:
+                break
+        return found
 
     def do_probe(self, call: int, token: str, write: bool) -> bool:
         """Write, or look for, a file that proves that a directory is shared."""

@@ -102,8 +102,10 @@ class Server:
         os.environ["GRID_ROOT"] = spec["root"]
         os.environ["GRID_SERVER"] = self.name
         os.environ["GRID_SERVICE_ID"] = spec["service_id"]
-        os.chdir(spec["root"])
-        sys.path[:0] = [spec["root"]]
+        self._root = spec["root"]
+        _work_in(spec["workdir"] or spec["root"])
+        # Not the place where it works: a file there may have the name of a module.
+        sys.path[:] = [spec["root"], *filter(None, sys.path)]
         sys.path += [entry for entry in spec["path"] if entry not in sys.path]
         sys.argv = [self.name]
         # new ones: those of the zygote were opened on its log
@@ -195,7 +197,9 @@ class Server:
         try:
             dumped = self._dumped(value, method)
             data, buffers, flags = bulk.put_apart(self._store, dumped.data, dumped.buffers, 0)
-        except Exception as exc:
+        except _Terminated:
+            raise
+        except BaseException as exc:  # a value's own `__reduce__` may even call `sys.exit`
             self._reply_error(call, exc, seconds)
             return
         self._end.reply(call, data, buffers, flags, seconds)
@@ -228,6 +232,8 @@ class Server:
             return value
         if method == "@set":
             return setattr(self.instance, *args)
+        if method == "@workdir":
+            return _work_in(args[0] or self._root)
         if method == "@ends":
             return self._before_end(*args)
         if method == "@map":
@@ -301,6 +307,17 @@ class Server:
         os.killpg(0, signal.SIGKILL)
 
 
+def _work_in(place: str) -> None:
+    """Have relative names begin there."""
+    try:
+        os.chdir(os.path.expanduser(place))
+    except OSError as exc:
+        raise GridError(
+            f"it can't work in the directory {place!r} ({exc.strerror})", hint="Name one that this host has, or leave "
+            "`workdir` out: then it works in the staging directory"
+        ) from exc
+
+
 _SLOW_S = 0.0005
 """Replies don't wait for a call that may take longer than this."""
 
@@ -354,7 +371,8 @@ def _stand_in(exc: BaseException, text: str) -> RemoteError:
         said = str(exc)
     except Exception:
         said = "(its text can't be made)"
-    return RemoteError(f"{kind}: {said}", kind=kind, remote_traceback=text)
+    status = {"code": exc.code} if isinstance(exc, SystemExit) and isinstance(exc.code, (int, str)) else {}
+    return RemoteError(f"{kind}: {said}", kind=kind, remote_traceback=text, **status)
 
 
 def _without_us(exc: BaseException) -> str:

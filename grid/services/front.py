@@ -8,10 +8,11 @@
 
 Servers are interchangeable and keep the state that calls leave; a front makes each call independent of who came before,
 because all parameters go ahead of it, in the order of `set_methods`, on the same server. A call returns at once: it
-waits for nothing but a free server, and there is no thread for it.
+waits for a free server and, where parameters are read back, for the call before; there is no thread for it.
 
-What is read back does not change what is sent: a later call would have to wait for an earlier one. To go on from where
-a call ended: `front.set_parameter(name, front.get_parameter(name))`.
+What a call read back is what the next one sends: after `cool()`, which lowers the temperature on one server, the next
+call goes on from there, on whichever server it is made. So a parameter that is both read and set has each call wait for
+the one before. One that was set here since is sent as it was set.
 
 Lives here: parameters, the order of calls on the server, which answer counts as the latest.
 Elsewhere:  acquiring and late release (`grids/abstract.py`), names on an acquired server (`proxy.py`).
@@ -58,12 +59,14 @@ class GridService:
     Args:
         parameters: Name -> value, to begin with.
         set_methods: Name -> method of the instance that takes the value. Before each call, every parameter that has a
-            value and a method here is set, in this order. None: nothing is set.
-        get_methods: Name -> method of the instance that returns the value; called after each call.
+            value is set, in this order. None: nothing is set.
+        get_methods: Name -> method of the instance that returns the value; called after each call. What it returns is
+            the parameter's value from then on.
         attributes: Whether names that are no methods can be read, from whichever server is free.
         acquire_timeout: Seconds that a call waits for a free server; None for ever.
     Raises:
         UnknownService: The grid has no such service.
+        ServiceError: It has no such method; or parameters are set, and one of them has no method that sets it.
     """
 
     def __init__(
@@ -97,6 +100,19 @@ class GridService:
                     service_id=service_id,
                     hint=f"It has {', '.join(sorted(self._methods))}",
                 )
+        for name in {**self._values, **self._get_methods}:
+            self._check_settable(name, reading=name not in self._values)
+
+    def _check_settable(self, name: str, *, reading: bool = False) -> None:
+        """A parameter that other servers can't be told of would be right on one server and wrong on the next."""
+        if name in self._set_methods or (not self._set_methods and (reading or name not in self._get_methods)):
+            return
+        what = "is read back" if reading else "is given"
+        raise ServiceError(
+            f"parameter {name!r} {what}, and no method sets it on the next server",
+            service_id=self._service_id,
+            hint=f"Name one in set_methods, which has {', '.join(sorted(self._set_methods)) or 'none'}",
+        )
 
     @property
     def service_id(self) -> str:
@@ -109,7 +125,12 @@ class GridService:
             return dict(self._values)
 
     def set_parameter(self, name: str, value: Any) -> None:
-        """Keep a value for all calls from now on; calls made before are not affected."""
+        """Keep a value for all calls from now on; calls made before are not affected.
+
+        Raises:
+            ServiceError: Parameters are set, and this one has no method that sets it.
+        """
+        self._check_settable(name)
         with self._lock:
             self._count += 1
             self._values[name] = value
@@ -132,17 +153,31 @@ class GridService:
                 raise ServiceError(
                     f"no value of parameter {name!r} is known", service_id=self._service_id, hint=f"Parameters: {known}"
                 )
-        return result.get(timeout)
+        value = result.get(timeout)
+        self._take_in()
+        return value
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Result:
         """Call a method by name on the next free server, with the parameters set before."""
         return self._perform(lambda proxy: proxy._call(method, args, kwargs))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         """Call the instance itself, if it is callable."""
         return self._perform(lambda proxy: proxy(*args, **kwargs))
 
+    def _take_in(self) -> None:
+        """What earlier calls read back is the parameters' value; where reading failed, that stays as it was."""
+        with self._lock:
+            due = {name: self._latest[name] for name in self._set_methods if name in self._latest}
+        for name, (number, result) in due.items():
+            if result is None or result.exception() is not None:
+                continue
+            with self._lock:
+                if self._latest[name] == (number, result):  # else it was set, or read, since
+                    self._values[name] = result.get()
+
     def _perform(self, act: Callable[[Proxy], Result]) -> Result:
+        self._take_in()
         with self._lock:
             self._count += 1
             number = self._count
@@ -211,7 +246,7 @@ class _Method:
         self._front = front
         self.__name__ = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         return self._front.call(self.__name__, *args, **kwargs)
 
     def __repr__(self) -> str:

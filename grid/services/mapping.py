@@ -14,7 +14,7 @@ Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), que
 from __future__ import annotations
 
 import logging
-import operator
+import reprlib
 import threading
 import time
 from collections import deque
@@ -41,6 +41,8 @@ TURN_S = 0.25
 """A map keeps a server for so long before it gives it to others that wait."""
 _STUCK_S = 0.25
 """What waits for so long behind another pack is taken back, for a server that has nothing to do."""
+_MOMENT_S = 0.1
+"""Calls that run when they are to be ended may still end by themselves for so long."""
 _LOOK_S = 1.0
 """The thread looks up this often, whatever happens."""
 _TELL_S = 10.0
@@ -69,16 +71,20 @@ class _Failed:
 class _Holder:
     """A server that the map has."""
 
-    __slots__ = ("packs", "proxy", "since")
+    __slots__ = ("had", "packs", "proxy", "since")
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
+        self.had: list[_Pack] | None = None  # what was there when it was lost: the first of them may have been done
         self.packs: dict[Result, _Pack] = {}
         self.since = time.monotonic()
 
 
 class MapWork:
     """The work of one map; its thread holds this and not the `MapResult`, so that one which is dropped ends it."""
+
+    _whole_packs = False
+    """Whether a pack that reading the items cut short is left out, as `multiprocessing` does with its chunks."""
 
     def __init__(
         self,
@@ -100,6 +106,8 @@ class MapWork:
         self.total: int | None = length() if length is not None else None
         self._next = 0  # the number of the next item
         self._exhausted = False
+        self._stopped_by: BaseException | None = None  # what reading the items raised: told when those before are done
+        self._last_loss: BaseException | None = None
         self._again: deque[_Pack] = deque()  # lost with their server, to be tried once more
         self._news: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
         self._holders: list[_Holder] = []
@@ -115,6 +123,9 @@ class MapWork:
         self.failure: BaseException | None = None  # why no more will come
         self.ended = False
         self.cancelled = False
+        self._end_at: float | None = None  # when calls that run are ended with their servers
+        self.goes_on = False
+        """Whether it is finished although nobody holds its result any more."""
         threading.Thread(target=self._run, name="grid-map", daemon=True).start()
 
     @property
@@ -129,6 +140,8 @@ class MapWork:
             while True:
                 self._hand_out()
                 if self._complete():
+                    if self._stopped_by is not None:
+                        raise self._stopped_by
                     return
                 self._listen()
         except BaseException as exc:
@@ -142,8 +155,11 @@ class MapWork:
         return self.cancelled or (self._exhausted and not self._again)
 
     def _listen(self) -> None:
+        limit = _STUCK_S if any(len(h.packs) > 1 for h in self._holders) else _LOOK_S
+        if self._end_at is not None:
+            limit = max(0.001, self._end_at - time.monotonic())
         try:
-            what, about = self._news.get(timeout=_STUCK_S if any(len(h.packs) > 1 for h in self._holders) else _LOOK_S)
+            what, about = self._news.get(timeout=limit)
         except Empty:
             if self.grid.ishalted():
                 self.grid._check_usable()
@@ -169,13 +185,24 @@ class MapWork:
         self.cancelled = True
         self.poke()
 
+    def end_running(self) -> None:
+        """Withdraw what has not begun, and end the servers that run the rest: others take their places.
+
+        Calls that end within a moment do so: a new server costs more than that.
+        """
+        self._end_at = time.monotonic() + _MOMENT_S
+        self.cancel()
+
     def poke(self) -> None:
         """Have the thread look: something was fetched, or the map was cancelled."""
         self._news.put((lambda: None, ()))
 
     def _hand_out(self) -> None:
         """Give packs to the servers that we have, ask for more servers, give back those that we need not."""
-        if self.cancelled:
+        if self.cancelled and self._end_at is not None and time.monotonic() >= self._end_at:
+            self._end_at = None
+            self.grid._end_at_once([holder.proxy._server for holder in self._holders if holder.packs])
+        elif self.cancelled:
             for holder in self._holders:
                 for result in reversed(list(holder.packs)):
                     result.cancel()
@@ -235,7 +262,7 @@ class MapWork:
                 self.grid._check_usable()
                 raise NoServers(
                     self.grid._epitaph(self.service), service_id=self.service.service_id, hint="Publish it again"
-                )
+                ) from self._last_loss
             self._refused = True  # until the packs under way are back, and tell more
             return
         for server in waiter.granted:
@@ -265,13 +292,18 @@ class MapWork:
             return None
         if under_way and not all(other.packs for other in self._holders):
             return None  # others have nothing to do yet
-        items = []
-        for item in self._items:
-            items.append(item)
-            if len(items) >= size:
-                break
-        else:
-            self._exhausted = True
+        items: list[Any] = []
+        try:
+            for item in self._items:
+                items.append(item)
+                if len(items) >= size:
+                    break
+            else:
+                self._exhausted = True
+        except BaseException as exc:
+            self._exhausted, self._stopped_by = True, exc
+            if self._whole_packs:
+                items = []
         if not items:
             return None
         pack = _Pack(self._next, items)
@@ -306,7 +338,7 @@ class MapWork:
         try:
             outcomes = unpacked(result.get(0), result._where())
         except ServerLost as exc:
-            self._lost(pack, exc)
+            self._lost(pack, self._with_items(exc, holder, pack))
             return
         except CancelledError as exc:
             outcomes = [_Failed(exc)] * len(pack.items)
@@ -332,11 +364,31 @@ class MapWork:
 
     def _lost(self, pack: _Pack, error: BaseException) -> None:
         """Its server died: try again where that is allowed, one by one, so that a fatal item takes no others along."""
+        self._last_loss = error
         if pack.tries < self.retries and not self.cancelled:
             for at, item in enumerate(pack.items):
                 self._again.append(_Pack(pack.first + at, [item], pack.tries + 1))
         else:
             self._arrive(pack.first, [_Failed(error)] * len(pack.items))
+
+    def _with_items(self, error: ServerLost, holder: _Holder, pack: _Pack) -> ServerLost:
+        """The same loss, told with what the server had: who reads it looks for the item that kills."""
+        if type(error) is not ServerLost:
+            return error
+        if holder.had is None:
+            holder.had = [pack, *holder.packs.values()]
+        return ServerLost(f"{error.what}; {self._told(holder.had)}", **error.facts)
+
+    def _told(self, packs: list[_Pack]) -> str:
+        """Packs in words."""
+        tries = max(pack.tries for pack in packs)
+        tried = f", in attempt {tries + 1}" if tries else ""
+        if len(packs) == 1 and len(packs[0].items) == 1:
+            item = reprlib.repr(packs[0].items[0])
+            return f"item {packs[0].first} of the map of {self.name!r} ({item}) was there{tried}"
+        spans = [f"{pack.first} to {pack.first + len(pack.items) - 1}" for pack in packs if len(pack.items) > 1]
+        spans += [str(pack.first) for pack in packs if len(pack.items) == 1]
+        return f"items {', '.join(spans[:8])} of the map of {self.name!r} were there{tried}"
 
     def _arrive(self, first: int, outcomes: list[Any]) -> None:
         with self.changed:
@@ -427,24 +479,24 @@ class MapResult(Awaitable, Iterator[Any]):
         self._timeout = timeout
         self._return_exceptions = return_exceptions
         self._at = 0  # number of the next item to give
-        self._current: Iterator[Any] = iter(())
+        self._current: deque[Any] = deque()  # a value is let go of when it is given, and not with its whole pack
 
     def __iter__(self) -> MapResult:
         return self
 
     def __next__(self) -> Any:
-        for outcome in self._current:
-            self._at += 1
-            return self._value(outcome)
-        outcomes = self._fetch(self._timeout)
-        if outcomes is None:
-            raise StopIteration
-        self._current = iter(outcomes)
-        return next(self)
+        if not self._current:
+            outcomes = self._fetch(self._timeout)
+            if outcomes is None:
+                raise StopIteration
+            self._current = deque(outcomes)
+            return next(self)
+        self._at += 1
+        return self._value(self._current.popleft())
 
     def _is_ready(self) -> bool:
         mapping = self._mapping
-        here = operator.length_hint(self._current) > 0 or self._at in mapping.outcomes
+        here = bool(self._current) or self._at in mapping.outcomes
         return here or mapping.ended or mapping.failure is not None
 
     def _value(self, outcome: Any) -> Any:
@@ -492,6 +544,7 @@ class MapResult(Awaitable, Iterator[Any]):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         kept: list[Any] = list(self._current)
+        self._current.clear()
         self._at += len(kept)
         try:
             while True:
@@ -501,7 +554,7 @@ class MapResult(Awaitable, Iterator[Any]):
                 self._at += len(outcomes)
                 kept += outcomes
         except BaseException as exc:
-            self._current = iter(kept)
+            self._current = deque(kept)
             self._at -= len(kept)
             if isinstance(exc, KeyboardInterrupt):
                 self.cancel()
@@ -516,7 +569,9 @@ class MapResult(Awaitable, Iterator[Any]):
     def unordered(self) -> Iterator[tuple[int, Any]]:
         """Number and value of each item that is left, as they come; the value of a failed item is its error."""
         mapping = self._mapping
-        yield from ((self._at + at, _error_or_value(outcome)) for at, outcome in enumerate(self._current))
+        while self._current:
+            self._at += 1
+            yield self._at - 1, _error_or_value(self._current.popleft())
         while True:
             with mapping.changed:
                 while not mapping.outcomes:
@@ -552,7 +607,7 @@ class MapResult(Awaitable, Iterator[Any]):
 
     def __del__(self) -> None:
         mapping = getattr(self, "_mapping", None)
-        if mapping is not None and not mapping.ended:
+        if mapping is not None and not mapping.ended and not mapping.goes_on:
             mapping.cancel()
 
     def _repr_html_(self) -> str:

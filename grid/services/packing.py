@@ -29,24 +29,39 @@ class Packing:
         target_s: What a pack should take, in seconds.
         largest: Items of a pack, at most.
         fixed: Every pack holds so many, whatever they take.
+        item_s: How long an item took in an earlier map of the same function, with its share of the way; None: unknown.
+        tried: Items of the largest pack that came back then.
     Raises:
         ValueError: One of them is not positive.
     """
 
-    def __init__(self, target_s: float = TARGET_S, largest: int = LARGEST, *, fixed: int | None = None) -> None:
+    def __init__(
+        self,
+        target_s: float = TARGET_S,
+        largest: int = LARGEST,
+        *,
+        fixed: int | None = None,
+        item_s: float | None = None,
+        tried: int = 1,
+    ) -> None:
         if target_s <= 0 or largest < 1 or (fixed is not None and fixed < 1):
             raise ValueError(
                 "a pack takes more than 0 s and holds 1 item or more, "
                 f"not {target_s!r} s and {largest if fixed is None else fixed!r} items"
             )
         self._target_s, self._largest, self._fixed = target_s, largest, fixed
-        self._item_s: float | None = None
-        self._tried = 1  # the largest pack that came back
+        self._item_s = item_s
+        self._tried = tried  # the largest pack that came back
 
     @property
     def item_s(self) -> float | None:
         """About how long an item takes, with its share of the way there and back; None before the first is back."""
         return self._item_s
+
+    @property
+    def tried(self) -> int:
+        """Items of the largest pack that came back."""
+        return self._tried
 
     def take(self, servers: int, left: int | None = None) -> int:
         """Items of the next pack, at least 1.

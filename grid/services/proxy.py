@@ -38,7 +38,7 @@ class Method:
         self._proxy = proxy
         self.__name__ = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         proxy = self._proxy
         if proxy._released:
             raise proxy._gone(self.__name__)
@@ -105,7 +105,7 @@ class Proxy:
             hint="Acquire the service again",
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         """Call the instance itself, if it is callable."""
         return self._call("@call", args, kwargs)
 

@@ -220,7 +220,7 @@ class TaskManager(ABC):
         """The queue on which (task, result, error) arrive."""
 
     @abstractmethod
-    def create_task(self, task_class: Callable[..., Task], *args: Any, **kw: Any) -> Task:
+    def create_task(self, task_class: Callable[..., Task], /, *args: Any, **kw: Any) -> Task:
         """Make a task, with an id; arguments go to its class."""
 
     @abstractmethod

@@ -165,7 +165,7 @@ class WorkerManager(TaskManager):
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
-    def create_task(self, task_class: Callable[..., Task], *args: Any, **kw: Any) -> Task:
+    def create_task(self, task_class: Callable[..., Task], /, *args: Any, **kw: Any) -> Task:
         """Make a task, with an id; arguments go to its class."""
         return checked(task_class(*args, **kw), None)
 

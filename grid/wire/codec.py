@@ -31,6 +31,7 @@ from typing import Any
 
 from grid.errors import SerialisationError
 from grid.wire import byvalue, kinds, mainimage
+from grid.wire.authkey import with_authkey
 from grid.wire.byvalue import CACHE_TAG, CodePickler, importable, same_version
 from grid.wire.mainimage import IN_BAND
 from grid.wire.signals import came_by_signal
@@ -79,7 +80,7 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
     if not _holds_code(obj):
         buffers: list[memoryview] = []
         try:
-            data = pickle.dumps(obj, 5, buffer_callback=_collect(buffers, in_band))
+            data = with_authkey(pickle.dumps(obj, 5, buffer_callback=_collect(buffers, in_band)))
         except Exception as plain:  # the hook may know better; if not, it says why
             if came_by_signal(plain):
                 raise
@@ -114,7 +115,7 @@ def _with_code(obj: object, in_band: int) -> Dumped:
     stream = io.BytesIO()
     pickler = _HandOver(stream, _collect(buffers, in_band))
     pickler.dump(obj)
-    data = stream.getvalue()
+    data = with_authkey(stream.getvalue())
     names = mainimage.names_in_pickle(data) if b"__main__" in data else _NOTHING
     modules = pickler.modules - _ALWAYS_THERE
     return Dumped(data, buffers, tuple(pickler.by_value), names | pickler.names, frozenset(modules))

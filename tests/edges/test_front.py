@@ -118,13 +118,12 @@ def test_an_unknown_method_fails_at_creation(grid, sid, which):
 
 @pytest.mark.row("G49")
 def test_a_call_returns_at_once_and_its_server_is_free_when_it_has_ended(grid, sid, tmp_path):
-    front = GridService(grid, sid, {"scale": 1.0}, SETTERS, {"scale": "get_scale"})
+    front = GridService(grid, sid, {"scale": 1.0}, SETTERS)
     results = [front.grow(2.0, after=tmp_path / "go") for _ in range(2)]  # as many as there are servers
     assert not any(result.done() for result in results)
     assert grid.queues[sid].empty()
     (tmp_path / "go").touch()
     assert [result.get(10) for result in results] == [2.0, 2.0]
-    front.get_parameter("scale", timeout=10)
     assert grid.acquire_service(sid, timeout=5).get_scale().get() == 2.0
 
 
@@ -147,8 +146,8 @@ def test_get_parameter_waits_for_the_latest_read_back(grid, sid, tmp_path):
     with pytest.raises(TimeoutError):
         front.get_parameter("scale", timeout=0.05)
     (tmp_path / "go").touch()
-    assert front.get_parameter("scale") == 15.0
-    assert front.parameters == {"scale": 3.0}  # what is read back is not sent
+    assert front.get_parameter("scale") == 30.0  # the second call went on from where the first ended
+    assert front.parameters == {"scale": 30.0}  # and so does the next one
     front.set_parameter("scale", 4.0)
     assert front.get_parameter("scale") == 4.0  # set since
     assert front.grow(1.0).get() == 4.0
@@ -228,3 +227,70 @@ def test_many_calls_from_many_threads_need_no_more_threads(grid, sid):
         answers = list(pool.map(work, fronts))
     assert answers == [[i * x + 1.0 for x in range(150)] for i in range(8)]
     assert max(counts) <= before + 8
+
+
+class Bath:
+    """Its temperature is changed by a call."""
+
+    temperature = 30.0
+
+    def set_temperature(self, value):
+        self.temperature = value
+
+    def get_temperature(self):
+        return self.temperature
+
+    def cool(self):
+        self.temperature /= 2
+
+    def energy(self):
+        return 2 * self.temperature
+
+    def echo(self, /, *args, **words):
+        return args, words
+
+
+@pytest.mark.row("E09")
+def test_a_call_goes_on_from_what_the_call_before_it_read_back(grid):
+    sid = grid.publish(Bath())
+    front = GridService(
+        grid, sid, {"temperature": 30.0}, {"temperature": "set_temperature"}, {"temperature": "get_temperature"}
+    )
+    front.cool()
+    assert [front.energy().get(10) for _ in range(4)] == [30.0] * 4  # on both servers
+    assert front.parameters == {"temperature": 15.0} and front.get_parameter("temperature") == 15.0
+    front.cool()
+    front.set_parameter("temperature", 100.0)  # later than the call
+    assert front.energy().get(10) == 200.0
+
+
+@pytest.mark.row("E09")
+def test_a_parameter_that_no_method_sets_is_refused(grid):
+    sid = grid.publish(Bath())
+    setters, getters = {"temperature": "set_temperature"}, {"temperature": "get_temperature"}
+    with pytest.raises(ServiceError, match="'pressure' is given, and no method sets it"):
+        GridService(grid, sid, {"temperature": 1.0, "pressure": 2.0}, setters)
+    with pytest.raises(ServiceError, match="no method sets it"):
+        GridService(grid, sid, {"temperature": 1.0}, get_methods=getters)
+    with pytest.raises(ServiceError, match="'pressure' is read back"):
+        GridService(grid, sid, {}, setters, {"pressure": "get_temperature"})
+    with pytest.raises(ServiceError, match="'presure'"):
+        GridService(grid, sid, {"temperature": 1.0}, setters).set_parameter("presure", 3.0)
+
+
+@pytest.mark.row("E10")
+def test_names_of_keywords_never_collide_with_ours(grid):
+    sid = grid.publish(Bath())
+    words = {"method": 1, "self": 2, "service_id": 3, "proxy": 4, "grid": 5, "timeout": 6, "fn": 7, "args": 8}
+    with grid.acquire_service(sid) as bath:
+        assert bath.echo(0, **words).get(10) == ((0,), words)
+        assert grid.keep(bath, "echo", **words).get(10) == ((), words)
+    assert GridService(grid, sid).echo(**words).get(10) == ((), words)
+    assert GridService(grid, sid).call("echo", **words).get(10) == ((), words)
+    assert grid.gather(grid.broadcast(sid, "echo", 1, **words), 10) == [((1,), words)] * 2
+    grid.release_all()
+    with grid.executor(sid) as executor:
+        assert executor.submit("echo", **words).result(10) == ((), words)
+    with grid.executor() as executor, grid.pool() as pool:
+        assert executor.submit(dict, **words).result(10) == words
+        assert pool.apply(dict, (), words) == words

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
@@ -42,6 +43,11 @@ def wait_for(path: str) -> str:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     return path
+
+
+def say_and_wait_for(word: str, path: str) -> str:
+    Path(word).touch()
+    return wait_for(path)
 
 
 def die_once(path: str) -> str:
@@ -143,7 +149,7 @@ def both(grid: LocalGrid, other: Executor, what: Callable[[Executor], Any]) -> t
         lambda e: type(e.submit(square, 13).exception(20)),
         lambda e: sorted(f.result() for f in futures.as_completed([e.submit(square, n) for n in range(9)], 20)),
         lambda e: [len(s) for s in futures.wait([e.submit(square, n) for n in range(9)], 20)],
-        lambda e: type(e.submit(square, 1)),
+        lambda e: isinstance(e.submit(square, 1), futures.Future),
         lambda e: list(e.map(add, range(7), range(5), timeout=20)),
         lambda e: list(e.map(square, range(100), chunksize=7, timeout=20)),
         lambda e: list(e.map(square, [])),
@@ -186,7 +192,7 @@ def test_a_function_is_shipped_once_to_each_server_and_again_when_it_has_changed
     model = Model(2)
     with grid.pool() as pool:
         assert pool.map(model, range(1000), chunksize=10) == [2 * n for n in range(1000)]
-        shipped = {server.name for server in crew_of(grid)._functions[next(reversed(crew_of(grid)._functions))].on}
+        shipped = {server.name for server in next(reversed(crew_of(grid).functions._known.values())).on}
         assert 1 <= len(shipped) <= 2
         assert Model.pickled <= 1 + 2  # to know it, and to each server
         before = Model.pickled
@@ -204,7 +210,7 @@ def test_functions_that_nobody_uses_any_more_are_forgotten(grid: LocalGrid) -> N
     with grid.executor() as executor:
         for round_ in range(2 * KEPT):
             assert executor.submit(lambda value, round_=round_: value + round_, 1).result(20) == 1 + round_
-    assert len(crew._functions) <= KEPT + 1
+    assert len(crew.functions._known) <= KEPT + 1
     held = vars_of_servers(grid, crew.service_id)
     assert all(count <= KEPT + 2 for count in held), held
 
@@ -327,6 +333,7 @@ def test_after_the_end_of_the_grid_nobody_waits_in_vain(tmp_path: Path) -> None:
         executor, pool = g.executor(), g.pool()
         later = [executor.submit(wait_for, str(tmp_path / "never")) for _ in range(3)]
         until(lambda: later[0].running())
+        g.terminate()  # leaving the `with` finishes them
     for future in later:
         assert future.exception(20) is not None
     with pytest.raises(GridStopped):
@@ -363,14 +370,31 @@ def theirs() -> Iterator[Pool]:
         lambda p: p.map_async(square, range(5)).get(20),
         lambda p: p.map_async(square, [13]).get(20),
         lambda p: p.starmap_async(add, [(1, 2)]).get(20),
-        lambda p: p.apply_async(time.sleep, (1.5,)).get(0.01),
-        lambda p: p.apply_async(time.sleep, (1.5,)).successful(),
         lambda p: p.imap(square, [1], 0),
-        lambda p: p.imap(time.sleep, [1.5]).next(0.01),
         lambda p: p.join(),
     ],
 )
 def test_a_pool_does_what_the_standard_one_does(grid: LocalGrid, theirs: Pool, what: Callable[[Any], Any]) -> None:
+    assert_alike(grid, theirs, what)
+
+
+@pytest.mark.row("G43", "G45")
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda p: p.apply_async(time.sleep, (1.5,)).get(0.01),
+        lambda p: p.apply_async(time.sleep, (1.5,)).successful(),
+        lambda p: p.imap(time.sleep, [1.5]).next(0.01),
+    ],
+)
+def test_a_pool_that_ends_while_calls_run_does_what_the_standard_one_does(
+    theirs: Pool, what: Callable[[Any], Any]
+) -> None:
+    with LocalGrid(1, output=None) as own:  # its server is replaced
+        assert_alike(own, theirs, what)
+
+
+def assert_alike(grid: LocalGrid, theirs: Pool, what: Callable[[Any], Any]) -> None:
     def outcome(pool: Any) -> Any:
         try:
             return what(pool)
@@ -432,21 +456,25 @@ def test_a_closed_pool_takes_nothing_and_join_waits_for_the_rest(grid: LocalGrid
 
 
 @pytest.mark.row("G24")
-def test_a_terminated_pool_withdraws_what_has_not_begun(grid: LocalGrid, tmp_path: Path) -> None:
+def test_a_terminated_pool_withdraws_what_has_not_begun_and_ends_what_runs(tmp_path: Path) -> None:
     gate = str(tmp_path / "gate")
-    with grid.pool() as pool:
-        running = [pool.apply_async(wait_for, (gate,)) for _ in range(2)]
-        until(lambda: not grid.queues[crew_of(grid).service_id].qsize())
-        never = [pool.apply_async(square, (n,)) for n in range(4)]
-        values = pool.imap(square, range(100))
-    for outcome in never:
+    with LocalGrid(2, output=None) as own:
+        with own.pool() as pool:
+            running = [pool.apply_async(say_and_wait_for, (f"{tmp_path}/{n}", gate)) for n in range(2)]
+            until(lambda: len(list(tmp_path.iterdir())) == 2)
+            never = [pool.apply_async(square, (n,)) for n in range(4)]
+            values = pool.imap(square, range(100))
+        for outcome in never:
+            with pytest.raises(futures.CancelledError):
+                outcome.get(20)
         with pytest.raises(futures.CancelledError):
-            outcome.get(20)
-    with pytest.raises(futures.CancelledError):
-        next(values)
-    Path(gate).touch()
-    assert [outcome.get(20) for outcome in running] == [gate, gate]
-    pool.join()
+            next(values)
+        for outcome in running:  # nobody has opened the gate
+            with pytest.raises(BrokenProcessPool, match="ended"):
+                outcome.get(20)
+        pool.join()
+        assert own.pool().map(square, range(5)) == [0, 1, 4, 9, 16]
+        assert not own.failures
 
 
 @pytest.mark.row("G45")

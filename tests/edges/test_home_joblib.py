@@ -18,7 +18,7 @@ import grid.compat.joblib  # noqa: E402, F401 - registers the backend
 from grid.compat.crew import crew_of  # noqa: E402
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def g() -> Iterator[LocalGrid]:
     with LocalGrid(2, output=None) as made:
         crew_of(made)
