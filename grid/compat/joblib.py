@@ -53,6 +53,11 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self._calls: Calls | None = None
         self._initializer: Initializer | None = None
 
+    @property
+    def _workers(self) -> Calls | None:
+        """Who works for the `Parallel` that has begun; another after an abort, None at the end."""
+        return self._calls
+
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """As many as there are servers, for -1; else `n_jobs`, and not more than there are."""
         if n_jobs == 0:
