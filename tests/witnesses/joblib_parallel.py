@@ -11,14 +11,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-THEIRS = {"loky", "multiprocessing", "threading", "sequential", "dask", "ray", "spark"}
-ABOUT = ("backend", "parent_backend", "child_backend", "outer_backend", "inner_backend")
 
 
 class Grids:
@@ -49,8 +45,10 @@ def with_our_backend(source: str) -> str:
     head, mark, rest = source.partition("def get_default_backend_instance")
     assert mark, "joblib's test_parallel.py looks different from 1.6"
     lists = """
-BACKENDS = {"grid": BACKENDS["grid"]}
-RETURN_GENERATOR_BACKENDS = {"grid": BACKENDS["grid"]}
+class _Ours(dict):
+    def __iter__(self):
+        return iter(["grid"])
+BACKENDS = RETURN_GENERATOR_BACKENDS = _Ours(BACKENDS)
 ALL_VALID_BACKENDS = PROCESS_BACKENDS = PARALLEL_BACKENDS = ["grid"]
 
 """
@@ -85,12 +83,10 @@ def main(*words: str) -> None:
             theirs.__dict__.pop(name, None)
         plugin = Grids(g)
         sys.stdout = sys.stderr
-        pytest.main(
-            [str(theirs.__file__), "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "addopts=", "-c", os.devnull,
-             "--rootdir", str(Path(str(theirs.__file__)).parent), "--import-mode=importlib", "-W", "ignore", *chosen],
-            plugins=[plugin],
-        )  # fmt: skip
-    time.sleep(0)
+        words_of_pytest = "-q -p no:cacheprovider -o addopts= --import-mode=importlib -W ignore".split()
+        place = Path(str(theirs.__file__))
+        words_of_pytest += ["-c", os.devnull, "--rootdir", str(place.parent)]
+        pytest.main([str(place), *words_of_pytest, *chosen], plugins=[plugin])
     os._exit(0)
 
 
