@@ -83,7 +83,7 @@ def main(*words: str) -> None:
             theirs.__dict__.pop(name, None)
         plugin = Grids(g)
         sys.stdout = sys.stderr
-        words_of_pytest = "-q -p no:cacheprovider -o addopts= --import-mode=importlib -W ignore".split()
+        words_of_pytest = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "--import-mode=importlib", "-W", "ignore"]
         place = Path(str(theirs.__file__))
         words_of_pytest += ["-c", os.devnull, "--rootdir", str(place.parent)]
         pytest.main([str(place), *words_of_pytest, *chosen], plugins=[plugin])
