@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from grid.jobs.host.service import Service
 
 MOST_PRIORITY = 100
+MOST_TAGS = 100
+MOST_TAG = 300
 
 
 @dataclass
@@ -88,6 +90,9 @@ def admit(
         inputs = to_plain(from_plain(inputs), "inputs")
     request = _queue(service, request, Context(job, directory / "jobs" / job))
     condition = _condition(plain.get("when"), request, inputs, exists, most, may_wait)
+    tags = check_tags(plain.get("tags") or [])
+    if len(tags) > MOST_TAGS or any(len(tag) > MOST_TAG for tag in tags):
+        raise RequestError(f"more than {MOST_TAGS} tags, or one longer than {MOST_TAG}", hint="Use fewer, shorter ones")
     memo = plain.get("memo")
     record = Record(
         job,
@@ -98,7 +103,7 @@ def admit(
         request,
         state=JobState.WAITING if condition is not None else JobState.PENDING,
         priority=priority,
-        tags=check_tags(plain.get("tags") or []),
+        tags=tags,
         condition=to_tree(condition) if condition is not None else None,
         inputs=inputs,
         created=now,

@@ -20,7 +20,7 @@ from grid.jobs.conditions.work import Work
 from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
-from grid.jobs.host.plain import clean
+from grid.jobs.host.plain import clean, dumps
 from grid.jobs.judge import verdict
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
@@ -83,10 +83,20 @@ class Asking(Running):
             self._settle()
 
     def control(self, job: str, message: Message) -> None:
-        """A message for a job: now, or when it starts; dropped if it has ended."""
+        """A message for a job: now, or when it starts; dropped if it has ended.
+
+        Raises:
+            RequestError: It is too large, or too many wait.
+        """
+        most, size = self.settings.message_bytes, len(dumps(message.to_plain()))
+        if size > most:
+            raise RequestError(f"a message of {size} bytes", hint=f"At most {most}; submit what is larger")
         with self._news:
             record = self.record(job)
             execution = self._active.get(job)
+            waiting = len(self._early.get(job, ())) if execution is None else execution.n_waiting
+            if waiting >= self.settings.messages_waiting and not record.state.ended:
+                raise RequestError(f"{waiting} messages wait for job {job} already", hint="It takes in none: abort it")
             if execution is not None:
                 execution.send(message)
             elif not record.state.ended:
@@ -125,6 +135,7 @@ class Asking(Running):
             self.store.delete(jobs)
             for job in jobs:
                 record = self.records.pop(job)
+                self._count(record, -1)
                 self._tell_queue("removed", record)
                 self.streams.forget(job)
                 self.history.forget(job)
@@ -166,11 +177,21 @@ class Asking(Running):
                 self.record(job)
             if not jobs:
                 raise RequestError("a race needs jobs", hint="Give one at least")
+            self._forget_races()
             race = f"race-{next(self._numbers)}"
             self.store.keep_race(race, jobs, expression)
             self._open_race(race, list(jobs), expression)
         self._run_race(race)
         return race
+
+    def _forget_races(self) -> None:
+        """Make room for one more: of those that are decided the oldest are forgotten."""
+        most = self.settings.races
+        decided = [race for race, entry in self._races.items() if entry["over"]]
+        for race in decided[: max(0, len(decided) - most + 1)]:
+            del self._races[race]
+        if len(self._races) - len(decided) >= most:
+            raise RequestError(f"{most} races are open", hint="Wait until some are decided")
 
     def _open_race(self, race: str, jobs: list[str], expression: str) -> None:
         self._races[race] = {"jobs": jobs, "expression": expression, "winner": None, "over": False}

@@ -57,6 +57,11 @@ class Execution(threading.Thread):
         with self._lock:
             self._incoming.append(("message", message.to_plain()))
 
+    @property
+    def n_waiting(self) -> int:
+        """Messages that the job has not taken in."""
+        return len(self._incoming)
+
     def abort(self, reason: str, grace_s: float) -> None:
         """Ask it to end; after `grace_s` it is ended by force. Asking again may only make that sooner."""
         deadline = time.monotonic() + grace_s

@@ -122,6 +122,7 @@ class JobManager(Asking):
                 for name, value in back.get(record.id, {}).items():
                     setattr(record, name, value)
                 self.records[record.id] = record
+                self._count(record, 1)
             self._numbers = itertools.count(max((record.number for record in records), default=0) + 1)
             for record in records:
                 if record.state is JobState.PENDING:
@@ -187,12 +188,14 @@ class JobManager(Asking):
             )
         if self._stopping:
             raise JobError("the job server is stopping", hint="Submit again when it is back")
+        self._check_share(owner, [each.record for each in admitted])
         if admitted:
             self.store.insert([each.record for each in admitted])
         with self._news:
             for each in admitted:
                 record = each.record
                 self.records[record.id] = record
+                self._count(record, 1)
                 self._tell_queue("created", record)
             for each in admitted:
                 if each.condition is None:
@@ -202,6 +205,16 @@ class JobManager(Asking):
             self._settle()
             self._news.notify_all()
         return [each.record for each in admitted]
+
+    def _check_share(self, owner: str, records: Sequence[Record]) -> None:
+        """Whether a user may have so many more jobs. Raises RequestError."""
+        most, most_bytes = self.settings.jobs_each, self.settings.bytes_each
+        jobs, size = self._owned.get(owner, (0, 0))
+        if jobs + len(records) > most or size + sum(record.size for record in records) > most_bytes:
+            raise RequestError(
+                f"{owner} has {jobs} jobs here, with {size} bytes of requests; {most} and {most_bytes} are kept",
+                hint="Delete some that have ended: grid jobs delete",
+            )
 
     def register(self, service: Any) -> None:
         """Make a service available; jobs that waited for it can start."""

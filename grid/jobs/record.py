@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any
 
 from grid.jobs.conditions.atoms import JobView
-from grid.jobs.host.plain import from_plain
+from grid.jobs.host.plain import dumps, from_plain
 from grid.jobs.rules.states import JobState
 
 
@@ -52,6 +53,8 @@ class Record:
     mails: str = ""
     """When it goes, see `rules/post.py`; empty: as its owner wishes."""
 
+    best_size = 0  # bytes of the last improvement as JSON; not stored
+
     def summary(self) -> dict[str, Any]:
         """What lists of jobs show."""
         return {
@@ -86,6 +89,11 @@ class Record:
             "trace": self.trace,
             "memo": self.memo,
         }
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of what was submitted, as JSON."""
+        return len(dumps([self.request, self.inputs, self.condition]))
 
     @property
     def why(self) -> str:

@@ -21,7 +21,7 @@ from grid.jobs.host import messages
 from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
-from grid.jobs.host.plain import clean, from_plain, to_plain
+from grid.jobs.host.plain import clean, dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in, part_of
 from grid.jobs.memory import memo_key, versions
 from grid.jobs.record import Record
@@ -254,13 +254,15 @@ class Running(Waiting):
 
     def improved(self, job: str, value: Any, *, loud: bool) -> None:
         """A job has a better result."""
+        message = messages.Improved(partial=from_plain(value))
+        size = message.__dict__["_size"] = len(dumps(value))  # for who keeps the last ones
         with self._news:
             record = self.records.get(job)
             if record is None or record.state is not JobState.ACTIVE:
                 return
             record.best, record.has_best, record.improved = value, True, time.time()
+            record.best_size = size
             self._dirty.setdefault(job, {}).update(best=value, has_best=True, improved=record.improved)
-            message = messages.Improved(partial=from_plain(value))
             if loud:
                 self._emit(job, message)
                 self._tell_queue("changed", record)

@@ -49,6 +49,14 @@ class Settings:
     """Work of all expressions in one `evaluate`, see `conditions/work.py`."""
     events_waiting: int = 10_000
     """Messages of a job that wait to be tested for one condition; of more it is cancelled."""
+    message_bytes: int = 1 << 20
+    """Of one message to a job; `messages_waiting` of them until it takes them in."""
+    messages_waiting: int = 1_000
+    jobs_each: int = 200_000
+    """Jobs of one user that are not deleted; `bytes_each` of their requests and inputs together."""
+    bytes_each: int = 2 << 30
+    races: int = 1_000
+    """Races that are open; of those that are decided as many are remembered."""
     fetches: int = 8
     """Files that conditions wait for, fetched at once; `fetches_each` of one user; `fetches_waiting` of all."""
     fetches_each: int = 4

@@ -91,6 +91,7 @@ class Telling:
         self._parked: set[str] = set()  # pending jobs that wait for an equal one, see `memory.py`
         self._early: dict[str, list[Message]] = {}
         self._dirty: dict[str, dict[str, Any]] = {}
+        self._owned: dict[str, list[int]] = {}  # owner -> jobs, bytes of their requests
         self._races: dict[str, dict[str, Any]] = {}
         self._users: dict[str, dict[str, Any]] = {}
         self._stopping = False
@@ -121,6 +122,14 @@ class Telling:
     def _settle(self) -> None:
         """Make the moves that conditions have decided: `waiting.py`."""
         raise NotImplementedError
+
+    def _count(self, record: Record, sign: int) -> None:
+        """A job comes (1) or is deleted (-1), in its owner's share."""
+        owned = self._owned.setdefault(record.owner, [0, 0])
+        owned[0] += sign
+        owned[1] += sign * record.size
+        if not owned[0]:
+            del self._owned[record.owner]
 
     def _enqueue(self, record: Record) -> None:
         heapq.heappush(self._pending.setdefault(record.owner, []), (-record.priority, record.number, record.id))
@@ -158,7 +167,9 @@ class Telling:
         self._settle()
 
     def _tell_queue(self, change: str, record: Record) -> None:
-        self.streams.put(QUEUE, Message("JobChanged", change=change, summary=record.summary()))
+        message = Message("JobChanged", change=change, summary=record.summary())
+        message.__dict__["_size"] = record.best_size
+        self.streams.put(QUEUE, message)
 
     def _queue_header(self) -> Message:
         jobs = [record.summary() for record in self.records.values() if not record.archived]

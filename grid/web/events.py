@@ -49,10 +49,11 @@ def frame(epoch: str, plain: dict[str, Any]) -> bytes:
 class _Entry:
     """A message in a ring; its JSON is made when the first reader takes it."""
 
-    __slots__ = ("_full", "_less", "message", "number")
+    __slots__ = ("_full", "_less", "message", "number", "size")
 
     def __init__(self, message: Message) -> None:
         self.message, self.number = message, message.number
+        self.size = message.__dict__.get("_size", 0)  # only large ones say
         self._full = self._less = b""
 
     def full(self, epoch: str) -> bytes:
@@ -70,12 +71,15 @@ class _Entry:
 class Hub:
     """See the module. Made and used in the event loop; `put_nowait` comes from other threads."""
 
-    def __init__(self, manager: JobManager, key: str, loop: asyncio.AbstractEventLoop, size: int) -> None:
+    def __init__(
+        self, manager: JobManager, key: str, loop: asyncio.AbstractEventLoop, size: int, most_bytes: int
+    ) -> None:
         self.manager, self.key, self.loop = manager, key, loop
         self.epoch = secrets.token_hex(4)
         self.closed = False
         self._lock = threading.Lock()
         self._ring: deque[_Entry] = deque(maxlen=size)
+        self._bytes, self._most_bytes = 0, most_bytes
         self._last = 0  # number of the newest message
         self._telling = False
         self.readers: set[asyncio.Event] = set()
@@ -99,7 +103,7 @@ class Hub:
         with self._lock:
             if message.number <= self._last:
                 return
-            self._ring.append(_Entry(message))
+            self._keep(_Entry(message))
             self._last = message.number
             self._took(message)
             telling, self._telling = self._telling, True
@@ -108,6 +112,15 @@ class Hub:
                 self.loop.call_soon_threadsafe(self._tell)
             except RuntimeError:
                 pass  # the loop has ended, and its readers with it
+
+    def _keep(self, entry: _Entry) -> None:
+        """Put it into the ring; the oldest leave it by number or by size."""
+        if len(self._ring) == self._ring.maxlen:
+            self._bytes -= self._ring.popleft().size
+        self._ring.append(entry)
+        self._bytes += entry.size
+        while self._bytes > self._most_bytes and len(self._ring) > 1:
+            self._bytes -= self._ring.popleft().size
 
     def _took(self, message: Message) -> None:
         """It is in the ring; called under the lock, before any reader learns of it."""
@@ -300,7 +313,8 @@ class Hubs:
             return hub
         loop = asyncio.get_running_loop()
         kind = {QUEUE: ListHub, CONDITIONS: NoticeHub}.get(key, JobHub)
-        hub = kind(self.manager, key, loop, self.limits.ring if kind is ListHub else min(1_000, self.limits.ring))
+        size = self.limits.ring if kind is ListHub else min(1_000, self.limits.ring)
+        hub = kind(self.manager, key, loop, size, self.limits.ring_bytes)
         await loop.run_in_executor(None, hub.open)
         other = self._hubs.setdefault(key, hub)  # another may have been quicker
         if other is not hub:

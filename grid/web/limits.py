@@ -43,6 +43,8 @@ class WebLimits:
     """Of one user."""
     ring: int = 10_000
     """Changes of one stream that are kept for readers that are behind; who is further behind begins anew."""
+    ring_bytes: int = 32 << 20
+    """Of the improvements in one such ring; the last one is kept in any case."""
     linger_s: float = 60.0
     """A job's stream is kept this long after its last reader has gone."""
     stall_s: float = 20.0

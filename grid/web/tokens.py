@@ -31,6 +31,9 @@ from grid.web.who import USUAL, Who, check_scopes
 FORM = re.compile(r"grid_([a-z0-9]{10})_([A-Za-z0-9_-]{43})")
 """A token. Messages and logs are searched for it by a test."""
 
+MOST_MADE = 500
+"""Tokens that one user has made of tokens, at once; each names `MOST_NAMES` jobs and services at most."""
+MOST_NAMES = 1_000
 MOST_DAYS = 3660.0
 DAY_S = 86400.0
 LIFETIME_S = 90 * DAY_S
@@ -136,6 +139,9 @@ class Tokens:
             raise RequestError(f"{user!r} can't be a user", hint="Give a name without blanks")
         if not (math.isfinite(lifetime_s) and 0 < lifetime_s <= MOST_DAYS * DAY_S):
             raise RequestError("a token must end some day", hint=f"Give a lifetime of at most {MOST_DAYS:g} days")
+        names = [*(services or ()), *(jobs or ())]
+        if len(names) > MOST_NAMES or any(len(each) > 300 for each in names):
+            raise RequestError(f"a token names {MOST_NAMES} services and jobs at most", hint="Make several")
         now = self._clock()
         name = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(10))
         secret = secrets.token_urlsafe(32)
@@ -151,6 +157,11 @@ class Tokens:
             "hash": _hash(secret),
         }
         with self._changing() as known:
+            if parent is not None:
+                own = [each for each in known.values() if each.get("parent") is not None and each["user"] == user]
+                made = sum(self._holds(each, known) for each in own)
+                if made >= MOST_MADE:
+                    raise RequestError(f"{user} has {made} credentials", hint="Wait until some expire, or revoke some")
             known[name] = entry
         return f"grid_{name}_{secret}"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import http.server
+import json
 import os
 import subprocess
 import threading
@@ -20,6 +22,7 @@ from grid.jobs import (
     JobFailed,
     JobManager,
     JobState,
+    Message,
     Request,
     RequestError,
     Server,
@@ -38,6 +41,8 @@ from grid.jobs.modules import check
 from grid.jobs.record import Record
 from grid.web.caller import Caller
 from grid.web.client import HttpServer
+from grid.web.events import Hub
+from grid.web.tokens import MOST_MADE, Tokens
 from grid.web.who import Who
 from tests.edges.alone_server import Alone
 from tests.edges.jobs_services import ALL, Deaf, Square, Steps
@@ -187,7 +192,7 @@ def test_a_condition_whose_tests_can_not_keep_up_is_cancelled_and_says_so(tmp_pa
 class Counting(http.server.ThreadingHTTPServer):
     """A server that counts who comes, and answers as `respond` says."""
 
-    daemon_threads = True
+    daemon_threads = False  # joined at the end
 
     def __init__(self, respond: Callable[[Any], None]) -> None:
         self.came: list[str] = []
@@ -479,6 +484,112 @@ def test_the_longest_list_of_jobs_in_a_call_is_bounded(manager: JobManager) -> N
             caller.call(name, argument)
     with pytest.raises(ConditionError, match="longer than"):
         caller.call("evaluate", {"atom": "fetched", "url": f"https://x/{'y' * 10_000}"})
+
+
+# ---- how many, of one user -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("Y12")
+def test_messages_to_a_job_that_takes_in_none_are_bounded(tmp_path: Path) -> None:
+    settings = Settings(tick_s=0.05, messages_waiting=20)
+    with JobManager(Store(tmp_path / "s"), ThreadEngine(1, 1), settings) as manager:
+        manager.register(Square)
+        tree = {"atom": "servers", "n": 99}
+        (waiting,) = manager.submit("mara", [square(when=tree)])
+        server = Server(manager)
+        server.connect("mara")
+        with pytest.raises(RequestError, match="At most"):
+            server.control(waiting.id, {"kind": "Tell", "text": "x" * (2 << 20)})
+        for _ in range(20):
+            server.control(waiting.id, {"kind": "Tell", "text": "x"})
+        with pytest.raises(RequestError, match="20 messages wait"):
+            server.control(waiting.id, {"kind": "Tell", "text": "x"})
+
+
+@pytest.mark.row("Y12")
+def test_one_user_has_a_share_of_jobs_and_bytes_that_deleting_gives_back(tmp_path: Path) -> None:
+    settings = Settings(tick_s=0.05, jobs_each=10, bytes_each=100_000)
+    with JobManager(Store(tmp_path / "s"), ThreadEngine(1, 1), settings) as manager:
+        manager.register(Square)
+        service = ServerProxy(Server(manager), "mara")
+        with pytest.raises(RequestError, match="Delete some"):
+            service.submit(Square.request(value=1, padding="x" * 200_000))
+        jobs = [service.submit(Square.request(value=n)) for n in range(10)]
+        for job in jobs:
+            job.wait(LIMIT_S)
+        with pytest.raises(RequestError, match="mara has 10 jobs here"):
+            service.submit(Square.request(value=1))
+        assert ServerProxy(Server(manager), "ole").submit(Square.request(value=3)).wait(LIMIT_S) == 9
+        service.delete(jobs[:1])
+        jobs.append(service.submit(Square.request(value=5)))
+        assert jobs[-1].wait(LIMIT_S) == 25
+    with JobManager(Store(tmp_path / "s"), ThreadEngine(1, 1), settings) as manager:  # counted after a restart, too
+        manager.register(Square)
+        service = ServerProxy(Server(manager), "mara")
+        with pytest.raises(RequestError, match="Delete some"):
+            service.submit(Square.request(value=1))
+
+
+@pytest.mark.row("Y12")
+def test_races_that_are_open_are_counted_and_decided_ones_make_room(tmp_path: Path) -> None:
+    settings = Settings(tick_s=0.05, races=5)
+    with JobManager(Store(tmp_path / "s"), ThreadEngine(1, 1), settings) as manager:
+        manager.register(Square)
+        (done, waiting) = manager.submit("mara", [square(3), square(when={"atom": "servers", "n": 99})])
+        until(lambda: done.state is JobState.COMPLETE)
+        for _ in range(20):
+            race = manager.race([done.id], "value > 1")
+            until(lambda race=race: manager.race_status(race)["over"])
+        assert len(manager._races) <= 6
+        for _ in range(5):
+            manager.race([waiting.id], "value > 1")
+        with pytest.raises(RequestError, match="5 races are open"):
+            manager.race([waiting.id], "value > 1")
+
+
+@pytest.mark.row("Y12")
+def test_credentials_that_a_token_makes_are_counted_short_and_forgotten_when_they_expire(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    tokens = Tokens(tmp_path, lambda: now[0])
+    parent = tokens.create("mara")
+    for n in range(3):
+        tokens.create("mara", ["read"], 60.0, jobs=[f"job-{n}"], parent=parent[5:15])
+    known = json.loads((tmp_path / "tokens.json").read_text())["tokens"]
+    made = next(each for each in known.values() if each["parent"])
+    known |= {f"a{n:09d}": {**made} for n in range(MOST_MADE)}
+    (tmp_path / "tokens.json").write_text(json.dumps({"tokens": known}))
+    with pytest.raises(RequestError, match="has 503 credentials"):
+        tokens.create("mara", ["read"], 60.0, jobs=["job-1"], parent=parent[5:15])
+    tokens.create("ole")
+    now[0] += 61.0
+    tokens.create("mara", ["read"], 60.0, jobs=["job-1"], parent=parent[5:15])
+    assert len(json.loads((tmp_path / "tokens.json").read_text())["tokens"]) == 3
+    for names in (["job-1"] * 2_000, ["j" * 1_000]):
+        with pytest.raises(RequestError, match="at most"):
+            tokens.create("mara", ["read"], 60.0, jobs=names, parent=parent[5:15])
+
+
+@pytest.mark.row("Y12")
+def test_what_readers_may_catch_up_with_is_bounded_in_bytes(manager: JobManager) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        hub = Hub(manager, "job-1", loop, 1_000, 1_000_000)
+        for number in range(1, 101):
+            message = Message("Improved", partial="x" * 100_000)
+            message.__dict__["_size"] = 100_000
+            message.number = number
+            hub.put_nowait(message)
+        assert len(hub._ring) == 10 and hub._bytes == 1_000_000
+        assert hub.since(95) is not None and hub.since(50) is None  # who is further behind begins anew
+    finally:
+        loop.close()
+
+
+@pytest.mark.row("Y12")
+def test_tags_are_few_and_short(manager: JobManager) -> None:
+    for tags in ([f"t{n}" for n in range(200)], ["t" * 1_000]):
+        with pytest.raises(RequestError, match="tag"):
+            manager.submit("mara", [square(tags=tags)])
 
 
 # ---- addresses, archives ---------------------------------------------------------------------------------------------
