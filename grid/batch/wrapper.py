@@ -1,46 +1,49 @@
 """The batch script of `grid qsub` and `grid sbatch`: the user's command, its environment, and a marker of its end.
 
 What the batch system says of a job's end can't be trusted: a job whose first node crashed may end with status 0, and
-one that has ended is soon forgotten (seen with TORQUE 6.1.3). So with `--wait` the script itself writes how it ended
-into a file, and only that counts.
+one that has ended is soon forgotten (seen with TORQUE 6.1.3). So the script itself writes how it ended into a file, and
+that counts.
 
-Lives here: the script's body, options of the command line into a `JobSpec`, the records of what was submitted.
-Elsewhere:  directives (`batch_systems/`), the command line (`cli/batch.py`).
+Lives here: the script's body, options of the command line into a `JobSpec`.
+Elsewhere:  directives (`batch_systems/`), what was submitted and how it ended (`records.py`), the command line
+            (`cli/batch.py`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from grid.batch_systems import parse_walltime
 from grid.errors import AllocationError
 
-KEPT_S = 14 * 86400.0
-"""A record of a job is forgotten after so long."""
+_INDEX = "${SLURM_ARRAY_TASK_ID:-${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-$SGE_TASK_ID}}}"
+"""Which task of an array this is."""
+
+_LET_KERNELS_END = """\
+# A job's end kills what it has left, on all nodes. Kernels of a script that died get the moment to clear up.
+if [ -n "$told" ] || [ "$status" -gt 128 ]; then
+    sid=$(ps -o sid= -p $$ 2>/dev/null) && sid=${sid##* } || sid=
+    left=50
+    while [ -n "$sid" ] && [ "$left" -gt 0 ] && ps -s "$sid" -o args= 2>/dev/null | grep -q "[i]mport sys;i=getattr"; do
+        left=$((left - 1)); sleep 0.1
+    done
+fi"""
 
 
-def base_directory() -> Path:
-    """Where markers and records of submitted jobs are: ~/.grid/batch, 0700."""
-    path = Path.home() / ".grid" / "batch"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return path
-
-
-def job_body(command: Sequence[str], *, marker: str | None = None, executable: str = sys.executable) -> str:
+def job_body(
+    command: Sequence[str], *, marker: str | None = None, array: bool = False, executable: str = sys.executable
+) -> str:
     """The shell's part of a job: runs `command`, passes SIGTERM on to it, ends with its status.
 
     Args:
-        marker: File that gets that status, written whole or not at all.
+        marker: File that gets that status and when it began and ended, written whole or not at all.
+        array: Whether the job has many tasks: each has a file of its own, with its index behind a dot.
         executable: The interpreter whose directory comes first on PATH: the one that submits.
     """
     words = list(command)
@@ -48,16 +51,20 @@ def job_body(command: Sequence[str], *, marker: str | None = None, executable: s
         # the interpreter that submits, by its path: a job's profile may put others first
         words = [executable, *(words if words[0].endswith(".py") else words[1:])]
     lines = [
+        "began=$(date +%s)",
         f'export PATH={shlex.quote(os.path.dirname(executable))}:"$PATH"',
+        "told=",
         f"{shlex.join(words)} &",
         "child=$!",
-        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM INT",
+        "trap 'told=1; kill -TERM \"$child\" 2>/dev/null' TERM INT",
         'wait "$child"; status=$?',
         'while [ "$status" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done',
+        _LET_KERNELS_END,
     ]
     if marker is not None:
-        quoted = shlex.quote(marker)
-        lines.append(f'echo "$status" >{quoted}.new && mv {quoted}.new {quoted}')
+        lines.append(f"end={shlex.quote(marker)}")
+        lines += [f'end="$end.{_INDEX}"'] if array else []
+        lines.append('echo "$status $began $(date +%s)" >"$end.new" && mv "$end.new" "$end"')
     return "\n".join([*lines, 'exit "$status"'])
 
 
@@ -79,6 +86,28 @@ def check_command(command: Sequence[str], directory: str) -> None:
         raise AllocationError(
             f"there is no script {script or ''!r} in {directory}", hint="Name the script as seen from here"
         )
+
+
+def check_outputs(paths: Sequence[str]) -> None:
+    """Refuse a file of output whose directory is not there, or can't be written to.
+
+    The batch system would find that out at the job's end: PBS keeps nodes busy for half a minute then and leaves the
+    file in its spool, Slurm does not even start the script.
+
+    Raises:
+        AllocationError: With the directory.
+    """
+    for path in paths:
+        directory = path if os.path.isdir(path) else os.path.dirname(path)
+        if path != "/dev/null" and not os.path.isdir(directory):
+            raise AllocationError(f"there is no directory {directory} for the output {path}", hint="Make it first")
+        if path != "/dev/null" and not os.access(directory, os.W_OK):
+            raise AllocationError(f"nothing can be written to {directory}", hint="Let the output go elsewhere: -o, -e")
+
+
+def is_array(lines: Sequence[str]) -> bool:
+    """Whether directives of the user's own ask for many tasks: `--array`, `-J`, `-t`."""
+    return any(re.match(r"#(SBATCH\s.*(--array|-a)\b|(PBS|\$)\s.*-[tJ]\s)", line) for line in lines)
 
 
 def parse_resources(options: Sequence[str]) -> dict[str, Any]:
@@ -135,42 +164,6 @@ def parse_depend(options: Sequence[str]) -> str | None:
             raise AllocationError(f"-W {option} is not known here", hint=f"Use --line '#PBS -W {option}'")
         found = value
     return found
-
-
-@dataclass(frozen=True)
-class Record:
-    """A job that was submitted from here."""
-
-    job: str
-    name: str
-    dialect: str
-    submitted: float  # seconds since 1970
-    command: str
-
-    def keep(self) -> None:
-        """Write it down."""
-        path = base_directory() / f"job-{self.job.replace('/', '_')}.json"
-        path.write_text(json.dumps(vars(self)))
-        path.chmod(0o600)
-
-    def forget(self) -> None:
-        """Its end is known, or too long ago."""
-        (base_directory() / f"job-{self.job.replace('/', '_')}.json").unlink(missing_ok=True)
-
-
-def records() -> list[Record]:
-    """The jobs that were submitted from this account, the oldest first."""
-    found = []
-    for path in base_directory().glob("job-*.json"):
-        try:
-            record = Record(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            continue  # half written, or of another version
-        if time.time() - record.submitted > KEPT_S:
-            record.forget()
-        else:
-            found.append(record)
-    return sorted(found, key=lambda record: record.submitted)
 
 
 def _nodes(value: str) -> dict[str, Any]:

@@ -195,6 +195,10 @@ class Dialect(ABC):
         """Command line that ends a job."""
         return ["qdel", job]
 
+    def never_runs(self, status: JobStatus) -> bool:
+        """Whether the system says of a job that waits that no node could ever serve it."""
+        return False
+
     # -- inside of a job
 
     def speaks(self, environ: Mapping[str, str]) -> bool:
@@ -217,6 +221,15 @@ class Dialect(ABC):
         """The node that we are on; None on a machine that is none of them."""
         return next((node.name for node in nodes if same_machine(node.name, hostname)), None)
 
+    def variables_of_servers(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
+        """Variables of which a server needs another value than the job has: its share of what a node's slots share.
+
+        Args:
+            environ: The job's; empty for a job that is still to come.
+            slots: Servers on that node.
+        """
+        return {}
+
     @property
     def launchers(self) -> tuple[Launcher, ...]:
         """Ways to start a program on a node, the best first: the first one whose command is there is taken."""
@@ -225,9 +238,11 @@ class Dialect(ABC):
     # -- pilots
 
     def pilot_lines(self, nodes: int) -> str:
-        """Shell text for a job's script: runs `/bin/sh "$here/rank.sh" RANK` once on each of its nodes, and waits.
+        """Shell text for a job's script: runs `/bin/sh "$here/rank.sh" RANK` once on each of its nodes, all in the
+        background. The script waits for them, and hands SIGTERM on.
 
-        RANK counts nodes from 0, and must be 0 on the node that runs the script. `over` is a shell function that starts
+        RANK counts nodes from 0, and must be 0 on the node that runs the script. Shell functions that help: `start
+        COMMAND...` runs a launcher in the background, for the node that $rank says or for all; `over HOST...` starts
         rank.sh on each of its arguments by ssh, on the first one without.
         """
         return f"over $({self.pilot_hosts})"

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from grid.batch_systems.dialect import Answer, Launcher, Seen
-from grid.batch_systems.job import JobSpec, Outcome, format_walltime
+from grid.batch_systems.job import JobSpec, JobState, JobStatus, Outcome, format_walltime
 from grid.batch_systems.nodes import Node, read_text, same_machine
 from grid.batch_systems.pbs import Pbs, is_openpbs, nodes_word, parse_nodefile
 from grid.errors import AllocationError
@@ -80,7 +80,19 @@ class OpenPbs(Pbs):
             return Outcome.FAILED  # it never ran: what it depended on failed
         return super().outcome(status, facts)
 
+    def never_runs(self, status: JobStatus) -> bool:
+        return status.state is JobState.QUEUED and (status.reason or "").startswith("Can Never Run")
+
     # -- inside of a job
+
+    def variables_of_servers(self, environ: Mapping[str, str], slots: int) -> dict[str, str]:
+        """PBS sets the threads of every process to all processors of the chunk."""
+        threads, processors = environ.get("OMP_NUM_THREADS"), environ.get("NCPUS")
+        if not environ:
+            return {"OMP_NUM_THREADS": "1"}  # one processor for each slot is what pilots ask for
+        if threads and threads == processors and threads.isdigit() and slots > 1:
+            return {"OMP_NUM_THREADS": str(max(1, int(threads) // slots))}
+        return {}
 
     def speaks(self, environ: Mapping[str, str]) -> bool:
         return super().speaks(environ) and is_openpbs(environ)
@@ -105,10 +117,9 @@ class OpenPbs(Pbs):
 if command -v pbsdsh >/dev/null 2>&1; then
     rank=0
     for index in $(awk '!seen[$0]++ { print NR - 1 }' "$PBS_NODEFILE"); do
-        pbsdsh -n $index /bin/sh "$here/rank.sh" $rank </dev/null &
+        start pbsdsh -n $index /bin/sh "$here/rank.sh" $rank
         rank=$((rank + 1))
     done
-    wait
 else
     over $(awk '!seen[$0]++' "$PBS_NODEFILE")
 fi"""

@@ -116,20 +116,26 @@ class Sge(Dialect):
     # -- pilots
 
     def pilot_lines(self, nodes: int) -> str:
-        return """\
+        return f"""\
 if [ -z "$PE_HOSTFILE" ]; then
-    /bin/sh "$here/rank.sh" 0
+    start /bin/sh "$here/rank.sh" 0
 elif command -v qrsh >/dev/null 2>&1; then
     rank=0
-    for host in $(awk 'NF && !seen[$1]++ { print $1 }' "$PE_HOSTFILE"); do
-        if [ $rank = 0 ]; then /bin/sh "$here/rank.sh" 0 &
-        else qrsh -inherit "$host" /bin/sh "$here/rank.sh" $rank </dev/null &
+    for host in $(awk 'NF && !seen[$1]++ {{ print $1 }}' "$PE_HOSTFILE"); do
+        if [ $rank = 0 ]; then start /bin/sh "$here/rank.sh" 0
+        else start qrsh -inherit "$host" /bin/sh "$here/rank.sh" $rank
         fi
         rank=$((rank + 1))
+        [ $rank -lt {nodes} ] || break
     done
-    wait
+    has=$rank  # how slots are laid out over hosts is the parallel environment's affair
+    while [ $rank -lt {nodes} ]; do
+        echo "the parallel environment laid the slots of this job out on $has hosts, not {nodes}" >$rank/stderr
+        echo 76 >$rank/status
+        rank=$((rank + 1))
+    done
 else
-    over $(awk 'NF && !seen[$1]++ { print $1 }' "$PE_HOSTFILE")
+    over $(awk 'NF && !seen[$1]++ {{ print $1 }}' "$PE_HOSTFILE")
 fi"""
 
 

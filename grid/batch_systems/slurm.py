@@ -237,7 +237,7 @@ if command -v srun >/dev/null 2>&1; then
         SLURM_*|SRUN_*) unset "$name" ;;
         esac
     done
-    srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --overlap --kill-on-bad-exit=0 --cpu-bind=none \\
+    start srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --overlap --kill-on-bad-exit=0 --cpu-bind=none \\
         --mpi=none --export=ALL /bin/sh "$here/rank.sh"
 else
     over $({self.pilot_hosts})

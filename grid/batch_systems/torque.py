@@ -36,7 +36,7 @@ class Torque(Pbs):
     def pilot_lines(self, nodes: int) -> str:
         return """\
 if command -v pbsdsh >/dev/null 2>&1; then
-    pbsdsh -u /bin/sh "$here/rank.sh"
+    start pbsdsh -u /bin/sh "$here/rank.sh"
 else
     over $(awk '!seen[$0]++' "$PBS_NODEFILE")
 fi"""

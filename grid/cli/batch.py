@@ -1,14 +1,15 @@
 """`grid qsub`, `grid sbatch`, `grid batch`: a script as a batch job, and what became of it.
 
 Lives here: options, waiting for a job's end, tables.
-Elsewhere:  the job's script (`batch/wrapper.py`), the systems' words (`batch/dialects.py`).
+Elsewhere:  the job's script (`batch/wrapper.py`), what was submitted (`batch/records.py`), the systems' words
+            (`batch_systems/`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +24,18 @@ from grid.cli.show import print_json, print_table, say, span
 
 if TYPE_CHECKING:
     from grid.batch import BatchSystem, JobStatus
+    from grid.batch.records import End, Record
+
+logger = logging.getLogger(__name__)
 
 _POLL_S = (0.5, 15.0)
 """Seconds between questions while waiting: at first, and after a while."""
+
+_REASON_S = 5.0
+"""How long is waited for the batch system's word on why a script was told to end."""
+
+_COPY_S = 12.0
+"""How long an output file may be on its way after the end: TORQUE takes up to ten seconds."""
 
 _LATE_S = 12.0
 """A job that ended so long ago without our marker was killed; after SIGTERM it has some seconds to end well."""
@@ -122,18 +132,22 @@ def _submit(
     **fields: Any,
 ) -> None:
     from grid.batch import DIALECTS, JobSpec
-    from grid.batch.wrapper import Record, base_directory, check_command, job_body, parse_variables
+    from grid.batch.records import Record, marker
+    from grid.batch.wrapper import check_command, check_outputs, is_array, job_body, parse_variables
     from grid.errors import SubmitError
 
     here = os.getcwd()
-    place = base_directory() / f"wait-{secrets.token_hex(6)}" if wait and not dry_run else None
+    token = secrets.token_hex(6)
     for stream in ("output", "error"):
         if fields[stream]:
             fields[stream] = os.path.join(here, fields[stream])
+    outputs = [fields[stream] for stream in ("output", "error") if fields[stream]]
     with _usage(ctx):
         check_command(command, here)
+        check_outputs(outputs)
+        many = is_array(fields["lines"])
         spec = JobSpec(
-            command=job_body(command, marker=str(place / "end") if place else None),
+            command=job_body(command, marker=str(marker(token)), array=many),
             name=name or _name_of(command),
             workdir=here,
             variables=parse_variables(variables, os.environ),
@@ -149,21 +163,26 @@ def _submit(
         click.echo(chosen.script(spec), nl=False)
         say("# " + " ".join(chosen.submit_command(spec, "SCRIPT")))
         return
-    if place is not None:
-        place.mkdir(mode=0o700)
     try:
-        try:
-            job = system.submit(spec)
-        except SubmitError as exc:
-            say(f"grid: {exc}")
-            ctx.exit(exc.status or exits.FAILED)
-        Record(job, spec.name, chosen.name, time.time(), " ".join(command)).keep()
-        click.echo(job)
-        if place is not None:
-            ctx.exit(_wait_for_end(system, job, place / "end"))
-    finally:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
+        job = system.submit(spec)
+    except SubmitError as exc:
+        say(f"grid: {exc}")
+        ctx.exit(exc.status or exits.FAILED)
+    record = Record(
+        job,
+        spec.name,
+        chosen.name,
+        time.time(),
+        " ".join(command),
+        token=token,
+        walltime_s=spec.walltime_s,
+        restarts=chosen.restarts(spec),
+        outputs=[path for path in outputs if "%" not in path and not many and path != "/dev/null"],
+    )
+    record.keep()
+    click.echo(job)
+    if wait:
+        ctx.exit(_wait_for_end(system, record, many))
 
 
 @contextmanager
@@ -178,53 +197,106 @@ def _usage(ctx: click.Context) -> Iterator[None]:
         ctx.exit(exits.USAGE)
 
 
-def _wait_for_end(system: BatchSystem, job: str, marker: Path) -> int:
-    """Exit status of the job's script, by its own marker; 1 if it ended without one."""
+def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
+    """Exit status of the job's script, by its own word; 1 if it ended without one."""
     from grid.errors import GridError
 
     ended: float | None = None  # since when the system says so
     shown = ""
     pause, longest = _POLL_S
+    first = True
     try:
         while True:
-            if (status := _read(marker)) is not None:
-                return status
+            end = record.end
+            if end is not None and not (many or record.restarts):
+                return _say_end(system, record, end)
             try:
-                found = system.status([job])[job]
+                found = system.status([record.job])[record.job]
             except GridError as exc:
                 say(f"grid: {exc}")  # the server is down; the job may go on, and so do we
             else:
-                shown = _tell(found, shown)
+                shown = _tell(found, shown, first)
+                first = False
                 if found.state.value not in ("done", "unknown"):
                     ended = None
+                elif end is not None:
+                    return _say_end(system, record, end)  # of the last run, and of all tasks
                 elif ended is None:
                     ended = time.monotonic()
                 elif time.monotonic() - ended > _LATE_S:
                     how = ", ".join(str(part) for part in (found.reason, found.exit_status) if part is not None)
-                    say(f"grid: job {job} was killed: it ended without a word from its script ({how or 'no reason'})")
+                    what = "never ran" if found.outcome is not None and found.nodes is None else "was killed"
+                    say(
+                        f"grid: job {record.job} {what}: it ended without a word from its script "
+                        f"({how or 'the batch system gives no reason'})"
+                    )
+                    _tell_outputs(record, found.nodes)
                     return exits.FAILED
             time.sleep(pause)  # neither a queue nor a shared directory tells when something changes
             pause = min(longest, pause * 1.3) if ended is None else 1.0
     except KeyboardInterrupt:
-        say(f"job {job} goes on; `grid batch cancel {job}` ends it")
+        say(f"job {record.job} goes on; `grid batch cancel {record.job}` ends it")
         return exits.INTERRUPTED
 
 
-def _tell(found: JobStatus, shown: str) -> str:
+def _say_end(system: BatchSystem, record: Record, end: End) -> int:
+    """What there is to say of an end, and its exit status."""
+    from grid.batch import JobState, JobStatus
+    from grid.batch.records import outcome_of
+    from grid.errors import GridError
+
+    found = JobStatus(record.job, JobState.UNKNOWN)
+    if end.status > 128:  # the system may know why
+        limit = time.monotonic() + _REASON_S
+        try:
+            while (found := system.status([record.job])[record.job]).outcome is None and time.monotonic() < limit:
+                if found.state is JobState.UNKNOWN:
+                    break
+                time.sleep(_POLL_S[0])
+        except GridError as exc:
+            logger.debug("why job %s ended: %s", record.job, exc)
+        state, reason, _ = outcome_of(found, _again(record), end)
+        if state in ("killed", "cancelled"):
+            say(f"job {record.job}: {state}{f' ({reason})' if reason else ''}")
+    _tell_outputs(record, found.nodes)
+    return end.status
+
+
+def _again(record: Record) -> Record:
+    """The record as it is now: `grid batch cancel` may have changed it meanwhile."""
+    from grid.batch.records import records
+
+    return next((each for each in records() if each.job == record.job), record)
+
+
+def _tell_outputs(record: Record, nodes: str | None) -> None:
+    """Of output that did not arrive."""
+    from grid.batch.records import lost_outputs
+
+    if not record.outputs or not lost_outputs(record):
+        return
+    limit = time.monotonic() + _COPY_S
+    while (lost := lost_outputs(record)) and time.monotonic() < limit:
+        time.sleep(_POLL_S[0])  # a batch system may copy them when all else is done
+    for path in lost:
+        why = "its directory is not there" if not os.path.isdir(os.path.dirname(path)) else "it was not copied"
+        where = f" Look on {nodes} in" if nodes else " Look on the job's first node in"
+        say(
+            f"grid: the output {path} is missing: {why}.{where} /var/spool/pbs/undelivered or "
+            f"/var/spool/torque/undelivered and spool, or ask your administrator"
+        )
+
+
+def _tell(found: JobStatus, shown: str, first: bool) -> str:
+    if found.state.value == "unknown" and not first:
+        return shown  # it has ended, and the system has forgotten it
     why = f" ({found.reason})" if found.reason and found.state.value in ("queued", "held") else ""
     text = found.state.value + why
     if text != shown:
         say(f"job {found.id}: {text}")
+        if (found.reason or "").startswith("Can Never Run"):
+            say(f"grid: no node can ever serve job {found.id}; `grid batch cancel {found.id}` withdraws it")
     return text
-
-
-def _read(marker: Path) -> int | None:
-    try:
-        os.listdir(marker.parent)  # makes NFS look anew
-        text = marker.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 def _name_of(command: tuple[str, ...]) -> str:
@@ -256,49 +328,63 @@ def batch() -> None:
 @batch.command(epilog=exits.EPILOG, short_help="Show jobs: state and reason, nodes, time left.")
 @click.argument("jobs", nargs=-1)
 @json_option
-def status(jobs: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def status(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     """Show jobs: state and its reason, nodes, time left. Without JOBS those that were submitted from this account.
+
+    A job that ended is done (status 0), failed, killed or cancelled, by its script's own word where there is one.
 
     \b
     Examples:
       grid batch status
       grid batch status 12.server --json
     """
-    from grid.batch.wrapper import records
+    from grid.batch.records import lost_outputs, outcome_of, records
+    from grid.errors import GridError
 
     known = {record.job: record for record in records()}
     wanted = list(jobs) or list(known)
     rows: list[dict[str, Any]] = []
+    failed = False
     for dialect in dict.fromkeys(known[job].dialect if job in known else None for job in wanted):
         ids = [job for job in wanted if (known[job].dialect if job in known else None) == dialect]
-        for job, found in _system(dialect, "slurm").status(ids).items():
+        try:
+            answers = _system(dialect, "slurm").status(ids)
+        except GridError as exc:
+            say(f"grid: {exc}")
+            failed = True
+            continue
+        for job, found in answers.items():
             record = known.get(job)
+            state, reason, code = outcome_of(found, record, record.end if record else None)
+            if record is not None and state in ("done", "failed") and (lost := lost_outputs(record)):
+                reason = f"{reason + '; ' if reason else ''}its output {lost[0]} is not there (yet)"
             rows.append(
                 {
                     "job": job,
                     "name": found.name or (record.name if record else None),
-                    "state": found.state.value,
-                    "reason": found.reason,
+                    "state": state,
+                    "exit_status": code,
+                    "reason": reason,
                     "nodes": found.nodes,
                     "left_s": found.left_s,
-                    "exit_status": found.exit_status,
                     "command": record.command if record else None,
                 }
             )
-            if record is not None and found.state.value == "unknown":
-                record.forget()
     if as_json:
         print_json(rows)
     elif rows:
-        columns = ("job", "name", "state", "reason", "nodes", "left", "command")
+        columns = ("job", "name", "state", "exit", "reason", "nodes", "left", "command")
         print_table(columns, [_row(row) for row in rows])
-    else:
+    elif not failed:
         say("no job was submitted from this account")
+    ctx.exit(exits.FAILED if failed else exits.OK)
 
 
 def _row(row: dict[str, Any]) -> list[str]:
     left = span(row["left_s"]) if row["left_s"] is not None else ""
-    shown = [row["job"], row["name"], row["state"], row["reason"], row["nodes"], left, row["command"]]
+    shown = [row[name] for name in ("job", "name", "state", "exit_status", "reason", "nodes")]
+    shown += [left, row["command"]]
     return [str(value) if value is not None else "" for value in shown]
 
 
@@ -313,17 +399,23 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     Example:
       grid batch cancel 12.server 13.server
     """
-    from grid.batch.wrapper import records
+    from dataclasses import replace
+
+    from grid.batch.records import records
     from grid.errors import GridError
 
-    known = {record.job: record.dialect for record in records()}
+    known = {record.job: record for record in records()}
     failed: dict[str, str] = {}
     for job in jobs:
+        record = known.get(job)
         try:
-            _system(known.get(job), "slurm").cancel(job)
+            _system(record.dialect if record else None, "slurm").cancel(job)
         except GridError as exc:
             say(f"grid: {exc}")
             failed[job] = str(exc)
+        else:
+            if record is not None and record.end is None:
+                replace(record, cancelled=True).keep()
     if as_json:
         print_json({"cancelled": [job for job in jobs if job not in failed], "failed": failed})
     ctx.exit(exits.FAILED if failed else exits.OK)

@@ -337,13 +337,13 @@ class AbstractGrid(threading.Thread):
             finally:
                 over.set()
 
-        interrupts: list[KeyboardInterrupt] = []
+        interrupts: list[KeyboardInterrupt | SystemExit] = []
         while not over.is_set():
             try:
                 if not claim.locked():  # Ctrl-C may also come while a thread is made
                     threading.Thread(target=terminate, name="grid-terminate", daemon=True).start()
                 over.wait(1.0)
-            except KeyboardInterrupt as exc:
+            except (KeyboardInterrupt, SystemExit) as exc:  # a batch job that is told to end gets the second
                 interrupts.append(exc)
                 if len(interrupts) > 2:
                     raise

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from grid.batch_systems import DIALECTS
 from grid.errors import AllocationError
 from grid.hosts import Host
 from grid.launch.allocation import Allocation, find_allocation, looked_for
@@ -59,12 +60,17 @@ def allocation_hosts(
             n_cpu=servers_per_node or node.slots,
             python=python or sys.executable,
             init_cmd=init_cmd,
-            env={} if ssh == "local" else job_environment(environ),
+            env=({} if ssh == "local" else job_environment(environ)) | shares(environ, allocation.system, node.slots),
             ssh=ssh,
         )
         for node in allocation.nodes
         for ssh in [_way(allocation, node.name)]
     ]
+
+
+def shares(environ: Mapping[str, str], system: str, slots: int) -> dict[str, str]:
+    """What a server gets otherwise than the job: see `Dialect.variables_of_servers`."""
+    return DIALECTS[system].variables_of_servers(environ, slots)
 
 
 def job_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shlex
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from grid.batch import BatchSystem, JobSpec, JobState, parse_walltime
 from grid.batch.wrapper import parse_resources
 from grid.errors import AllocationError, GridError, HostError
 from grid.grids import pilots
+from grid.grids.absent import Missing
 from grid.grids.grid import Grid
 from grid.grids.hostlink import HostLink
 from grid.grids.pilots import Pilot, PilotConnection, Rank
@@ -62,6 +64,8 @@ class _Held:
     successor: _Held | None = None
     joined: set[int] = field(default_factory=set)  # ranks that take part in the grid
     over: bool = False
+    returned: bool = False  # given back by `shrink`: it is told of no more once it has ended
+    hopeless: bool = False  # the batch system says that it can never run
 
     @property
     def settled(self) -> bool:
@@ -83,6 +87,7 @@ class BatchGrid(Grid):
             at which instances with a method `allocation_ends(seconds)` have it called. Default: a tenth of the
             walltime, 120 at most.
         queue, account, resources, lines: Of the submission; `lines` are directives of the batch system, verbatim.
+        parallel_environment: SGE only: the name of its `-pe`; see `qconf -spl`.
         job_name: What `qstat` calls the pilots.
         dialect: `torque`, `pbspro`, `slurm`, `slurm-torque`, `sge`; default: found out.
         python, init_cmd, env, temp_path, transport: As of `Host`, for the nodes.
@@ -105,6 +110,7 @@ class BatchGrid(Grid):
         account: str | None = None,
         resources: Sequence[str] = (),
         lines: Sequence[str] = (),
+        parallel_environment: str | None = None,
         job_name: str = "grid",
         dialect: str | None = None,
         python: str | None = None,
@@ -142,6 +148,7 @@ class BatchGrid(Grid):
             raise ValueError(f"handover_s is {self.handover_s:g}, of a walltime of {self.walltime_s:g} s")
         self._submission: dict[str, Any] = {"queue": queue, "account": account, "lines": tuple(lines), "name": job_name}
         self._submission["resources"] = tuple(resources)
+        self._submission["parallel_environment"] = parallel_environment
         self._dialect = dialect
         self._queue_s, self._poll_s = queue_s, poll_s
         self._connection: Connection | None = None
@@ -162,7 +169,8 @@ class BatchGrid(Grid):
         """A grid from two words of a command line: `login` (a dot means this machine), and what each pilot asks for.
 
         Args:
-            resources: As `qsub -l` has it, `nodes=2:ppn=4,walltime=1:00:00`; also `pilots=N` and `queue=NAME`.
+            resources: As `qsub -l` has it, `nodes=2:ppn=4,walltime=1:00:00`; also `pilots=N`, `queue=NAME`,
+                `account=NAME`, and for SGE `pe=NAME`.
         Raises:
             AllocationError: It makes no sense.
         """
@@ -179,6 +187,8 @@ class BatchGrid(Grid):
                 fields["pilots"] = int(value)
             elif name in ("queue", "account"):
                 fields[name] = value
+            elif name in ("pe", "parallel_environment"):
+                fields["parallel_environment"] = value
             else:
                 lines.append(part)
         return BatchGrid(None if login == "." else login, **{**fields, "resources": lines, **kw})
@@ -228,7 +238,7 @@ class BatchGrid(Grid):
             going = [held for held in self._held if not held.over and not held.retired]
             going.sort(key=lambda held: (held.started is not None, -held.submitted))
             for held in going[:pilots]:
-                held.retired = held.ending = True
+                held.retired = held.ending = held.returned = True
                 self._in_thread("grid-shrink", self._give_back, held, force)
 
     def _halt(self, *, force: bool) -> None:
@@ -259,6 +269,8 @@ class BatchGrid(Grid):
             home.shut_down(force=force)
         self._forget_homes(held)
         self._end_jobs([held])
+        if held.returned:
+            self._held = [each for each in self._held if each is not held]
 
     def _end_jobs(self, going: Sequence[_Held]) -> None:
         """Our own stop was said before; what has not ended by itself is cancelled. Removes the files."""
@@ -298,10 +310,11 @@ class BatchGrid(Grid):
             )
         name = self._submission["name"]
         homes = [self._make_home(Host(f"{name}-{number}.{rank}", **self._node), self.ppn) for rank in range(self.nodes)]
+        for home in homes:
+            home.host.env = {**self._system.dialect.variables_of_servers({}, self.ppn), **home.host.env}
         kernels = [home.invite(PilotConnection(self._connection, addresses)) for home in homes]
-        pilot = Pilot(
-            token, directory, f"/bin/sh {directory}/nodes.sh", self.walltime_s, [Rank(n) for n in range(self.nodes)]
-        )
+        command = f"exec /bin/sh {shlex.quote(directory)}/nodes.sh"  # SIGTERM for the job's script is for this one
+        pilot = Pilot(token, directory, command, self.walltime_s, [Rank(n) for n in range(self.nodes)])
         try:
             done = self._connection.run(
                 pilots.unpack_script(directory),
@@ -317,8 +330,8 @@ class BatchGrid(Grid):
                 nodes=self.nodes,
                 ppn=self.ppn,
                 walltime_s=self.walltime_s,
-                output=f"{directory}/output",
-                error=f"{directory}/error",
+                output="/dev/null",  # the script has files of its own: what a system copies at the end may not arrive
+                error="/dev/null",
                 workdir=directory,
                 command=pilot.command,
                 **self._submission,
@@ -398,6 +411,7 @@ class BatchGrid(Grid):
                 self._polls = 0  # ask again soon
                 if status.state is JobState.DONE and not any(home.up for home in each.homes):
                     each.unknown = _GRACE_POLLS  # its kernels said so before
+            each.hopeless = each.started is None and self._system.dialect.never_runs(status)
             each.pilot.facts = {"state": status.state.name.lower(), "reason": status.reason}
             if each.started is None:
                 each.pilot.reason = status.reason or ""
@@ -425,8 +439,13 @@ class BatchGrid(Grid):
                 home.ends_at = held.ends_at
         for rank, home in zip(pilot.ranks, held.homes, strict=True):
             self._drive_rank(held, rank, home, now)
-        if pilot.status is not None or held.unknown >= _GRACE_POLLS:
+        # Kernels that answer are worth more than what qstat says or does not say.
+        answers = any(home.up and home.outage() is None for home in held.homes)
+        if pilot.status is not None or (held.unknown >= _GRACE_POLLS and not answers):
             self._pilot_ended(held)
+            return
+        if held.hopeless:
+            self._withdraw(held)
             return
         if held.ends_at is None or held.over:
             return
@@ -439,6 +458,16 @@ class BatchGrid(Grid):
             self._renew(held)
         if left < self.handover_s and held.settled and (held.leaving or not held.retired):
             self._retire(held, left)
+
+    def _withdraw(self, held: _Held) -> None:
+        """A job that can never run is no hope: it goes, and whoever waits for it is told."""
+        held.pilot.facts["reason"] = f"it can never run here: {held.pilot.reason}"
+        self._pilot_ended(held)
+        assert self._system is not None and held.pilot.job is not None
+        try:
+            self._system.cancel(held.pilot.job)
+        except GridError as exc:
+            logger.warning("job %s could not be withdrawn: %s", held.pilot.job, exc)
 
     def _drive_rank(self, held: _Held, rank: Rank, home: HostLink, now: float) -> None:
         if rank.settled or rank.accepting:
@@ -458,9 +487,9 @@ class BatchGrid(Grid):
         error = HostError(
             f"node {rank.number} of job {held.pilot.job}: {what}{printed}",
             host=home.host.label,
-            hint="The others go on. Do the nodes share the home directory with the login machine?",
+            hint="Do the nodes share the home directory with the login machine?",
         )
-        logger.warning("%s", error)
+        self._absent.add(Missing(home.host.label, error))
         with self._changed:
             self.failures[home.host.label] = error
             self._changed.notify_all()
@@ -469,8 +498,9 @@ class BatchGrid(Grid):
         """Thread: connect to a kernel that has reported."""
         try:
             report = json.loads(rank.words or "{}")
-            if pilots.is_safe_name(str(report.get("hostname"))):
-                home.host.name = report["hostname"]
+            name = report.get("hostname")
+            if isinstance(name, str) and pilots.is_safe_name(name):
+                home.host.name = name
             home.accept(report)
         except Exception as exc:
             rank.words = None

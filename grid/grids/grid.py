@@ -39,6 +39,7 @@ from grid.grids.files import Files
 from grid.grids.hostlink import HostLink
 from grid.grids.moves import Move, Moves
 from grid.grids.output import Output
+from grid.grids.told import end_well_when_told
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
 from grid.kernel.descriptors import left, limit, make_room
@@ -176,7 +177,8 @@ class Grid(Files, Moves, AbstractGrid):
         """A grid over the nodes of the batch job that this script runs in (TORQUE/PBS, Slurm, SGE), a server per slot.
 
         Kernels start through the batch system's own launcher, so that they are accounted to the job and end with it.
-        Arguments as of `allocation_hosts`; the others are those of `Grid`.
+        Arguments as of `allocation_hosts`; the others are those of `Grid`. SIGTERM ends the script as `sys.exit(143)`
+        does from now on, unless it has a handler of its own: see `told.py`.
 
         Raises:
             AllocationError: There is no job, or its variables make no sense; the message names them.
@@ -188,6 +190,7 @@ class Grid(Files, Moves, AbstractGrid):
             python=python,
             temp_path=temp_path,
         )
+        end_well_when_told()
         return Grid(hosts, **kw)
 
     @classmethod
@@ -350,19 +353,24 @@ class Grid(Files, Moves, AbstractGrid):
             self._forget_move(server, _death(server, "terminated"))
             if not force:
                 link.bye(server.peer)
-        threads = [
-            threading.Thread(target=home.shut_down, kwargs={"force": force}, name="grid-shutdown", daemon=True)
-            for home in self._all_homes()
-            if home.up or home.connection is not None
-        ]
-        for thread in list(threads):
-            try:
-                thread.start()
-            except RuntimeError:  # Python 3.12 starts no thread once the interpreter ends
-                threads.remove(thread)
-                thread.run()
+        homes = [home for home in self._all_homes() if home.up or home.connection is not None]
         deadline = time.monotonic() + 3 * self.limits.stop_s + 10.0
-        for thread in [*threads, *self._helpers]:
+        # The kernel on our own machine is our heir: in a job, where all may be killed now, it ends last.
+        first = [home for home in homes if not home.local or not _in_a_job(homes)]
+        for wave in (first, [home for home in homes if home not in first]):
+            threads = [
+                threading.Thread(target=home.shut_down, kwargs={"force": force}, name="grid-shutdown", daemon=True)
+                for home in wave
+            ]
+            for thread in list(threads):
+                try:
+                    thread.start()
+                except RuntimeError:  # Python 3.12 starts no thread once the interpreter ends
+                    threads.remove(thread)
+                    thread.run()
+            for thread in threads:
+                thread.join(max(0.1, deadline - time.monotonic()))
+        for thread in self._helpers:
             thread.join(max(0.1, deadline - time.monotonic()))
         for home in self._all_homes():
             if home.up:  # it came up at that very moment
@@ -1098,3 +1106,7 @@ def local_host(n: int | None = None, python: str | None = None) -> Host:
     if n is None:
         n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Host("localhost", n_cpu=n, python=python or this_python(), ssh="local")
+
+
+def _in_a_job(homes: list[HostLink]) -> bool:
+    return any(home.connection is not None and home.connection.in_job for home in homes)

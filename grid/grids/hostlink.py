@@ -33,9 +33,11 @@ from grid.hosts import Host
 from grid.kernel import boot
 from grid.kernel.lease import start_ticks
 from grid.launch import Connection, RemoteProcess, connect
+from grid.launch.allocation import signs_of_jobs
 from grid.launch.command import launch_command, variables, why_not_started
 from grid.launch.remedies import remedy
 from grid.launch.shell import sh_command
+from grid.launch.spool import own_directory
 from grid.limits import Limits
 from grid.services.result import Reply
 from grid.staging.imports import find_needs
@@ -172,7 +174,7 @@ class HostLink:
             "peer": self._number,
             "keys": None if self.local else self._keys[1].to_json(),
             "local": self.local,
-            "in_job": self.connection.in_job,
+            "in_job": self.connection.in_job or bool(signs_of_jobs(os.environ)),
             "address": None if towards else address or "127.0.0.1",
             "towards": towards,
             "temp_path": self.host.temp_path,
@@ -193,6 +195,8 @@ class HostLink:
     def _launch(self, deadline: float) -> RemoteProcess:
         assert self.connection is not None
         command = sh_command(launch_command(self.host))
+        if self.connection.in_job:
+            command = f"exec {command}"  # SIGTERM of the batch system must reach the kernel, and no shell before it
         logger.debug("host %s: %s", self.host.label, command)
         self._process = process = self.connection.start(command)
         try:
@@ -215,6 +219,7 @@ class HostLink:
     def _leaving(self) -> dict[str, Any]:
         """What this process would leave on its machine if it were killed: an agent on the same machine removes it."""
         files = [f"{grids_dir() / self._grid_id}{end}" for end in REGISTRATION] if self.local else []
+        files += [str(own_directory())] if self.local else []
         return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}
 
     def _hear(self, process: RemoteProcess, deadline: float) -> dict[str, Any]:
@@ -442,7 +447,7 @@ class HostLink:
             if not force and self.unreachable_since is None:
                 self._tell_what_goes()
             try:
-                self.ask("shutdown", force, timeout=limit)
+                self._ask_to_end(force, limit)
             except (HostError, errors.GridError) as exc:
                 logger.warning("host %s: %s", self.host.label, exc)
         self._let_go()
@@ -464,6 +469,21 @@ class HostLink:
                 ", ".join(written[:5]),
                 more,
             )
+
+    def _ask_to_end(self, force: bool, limit_s: float) -> None:
+        """As `ask("shutdown")`; but a kernel in a batch job that has been told to end by others is not waited for."""
+        process = self._process if self.connection is not None and self.connection.in_job else None
+        deadline = time.monotonic() + limit_s
+        answer = self.ask_later("shutdown", force, timeout=_LOOK_S if process is not None else limit_s)
+        while True:
+            try:
+                answer()
+                return
+            except ConnectError:
+                if process is not None and process.poll() is not None:
+                    return
+                if process is None or time.monotonic() > deadline:
+                    raise
 
     def part(self) -> Callable[[], None]:
         """It is gone: forget at once what leads there. The answer closes that, which may take a moment.

@@ -9,6 +9,7 @@ by files in a directory there that the nodes see as well (0700, in the home dire
         nodes.sh      what the job runs: starts `rank.sh` once on each node, by the batch system's own launcher
         rank.sh       finds out which of the nodes this is, and runs the kernel of that rank
         <rank>/stdin  the kernel's input: code, settings, keys (0600); removed as soon as it is read
+        output, error what the script and the launcher print
         <rank>/...    its first words, what it printed, how it ended: see `launch/spool.py`
         started       seconds since 1970, when the script began
         ended         its exit status
@@ -42,24 +43,43 @@ NODES_SCRIPT = """\
 # Starts one kernel of grid on each node of this job, and ends when they have ended.
 cd "$(dirname "$0")" || exit 1
 here=$(pwd -P)
+exec >output 2>error </dev/null
 date +%s >started.new && mv started.new started
+trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM HUP  # who starts kernels hands it on to them
+start() {  # a launcher in the background; where it ends without having begun $rank, that is told at once
+    (
+        trap 'kill -TERM "$child" 2>/dev/null' TERM HUP
+        "$@" </dev/null &
+        child=$!
+        wait "$child"
+        while kill -0 "$child" 2>/dev/null; do wait "$child"; done
+        [ -z "$rank" ] || [ -e "$rank/pid" ] || [ -e "$rank/status" ] || echo 77 >"$rank/status"
+    ) &
+}
 over() {
     rank=0
     for host in "$@"; do
-        if [ $rank = 0 ]; then /bin/sh "$here/rank.sh" $rank &
-        else ssh -o BatchMode=yes "$host" /bin/sh "$here/rank.sh" $rank </dev/null &
+        if [ $rank = 0 ]; then start /bin/sh "$here/rank.sh" 0
+        else start ssh -o BatchMode=yes "$host" /bin/sh "$here/rank.sh" $rank
         fi
         rank=$((rank + 1))
     done
-    wait
 }
+rank=
 {start}
-echo $? >ended.new && mv ended.new ended
+until wait; do :; done  # the end of this script is the end of all that the job has on its nodes
+[ -e nodes.sh ] || exit 0  # the client has removed it all meanwhile
+rank=0
+while [ $rank -lt {nodes} ]; do  # a node that the launcher never reached must not be waited for
+    [ -e $rank/pid ] || [ -e $rank/status ] || echo 77 >$rank/status
+    rank=$((rank + 1))
+done
+echo 0 >ended.new && mv ended.new ended
 # A client that is there reads how it ended, and removes this directory. Kernels say by 75 that theirs was gone.
 [ "$(cat ./*/status | sort -u)" = 75 ] && cd / && rm -rf "$here"
 exit 0
 """
-"""`{start}`: the batch system's own line for pilots (`Dialect.pilot_lines`)."""
+"""`{start}`: the batch system's own line for pilots (`Dialect.pilot_lines`); `{nodes}`: how many kernels there are."""
 
 RANK_SCRIPT = """\
 #!/bin/sh
@@ -119,12 +139,13 @@ def prepare_script(token: str) -> str:
 def pilot_files(directory: str, kernels: Sequence[tuple[str, bytes]], dialect: Dialect) -> bytes:
     """A tar archive of all files of a pilot; `kernels` has command and input for each rank."""
     files: dict[str, bytes] = {
-        "nodes.sh": NODES_SCRIPT.replace("{start}", dialect.pilot_lines(len(kernels))).encode(),
+        "nodes.sh": NODES_SCRIPT.replace("{start}", dialect.pilot_lines(len(kernels)))
+        .replace("{nodes}", str(len(kernels)))
+        .encode(),
         "rank.sh": RANK_SCRIPT.encode(),
     }
     for rank, (command, words) in enumerate(kernels):
-        # The input holds keys: it goes as soon as the kernel has it open.
-        script = run_script(f"rm -f {shlex.quote(f'{directory}/{rank}/stdin')}; {command}", f"{directory}/{rank}")
+        script = run_script(command, f"{directory}/{rank}")
         files[f"{rank}/run.sh"] = script.encode()
         files[f"{rank}/stdin"] = words
     buffer = io.BytesIO()
@@ -204,7 +225,9 @@ def _take(pilot: Pilot, now: float, found: Mapping[str, bytes]) -> None:
 
 def remove_script(directory: str) -> str:
     """Shell text that removes a pilot's directory."""
-    return f"rm -rf {shlex.quote(directory)}"
+    quoted = shlex.quote(directory)
+    # Its script may have written just now.
+    return f"rm -rf {quoted}; [ ! -e {quoted} ] || {{ sleep 1; rm -rf {quoted}; }}"
 
 
 class PilotConnection(Connection):

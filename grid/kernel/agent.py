@@ -20,6 +20,7 @@ Elsewhere:  forking (`zygote`), one server (`serve`), first words (`boot`).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.machinery
 import importlib.util
@@ -51,7 +52,7 @@ from grid.kernel.lease import Lease, inherit
 from grid.kernel.orphans import Orphans, adopt
 from grid.kernel.presence import Presence
 from grid.kernel.variables import expanded
-from grid.kernel.zygote import Zygote, remove
+from grid.kernel.zygote import TOLD, Zygote, remove
 from grid.limits import Limits
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG
@@ -63,6 +64,9 @@ from grid.wire.limits import raise_files
 from grid.wire.places import memory_dir, private_dir, runtime_dir
 
 logger = logging.getLogger(__name__)
+
+_TOLD_S = 1.5
+"""Patience with servers after SIGTERM: who sent it (a batch system, a machine that goes down) kills all soon after."""
 
 _RENEW_S = 10.0
 _NEWS_S = 0.2
@@ -115,6 +119,7 @@ class Agent:
         unique = f"{self._grid}-{config['peer']}"
         self._config = config
         self._ours: list[Path] = [Path(config["code"]["unpacked"])] if config["code"].get("unpacked") else []
+        config["ours"] = self._ours  # until the agent listens to SIGTERM itself, `boot` does
         try:
             self._make_directories(config, unique)
         except BaseException:
@@ -154,6 +159,7 @@ class Agent:
         waits = {name: getattr(self._limits, name) for name in ("start_s", "orphan_s", "heartbeat_s")}
         self._client = Presence(time.monotonic(), **waits)
         self._next_renewal = 0.0
+        self._told = False
         self._stopping: str | None = None
         self.status = 0  # that our process ends with
         self._stop_by = 0.0
@@ -202,10 +208,12 @@ class Agent:
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()
-        will = {"ours": [str(path) for path in [*self._ours, self._lease.path]], "client": self._config["client"]}
+        will = {name: self._config[name] for name in ("client", "in_job")}
+        will["ours"] = [str(path) for path in [*self._ours, self._lease.path]]
         # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
         self._zygote = Zygote(theirs, will, self.log, new_session=self._config["in_job"])
         theirs.close()
+        self._config["heir"] = self._zygote.pid
         self._lease.name_zygote(self._zygote.pid)
         self._zygote_socket = ours
         self._zygote_words = b""
@@ -672,17 +680,23 @@ class Agent:
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def _begin_stop(self, reason: str, *, signalled: bool = False) -> None:
+    def _be_told(self) -> None:
+        """SIGTERM."""
+        self._told = True
+        self._begin_stop("it got SIGTERM", patience=_TOLD_S)
+
+    def _begin_stop(self, reason: str, *, signalled: bool = False, patience: float | None = None) -> None:
         if self._stopping:
             return
         logger.info("ending: %s", reason)
         self._stopping = reason
         self._wishes.clear()
-        self._stop_by = time.monotonic() + 2 * self._limits.stop_s + 2.0
+        patience = self._limits.stop_s if patience is None else min(patience, self._limits.stop_s)
+        self._stop_by = time.monotonic() + 2 * patience + 2.0
         if not signalled:
             now = time.monotonic()
             for server in self._servers.values():
-                server.kill_at = [(now, signal.SIGTERM), (now + self._limits.stop_s, signal.SIGKILL)]
+                server.kill_at = [(now, signal.SIGTERM), (now + patience, signal.SIGKILL)]
                 self._look_at_clock()
 
     def finish(self) -> None:
@@ -692,6 +706,9 @@ class Agent:
                 _signal_group(server.pid, signal.SIGKILL)
         if self._lane:
             self._lane.close()
+        if self._told:
+            with contextlib.suppress(OSError):
+                self._zygote_socket.sendall(TOLD)
         self._zygote_socket.close()  # ends the zygote, which kills what is left and removes our directories
         self._zygote.end(self._limits.stop_s)
         Orphans().end_all()
@@ -796,7 +813,7 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
         level=logging.DEBUG if config["debug"] else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    signal.signal(signal.SIGTERM, lambda *_: agent._begin_stop("it got SIGTERM"))
+    signal.signal(signal.SIGTERM, lambda *_: agent._be_told())
     try:
         agent.run()
     except BaseException:

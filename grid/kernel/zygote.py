@@ -6,6 +6,7 @@ it has NumPy, if servers need it (`warm`). It reaps the servers, and is the exec
 is gone it kills every server's process group and removes the agent's directories.
 
     agent -> zygote   length (4 bytes), pickle of a server's spec; with it two descriptors: output, control
+                      At the end perhaps `TOLD`
     zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"refused": name, "why": text}
                       | {"exited": p, "status": s, "peak_kb": m}
 
@@ -38,6 +39,14 @@ from grid.kernel.warm import part, warm
 
 PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.002
+TOLD = struct.pack("<I", 0xFFFFFFFF)
+"""Instead of a length, and last of all: the agent ends because it was told to by a signal."""
+_BOTH_S = 1.0
+"""The agent was killed: its client may follow within so long."""
+
+
+class _Told(Exception):
+    """See `TOLD`."""
 
 
 def die_with_parent() -> None:
@@ -81,6 +90,8 @@ class Zygote:
             main(line, will)
         except BaseException:
             traceback.print_exc()
+            for path in will["ours"]:
+                remove(path)
         finally:
             os._exit(70)
 
@@ -149,6 +160,7 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
 
     adopt()
     line, orphans = _Line(agent), Orphans()
+    parent = os.getppid()
     children: dict[int, str] = {}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -169,12 +181,24 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
                 break
     except OSError:
         pass  # the agent is gone in the middle of a word
+    except _Told:
+        parent = 0
     for pid in children:
         _kill_group(pid)
     orphans.end_all()
-    for path in [*will["ours"], *inherit(will)]:
+    for path in will["ours"]:
+        remove(path)
+    for path in _inherited(will, parent):
         remove(path)
     os._exit(0)
+
+
+def _inherited(will: dict[str, Any], parent: int) -> list[str]:
+    """What its client leaves to us. One who killed or told the agent may be about to kill the client as well."""
+    deadline = time.monotonic() + (_BOTH_S if will["client"]["leaves"] else 0.0)
+    while not (found := inherit(will)) and will["in_job"] and os.getppid() != parent and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+    return found
 
 
 def _reap(line: _Line, children: dict[int, str]) -> list[str]:
@@ -208,6 +232,8 @@ def _fork_one(line: _Line, children: dict[int, str], ours: tuple[int, int]) -> b
         return False
     while len(head) < 4:
         head += agent.recv(4 - len(head))
+    if head == TOLD:
+        raise _Told
     (length,) = struct.unpack("<I", head)
     data = bytearray()
     while len(data) < length:

@@ -3,7 +3,7 @@
 A command gets a directory of its own below a spool directory that both sides see (0700, in the home of the nodes):
 
     run.sh     the command, with its streams led here; what the launcher starts
-    stdin      written before the start, all of it: what comes after finds a closed stream
+    stdin      written before the start, all of it: what comes after finds a closed stream. Removed once it is open
     stdout, stderr, status
     pid        of the shell that runs it
 
@@ -15,21 +15,28 @@ Elsewhere:  who launches the script (`tasks.py`, `grids/pilots.py`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from grid.kernel.lease import start_ticks
 from grid.launch.connection import RemoteProcess
 from grid.launch.limits import ConnectLimits
 from grid.launch.shell import kill_script
 
 POLL_S = 0.05
+OLD_S = 30 * 86400.0
+"""Whether a process of another machine lives can't be seen; no job lasts so long."""
+LAUNCHER_SAID = "launcher"
+"""File with what the launcher itself printed: the reason, where it has started nothing."""
 LATE_S = 1.0
 """A status that is not there so long after its launcher has ended will not come."""
 
@@ -48,13 +55,39 @@ def run_script(command: str, directory: str) -> str:
         f"cd {where} || exit 1\n"
         "umask 077\n"
         "echo $$ >pid.new && mv pid.new pid\n"
-        f"sh -c {shlex.quote('cd; ' + command)} <stdin >stdout 2>stderr &\n"
+        "exec 3<stdin && rm -f stdin\n"  # it may hold keys: nobody else reads it
+        f"sh -c {shlex.quote('cd; ' + command)} <&3 3<&- >stdout 2>stderr &\n"
         "child=$!\n"
         "trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP\n"
         'wait "$child"; s=$?\n'
         'while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done\n'
         'echo "$s" >status.new && mv status.new status\n'
     )
+
+
+def own_directory() -> Path:
+    """Where all spool directories of this process are, if it has any.
+
+    Its name is known before it is made, so that a kernel on this machine can be told what to remove if we are killed.
+    """
+    base = Path(os.environ.get(VARIABLE) or Path.home() / ".grid" / "spool")
+    return base / f"{socket.gethostname()}-{os.getpid()}-{start_ticks(os.getpid())}"
+
+
+def remove_dead(base: Path) -> list[str]:
+    """Remove what killed processes of this machine have left in a spool; and of others what is older than `OLD_S`."""
+    removed = []
+    for path in base.glob("*-*-*"):
+        host, pid, ticks = path.name.rsplit("-", 2)
+        try:
+            here = host == socket.gethostname()
+            dead = str(start_ticks(int(pid))) != ticks if here else time.time() - path.stat().st_mtime > OLD_S
+        except (OSError, ValueError):
+            continue
+        if dead:
+            shutil.rmtree(path, ignore_errors=True)
+            removed.append(str(path))
+    return removed
 
 
 class Spool:
@@ -68,9 +101,11 @@ class Spool:
     @classmethod
     def local(cls) -> Spool:
         """A new one below $GRID_SPOOL or ~/.grid/spool."""
-        base = Path(os.environ.get(VARIABLE) or Path.home() / ".grid" / "spool")
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory = base / f"{os.getpid()}-{os.urandom(4).hex()}"
+        ours = own_directory()
+        ours.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_dead(ours.parent)
+        ours.mkdir(mode=0o700, exist_ok=True)
+        directory = ours / os.urandom(4).hex()
         directory.mkdir(mode=0o700)
         return cls(directory)
 
@@ -85,6 +120,8 @@ class Spool:
     def remove(self) -> None:
         """Remove it with all that is in it."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.directory.parent.rmdir()  # unless another connection has its own in it
 
 
 class SpooledProcess(RemoteProcess):
@@ -102,6 +139,7 @@ class SpooledProcess(RemoteProcess):
         super().__init__(command, limits)
         self._launch, self._ended = launch, ended
         self._directory = spool.new()
+        self._launcher_heard = False
         self._child: subprocess.Popen[bytes] | None = None
         self._starting = threading.Lock()
         self._input: list[bytes] = []
@@ -158,7 +196,8 @@ class SpooledProcess(RemoteProcess):
 
     def close(self) -> None:
         if self._child is not None:
-            if self.poll() is None:
+            # A kernel that was told to end is about to; to kill it takes another task, which takes longer.
+            if self.wait(min(LATE_S, self._limits.close_s)) is None:
                 self.kill()
             try:
                 self._child.wait(self._limits.close_s)
@@ -215,6 +254,10 @@ class SpooledProcess(RemoteProcess):
         return data
 
     def _look_at_stderr(self) -> None:
+        # What the launcher said comes first, and counts once nothing has been started: it is short and does not grow.
+        if self._child is not None and self._child.poll() is not None and not self._launcher_heard:
+            self._launcher_heard = True
+            self._tail.feed(self._content(LAUNCHER_SAID)[-4096:])
         text = self._content("stderr")
         self._tail.feed(text[self._errors_seen :])
         self._errors_seen = len(text)

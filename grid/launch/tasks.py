@@ -15,11 +15,14 @@ Elsewhere:  the command line of each launcher (`batch_systems/`), which launcher
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from abc import abstractmethod
+from typing import BinaryIO
 
 from grid.batch_systems import Launcher
 from grid.batch_systems.known import launcher_named
@@ -28,7 +31,7 @@ from grid.hosts import Host
 from grid.launch.connection import Connection, RemoteProcess
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.pipes import PipeProcess
-from grid.launch.spool import Spool, SpooledProcess
+from grid.launch.spool import LAUNCHER_SAID, Spool, SpooledProcess
 
 
 class TaskConnection(Connection):
@@ -107,10 +110,11 @@ class StreamingConnection(TaskConnection):
         self._spool = Spool.local() if launcher.splits_words else None
 
     def _begin(self, command: str) -> RemoteProcess:
-        words = [*self._words(), "/bin/sh", "-c", command]
+        shell = passing_on(command)
+        words = [*self._words(), "/bin/sh", "-c", shell]
         if self._spool is not None:
             script = self._spool.new() / "run.sh"
-            script.write_text(f"#!/bin/sh\n{command}\n")
+            script.write_text(f"#!/bin/sh\n{shell}\n")
             words[-2:] = [str(script)]
         env = {name: value for name, value in os.environ.items() if not self.launcher.without(name)}
         return PipeProcess(words, command, self.limits, env=env, ended=self._ended)
@@ -132,20 +136,36 @@ class SpooledConnection(TaskConnection):
         words = self._words()
 
         def launch(script: str) -> subprocess.Popen[bytes]:
-            # TORQUE's is never to be killed: after that, later ones of the job fail (6.1.3). It ends with its task.
-            return subprocess.Popen(
-                [*words, "/bin/sh", script],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            # TORQUE's is never to be killed: after that, later ones of the job fail (6.1.3). It ends with its task. In
+            # a group of its own, so that Ctrl-C spares it, but in the job's session, so that the job's end does not.
+            with open(os.path.join(os.path.dirname(script), LAUNCHER_SAID), "wb") as said:
+                return _in_own_group([*words, "/bin/sh", script], said)
 
         return SpooledProcess(self._spool, launch, command, self.limits, ended=self._ended)
 
     def close(self) -> None:
         super().close()
         self._spool.remove()
+
+
+def _in_own_group(words: list[str], said: BinaryIO) -> subprocess.Popen[bytes]:
+    null = subprocess.DEVNULL
+    if sys.version_info >= (3, 11):
+        return subprocess.Popen(words, stdin=null, stdout=said, stderr=said, process_group=0)
+    return subprocess.Popen(words, stdin=null, stdout=said, stderr=said, preexec_fn=os.setpgrp)
+
+
+def passing_on(command: str) -> str:
+    """Shell text that runs a command with its streams, and hands SIGTERM on to it instead of dying of it.
+
+    Batch systems end a task when its first process has ended: the kernel behind it would have no time to clear up.
+    """
+    return (
+        f"exec 3<&0; sh -c {shlex.quote(command)} <&3 3<&- & child=$!; exec 3<&- </dev/null; "
+        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP; "
+        'wait "$child"; s=$?; while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done; '
+        'exit "$s"'
+    )
 
 
 def connect_task(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> TaskConnection:

@@ -146,6 +146,38 @@ def output(place: Path, enough: Callable[[str], object]) -> str:
     return (place / "out").read_text()
 
 
+HOLDS = """\
+import sys, time
+from grid import Grid
+from grid.testing.probe import Probe
+with Grid.from_allocation(wait="all", output=None) as g:
+    sid = g.publish(Probe())
+    if sys.argv[1] == "busy":
+        waiting = g.broadcast(sid, "wait_for", "/nowhere/never", 300)
+        open("up", "w").close()
+        g.gather(waiting)
+    open("up", "w").close()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.row("L06", "L07", "B08")
+@pytest.mark.parametrize(("way", "doing"), [("qsub", "idle"), ("sbatch", "busy")])
+def test_a_job_that_is_cancelled_leaves_nothing_on_its_nodes(way: str, doing: str, slurm: Lab, place: Path) -> None:
+    (place / "run.py").write_text(HOLDS)
+    ask = ("qsub", "-l", "nodes=2:ppn=2") if way == "qsub" else ("sbatch", "-n", "2", "--ntasks-per-node", "2")
+    done = grid_on_head(slurm, *ask, "-o", "out", "--", "python", "run.py", doing)
+    job = done.stdout.strip()
+    wait_until((place / "up").exists, "the script to run", limit_s=60)
+    assert grid_on_head(slurm, "batch", "cancel", job).returncode == 0
+    wait_until(lambda: not any(slurm.hosts[name].processes() for name in NODES), "the job to end", limit_s=30)
+    assert litter(slurm) == []
+    spool = place.parent / ".grid" / "spool"
+    assert not spool.exists() or not list(spool.iterdir())
+    (row,) = json.loads(grid_on_head(slurm, "batch", "status", job, "--json").stdout)
+    assert (row["state"], row["exit_status"]) == ("cancelled", 143)
+
+
 # -- inside of a job ---------------------------------------------------------------------------------------------------
 
 WHERE = """\

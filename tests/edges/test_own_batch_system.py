@@ -58,7 +58,7 @@ class Toy(Dialect):
         return (Launcher("toyrun", lambda node, environ: ["toyrun", node], carries_streams=True),)
 
     def pilot_lines(self, nodes):
-        return 'rank=0; for n in $TOY_NODES; do toyrun $n /bin/sh "$here/rank.sh" $rank & rank=$((rank+1)); done; wait'
+        return 'rank=0; for n in $TOY_NODES; do start toyrun $n /bin/sh "$here/rank.sh" $rank; rank=$((rank+1)); done'
 '''
 
 COMMAND = """\
