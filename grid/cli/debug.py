@@ -9,7 +9,7 @@ import traceback
 import click
 
 from grid.cli import exits
-from grid.cli.show import say
+from grid.cli.show import echo, say
 
 
 @click.command(epilog=exits.EPILOG, short_help="Make a failed call again, in the debugger.")
@@ -49,4 +49,4 @@ def debug(ctx: click.Context, file: str, no_pdb: bool) -> None:
             pdb.post_mortem(frames)
         ctx.exit(exits.FAILED)
     say("here it does not fail; it returns:")
-    click.echo(repr(value))
+    echo(repr(value))

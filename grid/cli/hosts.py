@@ -17,7 +17,7 @@ import click
 from grid.cli import exits
 from grid.cli.choose import find_hosts, host_or_any, hosts_option, hosts_options, hosts_or_complain, json_option
 from grid.cli.main import NearMisses
-from grid.cli.show import ask, print_json, print_table, progress, say, side_by_side
+from grid.cli.show import ask, echo, print_json, print_table, progress, say, side_by_side
 from grid.errors import GridError
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def trust(ctx: click.Context, name: str, yes: bool, hosts_from: str | None, as_j
         shown = fetch_key(host)
     agreed = shown.verdict is Verdict.KNOWN
     if not as_json:
-        click.echo(f"{shown.host} ({shown.name})  {shown.key_type}  {shown.fingerprint}")
+        echo(f"{shown.host} ({shown.name})  {shown.key_type}  {shown.fingerprint}")
     if shown.verdict is Verdict.KNOWN:
         say(f"is on record in {shown.file}")
     elif shown.verdict is Verdict.UNKNOWN:
@@ -402,12 +402,12 @@ def doctor(ctx: click.Context, name: str, hosts_from: str | None, as_json: bool)
     if as_json:
         print_json(_facts_of(host, found))
     else:
-        click.echo(host.label)
+        echo(host.label)
         for step in found.steps:
             mark = click.style("ok  ", fg="green") if step.ok else click.style("FAIL", fg="red", bold=True)
-            click.echo(f"  {mark}  {step.name:<11}  {step.detail}".rstrip())
+            echo(f"  {mark}  {step.name:<11}  {step.detail}".rstrip())
             if step.hint:
-                click.echo(f"        {'note' if step.ok else 'remedy'}: {step.hint}")
+                echo(f"        {'note' if step.ok else 'remedy'}: {step.hint}")
         if found.failed and found.failed.name == "name":
             _near_hosts(name, hosts_from)
     ctx.exit(exits.OK if found.ok else exits.FAILED)

@@ -18,7 +18,7 @@ import click
 from grid.cli import exits
 from grid.cli.choose import json_option
 from grid.cli.main import NearMisses
-from grid.cli.show import print_json, print_table, rich_table, say, span
+from grid.cli.show import echo, print_json, print_table, rich_table, say, span
 
 if TYPE_CHECKING:
     from grid.jobs.host.messages import Message
@@ -112,7 +112,7 @@ def _watch(service: ServerProxy, wanted: dict[str, Any], as_json: bool) -> None:
     def print_change(_: JobList, message: Message) -> None:
         for summary in message.jobs if message.kind == "Jobs" else [message.summary]:
             change = "listed" if message.kind == "Jobs" else message.change
-            click.echo(json.dumps({"change": change, **summary}, ensure_ascii=False))
+            print_json({"change": change, **summary}, indent=None)
 
     if as_json or not sys.stdout.isatty():
         with JobList(service, print_change) as following:
@@ -177,7 +177,7 @@ def show(job: str, as_json: bool, server: str, user: str | None) -> None:
             if name in ("created", "started", "ended"):
                 value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            click.echo(f"{name:10} {shown}")
+            echo(f"{name:10} {shown}")
 
 
 @jobs.command(epilog=exits.EPILOG, short_help="Follow what a job says.")
@@ -200,10 +200,10 @@ def tail(ctx: click.Context, job: str, as_json: bool, server: str, user: str | N
         for message in service.job(job).messages():
             kind = message.kind
             if as_json:
-                click.echo(json.dumps(message.to_plain(), ensure_ascii=False))
+                print_json(message.to_plain(), indent=None)
             else:
                 fields = "  ".join(f"{name}={_short(value)}" for name, value in message.fields.items() if value != "")
-                click.echo(f"{time.strftime('%H:%M:%S', time.localtime(message.time))}  {kind:10} {fields}")
+                echo(f"{time.strftime('%H:%M:%S', time.localtime(message.time))}  {kind:10} {fields}")
     ctx.exit(exits.OK if kind == "Completed" else exits.FAILED)
 
 
@@ -255,7 +255,7 @@ def wait(
         print_json(results)
     else:
         for value in results.values():
-            click.echo(json.dumps(value, ensure_ascii=False))
+            print_json(value, indent=None)
     ctx.exit(exits.FAILED if failed else exits.OK)
 
 
@@ -445,16 +445,16 @@ def graph(dot: bool, as_json: bool, server: str, user: str | None) -> None:
     if as_json:
         print_json(nodes)
     elif dot:
-        click.echo("digraph jobs {")
+        echo("digraph jobs {")
         for node in nodes:
             label = f"{node['id']}\\n{node['service'].rpartition('.')[2]}\\n{node['state']}"
-            click.echo(f'  "{node["id"]}" [label="{label}"];')
+            echo(f'  "{node["id"]}" [label="{label}"];')
             for before in node["after"]:
-                click.echo(f'  "{before}" -> "{node["id"]}";')
-        click.echo("}")
+                echo(f'  "{before}" -> "{node["id"]}";')
+        echo("}")
     else:
         for line in tree_lines(nodes):
-            click.echo(line)
+            echo(line)
 
 
 def tree_lines(nodes: Sequence[dict[str, Any]]) -> list[str]:

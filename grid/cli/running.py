@@ -6,7 +6,6 @@ Elsewhere:  the register of grids and what they answer (`grids/watch.py`), who w
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ import click
 
 from grid.cli import exits
 from grid.cli.choose import is_called, json_option, running
-from grid.cli.show import print_json, print_table, rich_table, say, span
+from grid.cli.show import echo, print_json, print_table, rich_table, say, span
 
 LOOK_S = 0.1
 """Between looks at things that announce themselves to nobody: files that grow, processes that end."""
@@ -133,10 +132,10 @@ def _print_look(found: list[dict[str, Any]], rates: Rates, as_json: bool) -> Non
     if as_json:
         now = time.time()
         looks = [{**one, "time": now, "calls_per_s": measured.get(one["id"])} for one in found]
-        click.echo(json.dumps(looks, default=str))
+        print_json(looks, indent=None)
     else:
         print_table(_COLUMNS, _rows(found, measured))
-        click.echo("")
+        echo("")
     sys.stdout.flush()
 
 
@@ -193,7 +192,7 @@ def _tell_of_jobs(one: dict[str, Any]) -> None:
         nodes = ", ".join(f"{node['node']} {node['state']}" for node in pilot["nodes"])
         left = "" if pilot["left_s"] is None else f", {span(pilot['left_s'])} left"
         why = f" ({pilot['reason']})" if pilot["reason"] else ""
-        click.echo(f"{one['name']}: job {pilot['job']} {pilot['state']}{why}{left}: {nodes}")
+        echo(f"{one['name']}: job {pilot['job']} {pilot['state']}{why}{left}: {nodes}")
 
 
 def _complain(one: dict[str, Any]) -> None:
@@ -276,9 +275,9 @@ def stop(ctx: click.Context, name: str | None, every: bool, timeout: float, as_j
     else:
         for one in outcomes:
             if one["stopped"] and one["process_gone"]:
-                click.echo(f"{one['name']}: stopped")
+                echo(f"{one['name']}: stopped")
             elif one["stopped"]:
-                click.echo(f"{one['name']}: stopped; its process {one['pid']} goes on")
+                echo(f"{one['name']}: stopped; its process {one['pid']} goes on")
             else:
                 say(f"{one['name']}: has not stopped after {timeout:g} s; `kill {one['pid']}` ends its process")
     ctx.exit(exits.OK if all(one["stopped"] for one in outcomes) else exits.FAILED)
@@ -362,7 +361,7 @@ def logs(name: str | None, server: str | None, follow: bool, lines: int | None, 
             else:
                 kept_now = readers[path].more()
             for text in kept_now:
-                click.echo(json.dumps({"server": label, "text": text}) if as_json else f"[{label}] {text}")
+                print_json({"server": label, "text": text}, indent=None) if as_json else echo(f"[{label}] {text}")
         kept = None  # a server that comes later is followed from its first line
         sys.stdout.flush()
         if not follow or not alive:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from grid.errors import GridError
+from grid.text import clean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,14 +30,26 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+_LENGTH = 10_000_000
+"""Longest text that a command prints at once."""
+
+_NOT_IN_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
 def say(text: str) -> None:
     """Talk: to standard error."""
-    click.echo(text, err=True)
+    click.echo(clean(text, _LENGTH), err=True)
 
 
-def print_json(value: Any) -> None:
-    """Data for programs, and what can't be JSON as text."""
-    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+def echo(text: str) -> None:
+    """Data for people: to standard output, without control characters, which may be anybody's."""
+    click.echo(clean(text, _LENGTH))
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Data for programs, and what can't be JSON as text; with `indent=None` in one line."""
+    text = json.dumps(value, indent=indent, default=str, ensure_ascii=False)
+    click.echo(_NOT_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))  # JSON itself escapes the others
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -46,12 +60,16 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         Console().print(rich_table(header, rows))
         return
     for line in plain_table(header, rows):
-        click.echo(line)
+        echo(line)
+
+
+def _cell(value: Any) -> str:
+    return clean(value, _LENGTH).replace("\n", "\\n").replace("\t", " ") or "-"
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Columns of equal width, two blanks apart; an empty cell is shown as `-`, so that columns can be counted."""
-    cells = [[str(cell) if str(cell) else "-" for cell in row] for row in [header, *rows]]
+    cells = [[_cell(cell) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
@@ -66,7 +84,7 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     for name in header:
         table.add_column(name)
     for row in rows:
-        table.add_row(*(Text(str(cell) if str(cell) else "-") for cell in row))
+        table.add_row(*(Text(_cell(cell)) for cell in row))
     return table
 
 
@@ -123,12 +141,12 @@ def progress(*, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     from rich.markup import escape
 
     with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(escape(text))
+        yield lambda text: status.update(escape(clean(text)))
 
 
 def ask(question: str) -> bool:
     """Whether the user says yes; the end of standard input is a no."""
-    click.echo(f"{question} [y/N] ", err=True, nl=False)
+    click.echo(clean(f"{question} [y/N] "), err=True, nl=False)
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):
         click.echo(err=True)

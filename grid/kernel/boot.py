@@ -106,7 +106,7 @@ else:
 """
 
 _SHIPPED = (
-    *("__init__.py", "_version.py", "causes.py", "errors.py", "limits.py"),
+    *("__init__.py", "_version.py", "causes.py", "errors.py", "limits.py", "text.py"),
     *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
     *("jobs/__init__.py", "jobs/host"),
     *("tasks/__init__.py", "tasks/abstract.py", "tasks/runner.py", "tasks/service.py"),

@@ -1,0 +1,31 @@
+"""Text for people, whoever wrote it: as terminals, browsers and databases take it.
+
+Lives here: `clean`.
+Elsewhere:  values as JSON (`grid/jobs/host/plain.py`), what commands print (`grid/cli/show.py`).
+"""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def clean(text: object, most: int = 100_000) -> str:
+    """Text without control characters.
+
+    Control characters but line ends and tabs, and lone surrogates, become escapes as Python writes them. What is longer
+    than `most` characters is cut, and the text says so. An object whose `str` fails is told by its class.
+    """
+    try:
+        said = text if type(text) is str else str.__str__(text) if isinstance(text, str) else str(text)
+    except Exception as exc:
+        said = f"<{type(text).__qualname__}, and its text can't be had ({type(exc).__qualname__})>"
+    if len(said) > most:
+        said = f"{said[: most - 40]}... ({len(said) - most + 40:,} characters more)"
+    return said if said.isprintable() else _CONTROL.sub(lambda match: escaped(match[0]), said)
+
+
+def escaped(text: str) -> str:
+    """Each character as Python writes it in a literal: `\\x1b`, `\\ud800`."""
+    return text.encode("unicode_escape").decode("ascii")
