@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,11 @@ from grid.jobs.proxy import ServerProxy
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
+    from grid.jobs.manager import JobManager
     from grid.jobs.settings import Settings
+
+DEFAULT = "default"
+"""Name of a `grid serve` that was given none."""
 
 _stack: contextvars.ContextVar[tuple[ServerProxy, ...]] = contextvars.ContextVar("grid_jobs", default=())
 _lock = threading.RLock()
@@ -45,11 +50,20 @@ def pop(service: ServerProxy) -> None:
 
 
 def default_service() -> ServerProxy:
-    """The service of the innermost `with` block; outside of any the one that $GRID_JOBS names, else the local one."""
+    """The service that a script talks to: the first of these that there is.
+
+    1. That of the innermost `with` block.
+    2. The one that $GRID_JOBS names; `local` is the one of this process.
+    3. The one of this process, if it is used already.
+    4. A running `grid serve` of this user on this machine, by its usual name `default`: as the commands do.
+    5. The one of this process.
+    """
     stack = _stack.get()
     if stack:
         return stack[-1]
     named = os.environ.get("GRID_JOBS")
+    if not named and (_local is None or _local._closed.is_set()) and _serves(DEFAULT):
+        named = DEFAULT
     if not named or named == "local":
         return local_service()
     with _lock:
@@ -57,6 +71,12 @@ def default_service() -> ServerProxy:
         if service is None or service._closed.is_set():
             service = _bottom[named] = remote_service(named)
         return service
+
+
+def _serves(name: str) -> bool:
+    from grid.jobs.wire_client import answers
+
+    return answers(name)
 
 
 def choose_service(service: Any = None) -> ServerProxy:
@@ -139,7 +159,21 @@ def make_service(
     if own is not None:
         proxy._on_close.append(own.terminate)
     proxy._on_close.append(manager.stop)
+    proxy._on_close.append(lambda: _tell_unfinished(manager))
     return proxy
+
+
+def _tell_unfinished(manager: JobManager) -> None:
+    """Say which jobs wait now that their server ends: nothing runs them until the next one."""
+    left = [record.id for record in list(manager.records.values()) if not record.state.ended]
+    if left:
+        named = ", ".join(left[:5]) + (f" and {len(left) - 5:,} more" if len(left) > 5 else "")
+        jobs, them = ("job is", "it") if len(left) == 1 else ("jobs are", "them")
+        print(
+            f"grid: {len(left):,} {jobs} not done ({named}), and this script's job server ends. The next script or "
+            f"`grid serve` with the store {manager.store.directory} runs {them}. To wait here call job.wait().",
+            file=sys.stderr,
+        )
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from grid.jobs.host.messages import ENDS, Message
 from grid.jobs.host.plain import to_plain
 from grid.jobs.host.request import Request
 from grid.jobs.rules.tags import check_tags
+from grid.jobs.wire import error_from_plain
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Listening:
 
         Raises:
             TimeoutError: None came in time.
-            JobError: The server is gone.
+            JobError: The server is gone, or what it says went wrong with this stream.
         """
         try:
             message = self._queue.get(timeout=timeout)
@@ -73,6 +74,8 @@ class Listening:
             raise WaitTimeout(f"no message of {self.key} for {timeout:g} s", hint="The stream goes on") from None
         if message.kind == "Lost":
             self._queue.put(message)  # for whoever asks again
+            if message.fields.get("error"):
+                raise error_from_plain(message.error)
             raise JobError(f"the job server at {message.path} has gone", hint="Jobs go on when it is back")
         return message
 

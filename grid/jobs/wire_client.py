@@ -22,7 +22,7 @@ from grid.jobs.api import Call, Calls
 from grid.jobs.host.errors import AccessError, JobError, RequestError, WireError
 from grid.jobs.host.messages import Message
 from grid.jobs.streams import Listener
-from grid.jobs.wire import Line, error_from_plain, socket_path
+from grid.jobs.wire import Line, error_from_plain, error_to_plain, socket_path
 from grid.wire.places import runtime_dir
 
 CONNECT_S = 10.0
@@ -54,6 +54,19 @@ def connect(address: str) -> Calls:
             break
         where = known[where]
     return RemoteServer(resolve(where))
+
+
+def answers(name: str) -> bool:
+    """Whether that is a short name of a server, or a `grid serve` of that name runs here."""
+    if name in servers():
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(str(runtime_dir() / "jobs" / name / "socket"))
+        except OSError:
+            return False
+    return True
 
 
 def reach(url: str, token: str, fingerprint: str, check: Callable[[str], None], most: int) -> Any:
@@ -131,6 +144,10 @@ def _servers_in_file() -> dict[str, str]:
     return {}
 
 
+class Gone(JobError):
+    """The other end has ended, or the connection broke."""
+
+
 class RemoteServer(Calls):
     """See the module. Connections are made as they are needed: one for each call under way, and one per stream."""
 
@@ -169,9 +186,9 @@ class RemoteServer(Calls):
             line.send({"id": number, **question})
             answer = line.receive()
         except (OSError, ValueError) as exc:
-            raise JobError(f"the connection to {self.path} broke ({exc})", hint="Is the server still there?") from exc
+            raise Gone(f"the connection to {self.path} broke ({exc})", hint="Is the server still there?") from exc
         if answer is None:
-            raise JobError(f"the job server at {self.path} has gone", hint="Jobs go on when it is back")
+            raise Gone(f"the job server at {self.path} has gone", hint="Jobs go on when it is back")
         if "error" in answer:
             raise error_from_plain(answer["error"])
         if answer.get("id") != number:
@@ -186,14 +203,11 @@ class RemoteServer(Calls):
         line = line or self._line()
         try:
             value = self._ask(line, {"call": name, "args": list(args), "kw": kw})
-        except WireError:
+        except (Gone, WireError):
             line.close()
             raise
-        except JobError as exc:
-            if exc.__cause__ is not None or "has gone" in exc.what:
-                line.close()
-            else:
-                self._put_back(line)
+        except JobError:  # what the server says went wrong; the line is good
+            self._put_back(line)
             raise
         except BaseException:
             line.close()  # an answer may still be under way
@@ -236,15 +250,21 @@ class RemoteServer(Calls):
         listener = Listener(key, target=target)
 
         def pump() -> None:
+            error: dict[str, Any] | None = None
             try:
-                while (line_of_json := line.receive()) is not None:
-                    listener.offer(Message.from_plain(line_of_json["message"]))
-            except (OSError, ValueError, KeyError, WireError):
+                while (told := line.receive()) is not None:
+                    if "error" in told:
+                        error = told["error"]
+                        break
+                    listener.offer(Message.from_plain(told["message"]))
+            except OSError:
                 pass  # hung up, or the server is gone
+            except (ValueError, KeyError, TypeError, AttributeError, WireError) as exc:  # it speaks something else
+                error = error_to_plain(exc)
             with self._lock:
                 hung_up = (key, id(target)) not in self._streams
             if not hung_up:
-                listener.offer(Message("Lost", path=self.path))
+                listener.offer(Message("Lost", path=self.path, error=error))
 
         thread = threading.Thread(target=pump, name="jobs-stream", daemon=True)
         with self._lock:

@@ -77,7 +77,11 @@ class SocketServer:
                     if not isinstance(exc, JobError):
                         logger.exception("the call %r failed", question.get("call"))
                     answer = {"error": error_to_plain(exc)}
-                line.send({"id": question["id"], **answer})
+                try:
+                    line.send({"id": question["id"], **answer})
+                except ValueError as exc:  # the answer is no JSON: told, so that nobody takes us for gone
+                    logger.exception("the answer to %r can't be sent", question.get("call"))
+                    line.send({"id": question["id"], "error": error_to_plain(exc)})
         except WireError as exc:
             logger.warning("a connection was ended: %s", exc)
             try:
@@ -118,7 +122,12 @@ class SocketServer:
                     message = messages.get(timeout=0.2)
                 except queue.Empty:
                     continue
-                line.send({"message": message.to_plain()})
+                try:
+                    line.send({"message": message.to_plain()})
+                except (ValueError, WireError) as exc:
+                    logger.exception("a message of %s can't be sent", question["listen"])
+                    line.send({"error": error_to_plain(exc)})
+                    return
         finally:
             server.hangup(question["listen"], messages)
             line.socket.close() if gone.is_set() else line.close()

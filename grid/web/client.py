@@ -23,11 +23,11 @@ import httpcore
 import httpx
 
 from grid.jobs.api import API, CONDITIONS, QUEUE, Call, Calls
-from grid.jobs.host.errors import AccessError, JobError, TooLarge, WireError
+from grid.jobs.host.errors import AccessError, JobError, RequestError, TooLarge, WireError
 from grid.jobs.host.messages import ENDS, Gap, Message
 from grid.jobs.pins import Pinned
 from grid.jobs.streams import Listener
-from grid.jobs.wire import error_from_plain
+from grid.jobs.wire import error_from_plain, error_to_plain
 from grid.web import login
 from grid.web.names import is_loopback
 
@@ -286,18 +286,18 @@ class _Stream:
 
     def _run(self) -> None:
         """Thread: read, and connect again, until hung up, or the stream is over."""
-        why = ""
+        why: JobError | None = None
         while not self._closed.is_set():
             if self._answer is None:
                 why = self._again()
-                if why:
+                if why is not None:
                     break
                 continue
             try:
                 for message in self._messages(self._answer):
                     self._take(message)
             except TooLarge as exc:
-                why, self._final = exc.what, True
+                why, self._final = exc, True
             except (httpx.HTTPError, httpx.StreamError, ValueError, KeyError, OSError, AttributeError):
                 pass  # it broke, or we hung up
             finally:
@@ -305,26 +305,26 @@ class _Stream:
                 self._answer = None
             if self._over:
                 return
-            if why:
+            if why is not None:
                 break
-        if why and not self._closed.is_set():
-            self._listener.offer(Message("Lost", path=self._server.path, reason=why, final=self._final))
+        if why is not None and not self._closed.is_set():
+            lost = {"reason": str(why), "error": error_to_plain(why), "final": self._final}
+            self._listener.offer(Message("Lost", path=self._server.path, **lost))
 
-    def _again(self) -> str:
-        """Connect again; why not, if the server is gone for good."""
+    def _again(self) -> JobError | None:
+        """Connect again; why not, if that can't be."""
         end = time.monotonic() + self._server.patience_s
         pause = PAUSE_S
         while True:
             try:
                 self.open()
-                return ""
-            except AccessError as exc:
-                return str(exc)
+                return None
             except JobError as exc:
-                if isinstance(exc, KeyError) or time.monotonic() + pause > end:
-                    return str(exc)
+                refused = isinstance(exc, (AccessError, KeyError, RequestError, WireError))
+                if refused or time.monotonic() + pause > end:
+                    return exc
             if self._closed.wait(pause):
-                return "hung up"
+                return None
             pause = min(2.0, pause * 2)
 
     def _messages(self, answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
