@@ -148,7 +148,7 @@ def _eta(job: dict[str, Any]) -> str:
     k, n, _ = job["progress"]
     if job["state"] != "active" or not k or not job["started"] or k >= n:
         return ""
-    return f", {span((time.time() - job['started']) * (n - k) / k)} left"
+    return f", {span((time.time() - job['started']) * (n - k) / k)} left at its mean pace"
 
 
 def _cut(text: str, most: int) -> str:
@@ -174,10 +174,12 @@ def show(job: str, as_json: bool, server: str, user: str | None) -> None:
         return
     for name, value in detail.items():
         if value not in (None, "", [], {}) and name != "data":
+            if name == "oldest_unit":
+                value = f"unit {value['unit']}, for {span(value['age'])} on {value['host']} ({value['worker']})"
             if name in ("created", "started", "ended"):
                 value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            echo(f"{name:10} {shown}")
+            echo(f"{name:11} {shown}")
 
 
 @jobs.command(epilog=exits.EPILOG, short_help="Follow what a job says.")

@@ -187,12 +187,16 @@ def _lost(answer: dict[str, Any], service_id: str) -> int:
 
 
 def _tell_of_jobs(one: dict[str, Any]) -> None:
-    """The batch jobs that a grid holds, and how far each of their nodes has come."""
+    """The batch jobs that a grid holds, how far each of their nodes has come, and the oldest unit of its job server."""
     for pilot in (one["status"] or {}).get("pilots", []):
         nodes = ", ".join(f"{node['node']} {node['state']}" for node in pilot["nodes"])
         left = "" if pilot["left_s"] is None else f", {span(pilot['left_s'])} left"
         why = f" ({pilot['reason']})" if pilot["reason"] else ""
         echo(f"{one['name']}: job {pilot['job']} {pilot['state']}{why}{left}: {nodes}")
+    for unit in (one["status"] or {}).get("oldest_unit", []):
+        if unit is not None:
+            where = f"{unit['host']} ({unit['worker']})"
+            echo(f"{one['name']}: oldest unit: {unit['unit']} of {unit['job']}, for {span(unit['age'])} on {where}")
 
 
 def _complain(one: dict[str, Any]) -> None:

@@ -37,13 +37,14 @@ class Asking(Running):
     """See the module."""
 
     def status(self, job: str) -> dict[str, Any]:
-        """State, progress, times, reason; for active jobs the seconds since the last safe point."""
+        """State, progress, times, reason; of active jobs the seconds since the last safe point and the oldest unit."""
         with self._lock:
             record = self.record(job)
             execution = self._active.get(job)
             status = record.summary()
             status["ready_age"] = execution.ready_age if execution is not None else None
             status["paused"] = execution.paused if execution is not None else False
+            status["oldest_unit"] = self.desk.oldest(job) if record.state is JobState.ACTIVE else None
             status["waits_for"] = None
             if record.state is JobState.WAITING:
                 registration = self._registrations.get(job)

@@ -68,7 +68,8 @@ class Desk:
         self.handed_out = 0
 
     def start(self) -> None:
-        """Begin to hand out."""
+        """Begin to hand out; the grid's status names the oldest unit."""
+        self._engine.report("oldest_unit", self.oldest)
         self._thread.start()
 
     def stop(self) -> None:

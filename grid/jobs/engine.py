@@ -72,6 +72,9 @@ class Engine(Protocol):
     def runners(self) -> int:
         """How many jobs can run at once."""
 
+    def report(self, key: str, tell: Callable[[], Any]) -> None:
+        """What the status of the grid has under that key, besides, until `stop`."""
+
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
         """Nobody needs these units: stop them, by force after `force_s` seconds. Returns at once."""
 
@@ -115,6 +118,7 @@ class GridEngine:
         self._workers = ""
         self._turn = 0
         self._left_over = LeftOver(grid)
+        self._reports: list[tuple[str, Callable[[], Any]]] = []
         self.paths: list[str] = []
 
     def start(self) -> None:
@@ -148,12 +152,17 @@ class GridEngine:
     def runners(self) -> int:
         return sum(max(self.grid.size(service), 1) for service in self._runners)
 
+    def report(self, key: str, tell: Callable[[], Any]) -> None:
+        self._reports.append((key, tell))
+        self.grid.reporters = [*self.grid.reporters, (key, tell)]
+
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
         self._left_over.stop(units, force_s)
 
     def stop(self) -> None:
         """Withdraw both; the grid itself is its owner's."""
         self._left_over.close(STOP_S)
+        self.grid.reporters = [each for each in self.grid.reporters if each not in self._reports]
         if not self.grid.ishalted():
             for service in [self._workers, *self._runners]:
                 if service:
@@ -275,6 +284,9 @@ class ThreadEngine:
 
     def runners(self) -> int:
         return self._n["runner"]
+
+    def report(self, key: str, tell: Callable[[], Any]) -> None:
+        """Nobody asks these threads for their status."""
 
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
         """What has not begun is taken back; a thread can't be stopped."""

@@ -238,6 +238,7 @@ class JobManager(Asking):
                 self.desk.expire()
                 with self._news:
                     self._look_at_servers()
+                    self._look_at_sources()
                 if turn % 20 == 0:
                     self._save_credits()
                     self.store.set_aside()

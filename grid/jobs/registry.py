@@ -6,7 +6,10 @@ Elsewhere:  what a service is (`host/service.py`).
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from grid.jobs.host.errors import RequestError, UnknownJobService
@@ -15,12 +18,55 @@ from grid.jobs.host.request import check_plain
 from grid.jobs.host.service import Service
 
 
+class _Source:
+    """The file of a module, as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp = self._seen = _stamp(path)
+        self._digest = _digest(path)
+        self._changed = False
+
+    @classmethod
+    def of(cls, service: type[Service]) -> _Source | None:
+        """Of the module that defines a service; None for code that no host reads from a file of ours."""
+        module = sys.modules.get(service.__module__)
+        name = getattr(module, "__file__", None)
+        if service.__module__ in ("__main__", "__mp_main__") or not name or not name.endswith(".py"):
+            return None
+        try:
+            return cls(Path(name))
+        except OSError:
+            return None
+
+    def has_changed(self) -> bool:
+        """Whether its contents differ; a file that was only touched does not count."""
+        try:
+            stamp = _stamp(self.path)
+            if stamp != self._seen:
+                self._changed = stamp != self._stamp and _digest(self.path) != self._digest
+                self._seen = stamp
+        except OSError:
+            return False  # removed, or being replaced: what is loaded is all there is
+        return self._changed
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    info = path.stat()
+    return info.st_mtime_ns, info.st_size
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 class Registry:
     """Services by name and version. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._classes: dict[str, dict[str, type[Service]]] = {}
+        self._sources: dict[type[Service], _Source] = {}
 
     def add(self, cls: type[Service]) -> type[Service]:
         """Make a service available; the same name and version again replaces it (a class that was defined anew)."""
@@ -28,9 +74,25 @@ class Registry:
             raise RequestError(f"{cls!r} is no service class", hint="Derive it from grid.jobs.Service")
         if cls.version is None:
             raise AttributeError(f"the service class {cls.__qualname__} has no version: set one, e.g. version = '1'")
+        source = _Source.of(cls)
         with self._lock:
             self._classes.setdefault(cls.name(), {})[str(cls.version)] = cls
+            if source is not None and cls not in self._sources:
+                self._sources[cls] = source
         return cls
+
+    def edited(self, cls: type[Service]) -> str:
+        """The file of a service, if it is not as it was when the service was registered; else nothing.
+
+        Hosts would run the new code, under a version that stands for the old one.
+        """
+        source = self._sources.get(cls)
+        return str(source.path) if source is not None and source.has_changed() else ""
+
+    def classes(self, name: str) -> list[type[Service]]:
+        """Those of that name."""
+        with self._lock:
+            return list(self._classes.get(name, {}).values())
 
     def services(self) -> dict[str, list[str]]:
         """Name -> versions."""

@@ -55,16 +55,48 @@ class Running(Waiting):
                 ):
                     heapq.heappop(heap)
                     continue
-                try:
-                    self.registry.find(record.service, record.version)
-                except UnknownJobService:
+                why = self._why_not(record)
+                if why:
                     heapq.heappop(heap)
                     self._homeless.setdefault(record.service, set()).add(record.id)
-                    record.reason = f"waits until the service {record.service} {record.version} is registered"
+                    record.reason = why
                     continue
                 return record
             del self._pending[owner]
         return None
+
+    def _why_not(self, record: Record) -> str:
+        """Why a pending job can't start, though there is room: its service is not here, or not as it was."""
+        try:
+            service = self.registry.find(record.service, record.version)
+        except UnknownJobService:
+            return f"waits until the service {record.service} {record.version} is registered"
+        path = self.registry.edited(service)
+        if not path:
+            return ""
+        why = f"waits: {path} was edited after {record.service} {service.version} was loaded from it"
+        if self._edited.get(path) is None:
+            self._edited[path] = record.service
+            logger.warning(
+                "jobs of %s wait: %s was edited after version %s was loaded from it. Start the job server again, with "
+                "another version if results differ; or undo the change",
+                record.service,
+                path,
+                service.version,
+            )
+        return f"{why}; start the job server again, or undo the change"
+
+    def _look_at_sources(self) -> None:
+        """Services whose files are again as they were: their jobs can start."""
+        for path, service in list(self._edited.items()):
+            if any(self.registry.edited(cls) == path for cls in self.registry.classes(service)):
+                continue
+            del self._edited[path]
+            for job in self._homeless.pop(service, set()):
+                record = self.records.get(job)
+                if record is not None and record.state is JobState.PENDING:
+                    record.reason = ""
+                    self._enqueue(record)
 
     def _start_jobs(self) -> None:
         """Thread: gives pending jobs free runners."""

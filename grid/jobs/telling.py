@@ -86,6 +86,7 @@ class Telling:
         self._settling = False
         self._pending: dict[str, list[tuple[int, int, str]]] = {}  # owner -> heap of (-priority, number, id)
         self._homeless: dict[str, set[str]] = {}  # service -> pending jobs whose service is not here
+        self._edited: dict[str, str] = {}  # file -> service that waits, since the file is not as it was
         self._active: dict[str, Execution] = {}
         self._memory = Memory(store)
         self._parked: set[str] = set()  # pending jobs that wait for an equal one, see `memory.py`

@@ -120,7 +120,13 @@ class Caller(Server):
         """The status of a job, as this caller may see it."""
         if self._may_see(record):
             return self.manager.status(record.id)
-        return {**hide(record.summary()), "ready_age": None, "paused": False, "waits_for": None}
+        return {
+            **hide(record.summary()),
+            "ready_age": None,
+            "paused": False,
+            "oldest_unit": None,
+            "waits_for": None,
+        }
 
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for plain in submissions:

@@ -133,6 +133,9 @@ class Job(Summary):
     controllable: Annotated[bool, Field(description="Whether you may abort, steer, archive and delete it")]
     ready_age: Annotated[float | None, Field(description="Seconds since its last safe point")]
     paused: bool
+    oldest_unit: Annotated[
+        dict[str, Any] | None, Field(description="The unit that is under way for longest: unit, age (s), host, worker")
+    ]
     waits_for: str | None
     explain: Annotated[str, Field(description="Why it is where it is")]
     after: Annotated[list[dict[str, Any]], Field(description="Jobs in its condition: id and state")]
@@ -191,9 +194,13 @@ class HostState(BaseModel):
 
 
 class Hosts(BaseModel):
+    """Servers that do units of jobs, and jobs at work. `servers` of a host lists those that run jobs, too."""
+
     grid: str
     busy: int
     free: int
+    running: Annotated[int, Field(description="Jobs at work")]
+    places: Annotated[int, Field(description="Jobs that may be at work at the same time")]
     hosts: list[HostState]
 
 

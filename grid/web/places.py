@@ -12,9 +12,11 @@ from grid.jobs.engine import Engine
 
 
 def hosts_of(engine: Engine) -> dict[str, Any]:
-    """`grid`, `busy`, `free`, `hosts`: each with `host`, `state`, `busy`, `free`, `servers` (name, does, state).
+    """`grid`, `busy`, `free`, `running`, `places` (jobs at work, and how many may be), and `hosts`: each with `host`,
+    `state`, `busy`, `free`, `servers` (name, does, state).
 
-    Servers that run jobs and those that do units are two services on the same hosts; `busy` and `free` count both.
+    Servers that run jobs and those that do units are two services on the same hosts. `busy` and `free` count those that
+    do units, as `grid serve` does; a server that runs a job mostly waits for them. `servers` lists both.
     """
     grid = getattr(engine, "grid", None)
     if grid is None:
@@ -33,14 +35,17 @@ def hosts_of(engine: Engine) -> dict[str, Any]:
     hosts = []
     for label in dict.fromkeys([*homes, *(host for host, _ in servers)]):
         here = [server for host, server in servers if host == label]
-        busy = sum(server["state"] == "acquired" for server in here)
-        free = sum(server["state"] == "free" for server in here)
+        units = [server["state"] for server in here if server["does"] == "units"]
+        busy, free = units.count("acquired"), units.count("free")
         state = homes.get(label, "up")
         hosts.append({"host": label, "state": state, "busy": busy, "free": free, "servers": here})
+    places = [server["state"] for _, server in servers if server["does"] == "jobs"]
     return {
         "grid": kind,
         "busy": sum(host["busy"] for host in hosts),
         "free": sum(host["free"] for host in hosts),
+        "running": sum(does == "acquired" for does in places),
+        "places": len(places),
         "hosts": hosts,
     }
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from grid import LocalGrid
 from grid.jobs import (
     JobManager,
+    JobState,
     Message,
     RequestError,
     ServerProxy,
@@ -20,12 +24,14 @@ from grid.jobs import (
     ServiceHandler,
     Store,
     ThreadEngine,
+    make_service,
+    open_service,
     remote_service,
 )
 from grid.jobs.context import default_service
 from grid.jobs.wire_server import SocketServer
 from grid.web.server import WebServer
-from tests.edges.test_jobs import QUICK
+from tests.edges.test_jobs import QUICK, until
 
 LIMIT_S = 30.0
 ESCAPES = "\x1b]0;owned\x07\x9b31m"
@@ -177,3 +183,72 @@ def test_no_command_prints_control_characters_raw(manager: JobManager, command: 
     finally:
         service.close()
         served.close()
+
+
+MODULE = """
+from grid.jobs import Service
+
+class Tells(Service):
+    version = "1"
+    def run(self, handler):
+        return {word!r}
+"""
+
+
+@pytest.mark.row("T11")
+def test_jobs_of_a_service_whose_file_was_edited_wait_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "told_service.py"
+    path.write_text(MODULE.format(word="old"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("told_service")
+    try:
+        with open_service(tmp_path / "store", engine=ThreadEngine(1, 1), settings=QUICK) as service:
+            assert module.Tells.submit().wait(LIMIT_S) == "old"
+            path.write_text(MODULE.format(word="the new one"))
+            job = module.Tells.submit()
+            until(lambda: "was edited after" in job.status["reason"])
+            assert job.state is JobState.PENDING and str(path) in job.status["reason"]
+            assert "Start the job server again" in caplog.text
+            path.write_text(MODULE.format(word="old"))  # undone
+            assert job.wait(LIMIT_S) == "old"
+            path.write_text(MODULE.format(word="newer"))
+            again = module.Tells.submit()
+            until(lambda: "was edited after" in again.status["reason"])
+            monkeypatch.delitem(sys.modules, "told_service")
+            importlib.invalidate_caches()
+            service.register(importlib.import_module("told_service").Tells)  # loaded anew: it is what stands there
+            assert again.wait(LIMIT_S) == "newer"
+    finally:
+        sys.modules.pop("told_service", None)
+
+
+def chore(gate: str) -> None:
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
+class Slow(Service):
+    version = "1"
+
+    def run(self, handler: ServiceHandler) -> Any:
+        return handler.map(chore, [self.request.gate])
+
+
+@pytest.mark.row("T12")
+def test_a_slow_unit_is_named_with_its_age_and_its_host(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with LocalGrid(1, output=None) as grid:
+        service = make_service(tmp_path / "store", grid, settings=QUICK)
+        try:
+            job = service.submit(Slow.request(gate=str(gate)))
+            unit = until(lambda: service.status(job.id)["oldest_unit"])
+            assert unit["job"] == job.id and unit["unit"] == 0 and unit["age"] >= 0 and unit["host"] == "localhost"
+            shown = subprocess.run([sys.executable, "-m", "grid", "status"], capture_output=True, text=True, timeout=60)
+            assert f"oldest unit: 0 of {job.id}, for " in shown.stdout and " on localhost (Worker" in shown.stdout
+            gate.write_text("")
+            job.wait(LIMIT_S)
+            assert service.status(job.id)["oldest_unit"] is None
+        finally:
+            service.close()

@@ -182,8 +182,8 @@ def test_the_machines_are_shown_busy_and_free(scene: Scene, visit: Visit) -> Non
     until(lambda: sum(record.state is JobState.ACTIVE for record in scene.manager.records.values()) == 3)
     page.goto(scene.url)
     page.get_by_role("button", name="Machines").click()
-    page.get_by_text("1 host, 10 servers: 3 busy, 7 free").wait_for()
-    strip = page.get_by_role("img", name="3 busy, 7 free")
+    page.get_by_text("1 host, 4 servers: 0 busy, 4 free; 3 of 6 jobs at work").wait_for()
+    strip = page.get_by_role("img", name="0 busy, 4 free")
     assert strip.locator(".busy").count() == 3 and strip.locator(".free").count() == 7
     assert strip.locator(".busy").first.get_attribute("title") in {f"runner/{n}, jobs: busy" for n in range(6)}
     page.get_by_role("button", name="Jobs", exact=True).click()

@@ -284,15 +284,26 @@
     jobs.set(summary.id, summary);
   }
 
-  /** Seconds that an active job still needs, by the pace that was seen here, or else since its start. */
-  function left(job) {
+  /** How long an active job still needs, and what that rests on: the pace that was seen here, or else since its start. */
+  function estimate(job) {
     if (job.state !== "active" || !job.progress) return null;
     const [k, n] = job.progress;
     if (typeof k !== "number" || typeof n !== "number" || !(n > 0) || k >= n) return null;
     const pace = job._pace, seen = pace ? now() - pace.time : 0;
-    if (pace && seen > 5 && k > pace.k) return ((n - k) * seen) / (k - pace.k);
+    if (pace && seen > 5 && k > pace.k) return { seconds: ((n - k) * seen) / (k - pace.k), by: `at the pace of the last ${span(seen)}` };
     const since = now() - job.started;
-    return k > 0 && since > 0 ? ((n - k) * since) / k : null;
+    return k > 0 && since > 0 ? { seconds: ((n - k) * since) / k, by: "at its mean pace since the start" } : null;
+  }
+
+  const left = (job) => estimate(job)?.seconds ?? null;
+
+  function leftWords(job) {
+    const found = estimate(job);
+    return found ? `${span(found.seconds)} ${found.by}` : "–";
+  }
+
+  function oldestWords(unit) {
+    return unit ? `unit ${unit.unit}, for ${span(unit.age)} on ${unit.host}` : "none is under way";
   }
 
   function fraction(job) {
@@ -687,7 +698,8 @@
       ["Ended", job.ended ? moment(job.ended) : "not yet"],
       ["Took", job.started && job.ended ? span(job.ended - job.started) : "–"],
       ["Progress", progressWords(job) || "unknown"],
-      ["Time left", left(job) === null ? "–" : span(left(job))],
+      ["Time left", leftWords(job)],
+      ["Oldest unit", job.state === "active" && detail?.id === open ? oldestWords(detail.oldest_unit) : "–"],
       ["Best so far", job.best === null || job.best === undefined ? "none" : brief(job.best, 120) + (job.improved ? ` (${ago(job.improved)})` : ""), true],
       ["Tags", (job.tags || []).join(", ") || "none", true],
     ];
@@ -828,8 +840,20 @@
     return found;
   }
 
+  /** Labels of levels: as many digits as tell them apart, and no more. */
+  function levelWords(levels, log) {
+    if (log) return levels.map((at) => figure(10 ** at));
+    const step = levels.length > 1 ? levels[1] - levels[0] : Math.abs(levels[0]) || 1;
+    const fine = Math.floor(Math.log10(step)), large = Math.max(...levels.map(Math.abs), step);
+    if (large >= 1e7 || large < 1e-4) {
+      const digits = Math.min(15, Math.max(0, Math.floor(Math.log10(large)) - fine));
+      return levels.map((at) => (at ? at.toExponential(digits) : "0"));
+    }
+    return levels.map((at) => at.toFixed(Math.min(20, Math.max(0, -fine))));
+  }
+
   function plot(points, key) {
-    const width = Math.max(300, $("plot").clientWidth), height = 170, start = 64, end = width - 12, top = 10, foot = height - 26;
+    const width = Math.max(300, $("plot").clientWidth), height = 170, end = width - 12, top = 10, foot = height - 26;
     const values = points.map(({ y }) => y), lowest = Math.min(...values), highest = Math.max(...values);
     const log = lowest > 0 && highest / lowest > 100;
     const scale = (y) => (log ? Math.log10(y) : y);
@@ -837,6 +861,8 @@
     const margin = (high - low) * 0.08 || Math.abs(high) * 0.1 || 1;
     low -= margin;
     high += margin;
+    const levels = ticks(low, high, 4), labels = levelWords(levels, log);
+    const start = Math.min(width / 2, Math.max(64, 16 + 7.5 * Math.max(0, ...labels.map((label) => label.length))));
     const last = points[points.length - 1], job = jobs.get(open);
     const until = job?.state === "active" ? now() : last.time;  // what is best stays so until the next
     const t0 = points[0].time, t1 = Math.max(until, last.time, t0 + 1e-3);
@@ -844,14 +870,14 @@
     const y = (value) => foot - ((scale(value) - low) / (high - low)) * (foot - top);
     const words = `${some(points.length, "improvement")} of ${key || "the value"}, from ${figure(points[0].y)} to ${figure(last.y)} in ${span(last.time - t0)}`;
     const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
-    for (const at of ticks(low, high, 4)) {
+    levels.forEach((at, place) => {
       const level = foot - ((at - low) / (high - low)) * (foot - top);
       made.append(svg("path", { class: "axis", d: `M${start} ${level.toFixed(1)}H${end}` }),
-        svg("text", { x: start - 8, y: (level + 4).toFixed(1), "text-anchor": "end" }, figure(log ? 10 ** at : at)));
-    }
+        svg("text", { x: start - 8, y: (level + 4).toFixed(1), "text-anchor": "end" }, labels[place]));
+    });
     for (const at of t1 - t0 < 0.1 ? [0] : ticks(0, t1 - t0, 4)) {
-      const place = x(t0 + at);
-      made.append(svg("text", { x: place.toFixed(1), y: height - 8, "text-anchor": at ? "middle" : "start" }, at ? finer(at) : "start"));
+      const place = x(t0 + at), anchor = !at ? "start" : place > end - 28 ? "end" : "middle";
+      made.append(svg("text", { x: place.toFixed(1), y: height - 8, "text-anchor": anchor }, at ? finer(at) : "start"));
     }
     let d = `M${x(points[0].time).toFixed(1)} ${y(points[0].y).toFixed(1)}`;
     for (const point of points.slice(1)) d += `H${x(point.time).toFixed(1)}V${y(point.y).toFixed(1)}`;
@@ -990,7 +1016,7 @@
   }
 
   function listMachines(found) {
-    put($("machines-sum"), `${some(found.hosts.length, "host")}, ${some(found.busy + found.free, "server")}: ${count(found.busy)} busy, ${count(found.free)} free`);
+    put($("machines-sum"), `${some(found.hosts.length, "host")}, ${some(found.busy + found.free, "server")}: ${count(found.busy)} busy, ${count(found.free)} free; ${count(found.running)} of ${some(found.places, "job")} at work`);
     $("hosts").replaceChildren(...found.hosts.map((host) => {
       const strip = el("div", { class: "strip", role: "img", "aria-label": `${host.busy} busy, ${host.free} free` });
       for (const server of host.servers.slice(0, 512)) {
