@@ -16,7 +16,7 @@ from grid.jobs.conditions.algebra import Condition, all_of
 from grid.jobs.conditions.atoms import IsCompleted, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import Most, from_tree, new_atom, to_tree, weigh
 from grid.jobs.host.errors import ConditionError, RequestError
-from grid.jobs.host.plain import clean, dumps, from_plain, to_plain
+from grid.jobs.host.plain import dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in
 from grid.jobs.host.request import check_plain
 from grid.jobs.record import Record
@@ -24,6 +24,7 @@ from grid.jobs.registry import Registry
 from grid.jobs.rules.post import MAILS
 from grid.jobs.rules.states import JobState
 from grid.jobs.rules.tags import check_tags
+from grid.text import clean
 
 if TYPE_CHECKING:
     from grid.jobs.host.service import Service

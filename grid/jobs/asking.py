@@ -20,11 +20,12 @@ from grid.jobs.conditions.work import Work
 from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
-from grid.jobs.host.plain import clean, dumps
+from grid.jobs.host.plain import dumps
 from grid.jobs.judge import verdict
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.running import Running
+from grid.text import clean
 
 logger = logging.getLogger(__name__)
 

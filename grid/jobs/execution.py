@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import GridStopped, ServerLost
 from grid.jobs.engine import Place
 from grid.jobs.host.messages import Abort, Message
-from grid.jobs.host.plain import clean
 from grid.jobs.host.service import Service
 from grid.jobs.record import Record
+from grid.text import clean
 
 if TYPE_CHECKING:
     from grid.jobs.running import Running

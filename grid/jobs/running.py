@@ -21,12 +21,13 @@ from grid.jobs.host import messages
 from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
-from grid.jobs.host.plain import clean, dumps, from_plain, to_plain
+from grid.jobs.host.plain import dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in, part_of
 from grid.jobs.memory import memo_key, versions
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.waiting import Waiting
+from grid.text import clean
 
 logger = logging.getLogger(__name__)
 

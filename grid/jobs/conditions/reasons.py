@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from grid.jobs.host.plain import clean
+from grid.text import clean
 
 LINKS = 3
 """Links that a reason names beside the root cause."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from grid.jobs.host.errors import RequestError
-from grid.jobs.host.plain import clean
+from grid.text import clean
 
 _SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 

@@ -12,7 +12,7 @@ for some values; these travel as text under a key of their own:
 `References` to values of other jobs (`references.py`) say themselves what they are. So a dict with one key that begins
 with `$` is not for users.
 
-Lives here: `to_plain`, `from_plain`, `dumps`, `loads`; `clean`, for text that people read.
+Lives here: `to_plain`, `from_plain`, `dumps`, `loads`.
 Elsewhere:  what is saved of a request (`request.py`).
 """
 
@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from grid.jobs.host.errors import RequestError
+from grid.text import clean
 
 DEPTH = 64
 """Deepest nesting of lists and dicts."""
@@ -41,7 +42,6 @@ _FLOATS = re.compile(r"nan|[+-]?inf", re.ASCII)
 _HEX = re.compile(r"-?0x[0-9a-f]+", re.ASCII)
 _ESCAPED = re.compile(r"\\\\|\\u(d[89a-f][0-9a-f]{2})", re.ASCII)
 _LONE = re.compile(r"[\ud800-\udfff]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def to_plain(value: Any, where: str = "value", most: int = BYTES) -> Any:
@@ -164,23 +164,6 @@ def _escape(text: str) -> str:
 
 def _unescape(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "\\", text)
-
-
-def clean(text: object, most: int = 100_000) -> str:
-    """Text for people, as a database, a terminal and a browser take it.
-
-    Control characters but line ends and tabs, and lone surrogates, become escapes as Python writes them; what is longer
-    than `most` characters is cut, and says so. An object whose `str` fails is told by its class.
-    """
-    try:
-        said = text if type(text) is str else str.__str__(text) if isinstance(text, str) else str(text)
-    except Exception as exc:
-        said = f"<{type(text).__qualname__}, and its text can't be had ({type(exc).__qualname__})>"
-    if len(said) > most:
-        said = f"{said[: most - 40]}... ({len(said) - most + 40:,} characters more)"
-    if not said.isprintable():
-        said = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), said)
-    return said
 
 
 def from_plain(value: Any, resolve: Callable[[str, Any], Any] | None = None) -> Any:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.jobs.host.errors import RequestError
-from grid.jobs.host.plain import clean, from_plain, to_plain
+from grid.jobs.host.plain import from_plain, to_plain
+from grid.text import clean
 
 if TYPE_CHECKING:
     from grid.jobs.host.service import Service

@@ -34,10 +34,11 @@ from grid.jobs.host.errors import RequestError
 from grid.jobs.host.limits import Limited
 from grid.jobs.host.messages import Message, dispatch, snake
 from grid.jobs.host.names import safe_key
-from grid.jobs.host.plain import clean, from_plain, to_plain
+from grid.jobs.host.plain import from_plain, to_plain
 from grid.jobs.host.service import AbortService, Service
 from grid.jobs.host.units import Ordered, Outcomes, Units
 from grid.jobs.host.worker import add_paths
+from grid.text import clean
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from grid.jobs.host.errors import RequestError
-from grid.jobs.host.plain import clean
+from grid.text import clean
 
 _TAG = re.compile(r"[^\s=,][^,\n]{0,199}")
 

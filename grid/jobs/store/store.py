@@ -32,11 +32,12 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 
 from grid.jobs.host.errors import RequestError, StoreError, StoreFull, StoreLocked, StoreTooNew
-from grid.jobs.host.plain import clean, dumps, loads
+from grid.jobs.host.plain import dumps, loads
 from grid.jobs.record import FIELDS, Record
 from grid.jobs.rules.post import Note
 from grid.jobs.rules.states import JobState
 from grid.jobs.store import tables
+from grid.text import clean
 from grid.wire.places import private_dir
 
 BUSY_S = 10.0
