@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from grid import LocalGrid
 from grid.jobs import (
@@ -744,18 +745,15 @@ def test_ten_thousand_jobs_wait_and_are_decided_together(tmp_path: Path) -> None
 
 
 @pytest.mark.row("J01", "P04")
-def test_submitting_is_quick_and_durable(tmp_path: Path) -> None:
+def test_submitting_is_one_durable_write_for_a_job_and_one_for_two_hundred(tmp_path: Path) -> None:
+    """What it takes in time is in benchmarks/jobs.py: a disk waits for each write, whoever else uses it."""
     with open_service(tmp_path / "s", engine=_NoPlaces(1, 1), services=ALL) as service:
-        one, batch = 0.0, 0.0
-        for _ in range(5):  # the best of some: others use the disk, too
-            began = time.perf_counter()
-            for n in range(40):
-                service.submit(Square.request(value=n))
-            one = max(one, 40 / (time.perf_counter() - began))
-            began = time.perf_counter()
-            service.submit_all([Square.request(value=n) for n in range(200)])
-            batch = max(batch, 200 / (time.perf_counter() - began))
-        assert one >= 200 and batch >= 1000
+        writes: list[object] = []
+        sqlalchemy.event.listen(service._server.manager.store._engine, "commit", writes.append)
+        service.submit(Square.request(value=0))
+        assert len(writes) == 1
+        service.submit_all([Square.request(value=n) for n in range(200)])
+        assert len(writes) == 2
         with service._server.manager.store._engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
