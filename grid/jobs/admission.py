@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from grid.jobs.conditions.algebra import Condition, all_of
 from grid.jobs.conditions.atoms import IsCompleted, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import Most, from_tree, new_atom, to_tree, weigh
-from grid.jobs.host.errors import ConditionError, RequestError
+from grid.jobs.host.errors import ConditionError, RequestError, UnknownJobService
 from grid.jobs.host.plain import dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in
 from grid.jobs.host.request import check_plain
@@ -48,6 +48,10 @@ class Admitted:
 
     record: Record
     condition: Condition | None
+    late: bool = False
+    """Its service is being installed: `fit_late` makes its request fit when it is there."""
+    memo: bool | None = None
+    """Whether its submitter wants remembered results; None: as its service says."""
 
 
 def atom_id(kind: str, arguments: Mapping[str, Any]) -> str:
@@ -67,6 +71,7 @@ def admit(
     exists: Callable[[str], bool],
     most: Most,
     may_wait: Callable[[KnownAtom], None] = lambda atom: None,
+    installing: Callable[[str, str, Any], str | None] = lambda owner, service, tree: None,
 ) -> Admitted:
     """Check one submission. Holds no lock: it takes as long as its expressions take to parse.
 
@@ -75,12 +80,22 @@ def admit(
         exists: Whether there is such a job.
         most: What a condition may hold.
         may_wait: Raises for an atom that this owner may not wait for.
+        installing: The job that installs a service which is not here yet, for (owner, service, condition); None: none.
     Raises:
         RequestError, ConditionError, UnknownJobService: It can't be used; the message says why.
     """
     if not isinstance(plain, Mapping) or not plain.get("request"):
         raise RequestError("there is no request to submit", hint="Make one with Service.request(...)")
-    service, request = registry.fit(_own(_checked(plain["request"]), owner, registry))
+    asked = _checked(plain["request"])
+    service: type[Service] | None = None
+    needs: str | None = None
+    try:
+        service, request = registry.fit(_own(asked, owner, registry))
+    except UnknownJobService:
+        needs = installing(owner, asked["service"], plain.get("when"))
+        if needs is None:
+            raise
+        request = asked
     priority = plain.get("priority") or 0
     if type(priority) is not int or not 0 <= priority <= MOST_PRIORITY:
         raise RequestError(f"the priority {priority!r} is no whole number from 0 to {MOST_PRIORITY}", hint="0 is free")
@@ -89,8 +104,9 @@ def admit(
         raise RequestError(f"inputs must be a list, not {clean(repr(inputs), 80)}", hint="One element for each run")
     if inputs is not None:
         inputs = to_plain(from_plain(inputs), "inputs")
-    request = _queue(service, request, Context(job, directory / "jobs" / job))
-    condition = _condition(plain.get("when"), request, inputs, exists, most, may_wait)
+    if service is not None:
+        request = _queue(service, request, Context(job, directory / "jobs" / job))
+    condition = _condition(plain.get("when"), request, inputs, exists, most, may_wait, needs)
     tags = check_tags(plain.get("tags") or [])
     if len(tags) > MOST_TAGS or any(len(tag) > MOST_TAG for tag in tags):
         raise RequestError(f"more than {MOST_TAGS} tags, or one longer than {MOST_TAG}", hint="Use fewer, shorter ones")
@@ -108,11 +124,27 @@ def admit(
         condition=to_tree(condition) if condition is not None else None,
         inputs=inputs,
         created=now,
-        use_memo=service.memo if memo is None else bool(memo),
+        use_memo=bool(memo) if memo is not None or service is None else service.memo,
         notify=check_email(plain.get("notify") or ""),
         mails=check_mails(plain.get("mails") or ""),
     )
-    return Admitted(record, condition)
+    return Admitted(record, condition, late=service is None, memo=None if memo is None else bool(memo))
+
+
+def fit_late(record: Record, directory: Path, registry: Registry, memo: bool | None) -> dict[str, Any]:
+    """Columns of a job whose service is there now, though it was not when the job was submitted.
+
+    Raises:
+        UnknownJobService: It is not there. RequestError: It can't use the request.
+    """
+    service, request = registry.fit(_own(record.request, record.owner, registry))
+    request = _queue(service, request, Context(record.id, directory / "jobs" / record.id))
+    return {
+        "service": request["service"],
+        "version": request["version"],
+        "request": request,
+        "use_memo": service.memo if memo is None else memo,
+    }
 
 
 def _checked(request: Any) -> dict[str, Any]:
@@ -172,10 +204,11 @@ def _condition(
     exists: Callable[[str], bool],
     most: Most,
     may_wait: Callable[[KnownAtom], None],
+    needs: str | None,
 ) -> Condition | None:
     parts = [] if tree is None else [build(tree, most, exists, may_wait)]
     already = {part.job for part in parts if isinstance(part, IsCompleted)}
-    needed = sorted((jobs_in(request["data"]) | jobs_in(inputs)) - already)
+    needed = sorted((jobs_in(request["data"]) | jobs_in(inputs) | ({needs} if needs else set())) - already)
     if len(needed) > most.atoms:
         raise ConditionError(f"a request refers to more than {most.atoms} jobs", hint="Split it")
     for job in needed:

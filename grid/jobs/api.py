@@ -299,7 +299,12 @@ class Calls:
 
     @_call(READ, Whose.OWN, again=True)
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
-        """The last messages of a kind, `Log` or `Improved`, that a job said."""
+        """The last messages of a kind, such as `Log` or `Improved`, that a job said."""
+        raise NotImplementedError
+
+    @_call(READ, Whose.OWN, again=True)
+    def said(self, job: str, number: int) -> list[dict[str, Any]]:
+        """What a job said up to that number of its stream, as far as it is kept; for those who come late."""
         raise NotImplementedError
 
     @_call(READ, Whose.NOBODYS, again=True)

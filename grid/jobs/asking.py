@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grid.jobs.admission import atom_id
-from grid.jobs.conditions.algebra import C, Condition, F
+from grid.jobs.conditions.algebra import C, Condition, F, Value
 from grid.jobs.conditions.atoms import HasServers, IsFetched, IsResult, JobAtom, JobView
 from grid.jobs.conditions.expressions import Expression
 from grid.jobs.conditions.work import Work
@@ -156,10 +156,17 @@ class Asking(Running):
                     continue
                 record = self.records.get(atom.job) if isinstance(atom, JobAtom) else None
                 view = None
+                past: list[Message] = []
                 if record is not None and isinstance(atom, JobAtom):
+                    past = [message for kind in atom.past for message in self.history.of(atom.job, kind)]
                     view = record.view() if atom.is_tested else JobView(record.id, record.state.value, record.why)
             if isinstance(atom, JobAtom):
-                found = (C, f"there is no job {atom.job}") if view is None else verdict(atom, view, work)
+                if view is None:
+                    found: tuple[Value, str] | None = (C, f"there is no job {atom.job}")
+                else:
+                    events: list[Message | JobView] = [*past, view]
+                    verdicts = (verdict(atom, event, work) for event in events)
+                    found = next((each for each in verdicts if each is not None), None)
                 if found is not None:
                     atom.decide(*found)
             elif isinstance(atom, HasServers):

@@ -1,8 +1,8 @@
-"""The last log lines and improvements of jobs, for those who come late: streams keep no history.
+"""What jobs said last, log lines and improvements above all, for those who come late: streams keep no history.
 
-Bounded: the last `LINES` of each kind. In memory those of the newest `JOBS` jobs that said something; on disk, where a
-restart finds them, those of all jobs that exist, a file of JSON lines for each, written a moment later (`flush`); there
-without improvements of more than `LARGEST` bytes.
+Bounded: the last ones of each kind, see `KEPT`. In memory those of the newest `JOBS` jobs that said something; on disk,
+where a restart finds them, those of all jobs that exist, a file of JSON lines for each, written a moment later
+(`flush`); there without improvements of more than `LARGEST` bytes.
 
 Lives here: `History`.
 Elsewhere:  the streams (`streams.py`), who asks (`server.py`), when it is written (`manager.py`).
@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 
 JOBS = 2_000
 LINES = 500
-KEPT = ("Log", "Improved")
+KEPT = {"Log": LINES, "Improved": LINES, "Kept": LINES, "Answer": 100, "Start": 50, "State": 50, "Progress": 20}
+"""Kinds that are kept, and how many of each at the most."""
+IN_MEMORY = frozenset({"Progress"})
+"""Kinds that are not written: they come often, and the last one is in the job's record."""
 LARGEST = 64 * 1024
 
 _WORN = 4
@@ -53,12 +56,18 @@ class History:
         """A message of the job, kept if it is of a kind that is kept."""
         if message.kind in KEPT:
             self._of(job)[message.kind].append(message)
-            if self._directory is not None:
+            if self._directory is not None and message.kind not in IN_MEMORY:
                 self._unwritten.setdefault(job, []).append(message)
 
     def of(self, job: str, kind: str) -> list[Message]:
         """What is kept of that kind, oldest first."""
-        return list(self._of(job)[kind])
+        return list(self._of(job).get(kind, ()))
+
+    def said(self, job: str, number: int, began: float) -> list[Message]:
+        """What is kept of all kinds, as it was said: up to that number, and what was said before this server began."""
+        found = [message for lines in self._of(job).values() for message in lines]
+        found = [message for message in found if message.number <= number or message.time < began]
+        return sorted(found, key=lambda message: (message.time >= began, message.time, message.number))
 
     def forget(self, job: str) -> None:
         """The job is deleted."""
@@ -83,7 +92,7 @@ class History:
         return self._directory / f"{safe_key(job)}.jsonl"
 
     def _read(self, job: str) -> Lines:
-        lines: Lines = {kind: deque(maxlen=self._lines) for kind in KEPT}
+        lines: Lines = {kind: deque(maxlen=min(most, self._lines)) for kind, most in KEPT.items()}
         if self._directory is None:
             return lines
         try:
@@ -131,7 +140,7 @@ class History:
                 file.write("\n")
             file.writelines(lines)
         self._length[job] = length = self._length.get(job, 0) + len(lines)
-        if length > _WORN * self._lines * len(KEPT):
+        if length > _WORN * self._lines * 2:
             kept = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             kept = _last(kept, self._lines)
             new = path.with_suffix(".new")
@@ -152,7 +161,7 @@ def _privately(path: str, flags: int) -> int:
 
 def _last(lines: list[str], most: int) -> list[str]:
     """The last lines of each kind, in their order."""
-    left = dict.fromkeys(KEPT, most)
+    left = {kind: min(most, bound) for kind, bound in KEPT.items()}
     kept: list[str] = []
     for line in reversed(lines):
         try:

@@ -28,8 +28,10 @@ from typing import Any
 from grid.jobs.admission import admit, build
 from grid.jobs.asking import Asking
 from grid.jobs.conditions.atoms import KnownAtom
+from grid.jobs.conditions.tree import atoms_in
 from grid.jobs.host.errors import JobError, RequestError, StoreError
 from grid.jobs.host.messages import Message
+from grid.jobs.modules import SERVICE as INSTALL
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState
 
@@ -184,6 +186,7 @@ class JobManager(Asking):
                     exists=self.records.__contains__,
                     most=self.settings.most,
                     may_wait=may_wait,
+                    installing=self._installing,
                 )
             )
         if self._stopping:
@@ -196,6 +199,9 @@ class JobManager(Asking):
                 record = each.record
                 self.records[record.id] = record
                 self._count(record, 1)
+
+                if each.late:
+                    self._late[record.id] = each.memo
                 self._tell_queue("created", record)
             for each in admitted:
                 if each.condition is None:
@@ -215,6 +221,20 @@ class JobManager(Asking):
                 f"{owner} has {jobs} jobs here, with {size} bytes of requests; {most} and {most_bytes} are kept",
                 hint="Delete some that have ended: grid jobs delete",
             )
+
+    def _installing(self, owner: str, service: str, tree: Any) -> str | None:
+        """The job that installs the module of a service which is not here yet: one that the condition names, else one
+        of the owner's that has not ended and is for a module of that name.
+        """
+        with self._lock:
+            named = {str(atom.get("job")) for atom in atoms_in(tree) if atom.get("atom") == "completed"}
+            installs = [record for record in self.records.values() if record.service == INSTALL]
+        module = service.rpartition("/")[2].partition(".")[0]
+        mine = [each for each in installs if each.id in named or (each.owner == owner and not each.state.ended)]
+        for record in reversed(mine):
+            if record.id in named or record.request["data"].get("name") == module:
+                return record.id
+        return None
 
     def register(self, service: Any) -> None:
         """Make a service available; jobs that waited for it can start."""

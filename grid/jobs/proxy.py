@@ -450,28 +450,45 @@ class ServerProxy:
         return Listening(self._server, key, size)
 
     def monitor(self, job: Job | str, monitor: Any) -> None:
-        """Have a job's messages given to `monitor.put`, in a thread, until the job ends."""
+        """Have a job's messages given to `monitor.put`, in a thread, until the job ends.
+
+        First how things stand (`Join`), then what the job has said already, from its `Start` on, then what it says.
+        Of a long job the server keeps the last messages of each kind, see `grid/jobs/history.py`.
+        """
         listener = self.listen(str(job))
         thread = threading.Thread(target=self._pump, args=(listener, monitor), name="jobs-monitor", daemon=True)
         self._pumps = [pump for pump in self._pumps if pump.is_alive()] + [thread]
         thread.start()
 
     def _pump(self, listener: Listening, monitor: Any) -> None:
+        last = 0
         with listener:
             while not self._closed.is_set():
                 try:
                     message = listener.get(_TURN_S)
+                    missed = self._missed(listener.key, message, last)
                 except WaitTimeout:
                     continue
                 except JobError as exc:
                     logger.warning("%s", exc)
                     return
-                try:
-                    monitor.put(message)
-                except Exception:
-                    logger.exception("the monitor of %s failed", listener.key)
+                for each in (message, *missed):
+                    last = max(last, each.number)
+                    try:
+                        monitor.put(each)
+                    except Exception:
+                        logger.exception("the monitor of %s failed", listener.key)
                 if message.kind in ENDS:
                     return
+
+    def _missed(self, job: str, message: Message, last: int) -> list[Message]:
+        """What was said before a listener came, or while it could not keep up."""
+        if message.kind not in ("Join", "Gap"):
+            return []
+        said = map(Message.from_plain, self._server.said(job, message.number))
+        if not last:
+            return list(said)
+        return [each for each in said if last < each.number <= message.number]
 
     def close(self) -> None:
         """End this connection; jobs go on."""

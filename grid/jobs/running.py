@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from grid.errors import GridError
+from grid.jobs.admission import fit_late
 from grid.jobs.conditions.tree import atoms_in
 from grid.jobs.engine import HerePlace
 from grid.jobs.execution import Execution
@@ -24,6 +25,7 @@ from grid.jobs.host.names import safe_key
 from grid.jobs.host.plain import dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in, part_of
 from grid.jobs.memory import memo_key, versions
+from grid.jobs.modules import SERVICE as INSTALL
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.waiting import Waiting
@@ -59,6 +61,8 @@ class Running(Waiting):
                 why = self._why_not(record)
                 if why:
                     heapq.heappop(heap)
+                    if record.state is not JobState.PENDING:  # cancelled: its service will never be here
+                        continue
                     self._homeless.setdefault(record.service, set()).add(record.id)
                     record.reason = why
                     continue
@@ -71,7 +75,10 @@ class Running(Waiting):
         try:
             service = self.registry.find(record.service, record.version)
         except UnknownJobService:
-            return f"waits until the service {record.service} {record.version} is registered"
+            why = self._fit(record)
+            if why:
+                return why
+            service = self.registry.find(record.service, record.version)
         path = self.registry.edited(service)
         if not path:
             return ""
@@ -86,6 +93,44 @@ class Running(Waiting):
                 service.version,
             )
         return f"{why}; start the job server again, or undo the change"
+
+    def _fit(self, record: Record) -> str:
+        """Its service was being installed when it was submitted, perhaps: then it is there now, or never."""
+        try:
+            values = fit_late(record, self.store.directory, self.registry, self._late.get(record.id))
+        except UnknownJobService:
+            installed = [
+                self.records[job]
+                for job in (str(atom.get("job")) for atom in atoms_in(record.condition))
+                if job in self.records and self.records[job].service == INSTALL
+            ]
+            if not installed:
+                return f"waits until the service {record.service} {record.version} is registered"
+            last = installed[-1]
+            have = from_plain(last.result) or {}
+            names = ", ".join(f"{name} {version}" for name, version in have.get("services", {}).items()) or "none"
+            self._late.pop(record.id, None)
+            wanted = f"{record.service} {record.version}"
+            self._decline(record, f"{last.id} installed {have.get('name')}, which has no service {wanted}, but {names}")
+            return "cancelled"
+        except RequestError as exc:
+            self._late.pop(record.id, None)
+            self._decline(record, str(exc))
+            return "cancelled"
+        self._late.pop(record.id, None)
+        self.store.update({record.id: values})
+        self._set(record, values)
+        self._tell_queue("changed", record)
+        return ""
+
+    def _decline(self, record: Record, reason: str) -> None:
+        """A pending job that can't run is cancelled."""
+        check_move(record.id, record.state, JobState.CANCELLED)
+        values = {"state": JobState.CANCELLED, "reason": clean(reason, 2_000), "ended": time.time()}
+        self.store.update({record.id: values})
+        self._set(record, values)
+        self._announce(record)
+        self._settle()
 
     def _look_at_sources(self) -> None:
         """Services whose files are again as they were: their jobs can start."""

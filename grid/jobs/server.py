@@ -318,6 +318,12 @@ class Server(Calls):
         with self.manager._lock:
             return [message.to_plain() for message in self.manager.history.of(job, kind)]
 
+    def said(self, job: str, number: int) -> list[dict[str, Any]]:
+        """What a job said up to that number of its stream, as far as it is kept."""
+        manager = self.manager
+        with manager._lock:
+            return [message.to_plain() for message in manager.history.said(job, number, manager.began)]
+
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
         return str(self.manager.fetched(url))

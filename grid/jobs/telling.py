@@ -60,7 +60,8 @@ class Telling:
         self.store, self.engine = store, engine
         self.settings = settings or Settings()
         self.registry = registry or Registry()
-        self.streams = Streams()
+        self.began = clock()
+        self.streams = Streams(clock)
         self.history = History(store.directory / "history")
         self.depends = Depends()
         self.ledger = Ledger(self.settings.allowance, self.settings.half_life_s)
@@ -86,6 +87,7 @@ class Telling:
         self._settling = False
         self._pending: dict[str, list[tuple[int, int, str]]] = {}  # owner -> heap of (-priority, number, id)
         self._homeless: dict[str, set[str]] = {}  # service -> pending jobs whose service is not here
+        self._late: dict[str, bool | None] = {}  # jobs that came before their service -> what they want of memory
         self._edited: dict[str, str] = {}  # file -> service that waits, since the file is not as it was
         self._active: dict[str, Execution] = {}
         self._memory = Memory(store)

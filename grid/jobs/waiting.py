@@ -8,6 +8,7 @@ Elsewhere:  who is told when a condition is decided (`conditions/depends.py`).
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from grid.errors import GridError
 from grid.jobs.api import CONDITIONS
-from grid.jobs.conditions.algebra import C, Condition, T
+from grid.jobs.conditions.algebra import C, Condition, F, T
 from grid.jobs.conditions.atoms import HasServers, IsElsewhere, IsFetched, JobAtom, KnownAtom
 from grid.jobs.conditions.tree import swapped
 from grid.jobs.fetch import Wanted
@@ -114,7 +115,14 @@ class Waiting(Telling):
                 return
             self._followers.setdefault(atom.job, []).append(atom)
             view = record.view()
-            self._judge.add(atom, view) if atom.is_tested else atom.see(view)
+            hear, see = (atom.hear, atom.see)
+            if atom.is_tested:
+                hear = see = functools.partial(self._judge.add, atom)
+            for kind in atom.past:
+                for message in self.history.of(atom.job, kind):
+                    hear(message)
+            if atom.state is F:
+                see(view)
 
     def unfollow(self, atom: JobAtom) -> None:
         """See `conditions.atoms.World`."""

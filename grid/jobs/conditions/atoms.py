@@ -108,6 +108,11 @@ class JobAtom(KnownAtom):
             self.world.unfollow(self)
 
     @property
+    def past(self) -> tuple[str, ...]:
+        """Kinds of messages that count though they were said before somebody waited."""
+        return ()
+
+    @property
     def is_tested(self) -> bool:
         """Whether its verdict takes an expression or code: then it is asked for in a thread of its own (`judge.py`)."""
         return False
@@ -163,7 +168,9 @@ class IsCancelled(JobAtom):
 
 
 class IsMessage(JobAtom):
-    """T at the first message of the job that passes the filter; C if the job ends before.
+    """T at the first message of the job that passes the filter; C if the job ends without one.
+
+    Messages that were said before somebody waited count as far as they are kept (`grid/jobs/history.py`).
 
     The filter: messages of the class named `message`, for which the expression `where` over its fields holds. At the
     client also `predicate`, or methods of a subclass named after the message's class, `on_improved(message)`, that
@@ -200,6 +207,10 @@ class IsMessage(JobAtom):
     def on_message(self, message: Message) -> bool:
         """Messages that have no filter: refused."""
         return False
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        return () if self.message is None else (self.message,)
 
     @property
     def is_tested(self) -> bool:
@@ -258,6 +269,10 @@ class IsResult(JobAtom):
                 hint="Write it as an expression, like 'rss < 0.1'",
             )
         return {"job": self.job, "expression": self.expression}
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        return ("Improved",)
 
     @property
     def is_tested(self) -> bool:
