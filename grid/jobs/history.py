@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 JOBS = 2_000
 LINES = 500
-KEPT = {"Log": LINES, "Improved": LINES, "Kept": LINES, "Answer": 100, "Start": 50, "State": 50, "Progress": 20}
+KEPT = {"Log": LINES, "Improved": LINES, "Kept": LINES, "Answer": 100, "Start": 50, "Progress": 20}
 """Kinds that are kept, and how many of each at the most."""
-IN_MEMORY = frozenset({"Progress"})
-"""Kinds that are not written: they come often, and the last one is in the job's record."""
+IN_MEMORY = frozenset({"Start", "Progress"})
+"""Kinds that are not written: every job says them, and what they tell is in its record."""
 LARGEST = 64 * 1024
 
 _WORN = 4
