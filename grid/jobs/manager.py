@@ -199,7 +199,6 @@ class JobManager(Asking):
                 record = each.record
                 self.records[record.id] = record
                 self._count(record, 1)
-
                 if each.late:
                     self._late[record.id] = each.memo
                 self._tell_queue("created", record)
