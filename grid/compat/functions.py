@@ -1,7 +1,7 @@
 """Which function is which, and how long servers keep one.
 
-A plain function is known by itself, and by what the names of `__main__` that it uses are bound to: a cell of a notebook
-may bind them anew. Other callables (bound methods, partials, closures over data, instances with `__call__`) may change
+A plain function is known by itself, as long as its code is what it was: a cell of a notebook may bind names anew that it
+uses, a module may be edited. Other callables (bound methods, partials, closures over data, instances with `__call__`) may change
 between two maps, so they are known by what they look like pickled: one that changed is shipped again, and what it was
 before is dropped on the servers.
 
@@ -9,14 +9,13 @@ Whatever is kept goes when the function goes: an entry holds the function itself
 that a callable carries is freed, here and on the servers, when the caller's last reference to it is gone.
 
 Lives here: names, identity, use counts, which entries are to be dropped.
-Elsewhere:  sending and dropping them (`crew`), what identifies code (`wire/mainimage`).
+Elsewhere:  sending and dropping them (`crew`), what identifies code (`wire/edited`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import sys
 import threading
 import time
 import types
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from grid.wire import codec
-from grid.wire.mainimage import globals_used
+from grid.wire.edited import Mark
 
 if TYPE_CHECKING:
     from grid.services.result import Result
@@ -54,7 +53,7 @@ class Function:
         """Items of the largest pack that came back."""
         self.run_s: float | None = None
         """How long an item runs on its server, without the way there and back."""
-        self.refers = _names_of_main(function)
+        self.mark = Mark(function)
         self.on: weakref.WeakKeyDictionary[Server, Result] = weakref.WeakKeyDictionary()
 
     def ran(self, items: int, seconds: float) -> None:
@@ -62,10 +61,13 @@ class Function:
         each = seconds / max(1, items)
         self.run_s = each if self.run_s is None else 0.5 * self.run_s + 0.5 * each
 
-    def is_stale(self) -> bool:
-        """Whether a name of `__main__` that its code uses was bound anew: as cells of a notebook do."""
-        main = sys.modules["__main__"].__dict__
-        return any(main.get(name) is not value for name, value in self.refers.items())
+    def is_stale(self, function: Callable[..., Any] | None) -> bool:
+        """Whether its code was edited: a name of `__main__` bound anew (a cell of a notebook), a module reloaded.
+
+        Args:
+            function: Itself, where it is known by itself: variables of its closure may be bound anew.
+        """
+        return self.mark.is_stale(function)
 
 
 class _Seen:
@@ -164,7 +166,7 @@ class Functions:
 
     def _use(self, key: object, function: Callable[..., Any], size: int = 0) -> Function:
         known = self._known.get(key)
-        if known is not None and known.is_stale():
+        if known is not None and known.is_stale(function if isinstance(key, tuple) else None):
             size = size or known.size
             self._let_go(key)
             known = None
@@ -282,20 +284,3 @@ def _digest(function: Callable[..., Any]) -> tuple[object, int]:
     for buffer in dumped.buffers:
         digest.update(buffer)
     return digest.digest(), dumped.nbytes
-
-
-def _names_of_main(function: Callable[..., Any]) -> dict[str, Any]:
-    """What the code uses by name of `__main__`, and what is used there, with what is bound to each now."""
-    main = sys.modules["__main__"].__dict__
-    found: dict[str, Any] = {}
-    todo: list[object] = [function]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, (type, types.FunctionType)) and item.__module__ != "__main__":
-            continue
-        for name in globals_used(item):
-            if name in main and name not in found and not name.startswith("__"):
-                found[name] = main[name]
-                if isinstance(main[name], (type, types.FunctionType)):
-                    todo.append(main[name])
-    return found

@@ -42,6 +42,7 @@ from grid.services.server import Load, Server
 from grid.wire import codec
 from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
+from grid.wire.edited import edited_since, told_of
 from grid.wire.frames import HEAD, Kind, pack
 from grid.wire.mainimage import MainImage, wrap
 
@@ -115,7 +116,7 @@ class ActorServer(Server):
         self._client: Any = grid.client
         self._limits = grid.limits
         self._here = here  # the worker is this very process: its `__main__` is ours
-        self._image: dict[str, Any] = {}
+        self._image: dict[Any, Any] = {}
         self._lock = threading.Lock()
         self._numbers = 0
         self._unsent: deque[tuple[ActorResult, bytes]] = deque()
@@ -155,14 +156,20 @@ class ActorServer(Server):
 
     def _frame(self, dumped: Dumped) -> bytes:
         buffers, flags = list(dumped.buffers), 0
-        if dumped.main_names and not self._here:
-            source = MainImage()
-            lacking = source.lacking(dumped.main_names, self._image)
+        if not self._here:
+            source, told = MainImage(), None
+            modules = codec.modules_in(dumped.data) | dumped.modules
+            lacking = source.lacking(dumped.main_names, self._image) if dumped.main_names else None
             if lacking:
                 packed = source.pack(lacking, self._image)
-                buffers.insert(0, memoryview(wrap(packed.parts)))
-                flags = serve.IMAGE
+                told = wrap(packed.parts)
+                modules |= packed.modules
                 self._image.update(packed.entries)
+            if fresh := edited_since(modules, self._image):
+                told = told_of(fresh, told)
+            if told:
+                buffers.insert(0, memoryview(told))
+                flags = serve.IMAGE
         return pack(Kind.CALL, 0, 0, 0, 0, dumped.data, buffers, flags)
 
     def _send(self) -> None:

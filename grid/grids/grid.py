@@ -55,6 +55,7 @@ from grid.services.roster import Event
 from grid.services.server import Server
 from grid.wire import codec
 from grid.wire.codec import Dumped
+from grid.wire.edited import as_they_are, code_of
 from grid.wire.frames import HEAD
 from grid.wire.keys import Keys, make_keys
 from grid.wire.link import RECONNECT_S, Link, Peer
@@ -75,6 +76,8 @@ class _Publication:
     service_id: str
     dumped: Dumped
     image: Packed | None  # what it needs of __main__
+    code: object  # of the instance's class
+    has: dict[Any, Any]  # what its servers have: names of __main__, editions of modules
     restarts: int
     blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
@@ -442,9 +445,11 @@ class Grid(Files, Moves, AbstractGrid):
             PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
         """
         self.start()
-        known = self._published.get(id(instance))
+        known, code = self._published.get(id(instance)), code_of(instance)
         if known is not None and known[0] is instance and not republish:
-            return known[1]
+            service_id = known[1]
+            if service_id not in self._publications or self._publications[service_id].code == code:
+                return service_id
         wanted_word = self.wait if wait is None else wait
         if wanted_word not in ("first", "all") and not (isinstance(wanted_word, int) and wanted_word > 0):
             raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted_word!r}")
@@ -452,7 +457,8 @@ class Grid(Files, Moves, AbstractGrid):
         dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
         image = MainImage().pack(dumped.main_names) if dumped.main_names else None
         service_id = self.create_service_id(instance)
-        publication = _Publication(service_id, dumped, image, restarts, {}, threading.Lock())
+        has = {**as_they_are(), **(image.entries if image else {})}
+        publication = _Publication(service_id, dumped, image, code, has, restarts, {}, threading.Lock())
         service = self._add_service(service_id, methods_of(instance))
         with self._lock:
             self._publications[service_id] = publication
@@ -712,7 +718,7 @@ class Grid(Files, Moves, AbstractGrid):
             self._host_failed(home, error, [server])
             return
         publication = self._publications.get(server.service_id)
-        server.attach(self._link, peer, dict(publication.image.entries) if publication and publication.image else {})
+        server.attach(self._link, peer, dict(publication.has) if publication else {})
         self._by_peer[server.number] = server
         self._doomed[server.number] = (time.monotonic() + self.limits.lost_s, server)
 

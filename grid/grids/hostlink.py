@@ -27,7 +27,7 @@ from typing import Any
 from grid import errors
 from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
 from grid.grids.between import carry
-from grid.grids.images import Images
+from grid.grids.images import Images, Told
 from grid.grids.watch import REGISTRATION, grids_dir
 from grid.hosts import Host
 from grid.kernel import boot
@@ -45,6 +45,7 @@ from grid.staging.manifest import Manifest
 from grid.staging.select import StagedFile
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG, Dumped
+from grid.wire.edited import edited_since, told_of
 from grid.wire.keys import Keys
 from grid.wire.link import RECONNECT_S, Link, Peer
 from grid.wire.mainimage import MainImage, Packed
@@ -513,6 +514,8 @@ class HostLink:
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
         """Have on the host what a message needs; returns the image of `__main__` that must go with it, if one must.
 
+        `image`: what the process there has: names of `__main__`, and editions of modules. It is brought up to date.
+
         Raises:
             VersionError: Code by value, and another version of Python there.
             MissingModules: Modules that are neither there nor the user's own.
@@ -521,8 +524,7 @@ class HostLink:
         modules = codec.modules_in(dumped.data) | dumped.modules
         lacking = MainImage().lacking(dumped.main_names, image) if dumped.main_names else None
         if not lacking:
-            self.have_modules(modules)
-            return None
+            return self._with_edits(modules, image, None)
         told: bytes
         known = self._images.known(lacking, image)
         if known is not None:
@@ -531,13 +533,25 @@ class HostLink:
             packed = MainImage().pack(lacking, image)
             self.check_code(packed.by_value)
             told = self._images.put(packed, self.store(), self.forget)
-        self.have_modules(modules | packed.modules)
         image.update(packed.entries)
-        return told
+        return self._with_edits(modules | packed.modules, image, told)
+
+    def _with_edits(self, modules: set[str], image: dict[Any, Any], told: bytes | None) -> bytes | None:
+        """Have modules there as they are now; a process that has older ones is told with the message."""
+        fresh = edited_since(modules, image) if modules else None
+        if fresh:
+            self._modules.difference_update(fresh)
+        self.have_modules(modules)
+        if not fresh:
+            return told
+        word = Told(told_of(fresh, told))
+        word.large = getattr(told, "large", None)
+        return word
 
     def pack_image(self, entries: Mapping[str, Any]) -> Packed:
         """An image of names of `__main__` as they were bound, if this host can use it."""
-        packed = MainImage({**sys.modules["__main__"].__dict__, **entries}).pack(entries)
+        names = {name: obj for name, obj in entries.items() if isinstance(name, str)}
+        packed = MainImage({**sys.modules["__main__"].__dict__, **names}).pack(names)
         self.check_code(packed.by_value)
         return packed
 

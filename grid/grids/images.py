@@ -26,11 +26,12 @@ class Answered(Protocol):
 class Told(bytes):
     """What a message says of a large image; it is kept until the calls that carried it are answered."""
 
-    large: _Large
+    large: _Large | None
 
     def carried_by(self, call: Answered) -> None:
         """Tell that a call has it with it."""
-        self.large.carriers.append(call)
+        if self.large is not None:
+            self.large.carriers.append(call)
 
 
 class _Large:

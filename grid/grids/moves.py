@@ -23,6 +23,7 @@ from grid.errors import GridError, ServerLost
 from grid.services.kernel_server import KernelServer
 from grid.services.result import Reply
 from grid.wire import codec
+from grid.wire.edited import as_they_are
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid as _Base
@@ -228,7 +229,7 @@ class Moves(_Base):
         """In the grid's thread: its new process answers."""
         move = self._arriving.pop(server.name)
         assert self._link is not None and move.home is not None
-        old, image = server.peer, dict(server.peer.image)
+        old, image = server.peer, {**server.peer.image, **as_they_are()}
         server.host = move.home.host
         server.settle(move.home, move.number, move.peer, image)
         where = move.origin.host.label

@@ -7,7 +7,8 @@ fail, on the host and for results that come back. So we mirror the part of `__ma
 
 An *image* holds some names, and all that the code and the data behind them name in turn, which is found out while they
 are pickled. It is a snapshot: a name bound anew (a notebook cell run again, `N = 6` after `N = 5`), or a class that got
-another method, is sent again with the next message that mentions it; a list changed in place is not.
+another method, or a small table with other items, is sent again with the next message that mentions it. What is changed
+deep inside of something is not.
 
 What can't travel stays behind, by itself: its name, or the place in a class or a list where it was, holds something
 that raises, with the reason, when it is used. A script's `main()` may mention the grid itself.
@@ -101,12 +102,24 @@ _entries: dict[str, _Entry] = {}
 
 
 def mark_of(obj: Any) -> object:
-    """Equal as long as a definition's code is: of a class what its methods are, of a function its code."""
+    """Equal as long as these are: a class's methods, a function's code, the items of a small table."""
+    kind = type(obj)
+    if kind in _TABLES:
+        items = [*obj, *obj.values()] if kind is dict else obj
+        if len(obj) > _SMALL:
+            return len(obj)
+        return tuple([each if type(each) in _SCALARS else id(each) for each in items])
+    if kind is types.FunctionType:
+        return id(obj.__code__)
     if isinstance(obj, type):
         return tuple(map(id, filter(_is_code, vars(obj).values())))
-    if isinstance(obj, types.FunctionType):
-        return id(obj.__code__)
     return None
+
+
+_TABLES = frozenset({list, dict, set, bytearray})
+_SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
+_SMALL = 256
+"""A table of so many items is compared item by item, each time that it is mentioned."""
 
 
 def _is_code(value: object) -> bool:
@@ -252,7 +265,7 @@ class _Packing:
 
     def has(self, name: str) -> bool:
         """Whether the other side has it as it is now."""
-        obj = self.space[name]
+        obj = self.space.get(name)
         known = _entries.get(name)
         current = known is not None and known.obj is obj and known.mark == mark_of(obj)
         return current and self.have.get(name, self) is obj
@@ -395,8 +408,18 @@ def wrap(parts: Sequence[Any]) -> bytes:
 
 
 def arrive(data: Any, store: bulk.Store | None = None) -> None:
-    """Install an image that came in a message: itself, or the name of a blob and the sizes of the parts in it."""
+    """Install an image that came in a message: itself, or the name of a blob and the sizes of the parts in it.
+
+    Before it, where there are any, the names of modules that were edited (`edited.told_of`).
+    """
     found = pickle.loads(data)
+    if isinstance(found, dict):
+        from grid.wire import edited
+
+        edited.refresh(found["edited"])
+        if not (data := found["image"]):
+            return
+        found = pickle.loads(data)
     if isinstance(found, tuple):
         assert store is not None
         install(store.read(*found, drop=False))
