@@ -9,6 +9,9 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+PACKAGE_DATA_BYTES = 64 * 1024 * 1024
+"""Files beside the code of a user's package that are sent along with it, together; larger ones stay and are named."""
+
 
 def _from_environment(name: str, default: float) -> Any:
     return field(default_factory=lambda: float(os.environ.get(name) or default))

@@ -33,8 +33,11 @@ from grid.wire import proven
 
 MARK = "GRID1 "
 
-SCOUT = "import sys;i=getattr(sys.stdin,'buffer',sys.stdin);exec(i.read(int(i.readline())))"
-"""For `python -c`. No quotes that a shell could stumble over beyond single ones."""
+SCOUT = "import sys;sys.path[:]=[p for p in sys.path if p];i=getattr(sys.stdin,'buffer',sys.stdin);" + (
+    "exec(i.read(int(i.readline())))"
+)
+"""For `python -c`, which would else import a json.py of the directory that it starts in. No quotes that a shell could
+stumble over beyond single ones."""
 
 PROGRAM = r"""
 import json, os, sys

@@ -27,7 +27,7 @@ from grid.errors import DiskError, PythonError
 from grid.hosts import compose_command
 from grid.launch.connection import Completed, Connection
 from grid.launch.probe import NEEDS, Facts, Interpreter, examine, lacking
-from grid.launch.shell import MINIMUM, remote_path
+from grid.launch.shell import MINIMUM, remote_path, safe_program
 from grid.launch.wheels import (
     PACKAGES,
     download,
@@ -185,7 +185,7 @@ def _absent(connection: Connection, python: str, wanted: Mapping[str, str | None
         return []
     words = " ".join(shlex.quote(name) for name in wanted)
     host = connection.host
-    text = f"{remote_path(python)} -c {shlex.quote(_VERSIONS)} {words}"
+    text = f"{remote_path(python)} -c {shlex.quote(safe_program(_VERSIONS))} {words}"
     if not host.init_cmd.rstrip().endswith("!"):
         text = compose_command(host.init_cmd, text)
     done = connection.run(text)
@@ -312,7 +312,8 @@ class _Maker:
         with tempfile.TemporaryDirectory(prefix="grid-wheels-") as directory:
             files, source = self._collect_more(Path(directory), about, tried, absent)
             where = f"$([ -d {place}/lib/python* ] && echo '' || echo {place}/lib)"
-            self._shell(f'{place}/bin/python -c {shlex.quote(_UNPACK)} "{where}"', SEND_S, stdin=_tar(files))
+            program = shlex.quote(safe_program(_UNPACK))
+            self._shell(f'{place}/bin/python -c {program} "{where}"', SEND_S, stdin=_tar(files))
         if still := _absent(self._connection, python, dict.fromkeys(absent)):
             raise PythonError(
                 f"{', '.join(still)} was unpacked and is not found by {python}",
@@ -355,7 +356,8 @@ class _Maker:
                 files += self._collect_more(Path(directory), about, tried, more)[0]
                 self._result.actions.append(f"installed {', '.join(more)}")
             place = "''" if has["venv"] else f"{build}/lib"
-            self._shell(f"{build}/bin/python -c {shlex.quote(_UNPACK)} {place}", SEND_S, stdin=_tar(files))
+            program = shlex.quote(safe_program(_UNPACK))
+            self._shell(f"{build}/bin/python -c {program} {place}", SEND_S, stdin=_tar(files))
         return source
 
     def _collect_more(
@@ -417,7 +419,7 @@ class _Maker:
         )
 
     def _ask(self, python: str, program: str, check: bool = True) -> dict[str, Any] | None:
-        done = self._run(f"{python} -c {shlex.quote(program)}")
+        done = self._run(f"{python} -c {shlex.quote(safe_program(program))}")
         if (answer := _answer(done)) is not None:
             return answer
         if not check:

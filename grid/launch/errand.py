@@ -21,7 +21,7 @@ from grid.errors import ConnectError, HostError, PythonError
 from grid.hosts import compose_command
 from grid.launch.command import python_of
 from grid.launch.connection import Connection
-from grid.launch.shell import find_python_script
+from grid.launch.shell import find_python_script, safe_program
 
 MARK = "grid-errand "
 
@@ -72,7 +72,7 @@ def run_there(
         "arguments": list(arguments),
     }
     find = f'{find_python_script(python_of(host), sys.version_info[1])}; [ -n "$PY" ] || exit 0; '
-    run = f"$PY -c {shlex.quote(_PROGRAM)}"
+    run = f"$PY -c {shlex.quote(safe_program(_PROGRAM))}"
     if host.init_cmd.rstrip().endswith("!"):
         command = find + compose_command(host.init_cmd, run)
     else:

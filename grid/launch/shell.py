@@ -28,6 +28,11 @@ def sh_command(text: str) -> str:
     return f"""sh -c 'eval "$(printf %b "$0")"' '{encoded}'"""
 
 
+def safe_program(text: str) -> str:
+    """A program for `python -c`, which would else import a json.py of the directory that it starts in (the home)."""
+    return f"import sys\nsys.path[:] = [each for each in sys.path if each]\n{text}"
+
+
 def announced(text: str) -> str:
     """The same commands, whose first line on standard error tells their process id: see `kill_script`."""
     return f'echo "grid-pid $$" >&2; {text}'

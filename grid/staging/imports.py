@@ -14,9 +14,10 @@ An import is *optional* where the code copes without: in a `try` that catches Im
 about the version of Python or the platform. It is staged if it is the user's own, and no error if it is missing.
 Imports below `if TYPE_CHECKING` and `if __name__ == "__main__"` do not happen on a host and are left out.
 
-A package travels as the whole tree of its .py files, so that imports by a name made up at run time work inside of
-it; of its other files only the extension modules that are imported by name. Namespace packages have no tree of
-their own: of those, the modules that are needed.
+A package travels as its whole tree, so that imports by a name made up at run time work inside of it, and what it reads
+from beside its code is there: without hidden files, byte code, and extension modules that are not imported by name.
+Of its data as much as `PACKAGE_DATA_BYTES`. A single module takes along the files beside it whose names stand in its
+source. Namespace packages have no tree of their own: of those, the modules that are needed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import sys
 import sysconfig
@@ -37,7 +39,10 @@ from types import ModuleType
 from typing import NamedTuple
 
 from grid.errors import StagingError
+from grid.limits import PACKAGE_DATA_BYTES
 from grid.staging.select import StagedFile, select
+
+logger = logging.getLogger(__name__)
 
 _NOT_OF_A_PACKAGE = ("__pycache__/", ".git/", ".svn/", ".hg/", ".tox/", ".nox/", ".venv/", "site-packages/")
 
@@ -166,9 +171,9 @@ class _Search:
             suffix = next((s for s in EXTENSION_SUFFIXES if origin.endswith(s)), Path(origin).suffix)
             if spec.submodule_search_locations is not None:  # a package whose __init__ is an extension
                 place += "/__init__"
-            file = _staged(origin, place + suffix)
-            if file not in files:
-                files.append(file)
+            for file in (_staged(origin, place + suffix), *_beside(origin, place.rpartition("/")[0])):
+                if file not in files:
+                    files.append(file)
 
     def _outermost_package(self, name: str) -> str:
         """`a.b.c` -> `a`; `ns.a.b` -> `ns.a`, where ns is a namespace package."""
@@ -290,8 +295,71 @@ def _recorded(folder: str) -> frozenset[str]:
 
 
 def _tree(folder: str, place: str) -> list[StagedFile]:
-    selection = select(folder, "*.py", exclude=_NOT_OF_A_PACKAGE)
-    return [StagedFile(f"{place}/{file.relative}", file.source, file.size, file.mode) for file in selection.files]
+    code = select(folder, "*.py", exclude=_NOT_OF_A_PACKAGE).files
+    return [
+        StagedFile(f"{place}/{file.relative}", file.source, file.size, file.mode)
+        for file in [*code, *_data_of(folder, place)]
+    ]
+
+
+def _data_of(folder: str, place: str) -> list[StagedFile]:
+    """Files of a package that are no code, the smallest first, as many as may be sent."""
+    try:
+        found = list(select(folder, "*", exclude=(*_NOT_OF_A_PACKAGE, *_NO_DATA)).files)
+    except StagingError as exc:
+        logger.warning("package %s: its data files are not sent: %s", place, exc)
+        return []
+    found = [file for file in found if not any(part.startswith(".") for part in Path(file.relative).parts)]
+    taken: list[StagedFile] = []
+    left: list[StagedFile] = []
+    total = 0
+    for file in sorted(found, key=lambda file: file.size):
+        if file.relative.endswith(".py"):
+            continue
+        total += file.size
+        (taken if total <= PACKAGE_DATA_BYTES else left).append(file)
+    if left:
+        names = ", ".join(file.relative for file in left[:5])
+        logger.warning(
+            "package %s: %d data files are too large to be sent with it (%s): use copy_files", place, len(left), names
+        )
+    return taken
+
+
+_NO_DATA = (".pyc", ".pyo", ".so", ".pyd", ".dylib", ".egg-info/")
+
+
+def _beside(origin: str, place: str) -> list[StagedFile]:
+    """Files in the folder of a single module that its source names."""
+    if not origin.endswith(".py"):
+        return []
+    status = os.stat(origin)
+    folder = os.path.dirname(origin)
+    found = []
+    for word in _words_of(origin, status.st_mtime_ns, status.st_size):
+        path = os.path.join(folder, word)
+        try:
+            if os.path.isfile(path) and os.path.getsize(path) <= PACKAGE_DATA_BYTES:
+                found.append(_staged(path, f"{place}/{word}" if place else word))
+        except (OSError, ValueError):
+            continue  # a word with a null byte, or longer than names may be
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _words_of(path: str, mtime_ns: int, size: int) -> tuple[str, ...]:
+    """Constants in a source that could be names of files beside it."""
+    tree = _parsed(path)
+    words = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)) if tree is not None else ()
+    fit = (word for word in words if isinstance(word, str) and 0 < len(word) < 200 and "\n" not in word)
+    return tuple(
+        dict.fromkeys(
+            word
+            for word in fit
+            if not os.path.isabs(word) and ".." not in Path(word).parts and not word.startswith(".")
+            if not word.endswith((".py", *_NO_DATA))
+        )
+    )
 
 
 def _staged(path: str, relative: str) -> StagedFile:
@@ -308,14 +376,18 @@ def _staged(path: str, relative: str) -> StagedFile:
 @lru_cache(maxsize=4096)
 def _imports_of(path: str, mtime_ns: int, size: int) -> tuple[_Import, ...]:
     """The imports of a file in the state that time and size name; none if it is no Python of our version."""
+    tree = _parsed(path)
+    return () if tree is None else tuple(dict.fromkeys(_walk(tree)))
+
+
+def _parsed(path: str) -> ast.Module | None:
     try:
         with tokenize.open(path) as source:
-            tree = ast.parse(source.read(), path)
+            return ast.parse(source.read(), path)
     except (SyntaxError, UnicodeDecodeError, ValueError):
-        return ()
+        return None
     except OSError as exc:
         raise StagingError(f"can't read {path!r}: {exc.strerror}") from exc
-    return tuple(dict.fromkeys(_walk(tree)))
 
 
 def _walk(tree: ast.Module) -> Iterator[_Import]:

@@ -65,12 +65,13 @@ def test_a_package_travels_as_its_whole_tree(project):
         pack_x__plugins__by_name="import not_looked_at_x",
         side_x="",
     )
-    (project / "pack_x/data.txt").write_text("the user's copy_files")
+    (project / "pack_x/data.txt").write_text("read from beside the code")
+    (project / "pack_x/.hidden").write_text("the user's own")
     write(project / "pack_x/.venv/lib/site-packages", big="")
     assert own("pack_x.one") == {
         "pack_x": [
             *("pack_x/__init__.py", "pack_x/one.py", "pack_x/plugins/by_name.py"),
-            *("pack_x/sub/__init__.py", "pack_x/sub/two.py"),
+            *("pack_x/sub/__init__.py", "pack_x/sub/two.py", "pack_x/data.txt"),
         ],
         "side_x": ["side_x.py"],
     }
