@@ -1,9 +1,9 @@
 """Which function is which, and how long servers keep one.
 
-A plain function is known by itself, as long as its code is what it was: a cell of a notebook may bind names anew that it
-uses, a module may be edited. Other callables (bound methods, partials, closures over data, instances with `__call__`) may change
-between two maps, so they are known by what they look like pickled: one that changed is shipped again, and what it was
-before is dropped on the servers.
+A plain function is known by itself, as long as its code is what it was: a cell of a notebook may bind names anew that
+it uses, a module may be edited. Other callables (bound methods, partials, closures over data, instances with
+`__call__`) may change between two maps, so they are known by what they look like pickled: one that changed is shipped
+again, and what it was before is dropped on the servers.
 
 Whatever is kept goes when the function goes: an entry holds the function itself only while somebody uses it, so data
 that a callable carries is freed, here and on the servers, when the caller's last reference to it is gone.

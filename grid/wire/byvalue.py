@@ -121,6 +121,8 @@ class CodePickler(pickle.Pickler):
         self._spaces: dict[int, dict[str, Any]] = {}  # globals of functions of one module are one dictionary there, too
         self._children: dict[str, list[str]] | None = None
         self._kinds, self._named = kinds.reducers(), kinds.named()
+        # The C pickler finds it here as well as in a class. The memo is ours, too: no cycle may keep it alive.
+        self.reducer_override = _quick(self._plain, weakref.ref(self))  # type: ignore[method-assign]
 
     # -- what others decide ----------------------------------------------------------------------------------------
 
@@ -138,11 +140,9 @@ class CodePickler(pickle.Pickler):
 
     # -- the hook --------------------------------------------------------------------------------------------------
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reduce(self, obj: Any) -> Any:
         """Called by the C pickler for all but the commonest kinds."""
         kind = type(obj)
-        if kind in self._plain:
-            return NotImplemented
         if kind is types.FunctionType:
             return self._function(obj)
         if kind is _Part or kind is _Code:
@@ -293,6 +293,19 @@ class CodePickler(pickle.Pickler):
         made = (token_of(cls), CACHE_TAG, type(cls), cls.__name__, cls.__qualname__, cls.__module__, cls.__bases__)
         state = (stamp(cls), _Part(cls, methods), {**data, "__members__": extra})
         return make_enum, (*made, members), state, None, None, fill_class
+
+
+def _quick(plain: set[type], pickler: weakref.ref[CodePickler]) -> Callable[[Any], Any]:
+    """The hook. It is called for each object, and takes half as long without a `self` to look things up in."""
+
+    def hook(obj: Any) -> Any:
+        if type(obj) in plain:
+            return NotImplemented
+        owner = pickler()
+        assert owner is not None
+        return owner.reduce(obj)
+
+    return hook
 
 
 _NAMELESS = {type(None): None, type(Ellipsis): Ellipsis, type(NotImplemented): NotImplemented}

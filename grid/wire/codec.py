@@ -19,6 +19,7 @@ Elsewhere:  where the bytes go (`link`), large buffers (`bulk`), what the hook d
 
 from __future__ import annotations
 
+import gc
 import io
 import pickle
 import re
@@ -87,7 +88,9 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
         else:
             if b"__main__" not in data:
                 return Dumped(data, buffers)
-            return Dumped(data, buffers, (), mainimage.names_in_pickle(data))
+            names = mainimage.names_in_pickle(data)
+            if names is not None:
+                return Dumped(data, buffers, (), names)
     try:
         return _with_code(obj, in_band)
     except RecursionError:
@@ -116,9 +119,8 @@ def _with_code(obj: object, in_band: int) -> Dumped:
     pickler = _HandOver(stream, _collect(buffers, in_band))
     pickler.dump(obj)
     data = with_authkey(stream.getvalue())
-    names = mainimage.names_in_pickle(data) if b"__main__" in data else _NOTHING
     modules = pickler.modules - _ALWAYS_THERE
-    return Dumped(data, buffers, tuple(pickler.by_value), names | pickler.names, frozenset(modules))
+    return Dumped(data, buffers, tuple(pickler.by_value), frozenset(pickler.names), frozenset(modules))
 
 
 _ALWAYS_THERE = {"__main__", "builtins"}
@@ -173,7 +175,17 @@ _SCALARS = frozenset({int, float, str, bool, type(None), bytes})
 
 def loads(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
     """Rebuild what `dumps` took apart; arrays are writable when the buffers are."""
-    return pickle.loads(data, buffers=buffers)
+    if len(data) < _MANY or not gc.isenabled():
+        return pickle.loads(data, buffers=buffers)
+    gc.disable()  # it would look through the new objects again and again, and find nothing
+    try:
+        return pickle.loads(data, buffers=buffers)
+    finally:
+        gc.enable()
+
+
+_MANY = 64 * 1024
+"""Bytes of a pickle that may hold thousands of objects."""
 
 
 def dumps_whole(obj: object, what: str = "object") -> bytes:
@@ -213,8 +225,22 @@ class _HandOver(CodePickler):
                 raise
             return self._by_dill(file)
 
+    def by_reference(self, obj: Any) -> bool:
+        found = importable(obj)
+        if found and obj.__module__ == "__main__":
+            self.names.add(byvalue.name_of(obj).partition(".")[0])
+        return found
+
     def other(self, obj: Any) -> Any:
-        return self._by_dill(obj) if type(obj) in _dill_kinds() else super().other(obj)
+        kind = type(obj)
+        if kind in _dill_kinds():
+            return self._by_dill(obj)
+        if kind.__module__ == "__main__" and any(getattr(kind, each) is not getattr(object, each) for each in _REDUCE):
+            named = obj.__reduce_ex__(5)
+            if isinstance(named, str):
+                self.names.add(named.partition(".")[0])
+            return named
+        return super().other(obj)
 
     def _by_dill(self, obj: Any) -> Any:
         import dill
@@ -222,6 +248,9 @@ class _HandOver(CodePickler):
         self.by_value.append(byvalue.describe(obj))
         # without `recurse`: with it dill swaps sys.stdout while it looks for global names
         return _undill, (CACHE_TAG, dill.dumps(obj, protocol=5, recurse=False, byref=True))
+
+
+_REDUCE = ("__reduce__", "__reduce_ex__")
 
 
 @lru_cache(maxsize=1)

@@ -119,8 +119,11 @@ def _visit(name: str, found: dict[str, int], above: set[str]) -> None:
 
 def edited_since(modules: Iterable[str], told: dict[Any, Any]) -> list[str]:
     """Which modules a process must run anew, in this order; `told` (what it has) is brought up to date."""
+    own = [name for name in modules if name not in _others]
+    if not own:
+        return own
     fresh = []
-    for name, number in editions(modules).items():
+    for name, number in editions(own).items():
         before = told.get(("module", name))
         if before != number:
             told["module", name] = number

@@ -21,12 +21,11 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import re
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +34,6 @@ from grid.wire import bulk, byvalue, kinds
 from grid.wire.byvalue import CodePickler, importable, names_in_code
 from grid.wire.signals import came_by_signal
 
-_QUALNAME = re.compile(rb"\x8c.([^\x94]{1,255}?)\x94\x93", re.DOTALL)
 _REPEATED = re.compile(rb"(?:h.|j.{4})\x93", re.DOTALL)
 IN_BAND = 16 * 1024
 """Buffers below this many bytes stay inside the pickle: copying them is cheaper than carrying them apart."""
@@ -44,45 +42,24 @@ _NOT_CARRIED = frozenset(
 )
 
 
-def names_in_pickle(data: bytes) -> frozenset[str]:
+def names_in_pickle(data: bytes) -> frozenset[str] | None:
     """The names below `__main__` that a pickle of protocol 4 or 5 refers to, each the first part of its dotted name.
 
-    May name too many (a class of another module that has a namesake in `__main__`), never too few.
+    May name too many (a class of another module that has a namesake in `__main__`), never too few. None: it can't be
+    told like this, because a qualified name may stand in the pickle as data, too.
     """
-    if _REPEATED.search(data):  # a qualified name that also stands in the pickle as data: take it apart properly
-        return _names_by_opcode(data)
-    found = {match.decode(errors="replace").partition(".")[0] for match in _QUALNAME.findall(data)}
+    if _REPEATED.search(data):
+        return None
+    found = set()
+    at = data.find(b"\x94\x93")  # a name that was remembered, and looked up
+    while at >= 0:
+        start = data.rfind(b"\x8c", max(0, at - 257), at)
+        while start >= 0 and start + 2 + data[start + 1] != at:
+            start = data.rfind(b"\x8c", max(0, at - 257), start)
+        if start >= 0:
+            found.add(data[start + 2 : at].partition(b".")[0].decode(errors="replace"))
+        at = data.find(b"\x94\x93", at + 1)
     return frozenset(found & sys.modules["__main__"].__dict__.keys())
-
-
-def _names_by_opcode(data: bytes) -> frozenset[str]:
-    return frozenset(name.partition(".")[0] for module, name in references(data) if module == "__main__")
-
-
-def references(data: bytes) -> Iterator[tuple[str, str]]:
-    """What a pickle refers to by name: (module, qualified name). Exact, and slow: 10 us an object."""
-    memo: list[object] = []
-    last: object = None
-    before: object = None
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        if name in ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"):
-            before, last = last, argument
-        elif name == "MEMOIZE":
-            memo.append(last)
-        elif name in ("BINGET", "LONG_BINGET"):
-            before, last = last, memo[argument] if isinstance(argument, int) and argument < len(memo) else None
-        elif name == "STACK_GLOBAL":
-            if isinstance(before, str) and isinstance(last, str):
-                yield before, last
-            before, last = last, None
-        elif name == "GLOBAL":
-            if isinstance(argument, str):
-                module, _, qualname = argument.partition(" ")
-                yield module, qualname
-            before, last = last, None
-        elif name not in ("PROTO", "FRAME"):
-            before, last = last, None
 
 
 # -- what is lacking -----------------------------------------------------------------------------------------------
@@ -316,9 +293,9 @@ class _ImagePickler(CodePickler):
             packing.entries[root] = _Entry(held, mark_of(held), {packing.current})
         return False
 
-    def reducer_override(self, obj: Any) -> Any:
+    def reduce(self, obj: Any) -> Any:
         try:
-            return super().reducer_override(obj)
+            return super().reduce(obj)
         except (SerialisationError, RecursionError):
             raise
         except Exception as exc:
