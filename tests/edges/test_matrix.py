@@ -36,6 +36,10 @@ def test_every_form_of_definition_travels_and_so_all_that_loky_carries(tmp_path:
     script = [sys.executable, str(ROOT / "tests/matrix/forms.py")]
     rows = run(script, dict(os.environ), tmp_path)
     judge(rows)
+    page = (ROOT / "docs/serialising.md").read_text()
+    for row in rows:
+        word = "stays behind" if row["stays"] else "travels"
+        assert f"| {row['form'].replace('_', ' ')} | {word} |" in page, f"docs/serialising.md lacks {row['form']}"
     carried = [row for row in rows if row["loky"] == "right"]
     refused = [row for row in rows if row["loky"] not in (None, "right")]
     assert len(carried) > 200 and len(refused) > 40, "the witness did not run, or agrees with everything"
