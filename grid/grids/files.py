@@ -26,7 +26,7 @@ from grid.grids.hostlink import HostLink
 from grid.hosts import Host
 from grid.services.proxy import Proxy
 from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
-from grid.staging.select import DEFAULT_EXCLUDE, StagedFile, misfits, select
+from grid.staging.select import DEFAULT_EXCLUDE, Selection, StagedFile, misfits, select
 from grid.wire import bulk
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ class Files(_Base):
         not reloaded.
 
         Args:
-            rootdir: Where relative names start; relative itself to `src_path`, if that was given.
+            rootdir: Where relative names start; relative itself to `src_path`, if that was given. What begins with
+                `./` is looked for in the current directory first.
             filelist: Patterns. `*.py` takes every such file of the tree; `data/*.txt` those in `data/` and below.
             hosts: Only these (a host, a label, or a list); None means all. With a shared directory one copy is made.
             exclude: Files whose relative path contains one of these strings are left out.
@@ -134,10 +135,8 @@ class Files(_Base):
         """
         self.start()
         self._prepare_files()
-        if self.src_path is not None:
-            rootdir = os.path.join(self.src_path, os.path.expanduser(os.fspath(rootdir)))
         self._work_where_files_are()
-        selection = select(rootdir, filelist, exclude, recursive)
+        rootdir, selection = self._select(os.path.expanduser(os.fspath(rootdir)), filelist, exclude, recursive)
         if selection.empty:
             names = ", ".join(map(repr, selection.empty))
             if strict:
@@ -155,6 +154,24 @@ class Files(_Base):
         self._send(selection.files, self._chosen(hosts), report)
         self.copied_files = report
         return report
+
+    def _select(
+        self, rootdir: str, filelist: str | Sequence[str], exclude: Sequence[str], recursive: bool
+    ) -> tuple[str, Selection]:
+        """Below `src_path`, if that was given. `./` means the current directory, if something is found there."""
+        if self.src_path is None:
+            return rootdir, select(rootdir, filelist, exclude, recursive)
+        places = [os.path.join(self.src_path, rootdir)]
+        if rootdir.startswith(("./", "../")):
+            places.insert(0, rootdir)
+        for place in places[:-1]:
+            try:
+                selection = select(place, filelist, exclude, recursive)
+            except StagingError:
+                continue
+            if selection.files:
+                return place, selection
+        return places[-1], select(places[-1], filelist, exclude, recursive)
 
     def initialise(self, src_path: str | os.PathLike[str], src_files: Sequence[str]) -> None:
         """Make the directories on the hosts and stage these sources; hosts that have them are skipped."""

@@ -42,9 +42,10 @@ class Task(ABC):
     prefers: Sequence[str] = ()
     _task_id: str | None = None
 
-    def __init__(self, name: str = "") -> None:
-        if name:
-            self.name = name
+    def __init__(self, name: str = "", system_id: str | None = None, client_id: str | None = None) -> None:
+        for key, value in (("name", name), ("system_id", system_id), ("client_id", client_id)):
+            if value:
+                setattr(self, key, value)
 
     @property
     def task_id(self) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grid import CallTimeout, GridStopped, LocalGrid, SerialisationError, ServerLost
+from grid import CallTimeout, GridStopped, LocalGrid, SerialisationError, ServerLost, Task
 from grid.compat.crew import crew_of
 from tests.conftest import ROOT
 
@@ -525,3 +525,36 @@ def test_what_other_libraries_ask_for_is_there(g: LocalGrid) -> None:
         assert dask.compute([dask.delayed(double)(n) for n in range(5)], scheduler="threads") == ([0, 2, 4, 6, 8],)
     with dask.config.set(scheduler=executor):
         assert dask.delayed(double)(4).compute() == 8
+
+
+# -- scripts of grids before this one ----------------------------------------------------------------------------------
+
+
+@pytest.mark.row("E13")
+def test_a_dot_and_slash_mean_the_current_directory_where_something_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, here = tmp_path / "source", tmp_path / "here"
+    for place, name in ((source, "model.txt"), (here, "data.txt")):
+        place.mkdir()
+        (place / name).write_text(place.name)
+    monkeypatch.chdir(here)
+    with LocalGrid(1, output=None, src_path=source) as g, g.pool() as pool:
+        assert g.copy_files("./", ["data.txt"]).files == {"": ["data.txt"]}
+        assert g.copy_files("./", ["model.txt"]).files == {"": ["model.txt"]}
+        assert pool.map(read, ["data.txt", "model.txt"]) == ["here", "source"]
+
+
+class Old(Task):
+    def __init__(self, number: int, system_id: str, client_id: str) -> None:
+        Task.__init__(self, f"old {number}", system_id, client_id)
+
+    def __call__(self) -> int:
+        return 1
+
+
+@pytest.mark.row("E13")
+def test_a_task_can_be_made_of_its_name_its_system_and_its_client() -> None:
+    task = Old(3, "system-1", "client-1")
+    assert (task.name, task.system_id, task.client_id) == ("old 3", "system-1", "client-1")
+    assert Task.__init__(Old.__new__(Old)) is None and Old.name == "" and Old.client_id is None
