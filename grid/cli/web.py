@@ -26,11 +26,11 @@ _store = click.option("--store", metavar="DIR", help="Where the server keeps its
 def _tokens(store: str | None) -> Tokens:
     from grid.jobs.context import data_directory
     from grid.web.tokens import Tokens
-    from grid.wire.places import private_dir
+    from grid.wire.places import store_dir
 
     if store is not None and "://" in store:
         raise click.UsageError("tokens lie in a directory: that of the server's files, not the URL of its database")
-    return Tokens(private_dir((Path(store).expanduser() if store else data_directory()).absolute()))
+    return Tokens(store_dir(Path(store) if store else data_directory()))
 
 
 @click.group(cls=NearMisses, epilog=exits.EPILOG, short_help="Tokens of a job server: create, list, revoke.")

@@ -17,6 +17,8 @@ from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grid import trust
+
 if TYPE_CHECKING:
     from grid.services.result import Result
 
@@ -33,12 +35,13 @@ class Keeper:
     Args:
         directory: Where; it is made if it is not there, for its owner alone.
     Raises:
-        ValueError: It can't be made or written.
+        ValueError: It can't be made or written, or somebody else could replace what lies there.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory).expanduser().absolute()
         try:
+            self.directory = Path(trust.resolved(str(self.directory)))  # what lies there is unpickled when it is opened
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise ValueError(f"failures can't be kept in {str(self.directory)!r} ({exc.strerror})") from exc

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from grid import trust
 from grid.errors import InventoryError
 from grid.hosts.host import FIELDS, Host, did_you_mean, parse_address
 
@@ -20,8 +21,10 @@ from grid.hosts.host import FIELDS, Host, did_you_mean, parse_address
 def find_hosts_file() -> Path | None:
     """The hosts file used where none is named: $GRID_HOSTS, ./hosts.yaml, ~/.config/grid/hosts.yaml, or None.
 
+    A file that is found, and not named, must be ours or root's, and so must all that leads to it: it may run commands.
+
     Raises:
-        InventoryError: $GRID_HOSTS names a file that isn't there.
+        InventoryError: $GRID_HOSTS names a file that isn't there; somebody else could have written the file.
     """
     named = os.environ.get("GRID_HOSTS")
     if named:
@@ -31,8 +34,21 @@ def find_hosts_file() -> Path | None:
         return path
     for path in (Path("hosts.yaml"), Path("~/.config/grid/hosts.yaml").expanduser()):
         if path.is_file():
+            _check_owner(path)
             return path
     return None
+
+
+def _check_owner(path: Path) -> None:
+    try:
+        trust.resolved(os.fspath(path))
+    except OSError as exc:
+        where = "" if str(exc.filename) == os.path.realpath(path) else f" ({exc.filename})"
+        raise InventoryError(
+            f"it was found here, and somebody else could have written it{where}: {exc.strerror}",
+            file=os.fspath(path),
+            hint=f"Look into it: it may run commands. Name it with --hosts {path} or GRID_HOSTS to use it",
+        ) from exc
 
 
 def load_hosts(path: str | os.PathLike[str], group: str | None = None) -> list[Host]:

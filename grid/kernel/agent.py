@@ -61,7 +61,7 @@ from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
 from grid.wire.lane_server import LaneServer
 from grid.wire.limits import raise_files
-from grid.wire.places import memory_dir, private_dir, runtime_dir
+from grid.wire.places import memory_dir, private_dir, runtime_dir, trusted
 
 logger = logging.getLogger(__name__)
 
@@ -167,15 +167,7 @@ class Agent:
         self._printed: list[tuple[str, str]] = []
 
     def _make_directories(self, config: dict[str, Any], unique: str) -> None:
-        base = Path(os.path.expanduser(config["temp_path"])) if config["temp_path"] else runtime_dir()
-        try:
-            base.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise DiskError(
-                f"can't make temp_path {base} ({exc.strerror})",
-                host=os.uname().nodename,
-                hint="Name another with temp_path",
-            ) from exc
+        base = runtime_dir() if not config["temp_path"] else _temp_path(config["temp_path"])
         self.run_dir = private_dir(base / f"run-{unique}")
         self._ours.append(self.run_dir)
         if config["shared"]:
@@ -736,6 +728,21 @@ class _Closed:
 
     def send(self, data: bytes) -> int:
         raise OSError("closed")
+
+
+def _temp_path(named: str) -> Path:
+    """The directory of that name, made if it is not there, once nobody else can replace what is in it."""
+    path = Path(os.path.expanduser(named))
+    path = trusted(path, "Name a directory of yours with temp_path, or take away the right of others to write there")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise DiskError(
+            f"can't make temp_path {path} ({exc.strerror})",
+            host=os.uname().nodename,
+            hint="Name another with temp_path",
+        ) from exc
+    return trusted(path, "Name a directory of yours with temp_path")  # somebody may have made it just now
 
 
 def _tail(server: _Server, lines: int) -> str:

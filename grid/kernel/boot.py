@@ -74,7 +74,10 @@ if config["code"]["size"]:
     data = i.read(config["code"]["size"])
     if len(data) < config["code"]["size"]:
         sys.exit(1)  # the client has ended meanwhile
-    base = os.environ.get("GRID_RUNTIME_DIR") or "/tmp/grid-%d" % os.getuid()
+    base = os.environ.get("GRID_RUNTIME_DIR") or "/tmp"
+    own = "grid-%d" % os.getuid()
+    trust = {"__name__": "grid_trust"}
+    exec(config["code"]["trust"], trust)
     where = None
     import signal
     def told(number, frame):  # a batch system kills us soon after: nothing may stay
@@ -84,18 +87,19 @@ if config["code"]["size"]:
         os._exit(128 + number)
     signal.signal(signal.SIGTERM, told)
     try:
-        os.makedirs(base, 0o700, exist_ok=True)
-        if os.lstat(base).st_uid != os.getuid() or os.path.islink(base):
-            raise OSError(0, "it belongs to somebody else")
-        os.chmod(base, 0o700)
+        if os.environ.get("GRID_RUNTIME_DIR"):
+            base = trust["own_place"](base, own)
+        else:
+            base = trust["make_private"](os.path.join(base, own))
         where = tempfile.mkdtemp(prefix="code-", dir=base)
         config["code"]["unpacked"] = where
         zipfile.ZipFile(io.BytesIO(data)).extractall(where)
     except OSError as exc:
         if where:
             shutil.rmtree(where, ignore_errors=True)
-        report({"error": "can't put our code into " + base + " (" + str(exc.strerror) + ")", "kind": "DiskError",
-                "hint": "Free some space there, or set GRID_RUNTIME_DIR in the host's env"})
+        why = str(exc.strerror) + (": " + str(exc.filename) if exc.filename else "")
+        report({"error": "can't put our code into " + base + " (" + why + ")", "kind": "DiskError",
+                "hint": "Free some space there, see to whom it belongs, or set GRID_RUNTIME_DIR in the host's env"})
         sys.exit(1)
 else:
     where = config["code"]["path"]
@@ -109,7 +113,7 @@ else:
 """
 
 _SHIPPED = (
-    *("__init__.py", "_version.py", "causes.py", "errors.py", "limits.py", "text.py"),
+    *("__init__.py", "_version.py", "causes.py", "errors.py", "limits.py", "text.py", "trust.py"),
     *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
     *("jobs/__init__.py", "jobs/host"),
     *("tasks/__init__.py", "tasks/abstract.py", "tasks/runner.py", "tasks/service.py"),
@@ -146,6 +150,8 @@ def archive() -> bytes:
 def words(config: dict[str, Any], *, local: bool) -> bytes:
     """All that is written to the standard input of `SCOUT`."""
     code = b"" if local else archive()
-    config = {"loader": None, **config, "code": {"size": len(code), "path": str(Path(__file__).parents[2])}}
+    rule = "" if local else (Path(__file__).parents[1] / "trust.py").read_text()
+    about = {"size": len(code), "path": str(Path(__file__).parents[2]), "trust": rule}
+    config = {"loader": None, **config, "code": about}
     program, settings = PROGRAM.encode(), json.dumps(config).encode()
     return b"%d\n%s%d\n%s%s" % (len(program), program, len(settings), settings, code)

@@ -31,6 +31,7 @@ from grid.kernel.lease import start_ticks
 from grid.launch.connection import RemoteProcess
 from grid.launch.limits import ConnectLimits
 from grid.launch.shell import kill_script
+from grid.wire.places import trusted
 
 POLL_S = 0.05
 OLD_S = 30 * 86400.0
@@ -102,6 +103,8 @@ class Spool:
     def local(cls) -> Spool:
         """A new one below $GRID_SPOOL or ~/.grid/spool."""
         ours = own_directory()
+        hint = f"Name a directory of yours with {VARIABLE}; input with keys lies there for a moment"
+        ours = trusted(ours.parent, hint) / ours.name
         ours.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_dead(ours.parent)
         ours.mkdir(mode=0o700, exist_ok=True)

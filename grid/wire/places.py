@@ -1,62 +1,75 @@
 """Private directories: where grid keeps sockets, leases, logs and shared memory on one machine.
 
-Lives here: their names, their modes, the check that nobody else owns or planted them.
-Elsewhere:  what is put into them (`kernel/lease.py`, `wire/bulk.py`, `launch/`).
+Lives here: their names and modes.
+Elsewhere:  whom they must belong to (`trust`), what is put into them (`kernel/lease.py`, `wire/bulk.py`, `launch/`).
 
-All of them are 0700 and owned by us. A directory of that name that belongs to somebody else, is a symbolic link, or is
-open to others is refused: in a shared `/tmp` anybody may create a name before us.
+All of them are 0700 and owned by us, and all that leads to them is ours or root's (`trust`). A directory of that name
+that belongs to somebody else, is a symbolic link, or is open to others is refused: in a shared `/tmp` anybody may
+create a name before us. The mode of a directory that is there already is never changed.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from grid import trust
 from grid.errors import DiskError
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a UNIX socket (sun_path less its final NUL on Linux), in bytes."""
 
 
-def private_dir(path: Path) -> Path:
-    """Make `path` (and its parents) if needed; return it once it is surely ours alone.
+def private_dir(path: Path, hint: str = "Remove it, or name another directory with GRID_RUNTIME_DIR") -> Path:
+    """Make `path` (and its parents) if needed; return it, without symbolic links, once it is surely ours alone.
 
     Raises:
-        DiskError: It can't be made, or somebody else could read or replace it.
+        DiskError: It can't be made, or somebody else could read, change or replace it.
     """
+    return _translated(lambda: trust.make_private(str(path)), path, hint)
+
+
+def own_place(path: Path, name: str, hint: str = "Name another directory") -> Path:
+    """`path` if it is ours alone, or is made for us now; else our own directory `name` in it. See `trust.own_place`."""
+    return _translated(lambda: trust.own_place(str(path), name), path, hint)
+
+
+def trusted(path: Path, hint: str) -> Path:
+    """`path` without symbolic links, once nobody else can replace what is in it. DiskError: somebody could."""
+    return _translated(lambda: trust.resolved(str(path)), path, hint)
+
+
+def _translated(find: Callable[[], str], path: Path, hint: str) -> Path:
+    host = os.uname().nodename
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        info = os.lstat(path)
+        return Path(find())
+    except trust.Untrusted as exc:
+        where = "" if str(exc.filename) == str(path) else f", because of {exc.filename}"
+        raise DiskError(f"{path} is not safe from other users{where}: {exc.strerror}", host=host, hint=hint) from exc
     except OSError as exc:
         raise DiskError(
             f"can't make the directory {path} ({exc.strerror or exc})",
-            host=os.uname().nodename,
+            host=host,
             hint="Name another one with temp_path, or with GRID_RUNTIME_DIR on this machine",
         ) from exc
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-        raise DiskError(
-            f"{path} is not a directory of ours (owner {info.st_uid}, we are {os.getuid()})",
-            host=os.uname().nodename,
-            hint="Remove it, or name another directory with GRID_RUNTIME_DIR",
-        )
-    if info.st_mode & 0o077:
-        os.chmod(path, 0o700)
-    return path
 
 
 def runtime_dir() -> Path:
     """This user's directory for running grids on this machine: `$GRID_RUNTIME_DIR`, else `/tmp/grid-<uid>`.
 
+    If the variable names a directory that has another purpose, such as /tmp or /scratch, ours is `grid-<uid>` in it.
+
     `/tmp` by name and not `$TMPDIR`: every session of the user must find the same place (`grid ps`, `grid clean`),
     and socket paths have to stay short.
     """
+    own = f"grid-{os.getuid()}"
     named = os.environ.get("GRID_RUNTIME_DIR")
     if named:
-        return private_dir(Path(named))
+        return own_place(Path(named), own, "Name another directory with GRID_RUNTIME_DIR")
     base = Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())
-    return private_dir(base / f"grid-{os.getuid()}")
+    return private_dir(base / own)
 
 
 def memory_dir(name: str) -> Path:
@@ -65,3 +78,8 @@ def memory_dir(name: str) -> Path:
     if shm.is_dir() and os.access(shm, os.W_OK | os.X_OK):
         return private_dir(shm / f"grid-{os.getuid()}-{name}")
     return private_dir(runtime_dir() / "shm" / name)
+
+
+def store_dir(path: Path) -> Path:
+    """The directory of a job server: `path`, if it is ours alone or not there yet; else `grid-jobs` in it."""
+    return own_place(path.expanduser().absolute(), "grid-jobs")

@@ -57,17 +57,22 @@ def test_a_directory_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     target.mkdir()
     link = tmp_path / "link"
     link.symlink_to(target)
-    with pytest.raises(DiskError, match="not a directory of ours"):
+    with pytest.raises(DiskError, match="symbolic link"):
         private_dir(link)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     os.chown(foreign, 65534, 65534)
-    with pytest.raises(DiskError, match="owner 65534"):
+    with pytest.raises(DiskError, match="belongs to user 65534"):
         private_dir(foreign)
     loose = tmp_path / "loose"
     loose.mkdir(mode=0o777)
     loose.chmod(0o777)
-    assert stat.S_IMODE(private_dir(loose).stat().st_mode) == 0o700
+    with pytest.raises(DiskError, match="everybody may write there"):
+        private_dir(loose)
+    loose.chmod(0o755)
+    with pytest.raises(DiskError, match="others may read"):
+        private_dir(loose)
+    assert stat.S_IMODE(loose.stat().st_mode) == 0o755  # nobody's mode is changed
     with pytest.raises(DiskError, match="can't make"):
         private_dir(Path("/proc/nowhere"))
 

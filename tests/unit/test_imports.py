@@ -15,7 +15,7 @@ GRID = Path(__file__).parents[2] / "grid"
 # From the bottom up. A module imports from its own room and from lower floors.
 FLOORS = (
     ("causes",),
-    ("errors", "_version", "limits", "text"),
+    ("errors", "_version", "limits", "text", "trust"),
     ("extras",),
     ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace", "failures"),
@@ -35,7 +35,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What runs on a host stands on the standard library, pyzmq and dill, and on nothing else of ours.
 ON_HOSTS = {"wire", "kernel"}
-OF_OURS = {"grid.causes", "grid.errors", "grid.limits", "grid._version", "grid.text", "grid.wire", "grid.kernel"}
+OF_OURS = {"grid.causes", "grid.errors", "grid.limits", "grid._version", "grid.text", "grid.trust", "grid.wire"}
+OF_OURS |= {"grid.kernel"}
 ALLOWED_ON_HOSTS = {*OF_OURS, "zmq", "dill"}
 
 # ... but for what only ever runs at the client, inside a function that is never called on a host.

@@ -38,7 +38,7 @@ from grid.jobs.rules.post import Note
 from grid.jobs.rules.states import JobState
 from grid.jobs.store import tables
 from grid.text import clean
-from grid.wire.places import private_dir
+from grid.wire.places import store_dir
 
 BUSY_S = 10.0
 """How long SQLite waits for others that read the file."""
@@ -76,9 +76,9 @@ class Store:
                 self.url = self.url.set(drivername="postgresql+psycopg")
             base = Path(directory or "~/.local/share/grid/jobs").expanduser()
         else:
-            base = Path(text).expanduser()
+            base = store_dir(Path(text))
             self.url = sa.URL.create("sqlite", database=str(base / "jobs.sqlite"))
-        self.directory = private_dir(base.absolute())
+        self.directory = store_dir(base)
         self._is_sqlite = self.url.get_backend_name() == "sqlite"
         self._lock_file: int | None = None
         self._lock_line: Connection | None = None
