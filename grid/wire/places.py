@@ -81,5 +81,12 @@ def memory_dir(name: str) -> Path:
 
 
 def store_dir(path: Path) -> Path:
-    """The directory of a job server: `path`, if it is ours alone or not there yet; else `grid-jobs` in it."""
-    return own_place(path.expanduser().absolute(), "grid-jobs")
+    """The directory of a job server: `path`, if it is ours alone or not there yet; else `grid-jobs` in it.
+
+    Raises:
+        DiskError: It can't be made, is not safe from other users, or holds jobs already which others can read.
+    """
+    path = path.expanduser().absolute()
+    if (path / "jobs.sqlite").exists():
+        return private_dir(path, f"Jobs lie there: look whether they are yours, then `chmod 700 {path}`")
+    return own_place(path, "grid-jobs")

@@ -209,7 +209,7 @@ def test_what_can_not_be_opened_says_why(tmp_path: Path) -> None:
     for wrong in ("nosuch://x/y", f"postgresql://tester@/x?host={tmp_path}"):
         with pytest.raises(StoreError):
             Store(wrong, tmp_path / "folders")
-    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad").mkdir(mode=0o700)
     (tmp_path / "bad" / "jobs.sqlite").write_bytes(b"no database at all, but some text" * 100)
     with pytest.raises(StoreError, match="could not open"):
         Store(tmp_path / "bad")
