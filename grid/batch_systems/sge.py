@@ -66,6 +66,20 @@ class Sge(Dialect):
         lines.append(f"-r {'y' if self.restarts(spec) else 'n'}")
         return [*lines, "-V"] if spec.export_all else lines
 
+    def script(self, spec: JobSpec) -> str:
+        """Refuses what would become a directive: SGE, unlike others, looks for them in all of the script."""
+        text = super().script(spec)
+        wanted = len(self.directives(spec)) + sum(
+            line.startswith(self.mark) for lines in spec.lines for line in lines.split("\n")
+        )
+        if sum(line.startswith(self.mark) for line in text.split("\n")) != wanted:
+            raise AllocationError(
+                f"a variable, an argument or the work directory has a line that begins with {self.mark!r}, "
+                "which SGE would take for a directive",
+                hint="Put that text into a file, and name the file",
+            )
+        return text
+
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
         return ["qsub", "-terse", path]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from grid.kernel import held, remains
 from grid.kernel.lease import start_ticks
 from grid.limits import Limits
 from grid.wire.link import Link
@@ -57,7 +58,9 @@ class Watch(threading.Thread):
             "pid": os.getpid(),
             "started": start_ticks(os.getpid()),
             "began": time.time(),
+            "namespace": held.namespace(),
         }
+        self._lock = held.hold(Path(f"{self._base}.json"))  # for as long as this process lives
         Path(f"{self._base}.json").write_text(json.dumps(record))
         self._bell = self._context.socket(zmq.PAIR)
         self._bell.bind(f"inproc://bell-{id(self)}")
@@ -113,6 +116,9 @@ class Watch(threading.Thread):
         self._context.term()
         for suffix in REGISTRATION[:2]:
             Path(f"{self._base}{suffix}").unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def interrupt() -> None:
@@ -134,7 +140,7 @@ def running_grids() -> list[dict[str, Any]]:
     for path in sorted(grids_dir().glob("*.json")):
         try:
             record = json.loads(path.read_text())
-            record["alive"] = start_ticks(record["pid"]) == record["started"]
+            record["alive"] = remains.is_alive(record, path)
         except (OSError, ValueError, KeyError):
             continue
         record["socket"] = str(path.with_suffix(".sock"))
@@ -150,9 +156,12 @@ def _sweep() -> None:
             for end in (".json", ".sock"):
                 Path(base + end).unlink(missing_ok=True)
             shutil.rmtree(base + ".logs", ignore_errors=True)
+    for left, _ in remains.registrations(grids_dir())[1]:  # of one that was killed while it took itself off
+        path = Path(left)
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     for path in runtime_dir().glob("fwd-*-*.sock"):
         pid = path.name.split("-")[1]
-        if pid.isdigit() and start_ticks(int(pid)) is None:
+        if pid.isdigit() and start_ticks(int(pid)) is None and not remains.answers(path):
             path.unlink(missing_ok=True)
 
 

@@ -44,7 +44,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import DiskError, GridError
-from grid.kernel import descriptors, hostend
+from grid.kernel import descriptors, held, hostend
 from grid.kernel.address import address_towards
 from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
@@ -140,6 +140,8 @@ class Agent:
         self._start_zygote()  # before there are threads
         descriptors.raise_limit()  # after it: servers keep the limit that their user knows
         self._wishes: deque[dict[str, Any]] = deque()  # servers to be started
+        # and before the locks, which end with this process alone: `grid clean` sees by them that we live
+        self._locks = [held.hold(path) for path in self._ours]
         self._servers: dict[str, _Server] = {}
         self._by_pid: dict[int, _Server] = {}
         self._early_exits: dict[int, dict[str, Any]] = {}

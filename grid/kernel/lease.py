@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from grid.kernel import held
 from grid.wire.places import private_dir, runtime_dir
 
 
@@ -56,6 +57,7 @@ class Lease:
             "host": os.uname().nodename,
             "agent": os.getpid(),
             "agent_started": start_ticks(os.getpid()),
+            "namespace": held.namespace(),
             "began": time.time(),
             **facts,
         }
@@ -66,8 +68,8 @@ class Lease:
 
     def renew(self, lasts_s: float, servers: dict[str, int]) -> None:
         """Write it anew: good for `lasts_s` seconds; `servers`: name -> pid."""
-        held = {name: [pid, start_ticks(pid)] for name, pid in servers.items()}
-        record = {**self._facts, "renewed": time.time(), "expires": time.time() + lasts_s, "servers": held}
+        processes = {name: [pid, start_ticks(pid)] for name, pid in servers.items()}
+        record = {**self._facts, "renewed": time.time(), "expires": time.time() + lasts_s, "servers": processes}
         scratch = self.path.with_suffix(".new")
         scratch.write_text(json.dumps(record))
         os.replace(scratch, self.path)
@@ -78,16 +80,24 @@ class Lease:
 
 
 def read_leases() -> list[dict[str, Any]]:
-    """All leases of this user on this host, each with `alive`: pids of it that still run, and `path`."""
+    """All leases of this user on this host.
+
+    Each with `path`, `expired`, and `alive`: pids of it that still run; and with `held`: whether its run's directory is
+    locked (`held`), which says that it lives where its pids mean nothing here, in another pid namespace.
+    """
     found = []
+    here = held.namespace()
     for path in sorted(lease_dir().glob("*.json")):
         try:
             record = json.loads(path.read_text())
             if record["host"] != os.uname().nodename:
                 continue  # a directory shared between hosts
-            held = [(record["agent"], record["agent_started"]), *map(tuple, record["servers"].values())]
-            held += [tuple(record["zygote"])] if "zygote" in record else []
-            record["alive"] = [pid for pid, started in held if started is not None and start_ticks(pid) == started]
+            processes = [(record["agent"], record["agent_started"]), *map(tuple, record["servers"].values())]
+            processes += [tuple(record["zygote"])] if "zygote" in record else []
+            native = record.setdefault("namespace", here) == here
+            live = [pid for pid, started in processes if started is not None and start_ticks(pid) == started]
+            record["alive"], record["native"] = live if native else [], native
+            record["held"] = held.is_held(Path(record["run"]))
             record["path"] = str(path)
             record["expired"] = record["expires"] < time.time()
         except (OSError, ValueError, KeyError, TypeError):

@@ -8,7 +8,9 @@ host's own Python and nothing of ours installed.
 
 What is left over is told apart from what lives by these, in this order: a lease whose agent runs and keeps it renewed
 protects all that it lists; a lease whose agent is gone, or that ran out, gives up all that it lists; of the rest, what
-has the form of our names, is ours, is in no process's use, and is not new, was left behind.
+has the form of our names, is ours, is in no process's use, and is not new, was left behind. Whatever a process keeps
+locked (`held`) lives: process ids of another pid namespace say nothing here, and another runtime directory has leases
+of its own.
 
 Lives here: reading leases, registrations, directories, processes; removing what was chosen.
 Elsewhere:  the choice (`launch/remains.py`), leases themselves (`lease`), what a server is told of itself (`serve`).
@@ -21,12 +23,14 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from grid.kernel import held
 from grid.kernel.lease import lease_dir, read_leases, start_ticks
 from grid.wire.places import runtime_dir
 
@@ -63,9 +67,11 @@ def look(temp_paths: Iterable[str] = ()) -> dict[str, Any]:
     leases = read_leases()
     for lease in leases:
         alive = lease["agent"] in lease["alive"] and not _is_zombie(lease["agent"])
+        if not lease["native"]:  # its pids mean nothing here: what can't be proved dead lives
+            alive = lease["held"] is not False
         lease["state"] = "dead" if not alive else "expired" if lease["expired"] else "alive"
-        lease["processes"] = _processes_of(lease, running)
-    clients, dead = _registrations(base / "grids")
+        lease["processes"] = _processes_of(lease, running) if lease["native"] else []
+    clients, dead = registrations(base / "grids")
     listed = {path for lease in leases for path in lease.get("directories", ())}
     # Leases of other machines here mean that the directory is shared with them, and so may be what no lease lists.
     shared = _foreign_leases()
@@ -83,7 +89,8 @@ def look(temp_paths: Iterable[str] = ()) -> dict[str, Any]:
     for path in {os.path.abspath(os.path.expanduser(path)) for path in temp_paths} - {str(base)}:
         loose += _loose(Path(path), True)
     for one in loose:
-        one["in_use"] = any(one["path"] in words for _, _, _, words in running)
+        locked = one["kind"] != "grid" and bool(held.is_held(Path(one["path"])))
+        one["in_use"] = locked or any(one["path"] in words for _, _, _, words in running)
     return {
         "machine": f"{os.uname().nodename} {_first_line('/proc/sys/kernel/random/boot_id')} {_pid_namespace()} {base}",
         "host": os.uname().nodename,
@@ -206,10 +213,32 @@ def _is_zombie(pid: int) -> bool:
         return False
 
 
+def is_alive(record: dict[str, Any], path: Path) -> bool:
+    """Whether the client that registered in the file `path` lives; if that can't be told here, it does."""
+    if record.get("namespace", held.namespace()) != held.namespace():
+        return held.is_held(path) is not False
+    return bool(start_ticks(record["pid"]) == record["started"])
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens at a UNIX socket; in another pid namespace, perhaps."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(0.5)
+            line.connect(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 # ---- directories -------------------------------------------------------------------------------------------
 
 
-def _registrations(place: Path) -> tuple[list[str], list[tuple[str, str]]]:
+def registrations(place: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """Grids whose client runs here, and (path, grid) of what those left that do not."""
     files = [(path, match) for path in _entries(place) if (match := _REGISTERED.match(path.name))]
     alive = set()
@@ -218,13 +247,17 @@ def _registrations(place: Path) -> tuple[list[str], list[tuple[str, str]]]:
             continue
         try:
             record = json.loads(path.read_text())
-            if start_ticks(record["pid"]) == record["started"]:
+            if is_alive(record, path):
                 alive.add(match["grid"])
         except (OSError, ValueError, KeyError, TypeError):
             pass  # half written: its process decides, below
     named = {match["grid"] for path, match in files if path.suffix == ".json"}
-    # One that has no record yet, or just lost it, goes by the process id in its name.
-    alive |= {match["grid"] for _, match in files if match["grid"] not in named and start_ticks(int(match["pid"]))}
+    # One that has no record yet, or just lost it, goes by the process id in its name, and by who answers.
+    alive |= {
+        match["grid"]
+        for path, match in files
+        if match["grid"] not in named and (start_ticks(int(match["pid"])) or answers(path))
+    }
     dead = [(str(path), match["grid"]) for path, match in files if match["grid"] not in alive]
     return sorted(alive), dead
 
@@ -235,7 +268,7 @@ def _loose(place: Path, shared: bool) -> list[dict[str, Any]]:
         for form, kind in _FORMS:
             match = form.match(path.name)
             if match is not None and kind == "ssh":
-                if start_ticks(int(match["pid"])) is None:
+                if start_ticks(int(match["pid"])) is None and not answers(path / "m" if path.is_dir() else path):
                     found += _one(path, match, kind, False, age=False)
             elif match is not None:
                 found += _one(path, match, kind, shared)
@@ -275,6 +308,9 @@ def _remove(path: Path, removed: list[str], kept: list[tuple[str, str]]) -> None
         return
     except OSError as exc:
         kept.append((str(path), str(exc.strerror)))
+        return
+    if path.suffix not in (".json", ".sock", ".logs") and held.is_held(path):
+        kept.append((str(path), "somebody lives there"))
         return
     in_a_room = path.parent.name in ("s", "shm", "grids", "leases") and path.parent.parent == runtime_dir()
     if not (in_a_room or any(form.match(path.name) for form, _ in _FORMS) or _MEMORY.match(path.name)):

@@ -204,6 +204,8 @@ def _start(
         "ClearAllForwardings": "yes",  # those of the user's config are for the user's own sessions
         "RemoteCommand": "none",
         "RequestTTY": "no",
+        "ForwardAgent": "no",  # a socket of it would lie on the host as long as the grid lives, and we need none
+        "ForwardX11": "no",
         "LogLevel": "INFO",
     }
     if config.get("connecttimeout", "none") == "none":

@@ -15,8 +15,10 @@ Elsewhere:  who is let in (`gatekeeper`), how keys reach the host (`grids/`, ove
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -62,22 +64,33 @@ class Keys:
     def tls(self, *, server: bool) -> ssl.SSLContext:
         """A TLS 1.3 context that shows the grid's certificate and accepts no other."""
         import ssl
-        import tempfile
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False  # the certificate is ours alone: who holds its key is us, whatever the name
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.certificate)
-        # The standard library loads key files only; this one lives for a moment, 0600.
-        handle, path = tempfile.mkstemp(prefix="grid-tls-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(self.certificate + self.certificate_key)
-            context.load_cert_chain(path)
-        finally:
-            Path(path).unlink()
+        with _as_file((self.certificate + self.certificate_key).encode()) as path:
+            context.load_cert_chain(path)  # the standard library loads keys from files only
         return context
+
+
+@contextmanager
+def _as_file(secret: bytes) -> Iterator[str]:
+    """A path at which it can be read meanwhile: in memory alone, where Linux has that; a kill leaves nothing then."""
+    handle = -1
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        handle = os.memfd_create("grid-tls", os.MFD_CLOEXEC)
+        path = f"/proc/self/fd/{handle}"
+    else:
+        handle, path = tempfile.mkstemp(prefix="grid-tls-")
+    try:
+        os.write(handle, secret)
+        yield path
+    finally:
+        os.close(handle)
+        if not path.startswith("/proc/"):
+            os.unlink(path)
 
 
 def make_keys() -> tuple[Keys, Keys]:
