@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TextIO
 
+from grid.kernel import logs
 from grid.wire.places import private_dir, runtime_dir
 
 
@@ -32,11 +33,7 @@ class Output:
         """Lines that server `name` printed."""
         label = f"[{name} {host}] "
         if self._directory is not None:
-            try:
-                with open(self._file(name), "a") as log:
-                    log.write(text + "\n")
-            except OSError:
-                pass  # a full disk here must not stop the grid
+            logs.append(self._file(name), (text + "\n").encode(errors="backslashreplace"))
         self._print("".join(f"{label}{line}\n" for line in text.split("\n")))
 
     def say(self, text: str) -> None:
@@ -58,7 +55,7 @@ class Output:
     def forget(self, name: str) -> None:
         """A server is gone, and so goes its log."""
         if self._directory is not None:
-            self._file(name).unlink(missing_ok=True)
+            logs.remove(self._file(name))
 
     def open_window(self, name: str, host: str, size: tuple[int, int]) -> None:
         """Follow a server's log in a terminal of its own: a tmux window inside tmux, else xterm where there is X."""

@@ -44,12 +44,13 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import DiskError, GridError
-from grid.kernel import descriptors, held, hostend
+from grid.kernel import descriptors, held, hostend, logs
 from grid.kernel.address import address_towards
 from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease, inherit
 from grid.kernel.orphans import Orphans, adopt
+from grid.kernel.outgoing import Outgoing
 from grid.kernel.presence import Presence
 from grid.kernel.variables import expanded
 from grid.kernel.zygote import TOLD, Zygote, remove
@@ -91,7 +92,7 @@ class _Server:
     def __init__(self, name: str, service_id: str, peer: int, output: int, control: socket.socket, log: Path) -> None:
         self.name, self.service_id, self.peer = name, service_id, peer
         self.output, self.control = output, control
-        self.log = open(log, "ab", buffering=0)  # noqa: SIM115 - closed when the server's output ends
+        self.log = log
         self.tail: deque[str] = deque(maxlen=200)
         self.partial = b""
         self.words = b""
@@ -138,7 +139,7 @@ class Agent:
             raise_files()
         adopt()  # should the zygote be killed
         self._start_zygote()  # before there are threads
-        descriptors.raise_limit()  # after it: servers keep the limit that their user knows
+        descriptors.raise_limit()  # after it: servers keep the limit that their user knows, and room for strangers
         self._wishes: deque[dict[str, Any]] = deque()  # servers to be started
         # and before the locks, which end with this process alone: `grid clean` sees by them that we live
         self._locks = [held.hold(path) for path in self._ours]
@@ -166,7 +167,7 @@ class Agent:
         self.status = 0  # that our process ends with
         self._stop_by = 0.0
         self._farewell_call: int | None = None
-        self._printed: list[tuple[str, str]] = []
+        self._outgoing = Outgoing()
 
     def _make_directories(self, config: dict[str, Any], unique: str) -> None:
         base = runtime_dir() if not config["temp_path"] else _temp_path(config["temp_path"])
@@ -239,8 +240,7 @@ class Agent:
                 if server.control.fileno() in ready:
                     self._hear_server(server)
             self._look_at_clock()
-            if self._printed:
-                printed, self._printed = self._printed, []
+            if printed := self._outgoing.take(self._end.unconfirmed):
                 self._tell(("output", printed))
             if self._stopping and (not self._servers or time.monotonic() > self._stop_by):
                 return
@@ -563,13 +563,9 @@ class Agent:
             if server.partial:
                 self._print(server, server.partial)
                 server.partial = b""
-            server.log.close()
             self._maybe_ended(server)
             return
-        try:
-            server.log.write(data)
-        except OSError:
-            pass  # a full disk must not end the server
+        logs.append(server.log, data)
         lines = (server.partial + data).split(b"\n")
         server.partial = lines.pop()[-_READ:]
         if lines:
@@ -578,7 +574,7 @@ class Agent:
     def _print(self, server: _Server, data: bytes) -> None:
         text = data.decode(errors="replace")
         server.tail.extend(text.split("\n"))
-        self._printed.append((server.name, text))
+        self._outgoing.add(server.name, text)
 
     def _hear_server(self, server: _Server) -> None:
         try:
@@ -643,10 +639,10 @@ class Agent:
                 self._poller.unregister(server.output)
                 os.close(server.output)
                 server.output = -1
-                server.log.close()
         if self._servers.pop(server.name, None) is None:
             return
-        for left in (self._log_of(server.name), *self._sockets.glob(f"p{server.peer}.?")):
+        logs.remove(server.log)
+        for left in self._sockets.glob(f"p{server.peer}.?"):
             left.unlink(missing_ok=True)
         if not isinstance(server.control, _Closed):
             self._hear_server(server)
@@ -663,8 +659,7 @@ class Agent:
             "oom_kills": _kills_since(server) if os.WIFSIGNALED(status) else 0,
             "last_output": _tail(server, self._limits.output_lines),
         }
-        if self._printed:
-            printed, self._printed = self._printed, []
+        if printed := self._outgoing.take_all():
             self._tell(("output", printed))
         if server.ready:
             self._tell(("ended", server.name, certificate))

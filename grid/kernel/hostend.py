@@ -39,6 +39,9 @@ _LINGER_MS = 2000
 _HOLD_S = 0.002
 """A reply is held back for less than twice this."""
 _BATCH = bytes([Kind.BATCH])
+_MESSAGE = 8192
+"""What `unconfirmed` counts for a message besides its bytes: small ones are many, and cost more than these."""
+_MANY = 4096
 _REST = 25
 """After so many looks at nothing held the thread that looks goes to sleep."""
 
@@ -101,6 +104,12 @@ class HostEnd:
         """
         with self._pushing:
             return bool(self.push.get(zmq.EVENTS) & zmq.POLLOUT)
+
+    @property
+    def unconfirmed(self) -> int:
+        """About how many bytes of memory hold messages that the client has not confirmed."""
+        kept = self.session.kept
+        return len(kept) * _MESSAGE if len(kept) > _MANY else sum(_MESSAGE + len(frame) for frame in kept.values())
 
     def take(self, data: bytes) -> list[Frame]:
         """Look at a message that arrived: the calls that are due; several, if it was a batch. `due` has them, too."""

@@ -26,7 +26,10 @@ from grid.launch.shell import find_python_script, safe_program
 MARK = "grid-errand "
 
 # In the order of their imports; parents are packages without content.
-_MODULES = ("grid.causes", "grid.errors", "grid.wire.places", "grid.kernel.lease", "grid.kernel.remains")
+_MODULES = (
+    *("grid.causes", "grid.errors", "grid.trust", "grid.wire.places"),
+    *("grid.kernel.held", "grid.kernel.lease", "grid.kernel.remains"),
+)
 _PACKAGES = ("grid", "grid.wire", "grid.kernel")
 
 _PROGRAM = """

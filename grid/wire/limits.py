@@ -6,7 +6,10 @@ Elsewhere:  `grid/limits.py`, what users may change.
 
 from __future__ import annotations
 
-import resource
+try:
+    import resource
+except ImportError:  # no such limits there
+    resource = None  # type: ignore[assignment]
 
 STRANGERS = 2048
 """Connections to one listener that have not yet proved who they are, at most; then the oldest goes (`strangers`).
@@ -31,6 +34,8 @@ _LISTENERS = 3
 
 def raise_files() -> None:
     """Have room for strangers and for ourselves; children inherit it."""
+    if resource is None:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -42,6 +47,8 @@ def raise_files() -> None:
 
 def strangers() -> int:
     """How many may wait at each listener of this process: half a thousand descriptors stay for itself."""
+    if resource is None:
+        return STRANGERS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return STRANGERS
