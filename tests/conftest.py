@@ -43,7 +43,7 @@ _rows = pytest.StashKey[frozenset[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slurm: needs the test hosts with a batch system on them (Slurm with qsub)")
-    if hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput") or "GRID_TEST_ALONE" in os.environ:
         _have_shared_memory_alone()
     # In /tmp by name and short: the path of a UNIX socket has room for 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _have_shared_memory_alone() -> None:
-    """Of runs side by side (pytest-xdist) each has its own /dev/shm, and sees only what its own tests leave there."""
+    """Of runs side by side (pytest-xdist, one within another) each has its own /dev/shm, and sees only what its own tests leave there."""
     if os.geteuid() or not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)

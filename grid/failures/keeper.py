@@ -105,8 +105,9 @@ class Keeper:
         kwargs: Mapping[str, Any],
         error: BaseException,
     ) -> None:
-        import dill
+        from grid.wire.dilling import the_dill  # here: it is wanted after the first failure
 
+        dill = the_dill()
         cause = error.__cause__
         told = {
             "format": FORMAT,

@@ -48,8 +48,8 @@ class Watch(threading.Thread):
         self._base = grids_dir() / grid.grid_id
         _sweep()
         grid._output.in_directory(grid.grid_id)
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._questions = self._context.socket(zmq.REP)
+        self._zmq: zmq.Context[Any] = zmq.Context()
+        self._questions = self._zmq.socket(zmq.REP)
         self._questions.linger = 0
         self._questions.bind(f"ipc://{self._base}.sock")
         record = {
@@ -62,9 +62,9 @@ class Watch(threading.Thread):
         }
         self._lock = held.hold(Path(f"{self._base}.json"))  # for as long as this process lives
         Path(f"{self._base}.json").write_text(json.dumps(record))
-        self._bell = self._context.socket(zmq.PAIR)
+        self._bell = self._zmq.socket(zmq.PAIR)
         self._bell.bind(f"inproc://bell-{id(self)}")
-        self._rope = self._context.socket(zmq.PAIR)
+        self._rope = self._zmq.socket(zmq.PAIR)
         self._rope.connect(f"inproc://bell-{id(self)}")
 
     def run(self) -> None:
@@ -113,7 +113,7 @@ class Watch(threading.Thread):
             self.join(5.0)
         for socket in (self._questions, self._bell, self._rope):
             socket.close(0)
-        self._context.term()
+        self._zmq.term()
         for suffix in REGISTRATION[:2]:
             Path(f"{self._base}{suffix}").unlink(missing_ok=True)
         if self._lock is not None:

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.lab import Lab, LabHost
 from tests.lab.pythons import CLIENT, interpreter
-from tests.lab.slurm import CLIENT_PACKAGES
 
 ROOT = Path(__file__).parents[2]
-SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+OTHERS = [minor for minor in SUPPORTED if minor != CLIENT]
+PACKAGES = (
+    *("pyzmq", "dill", "numpy", "click", "PyYAML", "rich", "paramiko"),  # what grid needs, and what its users have
+    *("pytest", "hypothesis", "psutil"),  # what its tests need
+)
+"""One list for clients and hosts, so that there is one copy for each Python."""
+
+# Rules about texts and tables, tried with many generated values: the same on every Python, and half of the time.
+LEFT_OUT = (
+    *("batch", "capabilities", "ensemble", "hosts", "init_cmd", "jobs_conditions", "jobs_rules", "manifest"),
+    *("parsers_enemy", "roster", "select", "simulation", "wire_enemy"),
+)
+LEFT_OUT_TESTS = ("test_tasks.py::test_a_million_tasks_take_no_more_memory_than_a_few",)
 
 SCRIPT = """
 import os, sys
 import grid
-from grid import LocalGrid, ServerLost
+from grid import Host, LocalGrid, ServerLost, SSHGrid
 
 class Model:
     def __init__(self): self.scale = 1
@@ -27,7 +42,9 @@ class Model:
     def die(self): os._exit(3)
 
 if __name__ == "__main__":
-    with LocalGrid(2, output=None) as g, g.pool() as pool:
+    at = sys.argv[1:]
+    here = SSHGrid([Host("six", n_cpu=2, python=at[0])], output=None) if at else LocalGrid(2, output=None)
+    with here as g, g.pool() as pool:
         sid = g.publish(Model(), restarts=1)
         with g.acquire_service(sid) as proxy:
             proxy.set_scale(2)
@@ -47,25 +64,55 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.row("D01", "D02", "D03")
-@pytest.mark.parametrize("minor", [each for each in SUPPORTED if each != CLIENT])
-def test_a_script_runs_under_each_python(minor: str, tmp_path: Path) -> None:
-    python = interpreter(minor, CLIENT_PACKAGES)
-    (tmp_path / "script.py").write_text(SCRIPT)
+@pytest.fixture(scope="module")
+def six() -> Iterator[Lab]:
+    """One host with all Pythons."""
+    with Lab([LabHost("six", pythons=(CLIENT, *OTHERS), packages=PACKAGES)]) as lab:
+        yield lab
+
+
+def run(minor: str, *arguments: str, cwd: Path, limit_s: int = 120, **variables: str) -> str:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         "PYTHONPATH": str(ROOT),
-        "PYTHONHOME": str(python.path),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "LD_LIBRARY_PATH": str(python.path / "lib"),
+        **variables,
     }
+    command = [str(interpreter(minor, PACKAGES).program), *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=limit_s)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    assert "Warning" not in done.stderr, done.stderr
+    return done.stdout
 
-    def run(*arguments: str) -> str:
-        command = [str(python.path / "bin" / f"python{minor}"), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        assert "Warning" not in done.stderr, done.stderr
-        return done.stdout
 
-    assert run("script.py") == f"{tuple(map(int, minor.split('.')))} True\n"
-    assert "Run your Python objects" in run("-m", "grid", "--help")
+@pytest.mark.row("D01", "D02", "D03", "N01")
+@pytest.mark.parametrize("minor", OTHERS)
+def test_a_script_runs_under_each_python(minor: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    assert run(minor, "script.py", cwd=tmp_path) == f"{tuple(map(int, minor.split('.')))} True\n"
+    assert "Run your Python objects" in run(minor, "-m", "grid", "--help", cwd=tmp_path)
+
+
+@pytest.mark.lab
+@pytest.mark.row("D03", "N01")
+@pytest.mark.parametrize("minor", OTHERS)
+def test_a_script_runs_by_ssh_under_each_python(minor: str, six: Lab, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    said = run(minor, "script.py", f"python{minor}", cwd=tmp_path, GRID_SSH_CONFIG=str(six.ssh_config))
+    assert said == f"{tuple(map(int, minor.split('.')))} True\n"
+
+
+@pytest.mark.row("N01")
+@pytest.mark.parametrize("minor", OTHERS)
+def test_the_core_of_the_suite_passes_under_each_python(minor: str) -> None:
+    units = [
+        str(path)
+        for path in sorted((ROOT / "tests/unit").glob("test_*.py"))
+        if path.stem.removeprefix("test_") not in LEFT_OUT
+    ]
+    left_out = [word for name in LEFT_OUT_TESTS for word in ("--deselect", f"tests/unit/{name}")]
+    grids = ("tests/edges/test_grids.py", "-k", "not test_over_ssh")
+    options = ("-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120", "-rs")
+    said = run(minor, "-m", "pytest", *options, *units, *left_out, *grids, cwd=ROOT, limit_s=600, GRID_TEST_ALONE="1")
+    ended = re.search(r"(\d+) passed(?:, \d+ deselected)? in ", said)
+    assert ended and int(ended[1]) > 400, said[-3000:]  # and none is skipped

@@ -39,7 +39,7 @@ for pair in $interpreters; do
     mount --bind -o ro "${pair#*=}" "$root/opt/python$minor"
     ln -s "/opt/python$minor/bin/python$minor" "$root/usr/local/bin/python$minor"
     for alias in python3 python; do
-        [ -e "$root/usr/local/bin/$alias" ] || ln -s "python$minor" "$root/usr/local/bin/$alias"
+        [ -L "$root/usr/local/bin/$alias" ] || ln -s "python$minor" "$root/usr/local/bin/$alias"
     done
 done
 for pair in $libraries; do  # where a shared build of Python looks for its library

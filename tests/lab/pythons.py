@@ -1,7 +1,8 @@
 """Interpreters for the test hosts: whole, readable, and holding just the packages that a host should have.
 
 Lives here: finding CPython of a wanted minor version on this machine, copying it with packages into the cache.
-Elsewhere:  putting a copy in a host's /usr/local/bin (`host.py`, `init.sh`).
+Elsewhere:  Pythons that are newer than this machine (`unstable.py`), putting a copy in a host's /usr/local/bin
+            (`host.py`, `init.sh`).
 
 A copy and not a venv: a venv points back to its base, which often lies in a home of mode 0700 where another user can't
 read it, and a symbolic link to a venv's python forgets the venv. A copy may be mounted and linked anywhere.
@@ -9,6 +10,8 @@ read it, and a symbolic link to a venv's python forgets the venv. A copy may be 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,19 +19,20 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from tests.lab import unstable
 from tests.lab.ground import MissingPart, MissingPython, call
 
 CLIENT = f"{sys.version_info.major}.{sys.version_info.minor}"  # "3.11", say
 KERNEL_PACKAGES = ("pyzmq", "dill")  # all that the kernel needs on a host
 UNUSED_DAYS = 14
-LAYOUT = 3  # raise when copies of an older making must not be used any more
+LAYOUT = 4  # raise when copies of an older making must not be used any more
 
 _UNNEEDED = shutil.ignore_patterns(
     "site-packages", "dist-packages", "test", "tests", "idlelib", "turtledemo", "config-*", "*.a", "lib2to3"
@@ -52,7 +56,12 @@ class Interpreter:
 
     minor: str
     path: Path
-    library: str  # where its binary looks for libpython, and finds a link in the host; "" if it has none
+    library: str  # where its binary looks for libpython or its loader, and finds a link in the host; "" if it has none
+
+    @property
+    def program(self) -> Path:
+        """To be run on this machine; on hosts it is in /usr/local/bin."""
+        return self.path / f"bin/python{self.minor}"
 
 
 def cache_directory() -> Path:
@@ -72,25 +81,37 @@ def interpreter(minor: str, packages: tuple[str, ...]) -> Interpreter:
     versions = {name: _installed_version(name) if minor == CLIENT else None for name in packages}
     key = hashlib.sha256(json.dumps([LAYOUT, facts, versions], sort_keys=True).encode()).hexdigest()[:12]
     target = cache_directory() / f"python{minor}-{key}"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _forget_unused(target.parent)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="making-") as scratch:
-            made = Path(scratch) / "python"
-            _copy(facts, made)
-            _add_packages(made / f"lib/python{minor}/site-packages", minor, packages, versions)
-            try:
-                made.rename(target)  # whoever is first wins; the copies are equal
-            except OSError:
-                if not target.exists():
-                    raise
-    os.utime(target)
-    return Interpreter(minor, target, facts["library"])
+    with _made_once(target) as is_new:
+        if is_new:
+            _copy(facts, target)
+            _add_packages(target, minor, packages, versions)
+            if facts["root"]:  # Debian's packages are without byte code, and on hosts none can be written
+                program = [str(target / f"bin/python{minor}"), "-m", "compileall", "-q"]
+                subprocess.run([*program, str(target / f"lib/python{minor}")], timeout=300)
+    library = unstable.loader_of(target) if facts["root"] else facts["library"]
+    return Interpreter(minor, target, library)
+
+
+@contextlib.contextmanager
+def _made_once(target: Path) -> Iterator[bool]:
+    """Whether the caller has to fill this directory of the cache. Others who want it wait until it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = target / ".whole"
+    with open(f"{target}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_new = not mark.exists()
+        if is_new:
+            _forget_unused(target.parent)
+            shutil.rmtree(target, ignore_errors=True)  # half made by somebody who was killed
+            target.mkdir()
+        yield is_new
+        mark.touch()
+        os.utime(target)
 
 
 def _forget_unused(cache: Path) -> None:
     for path in cache.iterdir():
-        if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
+        if path.is_dir() and time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -105,8 +126,29 @@ def _find(minor: str) -> dict[str, str]:
         except (OSError, subprocess.SubprocessError, ValueError):
             continue  # a shim without a version behind it, a broken installation: the next one
         if facts["minor"] == minor:
-            return {**facts, "library": _shared_library(facts["executable"])}
+            return {**facts, "library": _shared_library(facts["executable"]), "root": ""}
+    if minor in unstable.MINORS:
+        return _find_unstable(minor)
     raise MissingPython(f"no CPython {minor} on this machine")
+
+
+def _find_unstable(minor: str) -> dict[str, str]:
+    root = cache_directory() / f"unstable-{LAYOUT}"
+    with _made_once(root) as is_new:
+        if is_new:
+            unstable.unpack(root)
+    library = root / f"usr/lib/python{minor}"
+    executable = root / f"usr/bin/python{minor}"
+    # the date of the program, so that copies of an older root are told apart
+    return {
+        "executable": str(executable),
+        "version": f"{minor} {executable.stat().st_mtime}",
+        "minor": minor,
+        "stdlib": str(library),
+        "platstdlib": str(library),
+        "library": "",
+        "root": str(root),
+    }
 
 
 def _shared_library(executable: str) -> str:
@@ -127,13 +169,14 @@ def _candidates(minor: str) -> list[str]:
     ):
         found += [str(path) for path in sorted(home.glob(pattern), reverse=True)]
     found += [f"/usr/local/bin/{name}", f"/usr/bin/{name}", f"/opt/{name}/bin/{name}"]
-    return [path for path in found if os.path.exists(path)]
+    ours = f"{cache_directory()}/"  # a run by one of our own copies: it is made from what the copy was made from
+    return [path for path in found if os.path.exists(path) and not path.startswith(ours)]
 
 
 def _copy(facts: dict[str, str], target: Path) -> None:
     minor = facts["minor"]
     stdlib = target / f"lib/python{minor}"
-    (target / "bin").mkdir(parents=True)
+    (target / "bin").mkdir()
     shutil.copy2(os.path.realpath(facts["executable"]), target / f"bin/python{minor}")
     for name in ("python3", "python"):
         (target / "bin" / name).symlink_to(f"python{minor}")
@@ -146,6 +189,9 @@ def _copy(facts: dict[str, str], target: Path) -> None:
     (target / "lib/python3/dist-packages").symlink_to(f"../python{minor}/site-packages")
     if facts["library"]:
         shutil.copy2(facts["library"], target / "lib")
+    if facts["root"]:
+        (stdlib / "EXTERNALLY-MANAGED").unlink(missing_ok=True)
+        unstable.settle(Path(facts["root"]), target / f"bin/python{minor}", target)
     subprocess.run(["chmod", "-R", "u+rwX,go+rX,go-w", str(target)], check=True)
 
 
@@ -162,8 +208,9 @@ def _installed_version(name: str) -> str | None:
 
 
 def _add_packages(
-    site: Path, minor: str, packages: tuple[str, ...], versions: dict[str, str | None]
+    home: Path, minor: str, packages: tuple[str, ...], versions: dict[str, str | None]
 ) -> None:
+    site = home / f"lib/python{minor}/site-packages"
     for name in packages:
         if versions[name] is not None:  # what the client itself uses: no network needed, and equal versions
             for file in metadata.files(name) or ():
@@ -172,10 +219,28 @@ def _add_packages(
                     shutil.copy2(file.locate(), site / file)
     wanted = [name for name in packages if versions[name] is None]
     if wanted:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--only-binary=:all:", "--python-version", minor, "--target", str(site), *wanted]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            reason = re.sub(r"\s+", " ", done.stderr).strip()[-300:]
-            raise MissingPart(f"pip could not get {', '.join(wanted)} for Python {minor}: {reason}")
+        # By the interpreter itself, so that conditions on versions of Python are judged rightly.
+        command = [str(home / f"bin/python{minor}"), "-m", "pip", "install", "--only-binary=:all:"]
+        _pip(command, site, wanted, PYTHONPATH=str(_new_pip()))
     subprocess.run(["chmod", "-R", "u+rwX,go+rX,go-w", str(site)], check=True)
+
+
+def _new_pip() -> Path:
+    """A pip that is newer than the newest Python: that of an environment is often older, and fails there."""
+    target = cache_directory() / f"pip-{LAYOUT}"
+    with _made_once(target) as is_new:
+        if is_new:
+            _pip([sys.executable, "-m", "pip", "install", "--upgrade"], target, ["pip"])
+    return target
+
+
+def _pip(command: list[str], target: Path, wanted: list[str], **variables: str) -> None:
+    command += ["--quiet", "--disable-pip-version-check", "--root-user-action=ignore", "--target", str(target), *wanted]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment.update(variables)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, env=environment
+    )
+    if done.returncode:
+        reason = re.sub(r"\s+", " ", done.stderr).strip()[-300:]
+        raise MissingPart(f"pip could not get {', '.join(wanted)} by {command[0]}: {reason}")

@@ -18,9 +18,9 @@ FLOORS = (
     ("errors", "_version", "limits", "text", "trust"),
     ("extras",),
     ("batch_systems",),  # words only: texts in, texts out
-    ("hosts", "trace", "failures"),
+    ("hosts", "trace"),
     ("wire",),
-    ("kernel",),
+    ("kernel", "failures"),
     ("services",),
     ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
     ("batch",),

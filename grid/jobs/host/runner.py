@@ -39,6 +39,7 @@ from grid.jobs.host.service import AbortService, Service
 from grid.jobs.host.units import Ordered, Outcomes, Units
 from grid.jobs.host.worker import add_paths
 from grid.text import clean
+from grid.wire.dilling import the_dill
 
 logger = logging.getLogger(__name__)
 
@@ -255,10 +256,8 @@ class RunningJob:
         state = self._service.checkpoint()
         self._checkpoint_now = False
         if state is not None:
-            import dill
-
             # by itself and not by our codec: it must be readable in another process, after a restart
-            self.say("checkpoint", dill.dumps(state, protocol=5, recurse=True))
+            self.say("checkpoint", the_dill().dumps(state, protocol=5, recurse=True))
         # also where there is none now: making up one's mind may be dear, and `ready` comes often
         self._checkpoint_at = time.monotonic()
 
