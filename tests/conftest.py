@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import sys
@@ -35,6 +36,7 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 # Time says nothing on a shared machine. Under CI the same examples are tried each time: searching is for desks.
 settings.register_profile("grid", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("grid")
+CORE_ONLY = "GRID_TEST_CORE" in os.environ  # a run within a run, by another Python, which has no more than grid needs
 GRACE_S = 5.0  # a process that was told to end may take this long, and no test less tidy than that passes
 
 _places = pytest.StashKey[Path]()
@@ -43,7 +45,7 @@ _rows = pytest.StashKey[frozenset[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slurm: needs the test hosts with a batch system on them (Slurm with qsub)")
-    if hasattr(config, "workerinput") or "GRID_TEST_ALONE" in os.environ:
+    if hasattr(config, "workerinput") or CORE_ONLY:
         _have_shared_memory_alone()
     # In /tmp by name and short: the path of a UNIX socket has room for 107 bytes.
     base = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
@@ -60,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _have_shared_memory_alone() -> None:
-    """Of runs side by side (pytest-xdist, one within another) each has its own /dev/shm, and sees only what its own tests leave there."""
+    """Of runs side by side, or one within another, each has its own /dev/shm and sees what its tests leave there."""
     if os.geteuid() or not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -83,6 +85,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             unknown = sorted(set(mark.args) - config.stash[_rows])
             if unknown or not mark.args:
                 raise pytest.UsageError(f"{item.nodeid}: no such row in docs/rows.toml: {', '.join(unknown)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """For a run of the core alone, modules that need more have no tests."""
+    report = yield
+    if CORE_ONLY and report.failed and re.search(r"MissingExtra|No module named '(?!grid|tests)", str(report.longrepr)):
+        report.outcome, report.longrepr, report.result = "passed", None, []
+    return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -281,7 +281,14 @@ class Reply(Future[Any]):
     def __reduce__(self) -> Any:
         raise TypeError("a result belongs to its grid; send its value, or keep that on its host with `g.keep`")
 
-    # What `concurrent.futures.wait` and `as_completed` reach into.
+    # What `concurrent.futures.wait` and `as_completed` reach into, and since 3.15 asyncio.
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        if not self.done_flag or self._flags & CANCELLED:
+            return self.done_flag, self.done_flag, None, None
+        if not self._decoded:
+            self._decode()
+        return True, False, self._value, self._failure
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]

