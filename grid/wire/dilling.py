@@ -5,7 +5,7 @@ dill takes byte code apart field by field. Python 3.15 has one field less (`co_l
 goes there, and only where dill's own fails. What it writes is what dill writes, so that any dill reads it.
 
 Lives here: `the_dill`, to be called where dill is about to write.
-Elsewhere:  what is written by it (`codec`, `mainimage`; checkpoints of jobs, failed calls in files).
+Elsewhere:  what is written by it (checkpoints of jobs, failed calls in files), code that travels (`byvalue`).
 """
 
 from __future__ import annotations

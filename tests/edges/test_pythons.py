@@ -11,17 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab, LabHost
-from tests.lab.pythons import CLIENT, interpreter
+from tests.lab.pythons import CLIENT, CORE_PACKAGES, OTHERS, interpreter
 
 ROOT = Path(__file__).parents[2]
-SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
-OTHERS = [minor for minor in SUPPORTED if minor != CLIENT]
-PACKAGES = (
-    *("pyzmq", "dill", "numpy", "click", "PyYAML", "rich", "paramiko"),  # what grid needs, and what its users have
-    *("pytest", "hypothesis", "psutil"),  # what its tests need
-)
-"""One list for clients and hosts, so that there is one copy for each Python."""
-
 # Rules about texts and tables, tried with many generated values: the same on every Python, and half of the time.
 LEFT_OUT = (
     *("batch", "capabilities", "ensemble", "hosts", "init_cmd", "jobs_conditions", "jobs_rules", "manifest"),
@@ -67,7 +59,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def six() -> Iterator[Lab]:
     """One host with all Pythons."""
-    with Lab([LabHost("six", pythons=(CLIENT, *OTHERS), packages=PACKAGES)]) as lab:
+    with Lab([LabHost("six", pythons=(CLIENT, *OTHERS), packages=CORE_PACKAGES)]) as lab:
         yield lab
 
 
@@ -78,7 +70,7 @@ def run(minor: str, *arguments: str, cwd: Path, limit_s: int = 120, **variables:
         "PYTHONDONTWRITEBYTECODE": "1",
         **variables,
     }
-    command = [str(interpreter(minor, PACKAGES).program), *arguments]
+    command = [str(interpreter(minor, CORE_PACKAGES).program), *arguments]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=limit_s)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
     assert "Warning" not in done.stderr, done.stderr

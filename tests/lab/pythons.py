@@ -30,7 +30,15 @@ from tests.lab import unstable
 from tests.lab.ground import MissingPart, MissingPython, call
 
 CLIENT = f"{sys.version_info.major}.{sys.version_info.minor}"  # "3.11", say
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
+OTHERS = tuple(minor for minor in SUPPORTED if minor != CLIENT)
 KERNEL_PACKAGES = ("pyzmq", "dill")  # all that the kernel needs on a host
+CORE_PACKAGES = (
+    *("pyzmq", "dill", "cloudpickle", "click", "PyYAML", "rich", "paramiko"),  # what grid needs
+    *("numpy", "pydantic", "attrs", "msgspec"),  # what its users have
+    *("pytest", "hypothesis", "psutil", "SQLAlchemy", "alembic"),  # what its units need
+)
+"""For clients of other versions, and for hosts that they use: one list, so that there is one copy for each Python."""
 UNUSED_DAYS = 14
 LAYOUT = 4  # raise when copies of an older making must not be used any more
 

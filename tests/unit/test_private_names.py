@@ -21,8 +21,8 @@ import pytest
 GRID = Path(__file__).parents[2] / "grid"
 
 MEANT = {
-    # `wait` and `as_completed` of concurrent.futures, and asyncio, reach into a future by these names, on every Python: a Reply has
-    # no lock and no list of waiters until they do.
+    # `wait` and `as_completed` of concurrent.futures, and asyncio, reach into a future by these names, on every Python:
+    # a Reply has no lock and no list of waiters until they do.
     ("grid.services.result", "Reply"): {"_condition", "_waiters", "_state", "_exception", "_get_snapshot"},
 }
 
