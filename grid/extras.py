@@ -15,5 +15,5 @@ def need(what: str, extra: str, *modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingExtra(
-            f"{what} needs {' and '.join(missing)}", extra=extra, hint=f"Run: pip install 'grid[{extra}]'"
+            f"{what} needs {' and '.join(missing)}", extra=extra, hint=f"Run: pip install 'sshgrid[{extra}]'"
         )

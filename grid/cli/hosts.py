@@ -382,6 +382,9 @@ def trust(ctx: click.Context, name: str, yes: bool, hosts_from: str | None, as_j
 def doctor(ctx: click.Context, name: str, hosts_from: str | None, as_json: bool) -> None:
     """Walk all that has to work before a server runs on HOST, and give a remedy for the first step that fails.
 
+    Before that it says whether something here hides this grid from scripts: another project named grid, or a file or
+    folder of that name.
+
     The steps: name, way there, port, sshd, host key, log-in, shell, Python, environment, temp disk, clock, load,
     route of the calls, batch system. HOST is a name of the hosts file, or anything that ssh understands. Nothing on the
     host is changed.
@@ -394,11 +397,14 @@ def doctor(ctx: click.Context, name: str, hosts_from: str | None, as_json: bool)
     The status is 1 if a step fails.
     """
     from grid.launch.doctor import diagnose
+    from grid.launch.ourselves import look_here
 
     host = host_or_any(hosts_from, name)
     with progress(quiet=_may_prompt([host])) as show:
         show(f"looking at {host.label}")
         found = diagnose(host)
+    if (hidden := look_here()) is not None:
+        found = dataclasses.replace(found, steps=(hidden, *found.steps))
     if as_json:
         print_json(_facts_of(host, found))
     else:

@@ -157,7 +157,7 @@ def _web(
     try:
         from grid.web.server import WebServer, address
     except ImportError as exc:
-        raise click.UsageError(f"--http needs the module {exc.name}. Run: pip install 'grid[web]'") from exc
+        raise click.UsageError(f"--http needs the module {exc.name}. Run: pip install 'sshgrid[web]'") from exc
     from grid.web.names import is_loopback
     from grid.web.tls import Certificate
     from grid.web.tokens import Tokens

@@ -490,7 +490,7 @@ def _objection(address: str, told: Any) -> HostError | None:
         return PythonError(
             f"it can't import grid ({type(told).__name__}: {told})",
             host=address,
-            hint="Install it in the environment of the workers: pip install grid",
+            hint="Install it in the environment of the workers: pip install sshgrid",
         )
     theirs, ours = tuple(told["python"]), sys.version_info[:2]
     if theirs != ours:

@@ -13,7 +13,7 @@
         print(job.wait())
 
 Names are loaded when they are first used: what a service needs on a host (`host/`) is there, the rest is not. Keeping
-jobs takes the extra `jobs` (SQLAlchemy, Alembic): `pip install grid[jobs]`.
+jobs takes the extra `jobs` (SQLAlchemy, Alembic): `pip install 'sshgrid[jobs]'`.
 """
 
 from __future__ import annotations

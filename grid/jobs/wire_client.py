@@ -46,7 +46,7 @@ def connect(address: str) -> Calls:
             try:
                 module = importlib.import_module(TRANSPORTS[scheme])
             except ImportError as exc:
-                raise JobError(f"{where} needs the module {exc.name}", hint="Run: pip install 'grid[web]'") from exc
+                raise JobError(f"{where} needs the module {exc.name}", hint="Run: pip install 'sshgrid[web]'") from exc
             found: Calls = module.connect(where)
             return found
         known = servers()

@@ -139,11 +139,11 @@ def test_what_lacks_an_extra_says_the_line_that_installs_it(clean: Path, tmp_pat
     for code, extra in (("import grid.compat.joblib", "joblib"), ("import grid.jobs.store.store", "jobs")):
         done = run(python, "-c", code, cwd=tmp_path)
         assert f"MissingExtra: the {'backend' if extra == 'joblib' else 'store'}" in done.stderr
-        assert f"Run: pip install 'grid[{extra}]'" in done.stderr
+        assert f"Run: pip install 'sshgrid[{extra}]'" in done.stderr
     (tmp_path / "fits.py").touch()
     served = run(clean / "bin" / "grid", "serve", "fits.py", "--local", "1", cwd=tmp_path)
     assert served.returncode == 1, served.stderr
-    assert "pip install 'grid[jobs]'" in served.stderr and "Traceback" not in served.stderr
+    assert "pip install 'sshgrid[jobs]'" in served.stderr and "Traceback" not in served.stderr
 
 
 @pytest.mark.row("D02")

@@ -105,7 +105,7 @@ class Store:
                 self._engine = sa.create_engine(self.url, **options)
             except ImportError as exc:
                 raise StoreError(
-                    f"the store {self.name} needs the module {exc.name}", hint="Run: pip install 'grid[postgresql]'"
+                    f"the store {self.name} needs the module {exc.name}", hint="Run: pip install 'sshgrid[postgresql]'"
                 ) from exc
         if self._is_sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
