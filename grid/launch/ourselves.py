@@ -15,7 +15,6 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-import grid
 from grid.launch.doctor import Step
 
 DISTRIBUTION = "sshgrid"
@@ -50,7 +49,7 @@ def _another_project() -> Step | None:
 
 def _hidden() -> Step | None:
     """Ask a Python that starts in the working directory, as a script there would."""
-    ours = Path(grid.__file__)
+    ours = Path(__file__).parents[1] / "__init__.py"
     try:
         done = subprocess.run(
             [sys.executable, "-c", _ASK],
