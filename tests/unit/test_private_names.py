@@ -24,6 +24,9 @@ MEANT = {
     # `wait` and `as_completed` of concurrent.futures, and asyncio, reach into a future by these names, on every Python:
     # a Reply has no lock and no list of waiters until they do.
     ("grid.services.result", "Reply"): {"_condition", "_waiters", "_state", "_exception", "_get_snapshot"},
+    # Libraries ask an executor by these names how many workers it has and whether it is broken. None of the base's own
+    # code ever runs on a grid's: it has its own of every method.
+    ("grid.compat.executor", "GridExecutor"): {"_max_workers", "_broken"},
 }
 
 
