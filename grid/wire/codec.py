@@ -293,7 +293,15 @@ def _travels(obj: object) -> bool:
 
 
 def _own_words(part: object, where: str) -> str:
-    """Why an object does not travel, where its class refuses with words of its own."""
+    """Why an object does not travel, where its class, or we, refuse with words of its own."""
+    refuse = kinds.reducers().get(type(part)) or kinds.reducer_of(part)
+    try:
+        if refuse is not None:
+            refuse(part)
+    except pickle.PicklingError as exc:
+        return f"{where}: {exc}"
+    except Exception:  # a file that can't be read, say
+        pass
     if type(part).__reduce__ is object.__reduce__:
         return ""
     try:

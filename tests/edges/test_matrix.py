@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -54,3 +55,13 @@ def test_every_form_travels_under_each_python(minor: str, tmp_path: Path) -> Non
     program = str(interpreter(minor, CORE_PACKAGES).program)
     script = [program, str(ROOT / "tests/matrix/forms.py"), "--no-loky", "--quick"]
     judge(run(script, environment, tmp_path))
+
+
+@pytest.mark.row("S01", "S02")
+def test_functions_that_other_libraries_compile_travel(tmp_path: Path) -> None:
+    found = [name for name in ("jax", "numba", "sympy", "torch") if importlib.util.find_spec(name)]
+    if not found:
+        pytest.skip("none of jax, numba, sympy, torch is installed: pip install jax numba sympy")
+    rows = run([sys.executable, str(ROOT / "tests/matrix/heavy.py")], dict(os.environ), tmp_path)
+    wrong = [f"{row['form']} as {row['way']}: {row['grid']}" for row in rows if row["grid"] != "right"]
+    assert rows and not wrong, "\n".join(wrong)

@@ -186,3 +186,11 @@ def test_packages_travel_as_they_are_found_and_the_home_is_no_module_path(lab: L
             assert run(tmp_path, script, GRID_SSH_CONFIG=str(lab.ssh_config)) == f"{expected}\n"
     finally:
         lab.hosts["s1"].run(["sh", "-c", f"rm -f {names}"])
+
+
+@pytest.mark.row("S03")
+def test_a_grid_as_an_argument_is_refused_with_the_reason() -> None:
+    with LocalGrid(1) as g, g.executor() as executor:
+        error = executor.submit(len, [1, {"grid": g}]).exception(30)
+        assert isinstance(error, SerialisationError)
+        assert "['grid']" in str(error) and "a thread runs in the process that started it" in str(error)
