@@ -60,7 +60,9 @@ def reducers() -> dict[type, Reducer]:
         found.pop(kind, None)
     found[io.TextIOWrapper] = reduce_text
     for kind, name in _SENTINELS.items():
-        found[kind] = _named_in(kind.__module__, name)
+        if kind.__module__ == "dataclasses":  # since 3.15 they are `sentinel`s, which pickle knows
+            found[kind] = _named_in("dataclasses", name)
+    found[functools.partialmethod] = _reduce_partialmethod
     return found
 
 
@@ -129,6 +131,14 @@ def _make_ref(target: Any) -> Any:
 
 class _Vanishing:
     """To what a reference refers whose object had ended."""
+
+
+def _reduce_partialmethod(each: Any) -> Any:
+    return _make_partialmethod, (each.func, each.args, each.keywords)
+
+
+def _make_partialmethod(func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return functools.partialmethod(func, *args, **keywords)
 
 
 def _reduce_cache(cached: Any) -> Any:

@@ -697,7 +697,7 @@ def generators_and_formats():
 
 
 ITERATOR = iter([1, 2, 3])
-COUNT = itertools.count(5)
+COUNT = itertools.count(5) if sys.version_info < (3, 14) else iter(range(5, 99))  # can't be pickled since
 ZIPPED = zip([1, 2], "ab", strict=False)
 
 
