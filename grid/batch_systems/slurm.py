@@ -275,17 +275,25 @@ def expand_counts(text: str) -> list[int]:
 
 
 def _srun(node: str, environ: Mapping[str, str]) -> list[str]:
-    job = _component_of(node, environ) or environ.get("SLURM_JOB_ID", "")
-    words = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", "--export=ALL"]
+    job, group = environ.get("SLURM_JOB_ID", ""), _group_of(node, environ)
+    words = [
+        "srun",
+        *([f"--het-group={group}"] if group is not None else []),
+        "--overlap",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--nodelist={node}",
+        "--export=ALL",
+    ]
     return [*words, "--cpu-bind=none", "--mpi=none", "--unbuffered", "--quiet", *([f"--jobid={job}"] if job else [])]
 
 
-def _component_of(node: str, environ: Mapping[str, str]) -> str | None:
-    """The id of the component of a heterogeneous job that has a node."""
+def _group_of(node: str, environ: Mapping[str, str]) -> int | None:
+    """Which component of a heterogeneous job has a node. A step there needs the first one's id, and this number."""
     for number in range(_het_groups(environ)):
         names = expand_nodelist(environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{number}", ""))
         if any(same_machine(name, node) for name in names):
-            return environ.get(f"SLURM_JOB_ID_HET_GROUP_{number}")
+            return number
     return None
 
 

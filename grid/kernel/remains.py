@@ -46,6 +46,7 @@ _FORMS = (
 )
 _SOCKETS = re.compile(rf"{_UNIQUE}\Z")
 _MEMORY = re.compile(rf"(?:grid-(?P<uid>\d+)-)?{_UNIQUE}\Z")
+_SPOOL = re.compile(r"(?P<host>.+)-(?P<pid>\d{1,9})-(?P<ticks>\d{1,18})\Z")
 _REGISTERED = re.compile(r"(?P<grid>(?P<pid>\d+)-[0-9a-f]{8})\.(?:json|sock|logs)\Z")
 
 
@@ -88,6 +89,7 @@ def look(temp_paths: Iterable[str] = ()) -> dict[str, Any]:
             loose += _one(blobs, match if mine else None, "memory", False)
     for path in {os.path.abspath(os.path.expanduser(path)) for path in temp_paths} - {str(base)}:
         loose += _loose(Path(path), True)
+    loose += _of_jobs(Path.home() / ".grid")
     for one in loose:
         locked = one["kind"] != "grid" and bool(held.is_held(Path(one["path"])))
         one["in_use"] = locked or any(one["path"] in words for _, _, _, words in running)
@@ -99,6 +101,20 @@ def look(temp_paths: Iterable[str] = ()) -> dict[str, Any]:
         "leases": leases,
         "loose": sorted((one for one in loose if one["path"] not in listed), key=lambda one: one["path"]),
     }
+
+
+def _of_jobs(home: Path) -> Iterator[dict[str, Any]]:
+    """What kernels in batch jobs had: of a client of this machine that is dead, of a pilot that has ended."""
+    for path in _entries(Path(os.environ.get("GRID_SPOOL") or home / "spool")):
+        match = _SPOOL.match(path.name)
+        if match and match["host"] == os.uname().nodename and start_ticks(int(match["pid"])) != int(match["ticks"]):
+            yield {"path": str(path), "kind": "spool", "grid": None, "age_s": None, "elsewhere": False}
+    for path in _entries(home / "pilots"):
+        try:
+            age_s = time.time() - (path / "ended").stat().st_mtime
+        except OSError:
+            continue  # it may be waiting in a queue
+        yield {"path": str(path), "kind": "pilot", "grid": None, "age_s": age_s, "elsewhere": False}
 
 
 def clear(chosen: dict[str, Any]) -> dict[str, Any]:

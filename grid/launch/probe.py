@@ -109,6 +109,8 @@ def first_line(*command):
 
 def batch():
     names = ("qsub", "qstat", "qdel", "pbsdsh", "pbsnodes", "qrsh", "qconf", "sbatch", "srun")
+    path = os.environ.get("GRID_LOGIN_PATH") or os.environ.get("PATH", "")
+    os.environ["PATH"] = path  # as a log-in shell has it: batch systems come by /etc/profile.d
     found = dict((name, shutil.which(name)) for name in names if shutil.which(name))
     said = {}
     if "sbatch" in found:
@@ -210,7 +212,8 @@ def lacking(modules: dict[str, Any]) -> list[str]:
 def probe_script(host: Host, client_minor: int) -> str:
     """POSIX shell text: list the interpreters, pick the one that a launch would pick, run the program with it."""
     words = " ".join(shlex.quote(word) for word in (safe_program(_PROGRAM), MARK, host.temp_path or ""))
-    run = f"$PY -c {words}"
+    profile = '$( [ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1; printf %s "$PATH" )'
+    run = f'env GRID_LOGIN_PATH="{profile}" $PY -c {words}'
     find = f'{_LIST_PYTHONS}{find_python_script(python_of(host), client_minor)}; [ -n "$PY" ] || exit 0; '
     return with_variables(host, find, run)
 

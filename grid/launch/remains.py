@@ -108,5 +108,7 @@ _WHY = {
     "run": "directory of a run that no lease lists",
     "code": "code of a run that no lease lists",
     "sockets": "sockets of a run that no lease lists",
+    "spool": "input and output of kernels in a batch job whose client is gone",
+    "pilot": "files of a batch job of ours that has ended",
     "memory": "shared memory of a run that no lease lists",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,11 @@ from grid.launch import connect
 from grid.testing.batch import CHECKS, quiet, wait_for
 from grid.testing.probe import Probe
 from grid.testing.standins import DIALECT, KINDS, StandIn, stand_in
+
+NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
+WITH_GRIDS = list(KINDS) if NIGHTLY else ["torque", "openpbs-off", "sge"]
+"""Kinds on which grids are started: all by `scripts/nightly`; Slurm's real self has the same in `cluster/`."""
+grids = pytest.mark.parametrize("shared", WITH_GRIDS, indirect=True)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -124,19 +130,21 @@ def left_within(limit_s: float) -> None:
         time.sleep(0.05)
 
 
+@grids
 @pytest.mark.row("L10", "L12", "B08")
 def test_a_script_in_a_job_has_the_nodes_of_the_job(shared: StandIn, place: Path) -> None:
     done = qsub(shared.kind, "-o", "out", "-j", "oe", "--wait", "--", "python", "run.py", ROOT, "end", "3")
     assert done.exit_code == 3, (done.output, (place / "out").read_text() if (place / "out").exists() else "")
     said = text_of(place / "out", "size")
     assert "size 6" in said, said
-    # three seconds on a machine that does nothing else; `scripts/nightly` insists on them
-    assert float(said.split()[1]) < max(3.0, 25 * time_of_an_interpreter()), said
+    # three seconds on a machine that does nothing else, on which `scripts/nightly` insists
+    assert float(said.split()[1]) < (3.0 if NIGHTLY else max(3.0, 25 * time_of_an_interpreter())), said
     assert left_of_jobs() == []
 
 
+@grids
 @pytest.mark.row("L06", "L07", "L10")
-@pytest.mark.parametrize("doing", ["idle", "busy"])
+@pytest.mark.parametrize("doing", ["idle", "busy"] if NIGHTLY else ["busy"])
 def test_a_job_that_is_cancelled_leaves_nothing(shared: StandIn, place: Path, doing: str) -> None:
     job = qsub(shared.kind, "-o", "out", "-j", "oe", "--", "python", "run.py", ROOT, doing, "0").stdout.strip()
     until((place / "up").exists)
@@ -151,6 +159,7 @@ def pilots(kind: str, **kw: object) -> BatchGrid:
     return BatchGrid(**given)  # type: ignore[arg-type]
 
 
+@grids
 @pytest.mark.row("L03", "L08", "L10", "B02")
 def test_pilots_hold_nodes_and_leave_nothing(shared: StandIn, place: Path) -> None:
     with pilots(shared.kind, nodes=3, ppn=2) as g:
@@ -166,6 +175,7 @@ def test_pilots_hold_nodes_and_leave_nothing(shared: StandIn, place: Path) -> No
     assert left_of_jobs() == []
 
 
+@grids
 @pytest.mark.row("L04", "L06", "L10", "B02")
 def test_a_pilot_that_is_cancelled_loses_its_servers_and_leaves_nothing(shared: StandIn, place: Path) -> None:
     with pilots(shared.kind, nodes=2, ppn=2) as g:
@@ -179,6 +189,7 @@ def test_a_pilot_that_is_cancelled_loses_its_servers_and_leaves_nothing(shared: 
     left_within(15)
 
 
+@grids
 @pytest.mark.row("L06", "L10", "G63")
 def test_a_client_that_is_killed_leaves_neither_jobs_nor_files(shared: StandIn, place: Path) -> None:
     script = place / "client.py"
