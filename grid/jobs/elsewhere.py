@@ -149,4 +149,6 @@ class Elsewhere:
             if over is None or atom._state is not F:
                 return
             over.set()
-            atom.satisfy() if value is T else atom.cancel(reason)
+            # ids are those of that server: without its name they could be taken for jobs of this one
+            said = reason if atom.server in reason else f"{atom.server}: {reason}"
+            atom.satisfy() if value is T else atom.cancel(said)

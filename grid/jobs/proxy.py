@@ -30,6 +30,7 @@ from grid.jobs.host.plain import to_plain
 from grid.jobs.host.request import Request
 from grid.jobs.rules.tags import check_tags
 from grid.jobs.wire import error_from_plain
+from grid.text import clean
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ class ServerProxy:
             "when": None if condition is None else to_tree(condition, swap=self._swap),
             "tags": check_tags([*self._tags, *([tags] if isinstance(tags, str) else tags)]),
             "priority": priority,
-            "inputs": None if inputs is None else to_plain(list(inputs), "inputs"),
+            "inputs": None if inputs is None else _inputs(inputs),
             "memo": memo,
             "notify": notify,
             "mails": mails,
@@ -513,6 +514,16 @@ class ServerProxy:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.user}>"
+
+
+def _inputs(inputs: Any) -> Any:
+    """Inputs of a job, as JSON has them: a list, a tuple, an array or an iterator of them."""
+    if isinstance(inputs, (str, bytes, bytearray, Mapping)) or not isinstance(inputs, Iterable):
+        raise RequestError(
+            f"inputs is {clean(repr(inputs), 80)}, which is no list of inputs",
+            hint="Give a list: the job runs once for each of its elements",
+        )
+    return to_plain(list(inputs), "inputs")
 
 
 def _message(message: Message | str, fields: Mapping[str, Any]) -> Message:

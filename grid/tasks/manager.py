@@ -146,8 +146,8 @@ class WorkerManager(TaskManager):
         Raises:
             TaskError: The grid is not ours to enlarge, and has fewer servers.
         """
-        if n < 1:
-            raise ValueError(f"a pool has at least 1 worker, not {n!r}")
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise ValueError(f"update_pool({n!r}): a pool has 1 worker or more, a whole number")
         with self._changed:
             lacking = n - max(self._num_workers, len(self.crew.everybody)) if self._pool is not None else 0
             if lacking > 0 and (self._given is not None or not isinstance(self._grid, Grid)):

@@ -385,8 +385,8 @@ class Master:
         """Have `n` workers of a slave work, of those that its host has; no task is lost. From any thread."""
         if slave_id not in self.managers:
             raise TaskError(f"there is no slave {slave_id!r}", hint=f"There are {', '.join(self.managers) or 'none'}")
-        if n < 0:
-            raise ValueError(f"a slave has 0 workers or more, not {n!r}")
+        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+            raise ValueError(f"update_pool({slave_id!r}, {n!r}): a slave has 0 workers or more, a whole number")
 
         def change() -> None:
             manager = self.managers[slave_id]

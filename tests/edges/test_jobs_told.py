@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from grid import LocalGrid
@@ -19,10 +21,12 @@ from grid.jobs import (
     JobState,
     Message,
     RequestError,
+    Server,
     ServerProxy,
     Service,
     ServiceHandler,
     Store,
+    StoreError,
     ThreadEngine,
     make_service,
     open_service,
@@ -32,6 +36,7 @@ from grid.jobs.context import default_service
 from grid.jobs.wire_server import SocketServer
 from grid.web.server import WebServer
 from tests.edges.test_jobs import QUICK, until
+from tests.lab import MissingPart
 
 LIMIT_S = 30.0
 ESCAPES = "\x1b]0;owned\x07\x9b31m"
@@ -252,3 +257,57 @@ def test_a_slow_unit_is_named_with_its_age_and_its_host(tmp_path: Path) -> None:
             assert service.status(job.id)["oldest_unit"] is None
         finally:
             service.close()
+
+
+@pytest.mark.row("T15")
+def test_a_store_that_can_not_be_one_is_a_named_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(StoreError, match=r"the store .*file is a file\. Name a directory"):
+        Store(file)
+    with pytest.raises(StoreError, match="can't be used: can't make the directory"):
+        Store(file / "inside")
+    with mounted_read_only(tmp_path / "sealed"), pytest.raises(StoreError, match=r"can't be (written to|used)"):
+        Store(tmp_path / "sealed")
+
+
+@pytest.mark.row("T15")
+@pytest.mark.parametrize("inputs", ["abc", b"abc", {"a": 1}, 5])
+def test_inputs_that_are_no_list_are_refused(manager: JobManager, inputs: Any) -> None:
+    service = ServerProxy(Server(manager), "mara")
+    with pytest.raises(RequestError, match=r"inputs is .*, which is no list of inputs"):
+        service.submit(Says.request(text="x"), inputs=inputs)
+    assert service.submit(Says.request(text="x"), inputs=(n for n in range(2))).wait(LIMIT_S) == ["x", "x"]
+
+
+@pytest.mark.row("T15")
+@pytest.mark.parametrize("value", [{"$float": "abc"}, {"$float": 1}, {"$bytes": "?"}, {"$int": "12"}, {"$text": 1}])
+def test_a_value_that_can_not_be_read_is_the_askers_error(manager: JobManager, value: Any) -> None:
+    with served_by_http(manager) as url:
+        request = {"service": Says.name(), "version": "1", "data": {"text": value}}
+        answer = httpx.post(f"{url}/api/v1/jobs", json={"request": request}, trust_env=False)
+        assert answer.status_code == 422 and "can't be read" in answer.text, answer.text
+        assert httpx.get(f"{url}/api/v1/jobs", trust_env=False).json()["total"] == 0
+
+
+@contextmanager
+def mounted_read_only(path: Path) -> Iterator[None]:
+    """A file system of its own that nobody can write to, root neither."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", str(path)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        raise MissingPart(f"no file system can be mounted here ({done.stderr.strip()})")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@contextmanager
+def served_by_http(manager: JobManager) -> Iterator[str]:
+    web = WebServer(manager, tokens=None)
+    try:
+        yield web.url
+    finally:
+        web.close()

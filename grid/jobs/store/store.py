@@ -31,6 +31,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 
+from grid.errors import DiskError
 from grid.jobs.host.errors import RequestError, StoreError, StoreFull, StoreLocked, StoreTooNew
 from grid.jobs.host.plain import dumps, loads
 from grid.jobs.record import FIELDS, Record
@@ -76,9 +77,9 @@ class Store:
                 self.url = self.url.set(drivername="postgresql+psycopg")
             base = Path(directory or "~/.local/share/grid/jobs").expanduser()
         else:
-            base = store_dir(Path(text))
+            base = _directory(Path(text))
             self.url = sa.URL.create("sqlite", database=str(base / "jobs.sqlite"))
-        self.directory = store_dir(base)
+        self.directory = _directory(base)
         self._is_sqlite = self.url.get_backend_name() == "sqlite"
         self._lock_file: int | None = None
         self._lock_line: Connection | None = None
@@ -141,7 +142,13 @@ class Store:
 
     def _lock_sqlite(self) -> None:
         path = Path(f"{self.url.database}.lock")
-        self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise StoreError(
+                f"the store {self.directory} can't be written to ({exc.strerror})",
+                hint="Make it writable for you, or name another directory: --store",
+            ) from exc
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -406,6 +413,26 @@ class Store:
         """One that is decided."""
         with self._transaction() as connection:
             connection.execute(tables.races.delete().where(tables.races.c.id == race))
+
+
+def _directory(path: Path) -> Path:
+    """The directory of a store, made if it is not there.
+
+    Raises:
+        StoreError: It can't be one; the message says why.
+    """
+    path = path.expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"the store {path} is a file", hint="Name a directory; the database lies in it: jobs.sqlite")
+    try:
+        found = store_dir(path)
+    except (DiskError, OSError) as exc:
+        why = exc.what if isinstance(exc, DiskError) else exc.strerror
+        hint = getattr(exc, "hint", "") or "Name a directory of yours: --store"
+        raise StoreError(f"the store {path} can't be used: {why}", hint=hint) from exc
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise StoreError(f"the store {found} can't be written to", hint=f"chmod u+wx {found}, or name another: --store")
+    return found
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
