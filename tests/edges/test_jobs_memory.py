@@ -300,8 +300,10 @@ def test_when_the_first_of_equal_jobs_is_aborted_the_next_one_runs(service: Serv
 
 @pytest.mark.row("T07")
 def test_endless_input_is_read_as_it_is_needed(service: ServerProxy) -> None:
-    first, read = Lazy.submit(n=500).wait(LIMIT_S)
-    assert first == list(range(500)) and read <= 600
+    first, read = Lazy.submit(n=5_000).wait(LIMIT_S)
+    assert first == list(range(5_000)) and read <= 5_000 + 16_384
+    first, read = Lazy.submit(n=3).wait(LIMIT_S)
+    assert first == [0, 1, 2] and read <= 3 + 2 * 256
 
 
 @pytest.mark.row("T07")

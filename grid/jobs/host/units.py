@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -48,12 +49,16 @@ class Outcomes:
 class Ordered(Outcomes):
     """A map: results in the order of its items; the first failure to arrive ends it.
 
-    Items are read as they are needed: `AHEAD` of them, or `PER_WORKER` for each worker where that is more, are handed
-    out and not yet fetched at any time. So endless input costs nothing.
+    Items are read as they are needed, so endless input costs nothing: `AHEAD` of them, or `PER_WORKER` for each worker
+    where that is more, are handed out and not yet fetched. Where they are used up within `TURN_S` their number doubles,
+    up to `MOST`: the queue of a job with quick units must not run empty between two words with its manager, for then
+    others get its share.
     """
 
-    AHEAD = 64
+    AHEAD = 256
     PER_WORKER = 4
+    MOST = 16_384
+    TURN_S = 2.0
 
     def __init__(
         self, job: RunningJob, task: Callable[[Any], Any], items: Iterable[Any], attempts: int, workers: int = 0
@@ -64,13 +69,18 @@ class Ordered(Outcomes):
         self._items: Iterator[Any] | None = iter(items)
         self._broken: Exception | None = None  # what reading the items raised
         self._ahead = max(self.AHEAD, self.PER_WORKER * workers)
+        self._read_at = float("-inf")
         self._read(0)
 
     def _read(self, fetched: int) -> None:
         """Hand out more, when half of those that were handed out are fetched."""
-        room = self._ahead - (self._given - fetched)
-        if self._items is None or room < self._ahead // 2:
+        if self._items is None or self._given - fetched > self._ahead // 2:
             return
+        now = time.monotonic()
+        if now - self._read_at < self.TURN_S:
+            self._ahead = min(max(self.MOST, self._ahead), 2 * self._ahead)
+        self._read_at = now
+        room = self._ahead - (self._given - fetched)
         work: list[Any] = []
         try:
             for item in itertools.islice(self._items, room):
