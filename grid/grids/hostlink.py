@@ -236,11 +236,15 @@ class HostLink:
                     host=self.host.label,
                     hint="Does its login shell print much? See `grid doctor`",
                 ) from exc
-            if line.startswith(boot.MARK):
-                report: dict[str, Any] = json.loads(line[len(boot.MARK) :])
-                return report
+            _, found, words = line.partition(boot.MARK)  # a start-up file may have printed without an end of line
+            if found:
+                with contextlib.suppress(ValueError):
+                    report: dict[str, Any] = json.JSONDecoder().raw_decode(words)[0]
+                    return report
             if not line:
                 status = process.wait(2.0)
+                if not process.began and self.connection is not None:
+                    raise self.connection.no_command(process, status)
                 told, hint = why_not_started(process.stderr_tail(2.0))
                 said = (told or "\n".join(noise)).strip()[-2000:]
                 raise PythonError(
@@ -269,6 +273,8 @@ class HostLink:
             self.blobs = bulk.Store(Path(self.report["blobs"]))
         else:
             self.transport = self._choose_transport(inlet)
+            if self.transport == "tunnel":
+                self._try_tunnel(*_address(inlet))
             self.blobs = bulk.Lane(
                 self._open_lane, self._keys[0].tls(server=False), self.host.label, self.limits.control_s
             )
@@ -279,10 +285,13 @@ class HostLink:
             pass  # unless the grid was ended meanwhile
         if not peer.welcomed.is_set():
             self._link.drop(peer, ConnectError("its agent does not answer", host=self.host.label, hint="See above"))
+            hint = f"Try `grid doctor {self.host.label}`"
+            if self.transport == "direct":
+                hint = "Try transport: tunnel for it"
             raise ConnectError(
                 f"its agent was started, but can't be reached ({self.transport}, {inlet})",
                 host=self.host.label,
-                hint="Try transport: tunnel for it",
+                hint=hint,
             )
         self.peer = peer
         self._modules, self.staged, self._images = set(), {}, Images()
@@ -303,6 +312,28 @@ class HostLink:
             logger.info("host %s: no direct way to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
             return "tunnel"
         return "direct"
+
+    def _try_tunnel(self, address: str, port: int) -> None:
+        """See at once whether sshd lets us through: the agent greets, a forward that is forbidden ends."""
+        assert self.connection is not None
+        path = self.connection.forward(address, port)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as near:
+            near.settimeout(self.limits.lost_s)
+            try:
+                near.connect(path)
+                greeted = bool(near.recv(1))
+            except TimeoutError:
+                return  # slow, which the link has more patience for
+            except OSError:
+                greeted = False
+        if not greeted and self.connection is not None and self.connection.alive():
+            raise ConnectError(
+                f"its sshd makes no tunnel to {address} port {port}"
+                + ("" if self.host.transport == "tunnel" else ", and there is no direct way to it"),
+                host=self.host.label,
+                hint="Its sshd must allow forwarding (AllowTcpForwarding yes), or a firewall ports above 1023 "
+                f"(then transport: direct): ask its administrator. `grid doctor {self.host.label}` looks again",
+            )
 
     def reach(self, endpoint: str) -> str:
         """Where a socket of the host is for us: itself, or the near end of a tunnel."""
@@ -346,9 +377,11 @@ class HostLink:
 
     def detach(self, peer: Peer) -> None:
         """A process of the host is gone: end what led to it."""
-        if self.transport == "tunnel" and self.connection is not None:
+        connection = self.connection  # another thread may be giving it up just now
+        if self.transport == "tunnel" and connection is not None:
             for endpoint in self._tunnels.pop(peer.number, ()):
-                self.connection.unforward(*_address(endpoint))
+                with contextlib.suppress(HostError):  # it was cut, and its forwards with it
+                    connection.unforward(*_address(endpoint))
 
     def broken(self) -> bool:
         """Whether the tunnel to it is gone with its ssh connection, and there is none anew yet."""

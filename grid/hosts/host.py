@@ -190,8 +190,7 @@ def _text(value: Any) -> str:
 def _name(value: Any) -> str:
     user, name, port = parse_address(_text(value))
     _safe_word(name)
-    if user is not None:
-        _safe_word(user)
+    _user(user)
     _port(port)
     return str(value)
 
@@ -208,7 +207,13 @@ def _safe_word(value: Any) -> str:
 
 
 def _user(value: Any) -> str | None:
-    return None if value is None else _safe_word(value)
+    """Accounts of a directory service are called jane@corp.org or CORP\\jane; ssh takes both."""
+    if value is None:
+        return None
+    if _text(value).endswith("\\"):
+        raise ValueError(f"{value!r} ends with a backslash")
+    _safe_word(value.replace("@", "").replace("\\", ""))
+    return str(value)
 
 
 def _port(value: Any) -> int | None:
@@ -218,9 +223,15 @@ def _port(value: Any) -> int | None:
 def _jump(value: Any) -> str | None:
     if value is None:
         return None
-    for stop in _text(value).split(","):
-        _name(stop.strip())
-    return ",".join(stop.strip() for stop in value.split(","))
+    stops = [_without_scheme(stop.strip()) for stop in _text(value).split(",")]
+    for stop in stops:
+        _name(stop)
+    return ",".join(stops)
+
+
+def _without_scheme(stop: str) -> str:
+    """`ssh://user@host:port` is `user@host:port`, as in ssh_config(5), ProxyJump."""
+    return stop.removeprefix("ssh://").removesuffix("/") if stop.startswith("ssh://") else stop
 
 
 def _path_there(value: Any) -> str | None:

@@ -182,8 +182,8 @@ class Agent:
         self.log = os.open(self.run_dir / "agent.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self._sockets = private_dir(private_dir(runtime_dir() / "s") / unique)
         self._blobs = memory_dir(unique)
-        self._ours += [self._sockets, self._blobs]
         self._store = bulk.Store(self._blobs)
+        self._ours += [self._sockets, self._blobs, *([self._store.overflow] if self._store.overflow else [])]
         probe = self.run_dir / "probe"
         try:
             probe.write_bytes(b"x" * 4096)

@@ -10,9 +10,11 @@ shell the user has on the host.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -20,11 +22,14 @@ from typing import TYPE_CHECKING
 from grid.errors import ConnectError
 from grid.hosts import Host
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
-from grid.launch.shell import PID_LINE
+from grid.launch.shell import PID_LINE, announced
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_NOISE_BYTES = 4096
+"""Kept of what a login shell prints by itself."""
+_EARLY_BYTES = 1 << 16
 QUIET_S = 0.5
 """A process that has ended, and whose pipes say nothing for so long, has handed them to a daemon: stop reading."""
 
@@ -82,6 +87,44 @@ class RemoteProcess(ABC):
         self._limits = limits
         self._tail = Tail(limits.stderr_bytes)
         self._line = bytearray()
+        self._mark = b""  # our command's first word on stdout: what comes before is noise of start-up files
+        self._early = bytearray()
+        self.noise = b""
+        """The beginning of what a login shell printed before the command."""
+
+    @property
+    def began(self) -> bool:
+        """Whether the command has begun, as far as can be told from its output."""
+        return not self._mark
+
+    def _announced(self, text: str) -> str:
+        """The command, with a word before its output by which `_skip` knows it."""
+        mark = f"grid-out-{secrets.token_hex(8)}"
+        self._mark = mark.encode()
+        return announced(text, mark)
+
+    def _skip(self, receive: Callable[[float], bytes], timeout: float) -> bytes:
+        """What `receive` gives of the command's own output."""
+        if not self._mark:
+            return receive(timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            chunk = receive(max(0.0, deadline - time.monotonic()))
+            if not chunk:
+                self._see(bytes(self._early))
+                return b""
+            self._early += chunk
+            before, found, after = self._early.partition(self._mark)
+            if found:
+                self._see(bytes(before))
+                self._mark, self._early = b"", bytearray()
+                return bytes(after) or receive(max(0.0, deadline - time.monotonic()))
+            if len(self._early) > _EARLY_BYTES:
+                self._see(bytes(self._early))
+                del self._early[: -len(self._mark)]
+
+    def _see(self, noise: bytes) -> None:
+        self.noise = (self.noise + noise)[:_NOISE_BYTES]
 
     @abstractmethod
     def write(self, data: bytes, timeout: float) -> None:
@@ -244,6 +287,8 @@ class Connection(ABC):
                     host=self.host.label,
                     hint=_said(process) or "Try it by hand, or allow more time",
                 ) from exc
+            if not process.began:
+                raise self.no_command(process, code)
             if code < 0 and not self.alive():
                 raise ConnectError(
                     f"the connection was lost during the command: {shorten(command)}",
@@ -251,6 +296,11 @@ class Connection(ABC):
                     hint=f"`grid doctor {self.host.label}` says how far it is reachable now",
                 )
             return Completed(code, output, process.stderr_bytes(QUIET_S))
+
+    def no_command(self, process: RemoteProcess, status: int | None) -> ConnectError:
+        """The login shell there ended before our command began."""
+        printed = process.noise.decode("utf-8", "replace") + "\n" + process.stderr_tail()
+        return shell_ended(self.host, status, printed)
 
     def _collect(self, process: RemoteProcess, deadline: float) -> bytes:
         chunks: list[bytes] = []
@@ -285,6 +335,18 @@ class Connection(ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def shell_ended(host: Host, status: int | None, printed: str) -> ConnectError:
+    """The error of a login shell that ended before our command began."""
+    said = printed.strip()[-500:]
+    return ConnectError(
+        f"its login shell ended before our command began (exit status {status})"
+        + (f"; it printed: {said}" if said else ""),
+        host=host.label,
+        hint="A start-up file there (.bashrc, .cshrc, .zshenv) ends it: let it do so in interactive shells only",
+        stage="shell",
+    )
 
 
 def shorten(command: str, length: int = 200) -> str:

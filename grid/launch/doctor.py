@@ -128,7 +128,9 @@ def _shell(facts: Facts) -> Step:
             "shell",
             False,
             f"no shell ran our commands{': ' + facts.complaint if facts.complaint else ''}",
-            "May this account run commands? Look at its login shell and at init_cmd",
+            "May this account run commands? Look at its login shell and at init_cmd"
+            if facts.began
+            else "A start-up file there (.bashrc, .cshrc, .zshenv) ends the shell: let it do so in interactive ones",
         )
     if facts.noise:
         shown = facts.noise.strip().splitlines()
@@ -215,6 +217,10 @@ def _route(host: Host, facts: Facts) -> Step:
     if host.transport == "direct":
         hint = "Set transport: auto or tunnel"
         return Step("route", False, f"no TCP connection to {facts.address or 'its address'}", hint)
+    if facts.tunnel is False:
+        way = f"no direct connection to {facts.address}, and " if facts.address else ""
+        hint = "Its sshd must allow forwarding (AllowTcpForwarding yes), or a firewall ports: ask its administrator"
+        return Step("route", False, f"{way}sshd makes no tunnel for us", hint)
     if facts.address is None:
         return Step("route", True, "tunnel through ssh")
     return Step("route", True, f"tunnel through ssh: no direct connection to {facts.address}")

@@ -280,9 +280,9 @@ class _Maker:
             return _finish(self._result, looked["executable"], self._base.version, looked["modules"])
         about = self._ask(shlex.quote(self._base.path), _ABOUT)
         assert about is not None
-        build = self._shell(
-            'umask 077; mkdir -p "$HOME"/.grid/env && mktemp -d "$HOME"/.grid/env/.new-XXXXXX'
-        ).text.splitlines()[-1]
+        make = 'umask 077; mkdir -p "$HOME"/.grid/env && d=$(mktemp -d "$HOME"/.grid/env/.new-XXXXXX)'
+        said = self._shell(f'{make} && printf "grid-made %s\\n" "$d"').text  # start-up files may print around it
+        build = said.partition("grid-made ")[2].partition("\n")[0]
         quoted = shlex.quote(build)
         try:
             how = self._build(quoted, about)

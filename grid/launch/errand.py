@@ -80,10 +80,11 @@ def run_there(
         command = find + compose_command(host.init_cmd, run)
     else:
         command = compose_command(host.init_cmd, find + run)
-    done = connection.run(command, stdin=json.dumps(words).encode(), timeout=timeout)
+    done = connection.run(command, stdin=b"\n" * 16 + json.dumps(words).encode(), timeout=timeout)
     for line in done.stdout.decode("utf-8", "replace").splitlines():
-        if line.startswith(MARK):
-            answer = json.loads(line[len(MARK) :])
+        _, found, said_by_us = line.partition(MARK)
+        if found:
+            answer, _ = json.JSONDecoder().raw_decode(said_by_us)
             if "error" in answer:
                 kind = getattr(errors, answer["kind"], HostError)
                 raise kind(answer["error"], host=host.label, hint=answer["hint"])

@@ -100,6 +100,12 @@ def judge(lines: Sequence[Line], name: str, port: int, key_type: str, key: str) 
     return Verdict.UNKNOWN, None
 
 
+def authority_for(lines: Sequence[Line], name: str, port: int) -> Line | None:
+    """The line that lets an authority vouch for a host's key (`@cert-authority`), if there is one."""
+    about = [*_about(lines, name, port), *(line for line in lines if line.matches(name))]
+    return next((line for line in about if line.marker == "@cert-authority"), None)
+
+
 def fingerprint(key: str) -> str:
     """`SHA256:...` of a key in base64, as `ssh-keygen -l` writes it."""
     digest = hashlib.sha256(base64.b64decode(key)).digest()

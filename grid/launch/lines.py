@@ -272,6 +272,13 @@ def _check_key(target: Target, name: str, key: paramiko.PKey, records: list[know
         return
     seen = f"{key.get_name()} {known_hosts.fingerprint(blob)}"
     record = known_hosts.record_name(name, target.port)
+    if verdict is Verdict.UNKNOWN and (authority := known_hosts.authority_for(records, name, target.port)):
+        raise HostKeyError(
+            f"an authority vouches for its key ({authority.file}:{authority.number}), which paramiko can't check",
+            host=target.label,
+            hint="Set `ssh: openssh` for this host: your own ssh checks it",
+            fingerprint=known_hosts.fingerprint(blob),
+        )
     if verdict is Verdict.UNKNOWN:
         if target.accept_new and target.known_hosts:
             known_hosts.add_line(target.known_hosts[0], f"{record} {key.get_name()} {blob}")

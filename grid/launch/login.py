@@ -6,16 +6,21 @@ Elsewhere:  the server's key (`known_hosts.py`), passwords and second factors (`
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
+from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from grid.errors import ConnectError, LoginError
 from grid.launch.ssh_config import Target
+
+_AGENT_S = 10.0
+"""Until an agent must have answered: it may ask its user for each key."""
 
 
 @dataclass
@@ -48,7 +53,7 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
         raise _broken(target, exc) from exc
     if "publickey" not in attempt.allowed:
         raise _refused(target, attempt, "it takes no keys")
-    agent = paramiko.Agent() if target.agent else None
+    agent = _agent_of(target, attempt)
     try:
         for name, key in _keys(target, agent, attempt):
             attempt.offered.append(name)
@@ -74,8 +79,53 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
     raise _refused(target, attempt, None)
 
 
+class _AgentAt(AgentSSH):
+    """An agent at a socket of its own: paramiko's own class knows $SSH_AUTH_SOCK alone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._line.settimeout(_AGENT_S)
+            self._line.connect(path)
+            self._connect(self._line)  # type: ignore[attr-defined]  # as its own class does
+        except BaseException:
+            self._line.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection to it."""
+        self._line.close()
+
+
+def _agent_of(target: Target, attempt: _Attempt) -> paramiko.Agent | _AgentAt | None:
+    if not target.agent:
+        return None
+    if target.agent_at is None:
+        return paramiko.Agent()
+    try:
+        return _AgentAt(target.agent_at)
+    except (OSError, paramiko.SSHException) as exc:
+        attempt.unusable.append(f"the agent at {target.agent_at} ({getattr(exc, 'strerror', None) or exc})")
+        return None
+
+
+def _certified(file: str, target: Target) -> Iterator[tuple[str, paramiko.PKey]]:
+    """The key of a file with each certificate of CertificateFile that was made for it."""
+    for certificate in target.certificates:
+        try:
+            key = paramiko.PKey.from_path(file)
+            plain = key.asbytes()
+            key.load_certificate(certificate)
+        except (OSError, ValueError, TypeError, paramiko.SSHException, UnknownKeyType, UnsupportedAlgorithm):
+            continue  # of another kind of key; a file that can't be read is told where it is offered alone
+        blob = bytes(PublicBlob.from_file(certificate).key_blob)
+        if plain[-32:] in blob:  # the number itself stands in its certificate
+            yield f"{file} with {certificate}", key
+
+
 def _keys(
-    target: Target, agent: paramiko.Agent | None, attempt: _Attempt
+    target: Target, agent: paramiko.Agent | _AgentAt | None, attempt: _Attempt
 ) -> Iterator[tuple[str, paramiko.PKey]]:
     """Every key once: first those that are named and held by the agent, then the agent's, then files."""
     held = list(agent.get_keys()) if agent is not None else []
@@ -88,6 +138,7 @@ def _keys(
         seen.add(key.asbytes())
         yield f"{file or key.comment or key.get_name()} (agent)", key
     for file in target.keys:
+        yield from _certified(file, target)
         if _public_half(file) in seen:
             continue
         try:
@@ -128,7 +179,10 @@ def _refused(target: Target, attempt: _Attempt, why: str | None) -> LoginError:
     elif why and "hung up" in why:
         hint = "It allows few tries: name the right key with `key:` in the hosts file or IdentityFile"
     else:
-        hint = f"Is the user name right? Try `ssh {target.label} true`; `ssh-copy-id {target.label}` installs a key"
+        hint = (
+            f"Is the user name right? Try `ssh {target.label} true`: if that works, set `ssh: openssh` for this host; "
+            f"`ssh-copy-id {target.label}` installs a key"
+        )
     return LoginError(
         what,
         host=target.label,

@@ -10,6 +10,7 @@ closes, `cat` ends, and the master with it. `ssh -N` would outlive us.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ import time
 from grid.errors import ConnectError, LoginError
 from grid.hosts import Host
 from grid.launch.complaints import Dropped, explain
-from grid.launch.connection import Tail
+from grid.launch.connection import Tail, shell_ended
 from grid.launch.limits import ConnectLimits
 from grid.launch.pool import Gates, Pool, Shared
 from grid.launch.ssh_config import config_file
@@ -37,7 +38,15 @@ _SUFFIX_BYTES = 17
 class Master(Shared):
     """A control socket with a live master behind it: ours (`_process`), or the user's (None)."""
 
-    def __init__(self, ssh: str, path: str, process: subprocess.Popen[bytes] | None, limits: ConnectLimits) -> None:
+    def __init__(
+        self,
+        ssh: str,
+        path: str,
+        process: subprocess.Popen[bytes] | None,
+        limits: ConnectLimits,
+        alone: tuple[str, ...] = (),
+    ) -> None:
+        self._alone_words = alone  # a command line of ssh's that logs in by itself, without questions
         self.sessions = threading.BoundedSemaphore(limits.sessions)
         self._ssh = ssh
         self._path = path
@@ -52,6 +61,15 @@ class Master(Shared):
         """
         fixed = ["-F", "/dev/null", "-S", self._path, "-o", "ProxyCommand=false", "-o", "BatchMode=yes"]
         return [self._ssh, *fixed, "-o", "LogLevel=ERROR", "-T", *arguments, "grid"]
+
+    @property
+    def can_log_in_alone(self) -> bool:
+        """Whether `client_alone` is known: the master is ours."""
+        return bool(self._alone_words)
+
+    def client_alone(self) -> list[str]:
+        """A command line for ssh that logs in anew: for hosts whose sshd allows one session to a connection."""
+        return list(self._alone_words)
 
     def control(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Tell the master something: `ssh -O ...`."""
@@ -231,6 +249,9 @@ def _start(
             stderr=subprocess.PIPE,
             bufsize=0,
         )
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.write(b"\n" * 16)  # for a start-up file that asks something; `cat` takes what is left
         try:
             _await_master(process, host, key, config, timeout, show=batch == "no")
         except BaseException:
@@ -239,7 +260,9 @@ def _start(
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-    return Master(ssh, path, process, limits)
+    own = {**options, "ControlMaster": "no", "ControlPath": "none", "BatchMode": "yes", "LogLevel": "ERROR"}
+    alone = (ssh, *(word for name, value in own.items() for word in ("-o", f"{name}={value}")), *way)
+    return Master(ssh, path, process, limits, alone)
 
 
 def _await_master(
@@ -250,12 +273,14 @@ def _await_master(
     complaints = Tail(65536)
     answered = threading.Event()
     ready: list[bool] = []
+    noise: list[bytes] = []
     stdout, stderr = process.stdout, process.stderr
 
     def read_stdout() -> None:
         seen = b""
         while chunk := os.read(stdout.fileno(), 4096):
             seen = (seen + chunk)[-4096:]
+            noise[:] = [seen]
             if _READY in seen and not ready:
                 ready.append(True)
                 answered.set()
@@ -278,6 +303,10 @@ def _await_master(
         return
     if in_time:
         complaints.ended.wait(1.0)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if (status := process.wait(1.0)) != 255 and status >= 0:  # ssh itself was content
+                printed = b"".join(noise) + b"\n" + complaints.content()
+                raise shell_ended(host, status, printed.decode("utf-8", "replace"))
     text = complaints.content().decode("utf-8", "replace")
     raise explain(text, host, config, None if in_time else timeout)
 

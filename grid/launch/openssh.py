@@ -6,8 +6,10 @@ Elsewhere:  the master (`masters.py`), pipes to a child process (`pipes.py`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import secrets
 import socket
 import subprocess
 import threading
@@ -21,6 +23,10 @@ from grid.launch.forwards import socket_path
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.pipes import PipeProcess
 from grid.launch.shell import announced, kill_script, sh_command
+
+
+_REFUSED_S = 3.0
+"""A client that is refused a session has ended by then; one that lives has got in."""
 
 
 class OpenSSHConnection(Connection):
@@ -58,20 +64,29 @@ class OpenSSHConnection(Connection):
     def _start_client(self, command: str) -> OpenSSHProcess:
         """A client that is refused a session (MaxSessions: others use the host, too) is started again."""
         said = ""
+        alone = False
         for attempt in range(self.limits.retries + 1):
-            if attempt:
+            if attempt and not alone:
                 time.sleep(self.limits.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            process = OpenSSHProcess(self, command)
+            process = OpenSSHProcess(self, command, alone=alone)
             with self._lock:
                 self._processes.add(process)
             if process.started(self.limits.channel_s):
                 return process
             said = process.stderr_tail(0.2)
+            ended = process.wait(0.5)
+            if ended not in (None, 255, -1):  # ssh itself was content
+                with contextlib.suppress(TimeoutError):
+                    process.read(0.2)
             with self._lock:
                 self._processes.discard(process)  # not `_ended`: the session stays ours for the next attempt
             process.close()
+            if ended not in (None, 255, -1):
+                raise self.no_command(process, ended)
             if not self._master.alive():
                 raise self._lost("it was cut")
+            # MaxSessions: where the master has the only one, or others use the host, a log-in of its own does it.
+            alone = alone or (attempt >= 1 and self._master.can_log_in_alone)
         raise ConnectError(
             f"sshd did not start the command: {shorten(command)}" + (f" ({shorten(said)})" if said else ""),
             host=self.host.label,
@@ -171,21 +186,37 @@ class OpenSSHConnection(Connection):
 class OpenSSHProcess(PipeProcess):
     """A command behind a multiplexed ssh client."""
 
-    def __init__(self, owner: OpenSSHConnection, command: str) -> None:
+    def __init__(self, owner: OpenSSHConnection, command: str, *, alone: bool) -> None:
         self._owner = owner
-        *options, name = owner._master.client()
-        super().__init__(
-            [*options, name, sh_command(announced(command))], command, owner.limits, ended=owner._ended
-        )
+        self._alone = alone
+        words = owner._master.client_alone() if alone else owner._master.client()
+        mark = f"grid-out-{secrets.token_hex(8)}"
+        super().__init__([*words, sh_command(announced(command, mark))], command, owner.limits, ended=owner._ended)
+        self._mark = mark.encode()  # nobody reads before
+        self._ahead = b""
+
+    def read(self, timeout: float) -> bytes:
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return ahead
+        return self._skip(super().read, timeout)
 
     def started(self, timeout: float) -> bool:
-        """Wait until the command has announced itself; False if it never will."""
-        return self._tail.announced.wait(timeout) and self._tail.pid is not None
+        """Wait until the command has announced itself, for a while; False if it never will."""
+        deadline = time.monotonic() + min(timeout, _REFUSED_S)
+        while not self._tail.announced.is_set() and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):  # a shell that prints much waits until somebody reads
+                self._ahead += self._skip(super().read, 0.02)
+                if not self._ahead:
+                    self._tail.announced.wait(0.02)  # it has ended
+        if not self._tail.announced.is_set():
+            return self.poll() is None  # a slow start-up file, or one that reads what comes later
+        return self._tail.pid is not None
 
     def poll(self) -> int | None:
         code = super().poll()
         # ssh's own failures look like a command that returned 255; a cut link is told apart by the master.
-        return -1 if code == 255 and not self._owner.alive() else code
+        return -1 if code == 255 and (self._alone or not self._owner.alive()) else code
 
     def wait(self, timeout: float) -> int | None:
         super().wait(timeout)

@@ -18,7 +18,7 @@ from grid.launch import lines
 from grid.launch.connection import Connection, RemoteProcess, shorten
 from grid.launch.forwards import FarEnd, Forward
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
-from grid.launch.shell import announced, kill_script, sh_command
+from grid.launch.shell import kill_script, sh_command
 from grid.launch.ssh_config import resolve
 
 _PACKET_BYTES = 128 << 10
@@ -170,7 +170,7 @@ class ParamikoProcess(RemoteProcess):
         watch.daemon = True
         watch.start()
         try:
-            channel.exec_command(sh_command(announced(command)))
+            channel.exec_command(sh_command(self._announced(command)))
         except (paramiko.SSHException, EOFError, OSError) as exc:
             channel.close()
             raise ConnectError(
@@ -201,6 +201,9 @@ class ParamikoProcess(RemoteProcess):
             view = view[sent:]
 
     def read(self, timeout: float) -> bytes:
+        return self._skip(self._receive, timeout)
+
+    def _receive(self, timeout: float) -> bytes:
         if not self._arrived.wait(timeout):
             raise TimeoutError(f"nothing on stdout for {timeout:g} s")
         return self._channel.recv(1 << 20)

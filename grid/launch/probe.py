@@ -126,9 +126,29 @@ if sys.version_info < (3, 6):
     say(**facts)
     sys.exit(0)
 import sysconfig
-listener = socket.socket()
-listener.bind(("", 0))
-listener.listen(1)
+def listening():
+    try:
+        made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(("::", 0))
+    except (OSError, AttributeError):
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.bind(("", 0))
+    made.listen(4)
+    return made
+def greet():
+    while True:
+        try:
+            near, _ = listener.accept()
+            near.sendall(b"x")
+            near.close()
+        except OSError:
+            return
+import threading
+listener = listening()
+greeter = threading.Thread(target=greet)
+greeter.daemon = True
+greeter.start()
 try:
     import pwd
     user = pwd.getpwuid(os.getuid()).pw_name
@@ -158,6 +178,8 @@ class Facts:
     """What a host said about itself. `python` is None if no interpreter was found or it did not run."""
 
     shell: str = ""
+    began: bool = True  # our command came to run
+    tunnel: bool | None = None  # whether a connection through ssh to a port there came about; None: not tried
     noise: str = ""  # what else came on standard output before our answers
     pythons: list[Interpreter] = field(default_factory=list)
     python: dict[str, Any] | None = None  # what the chosen one said: see the end of the program
@@ -186,6 +208,8 @@ def examine(connection: Connection, timeout: float | None = None) -> Facts:
             facts.address = None if host.transport == "tunnel" else connection.server_address()
             if facts.address is not None:
                 facts.direct = _connects(facts.address, int(facts.python["port"]))
+            if not facts.direct and connection.has_forwards and host.ssh != "local":
+                facts.tunnel = _tunnels(connection, int(facts.python["port"]))
         process.close_stdin()
         if process.wait(min(5.0, connection.limits.close_s)) is None:
             process.kill()
@@ -232,12 +256,14 @@ def _listen(process: RemoteProcess, facts: Facts, deadline: float, host: Host) -
             ) from exc
         if not line:
             break
-        if not line.startswith(MARK):
+        before, found, content = line.partition(MARK)
+        if not found:
             noise.append(line)
             continue
-        content = line[len(MARK) :].strip()
+        noise.append(before)
+        content = content.strip()
         if content.startswith("{"):
-            facts.python = json.loads(content)
+            facts.python, _ = json.JSONDecoder().raw_decode(content)
             break
         kind, _, rest = content.partition(" ")
         if kind == "shell":
@@ -245,10 +271,11 @@ def _listen(process: RemoteProcess, facts: Facts, deadline: float, host: Host) -
         elif kind == "python":
             version, _, path = rest.partition(" ")
             numbers = tuple(int(part) for part in version.split("."))
-            found = Interpreter((numbers[0], numbers[1], numbers[2]), path)
-            if found not in facts.pythons:
-                facts.pythons.append(found)
-    facts.noise = "".join(noise)
+            one = Interpreter((numbers[0], numbers[1], numbers[2]), path)
+            if one not in facts.pythons:
+                facts.pythons.append(one)
+    facts.noise = process.noise.decode("utf-8", "replace") + "".join(noise)
+    facts.began = process.began
 
 
 def _compare_clocks(process: RemoteProcess, deadline: float) -> tuple[float | None, float | None]:
@@ -262,11 +289,27 @@ def _compare_clocks(process: RemoteProcess, deadline: float) -> tuple[float | No
         except (OSError, ValueError):
             break
         took = time.monotonic() - started
-        if not line.startswith(MARK):
+        _, found, answer = line.partition(MARK)
+        if not found:
             break
-        skew = json.loads(line[len(MARK) :])["time"] - (before + took / 2)
+        skew = json.JSONDecoder().raw_decode(answer)[0]["time"] - (before + took / 2)
         best = min(best or (took, skew), (took, skew))
     return (None, None) if best is None else (best[1], best[0])
+
+
+def _tunnels(connection: Connection, port: int) -> bool:
+    """Whether a connection through ssh comes about: the listener there greets."""
+    try:
+        path = connection.forward("127.0.0.1", port)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as near:
+                near.settimeout(connection.limits.channel_s)
+                near.connect(path)
+                return near.recv(1) == b"x"
+        finally:
+            connection.unforward("127.0.0.1", port)
+    except (OSError, ConnectError):
+        return False
 
 
 def _connects(address: str, port: int) -> bool:

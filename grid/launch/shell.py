@@ -33,9 +33,15 @@ def safe_program(text: str) -> str:
     return f"import sys\nsys.path[:] = [each for each in sys.path if each]\n{text}"
 
 
-def announced(text: str) -> str:
-    """The same commands, whose first line on standard error tells their process id: see `kill_script`."""
-    return f'echo "grid-pid $$" >&2; {text}'
+def announced(text: str, mark: str = "") -> str:
+    """The same commands, whose first line on standard error tells their process id: see `kill_script`.
+
+    Args:
+        mark: What stands on standard output before the first byte of theirs: start-up files of the login shell may have
+            printed before, without an end of line, too (a window title).
+    """
+    said = f"printf %s {mark}; " if mark else ""
+    return f'echo "grid-pid $$" >&2; {said}{text}'
 
 
 def kill_script(pid: int) -> str:

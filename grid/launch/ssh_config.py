@@ -10,7 +10,8 @@ import getpass
 import glob
 import os
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Target:
     keys: tuple[str, ...]
     keys_only: bool  # IdentitiesOnly, or a key named by the host: the agent offers no others
     agent: bool
+    agent_at: str | None  # IdentityAgent: the socket of another agent than $SSH_AUTH_SOCK
+    certificates: tuple[str, ...]  # CertificateFile, beside those that lie by their keys
     via: Target | None
     proxy_command: str | None
     known_hosts: tuple[str, ...]
@@ -77,7 +80,8 @@ def _resolve(config: paramiko.SSHConfig, host: Host, depth: int) -> Target:
     if jump and jump.lower() != "none":
         # `a,b`: b is reached through a, whatever the config says about b; a by what the config says.
         before, _, last = jump.rpartition(",")
-        nearest = Host(last.strip(), jump=before.strip() or None)
+        # `ssh://user@host:port`, as well: Host takes it apart
+        nearest = Host(last.strip().removeprefix("ssh://").rstrip("/"), jump=before.strip() or None)
         if nearest.name != host.name:  # `Host *` with a ProxyJump names the jump host, too; ssh passes over that
             via = _resolve(config, nearest, depth + 1)
     own_key = () if host.key is None else (host.key,)
@@ -86,14 +90,21 @@ def _resolve(config: paramiko.SSHConfig, host: Host, depth: int) -> Target:
     known = _files(found.get("userknownhostsfile"), _DEFAULT_KNOWN_HOSTS)
     known += _files(found.get("globalknownhostsfile"), _GLOBAL_KNOWN_HOSTS)
     timeout = found.get("connecttimeout", "none")
+    port, user = host.port or int(found.get("port", 22)), host.user or found.get("user") or getpass.getuser()
+    words = {"n": host.name, "h": found.get("hostname", host.name), "p": str(port), "r": user}
+    agent_at = _filled_in(found.get("identityagent", "SSH_AUTH_SOCK"), words)
     return Target(
         label=host.label,
         hostname=found.get("hostname", host.name),
-        port=host.port or int(found.get("port", 22)),
-        user=host.user or found.get("user") or getpass.getuser(),
-        keys=tuple(os.path.expanduser(name) for name in files if name.lower() != "none"),
+        port=port,
+        user=user,
+        keys=tuple(_filled_in(name, words) for name in files if name.lower() != "none"),
         keys_only=bool(own_key) or found.get("identitiesonly", "no").lower() == "yes",
-        agent=found.get("identityagent", "").lower() != "none",
+        agent=agent_at.lower() != "none",
+        agent_at=None if agent_at in ("SSH_AUTH_SOCK", "none") else agent_at,
+        certificates=tuple(
+            _filled_in(name, words) for name in _several(found.get("certificatefile")) if name.lower() != "none"
+        ),
         via=via,
         proxy_command=None if via or host.jump else found.get("proxycommand"),
         known_hosts=known,
@@ -101,6 +112,32 @@ def _resolve(config: paramiko.SSHConfig, host: Host, depth: int) -> Target:
         accept_new=found.get("stricthostkeychecking", "ask").lower() in ("accept-new", "no", "off"),
         connect_s=None if timeout in ("none", "0") else float(timeout),
     )
+
+
+def _several(value: str | list[str] | None) -> list[str]:
+    return [] if value is None else [value.strip('"')] if isinstance(value, str) else [one.strip('"') for one in value]
+
+
+def _filled_in(text: str, words: Mapping[str, str]) -> str:
+    """A path of the config with its tokens: paramiko fills in some, and leaves others as they stand.
+
+    Source: ssh_config(5), TOKENS and ENVIRONMENT VARIABLES.
+    """
+    text = text.strip('"')
+    if text.startswith("$") and re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", text):
+        return os.environ.get(text[1:], "")
+    text = re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lambda found: os.environ.get(found[1], found[0]), text)
+    known = {
+        **words,
+        "%": "%",
+        "d": os.path.expanduser("~"),
+        "u": getpass.getuser(),
+        "i": str(os.getuid()),
+        "l": socket.gethostname(),
+        "L": socket.gethostname().partition(".")[0],
+        "k": words["n"],
+    }
+    return os.path.expanduser(re.sub(r"%(.)", lambda found: known.get(found[1], found[0]), text))
 
 
 def _files(value: str | None, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from grid.errors import ConnectError, DiskError, GridError
 from grid.wire.frames import BULK, WHOLE
+from grid.wire.places import overflow_dir, private_dir
 
 if TYPE_CHECKING:
     import ssl  # takes 10 ms to load, and only other machines need it
@@ -51,6 +52,7 @@ CHUNK = 1 << 20
 """Bytes of a lane that are handled at one go."""
 _PAUSE_S = 0.25
 """Between two attempts to have a broken stream again."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -111,11 +113,28 @@ def _slices(view: memoryview, sizes: Sequence[int]) -> list[memoryview]:
     return parts
 
 
+def _made(path: Path, size: int) -> int:
+    """A new file of that size, open for writing; nothing is left of it where that fails."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if size:
+            os.posix_fallocate(fd, 0, size)  # now, and not as a SIGBUS in the middle of the copy
+    except OSError:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
 class Store:
-    """The blobs of one grid on this machine: files in a private directory, of shared memory where there is some."""
+    """The blobs of one grid on this machine: files in a private directory, of shared memory where there is some.
+
+    What that has no room for goes to a second directory, on disk: `overflow_dir`.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.overflow = overflow_dir(directory)
 
     def path(self, name: str) -> Path:
         """Where blob `name` lies.
@@ -125,7 +144,10 @@ class Store:
         """
         if not _NAME.fullmatch(name):
             raise GridError(f"{name!r} is not the name of a blob", hint="Names are 32 hexadecimal digits")
-        return self.directory / name
+        place = self.directory / name
+        if self.overflow is not None and not os.path.lexists(place) and os.path.lexists(self.overflow / name):
+            return self.overflow / name
+        return place
 
     def create(self, size: int, name: str | None = None) -> tuple[str, int]:
         """A new empty blob with room for `size` bytes: (its name, a descriptor open for writing).
@@ -134,27 +156,29 @@ class Store:
             DiskError: There is no room for it, or no file can be made there.
         """
         name = name or os.urandom(16).hex()
+        place = self.path(name)
         try:
-            fd = self._open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+            return name, _made(place, size)
         except OSError as exc:
-            raise self._refused(exc, size) from exc
-        try:
-            if size:
-                os.posix_fallocate(fd, 0, size)  # now, and not as a SIGBUS in the middle of the copy
-        except OSError as exc:
-            os.close(fd)
-            self.drop(name)
-            raise self._refused(exc, size) from exc
-        return name, fd
+            refused = exc
+        if self.overflow is not None and refused.errno in _NO_ROOM:
+            private_dir(self.overflow.parent)
+            private_dir(self.overflow)
+            try:
+                return name, _made(self.overflow / name, size)
+            except OSError as exc:
+                refused = exc
+        raise self._refused(refused, size) from refused
 
     def _open(self, name: str, flags: int) -> int:
         return os.open(self.path(name), flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def _refused(self, exc: OSError, size: int) -> DiskError:
         host = os.uname().nodename
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if exc.errno in _NO_ROOM:
             hint = "Free shared memory there, or point GRID_RUNTIME_DIR to a larger file system"
-            return DiskError(f"no room for {size / 1e6:.1f} MB in {self.directory}", host=host, hint=hint)
+            places = " or ".join(str(place) for place in (self.directory, self.overflow) if place is not None)
+            return DiskError(f"no room for {size / 1e6:.1f} MB in {places}", host=host, hint=hint)
         return DiskError(f"can't write in {self.directory} ({exc.strerror})", host=host, hint="See `ulimit -n`, and df")
 
     def write(self, buffers: Sequence[memoryview]) -> str:

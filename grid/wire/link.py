@@ -199,6 +199,7 @@ class Link:
     def _socket(self, kind: int, keys: Keys | None = None) -> zmq.Socket[Any]:
         socket = self._context.socket(kind)
         socket.linger = 0
+        socket.ipv6 = True  # of both kinds
         socket.sndhwm = socket.rcvhwm = 0  # bounded by `in_flight`: two bounds can lock each other
         if keys is not None:
             keys.call(socket)

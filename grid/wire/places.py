@@ -22,6 +22,10 @@ SOCKET_PATH_BYTES = 107
 """Longest path of a UNIX socket (sun_path less its final NUL on Linux), in bytes."""
 
 
+_NAME_BYTES = 48
+"""Room for the longest name of a socket below the runtime directory: ssh's control sockets."""
+
+
 def private_dir(path: Path, hint: str = "Remove it, or name another directory with GRID_RUNTIME_DIR") -> Path:
     """Make `path` (and its parents) if needed; return it, without symbolic links, once it is surely ours alone.
 
@@ -67,9 +71,27 @@ def runtime_dir() -> Path:
     own = f"grid-{os.getuid()}"
     named = os.environ.get("GRID_RUNTIME_DIR")
     if named:
+        if len(os.fsencode(named)) > SOCKET_PATH_BYTES - _NAME_BYTES:
+            raise DiskError(
+                f"GRID_RUNTIME_DIR is too long: a path of a socket has {SOCKET_PATH_BYTES} bytes at most, "
+                f"of which names there need {_NAME_BYTES}: {named}",
+                host=os.uname().nodename,
+                hint="Set GRID_RUNTIME_DIR to a shorter one",
+            )
         return own_place(Path(named), own, "Name another directory with GRID_RUNTIME_DIR")
     base = Path("/tmp") if os.path.isdir("/tmp") else Path(tempfile.gettempdir())
     return private_dir(base / own)
+
+
+def overflow_dir(directory: Path) -> Path | None:
+    """Where blobs go that a small `/dev/shm` has no room for (containers have 64 MB): a directory on disk.
+
+    Told by the name of the first alone, so that all processes of a host look in the same place; None if that one is on
+    disk itself.
+    """
+    if directory.parent != Path("/dev/shm"):
+        return None
+    return runtime_dir() / "shm" / directory.name
 
 
 def memory_dir(name: str) -> Path:
