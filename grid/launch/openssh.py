@@ -24,7 +24,6 @@ from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.pipes import PipeProcess
 from grid.launch.shell import announced, kill_script, sh_command
 
-
 _REFUSED_S = 3.0
 """A client that is refused a session has ended by then; one that lives has got in."""
 
