@@ -37,7 +37,7 @@ IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 settings.register_profile("grid", deadline=None, derandomize=IN_CI, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("grid")
 CORE_ONLY = "GRID_TEST_CORE" in os.environ  # a run within a run, by another Python, which has no more than grid needs
-GRACE_S = 5.0  # a process that was told to end may take this long, and no test less tidy than that passes
+GRACE_S = 20.0  # a process that was told to end may take this long on a busy machine; what stays longer is left
 
 _places = pytest.StashKey[Path]()
 _rows = pytest.StashKey[frozenset[str]]()

@@ -47,6 +47,7 @@ from grid.kernel.lease import start_ticks
 from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
 from grid.launch.command import this_python
+from grid.launch.cores import usable_cores
 from grid.limits import Limits
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
@@ -1110,7 +1111,7 @@ def local_host(n: int | None = None, python: str | None = None) -> Host:
         PythonError: Ours is none: this is a frozen application, and `python` is not given.
     """
     if n is None:
-        n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        n = usable_cores()
     return Host("localhost", n_cpu=n, python=python or this_python(), ssh="local")
 
 

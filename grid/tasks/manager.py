@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from grid.errors import ServerLost, TaskError
 from grid.grids.grid import Grid, local_host
+from grid.launch.cores import usable_cores
 from grid.limits import Limits
 from grid.tasks.abstract import Task, TaskManager
 from grid.tasks.limits import TaskLimits
 from grid.tasks.runner import read_answer
 from grid.tasks.schedule import Entry, Pack, checked
 from grid.tasks.slaves import Slave
-from grid.tasks.workers import Crew, Pool, SendFailed, usable_cores
+from grid.tasks.workers import Crew, Pool, SendFailed
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid

@@ -10,7 +10,6 @@ Lives here: those two. Elsewhere: which slave (`schedule`), what an answer says 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -241,37 +240,3 @@ def _blame(pack: Pack) -> Exception | None:
 
 
 _GONE = object()
-
-
-def quota(cpu_max: str) -> float | None:
-    """Cores that a cgroup may use, from its `cpu.max` ("200000 100000"); None without a limit."""
-    allowed, _, period = cpu_max.strip().partition(" ")
-    if not allowed.isdecimal() or not period.isdecimal() or not int(period):
-        return None
-    return int(allowed) / int(period)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: by its affinity, and by the limit of its cgroup (version 2) and those above."""
-    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    for text in _limits_of_cgroups():
-        if (limit := quota(text)) is not None:
-            cores = min(cores, limit)
-    return max(1, int(cores))
-
-
-def _limits_of_cgroups() -> list[str]:
-    found: list[str] = []
-    try:
-        with open("/proc/self/cgroup") as file:
-            own = next((line.strip()[3:] for line in file if line.startswith("0::")), "/")
-    except OSError:
-        return found
-    parts = [part for part in own.split("/") if part and part != ".."]
-    for end in range(len(parts) + 1):
-        try:
-            with open("/".join(["/sys/fs/cgroup", *parts[:end], "cpu.max"])) as file:
-                found.append(file.read())
-        except OSError:
-            continue
-    return found

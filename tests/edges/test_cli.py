@@ -49,7 +49,7 @@ if __name__ == "__main__":
 """
 
 
-def grid(*words: str, timeout: float = 60, input: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def grid(*words: str, timeout: float = 180, input: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "grid", *words],
         input=input,
@@ -89,7 +89,7 @@ class Running:
         return self.process.stdout.readline().strip()
 
     def end(self) -> int:
-        status = self.process.wait(30)
+        status = self.process.wait(120)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert stream
             stream.close()
@@ -122,7 +122,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_until(done: Callable[[], Any], what: str) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120  # no outcome hangs on it: a busy machine takes what it takes
     while not done():
         assert time.monotonic() < end, f"no {what} in time"
         time.sleep(0.02)
@@ -178,7 +178,7 @@ def test_status_shows_what_runs(start: Callable[..., Running]) -> None:
         assert json.loads(watch.stdout.readline())[0]["calls_per_s"] is None
         assert json.loads(watch.stdout.readline())[0]["calls_per_s"] == {"Talker.0": 0.0}
         watch.send_signal(signal.SIGINT)
-        assert watch.wait(10) == exits.INTERRUPTED
+        assert watch.wait(60) == exits.INTERRUPTED
         assert "Traceback" not in watch.stderr.read()
     assert grid("stop", str(script.pid)).returncode == exits.OK
     assert script.end() != 0
@@ -246,7 +246,7 @@ def test_logs_are_labelled_and_followed_to_the_end(start: Callable[..., Running]
         script.tell("say three")
         assert sorted(follow.stdout.readline() for _ in (0, 1)) == ["[Talker.1/0] three\n", "[Talker.1/1] three\n"]
         grid("stop")
-        assert follow.wait(20) == exits.OK
+        assert follow.wait(60) == exits.OK
         assert follow.stdout.read() == ""
         assert "has ended" in follow.stderr.read()
     script.end()

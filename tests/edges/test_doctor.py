@@ -20,9 +20,8 @@ from grid.launch.environment import setup_host
 from grid.launch.known_hosts import Verdict
 from grid.launch.trust import fetch_key, trust
 from grid.launch.wheels import pack_installed
-from tests.lab import Lab, LabHost
+from tests.lab import LOGIN_SHELLS, Lab, LabHost, shell_path
 
-SHELLS = [path for name in ("csh", "tcsh", "fish", "zsh", "ksh") if (path := shutil.which(name))]
 QUICK = ConnectLimits(connect_s=2, banner_s=2, auth_s=10)
 OTHER = "3.12" if sys.version_info[:2] != (3, 12) else "3.11"
 
@@ -35,7 +34,7 @@ def net() -> Iterator[Lab]:
         LabHost("bare", packages=(), open_ports=(22,)),
         LabHost("none", pythons=()),
         LabHost("full", tmpfs={"/scratch": "size=64k"}, readonly=("/srv",)),
-        *(LabHost(f"shell-{Path(shell).name}", shell=shell) for shell in SHELLS),
+        *(LabHost(f"shell-{name}", shell=path) for name in LOGIN_SHELLS if (path := shutil.which(name))),
     ]
     with Lab(hosts) as lab:
         yield lab
@@ -174,8 +173,9 @@ def test_a_login_shell_that_hangs_is_a_step(net: Lab) -> None:
 @pytest.mark.lab
 @pytest.mark.row("H06", "H09")
 @pytest.mark.parametrize("ssh", ["paramiko", "openssh"])
-@pytest.mark.parametrize("shell", [Path(shell).name for shell in SHELLS])
+@pytest.mark.parametrize("shell", LOGIN_SHELLS)
 def test_any_login_shell_will_do(shell: str, ssh: str, net: Lab) -> None:
+    shell_path(shell)
     for init_cmd in ("", "echo it\\'s! >/dev/null;", "nice -n 1 !"):
         found = diagnose(Host(f"shell-{shell}", ssh=ssh, init_cmd=init_cmd))  # type: ignore[arg-type]
         assert found.ok, found

@@ -199,7 +199,7 @@ def client(then: str) -> Any:
     assert process.stdout is not None
     with process:
         line = process.stdout.readline()
-        assert line, process.communicate(timeout=10)[1]
+        assert line, process.communicate(timeout=60)[1]
         yield process, [int(word) for word in line.split()]
         process.kill()
 
@@ -209,7 +209,7 @@ def client(then: str) -> Any:
 def test_a_killed_client_leaves_nothing_behind(how: signal.Signals) -> None:
     with client("busy.get()") as (process, pids):
         process.send_signal(how)
-        process.wait(10)
+        process.wait(60)
         until(lambda: not any(alive(pid) for pid in pids), 8.0)
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import MissingPart
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.row("D08")
-@pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="the extra `docs` is not installed")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    if importlib.util.find_spec("material") is None:
+        raise MissingPart("the extra `docs` is not installed")
     site = tmp_path / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -7,5 +7,15 @@ Needs root and the Debian packages that `scripts/test` installs; stands on nothi
 from tests.lab.ground import MissingPart, MissingPython, missing_parts
 from tests.lab.host import LabHost, RunningHost
 from tests.lab.lab import Lab
+from tests.lab.shells import LOGIN_SHELLS, shell_path
 
-__all__ = ["Lab", "LabHost", "MissingPart", "MissingPython", "RunningHost", "missing_parts"]
+__all__ = [
+    "LOGIN_SHELLS",
+    "Lab",
+    "LabHost",
+    "MissingPart",
+    "MissingPython",
+    "RunningHost",
+    "missing_parts",
+    "shell_path",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from hypothesis import strategies as st
 
 from grid.hosts import compose_command
 from grid.launch.shell import announced, find_python_script, remote_path, sh_command
+from tests.lab import LOGIN_SHELLS, shell_path
 
-SHELLS = [shell for shell in ("sh", "dash", "bash", "ksh", "zsh", "csh", "tcsh", "fish") if shutil.which(shell)]
+SHELLS = ("sh", "bash", *LOGIN_SHELLS)
 
 
 @pytest.mark.row("H06")
@@ -77,6 +77,7 @@ def test_the_interpreter_stays_as_it_is_at_the_end(init_cmd: str, interpreter: s
 )
 def test_text_passes_any_login_shell(text: str, shell: str) -> None:
     """As sshd does it: the user's shell gets the command with -c."""
+    shell = shell_path(shell)
     quoted = text.replace("'", "'\\''")
     command = sh_command(f"printf %s '{quoted}'")
     done = subprocess.run([shell, "-c", command], capture_output=True, check=True, timeout=20)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import grid.tasks
 from grid import StrategyError, TaskError
+from grid.launch.cores import quota, usable_cores
 from grid.tasks import (
     LeastLoaded,
     Locality,
@@ -34,7 +35,6 @@ from grid.tasks.packing import Packing
 from grid.tasks.schedule import Failed, Idle, Pack, Schedule, checked
 from grid.tasks.slaves import Registry, Slave, SlaveState
 from grid.tasks.statistics import Statistics
-from grid.tasks.workers import quota, usable_cores
 
 LIMITS = TaskLimits()
 

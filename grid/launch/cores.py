@@ -1,0 +1,56 @@
+"""How many cores of this machine are ours: by affinity, and by the quota of a container or job.
+
+Lives here: affinity, cgroups of both versions.
+Elsewhere:  who starts so many (`grids/grid.py`, `tasks/workers.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def quota(cpu_max: str) -> float | None:
+    """Cores that a cgroup may use, from its `cpu.max` ("200000 100000"); None without a limit."""
+    allowed, _, period = cpu_max.strip().partition(" ")
+    if not allowed.isdecimal() or not period.isdecimal() or not int(period):
+        return None
+    return int(allowed) / int(period)
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Cores that this process may use, at least 1: by its affinity, and by the quota of its cgroups and those above.
+
+    Args:
+        root: Where /proc and /sys are.
+    Source: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst (cpu.cfs_quota_us).
+    """
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    for text in _limits(root):
+        if (limit := quota(text)) is not None:
+            cores = min(cores, limit)
+    return max(1, int(cores))
+
+
+def _limits(root: Path) -> Iterator[str]:
+    """The limits in force, each in the words of version 2. Within a container its own group is the top of the tree."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    tree = root / "sys/fs/cgroup"
+    for line in groups:
+        _, controllers, own = [*line.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in own.split("/") if part and part != ".."]
+        tops = [tree, tree / "unified"] if not controllers else [tree / controllers, tree / "cpu"]
+        for top in tops:
+            for end in range(len(parts) + 1):
+                place = top.joinpath(*parts[:end])
+                for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+                    try:
+                        yield " ".join((place / name).read_text().strip() for name in names)
+                    except OSError:
+                        continue
