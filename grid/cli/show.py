@@ -23,8 +23,8 @@ from grid.text import clean
 if TYPE_CHECKING:
     from rich.table import Table
 
-AT_ONCE = 16
-"""Hosts that are talked to side by side."""
+AT_ONCE = 64
+"""Hosts that are talked to side by side: a table of dozens takes the time of the slowest."""
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -346,3 +346,17 @@ def test_a_shared_directory_stays_while_any_host_may_use_it() -> None:
 def test_what_no_lease_lists_goes_only_if_it_is_surely_left(one: dict[str, Any], chosen: bool) -> None:
     facts = machine(lease("9-living", "alive"), loose=(one,))
     assert choose({"h": facts}, complete=True)["h"].paths == (["/r"] if chosen else [])
+
+
+@pytest.mark.row("M22")
+def test_thirty_hosts_are_looked_at_in_the_time_of_the_slowest() -> None:
+    """None of them is done before all have begun."""
+    from grid.cli.show import side_by_side
+
+    all_began = threading.Barrier(30)
+
+    def look(number: int) -> int:
+        all_began.wait(60)
+        return number
+
+    assert side_by_side("looking", range(30), look, str, quiet=True) == list(range(30))
