@@ -50,3 +50,21 @@ class Limits:
         for each in fields(self):
             if getattr(self, each.name) <= 0:
                 raise ValueError(f"Limits.{each.name} must be more than 0, not {getattr(self, each.name)!r}")
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """A time limit as a caller gave it, in seconds; None has no end.
+
+    Raises:
+        ValueError, TypeError: It is not a number, or nan.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        try:
+            timeout = float(timeout.__float__())  # NumPy's numbers, for example
+        except AttributeError:
+            raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}") from None
+    if timeout != timeout:
+        raise ValueError("a timeout is a number of seconds or None, not nan")
+    return timeout

@@ -10,10 +10,12 @@ Elsewhere:  the rules of states and queues (`services/roster.py`); waiting (`_wa
 from __future__ import annotations
 
 import atexit
+import inspect
 import itertools
 import logging
 import operator
 import os
+import reprlib
 import sys
 import threading
 import time
@@ -37,11 +39,11 @@ from grid.errors import (
 )
 from grid.failures.keeper import Keeper, keeper_of
 from grid.hosts import Host, as_hosts
-from grid.limits import Limits
+from grid.limits import Limits, checked_timeout
 from grid.services import html
 from grid.services.mapping import MapResult, MapWork, Zipped
 from grid.services.packing import Packing
-from grid.services.proxy import Proxy
+from grid.services.proxy import Proxy, proxy_type
 from grid.services.remote_value import RemoteValue
 from grid.services.result import Result, Waiter
 from grid.services.roster import Action, Event, Granted, Roster, State
@@ -64,6 +66,11 @@ logger = logging.getLogger(__name__)
 _running: weakref.WeakSet[AbstractGrid] = weakref.WeakSet()
 
 
+_ids = itertools.count()
+"""Numbers of services: unique among all grids of the process."""
+_OWN_WAIT_S = 3.0
+"""Who waits for a server that he holds himself is told so after this."""
+
 observers: list[Callable[[AbstractGrid], None]] = []
 """Each is called with a grid that is about to end, while its tables are still there."""
 
@@ -84,10 +91,28 @@ class _Service:
     def __init__(self, service_id: str, methods: frozenset[str]) -> None:
         self.service_id = service_id
         self.methods = methods
+        self.proxy_type = proxy_type(methods)
         self.roster = Roster()
         self.servers: dict[str, Server] = {}  # all that were announced and are not gone
         self.group: list[Proxy] | None = None  # what broadcast and scatter hold until release_all
-        self.group_lock = threading.Lock()
+        self.forming: Waiter | None = None  # done when whoever asked first for the group has it, or gave up
+
+
+class _Claim(Waiter):
+    """Waits for servers, and has them from the grant until their proxies do; dropped in between it gives them back."""
+
+    def __init__(self, grid: AbstractGrid, service: _Service) -> None:
+        super().__init__()
+        self._grid, self._service = grid, service
+
+    def give_back(self) -> None:
+        """Free what no proxy has."""
+        servers, self.left = self.left, ()
+        self._grid._return(self._service, servers)
+
+    def __del__(self) -> None:
+        if self.left:  # any thread, any lock held: so no more than a word
+            self._grid._waste.put(partial(self._grid._return, self._service, self.left))
 
 
 class FreeQueue:
@@ -205,7 +230,6 @@ class AbstractGrid(threading.Thread):
         self.keeper: Keeper | None = keeper_of(keep_failures)
         self._services: dict[str, _Service] = {}
         self._lock = threading.RLock()
-        self._ids = itertools.count()
         self._pid = os.getpid()
         self._published: dict[int, tuple[Any, str]] = {}  # id of a live instance -> (it, its service id)
         self._launched = False
@@ -422,9 +446,9 @@ class AbstractGrid(threading.Thread):
     # -- services --------------------------------------------------------------------------------------------------
 
     def create_service_id(self, instance: Any) -> str:
-        """A new id: the class's name, a dot, a number that this grid uses once; safe in file names."""
+        """A new id: the class's name, a dot, a number that this process uses once; safe in file names."""
         name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in type(instance).__name__)
-        return f"{name}.{next(self._ids)}"
+        return f"{name}.{next(_ids)}"
 
     def _service(self, service_id: str) -> _Service:
         self._check_fork()
@@ -499,19 +523,48 @@ class AbstractGrid(threading.Thread):
             actions = service.roster.gone(server.name, event)
         self._carry_out(service, actions)
 
-    def _carry_out(self, service: _Service, actions: Sequence[Action]) -> None:
-        for action in actions:
-            waiter: Waiter = action.ticket
-            if isinstance(action, Granted):
-                with self._lock:
-                    waiter.granted = tuple(service.servers[name] for name in action.servers if name in service.servers)
-                    for server in waiter.granted:
+    def _open(self, service: _Service) -> Roster:
+        """The roster, to have an event, under our lock; the caller then puts it into its place by one store.
+
+        In the main thread an exception of the user's may tear an event off halfway (see `wire/session.py`): it gets
+        a copy, and only a whole event counts.
+        """
+        roster = service.roster
+        return roster.copy() if threading.current_thread() is threading.main_thread() else roster
+
+    def _turn(self, service: _Service, event: Callable[[Roster], list[Action]]) -> None:
+        """Have an event in the roster, whole or not at all, and carry out what follows."""
+        with self._lock:
+            roster = self._open(service)
+            roster.due += tuple(event(roster))
+            service.roster = roster
+        self._carry_out(service)
+
+    def _carry_out(self, service: _Service, actions: Sequence[Action] = ()) -> None:
+        """Tell waiters what became of them. Whoever comes next goes on where somebody was torn off."""
+        if actions:
+            with self._lock:
+                service.roster.due += tuple(actions)
+        while service.roster.due:
+            with self._lock:
+                due = service.roster.due
+                if not due:
+                    return
+                action = due[0]
+                waiter: Waiter = action.ticket
+                if isinstance(action, Granted) and waiter.granted is None:
+                    granted = tuple(service.servers[name] for name in action.servers if name in service.servers)
+                    for server in granted:
                         server.load.jobs += 1
                         server.load.acquired = True
-            waiter.done_flag = True
+                    waiter.granted = waiter.left = granted
+                waiter.done_flag = True
             self._rouse(waiter)
             if waiter.told is not None:
                 waiter.told(waiter)
+            with self._lock:
+                if service.roster.due[:1] == (action,):
+                    service.roster.due = service.roster.due[1:]
 
     # -- one server ------------------------------------------------------------------------------------------------
 
@@ -527,48 +580,78 @@ class AbstractGrid(threading.Thread):
             NoServers: The last server is gone, or the service was withdrawn.
             GridStopped: The grid was terminated meanwhile.
         """
-        return self._obtain(self._service(service_id), timeout, everyone=False, expect_s=expect_s)[0]
+        service = self._service(service_id)
+        claim = self._obtain(service, checked_timeout(timeout), everyone=False, expect_s=expect_s)
+        (server, *_), claim.left = claim.left, ()
+        return server
 
     def _obtain(
         self, service: _Service, timeout: float | None, *, everyone: bool, expect_s: float | None = None
-    ) -> tuple[Server, ...]:
+    ) -> _Claim:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            waiter = Waiter()
-            with self._lock:
-                fits = None if expect_s is None else lambda name: service.servers[name].lasts(expect_s)
-                actions = service.roster.acquire(waiter, everyone=everyone, fits=fits)
-            self._carry_out(service, actions)
-            if not waiter.done_flag:
-                try:
-                    remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-                    self._wait(waiter, remaining)
-                except BaseException:
-                    if self._give_up(service, waiter):
-                        self._return(service, waiter.granted or ())
-                    raise
+            waiter = _Claim(self, service)
+            fits = None if expect_s is None else lambda name: service.servers[name].lasts(expect_s)
+            try:
+                self._turn(service, lambda roster, one=waiter: roster.acquire(one, everyone=everyone, fits=fits))  # type: ignore[misc]
                 if not waiter.done_flag:
-                    why = self._why_waiting(service)
-                    if not self._give_up(service, waiter):
-                        raise AcquireTimeout(
-                            f"no server became free within {timeout:g} s",
-                            service_id=service.service_id,
-                            hint=why,
-                        )
+                    self._stand_in_line(service, waiter, deadline)
+            except BaseException:
+                if self._give_up(service, waiter):
+                    waiter.give_back()
+                raise
+            if not waiter.done_flag:
+                why = self._why_waiting(service)
+                if not self._give_up(service, waiter):
+                    raise AcquireTimeout(
+                        f"no server became free within {timeout:g} s",
+                        service_id=service.service_id,
+                        hint=why,
+                    )
             if waiter.granted:
-                return waiter.granted
+                return waiter
             if waiter.granted is None:
                 if self.ishalted():
                     raise GridStopped("the grid was terminated", hint="Make another one")
                 raise NoServers(self._epitaph(service), service_id=service.service_id, hint="Publish it again")
             # all of them were lost in the moment between grant and waking: stand in line again
 
+    def _stand_in_line(self, service: _Service, waiter: Waiter, deadline: float | None) -> None:
+        """Wait for a grant. A wait that the caller has made himself says so after a while."""
+        began = time.monotonic()
+        while not waiter.done_flag:
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            own = self._held_by_caller(service)
+            if own is None or (remaining is not None and remaining <= _OWN_WAIT_S):
+                self._wait(waiter, remaining)
+                return
+            if not self._wait(waiter, _OWN_WAIT_S):
+                waited = time.monotonic() - began
+                logger.warning(
+                    "%s: waiting for a server for %.0f s, and %s. %s",
+                    *(service.service_id, waited, own, self._why_waiting(service)),
+                )
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                self._wait(waiter, remaining)
+                return
+
+    def _held_by_caller(self, service: _Service) -> str | None:
+        """What of the service this thread holds itself, in words."""
+        if service.group is not None:
+            return "broadcast or scatter hold all servers until release_all"
+        me = threading.get_ident()
+        with self._lock:
+            proxies = [server.proxy for server in service.servers.values()]
+        for proxy in proxies:
+            if proxy is not None and proxy._thread == me and not proxy._released:
+                return f"this thread holds {proxy._server.name} itself, acquired at {proxy._where}"
+        return None
+
     def _give_up(self, service: _Service, waiter: Waiter) -> bool:
         """Leave the queue; True if the grant came first."""
         with self._lock:
             waits = service.roster.waits(waiter)
-            actions = service.roster.leave(waiter)
-        self._carry_out(service, actions)
+        self._turn(service, lambda roster: roster.leave(waiter))
         if not waits and not waiter.done_flag:
             self._wait(waiter, self.limits.control_s)  # another thread granted it, and is about to say so
         return not waits
@@ -587,13 +670,12 @@ class AbstractGrid(threading.Thread):
             for granted in waiter.granted or ():
                 yield self._hand_out(service, granted)
 
-    def _return(self, service: _Service, servers: Sequence[Server]) -> None:
+    def _return(self, service: _Service, servers: Sequence[Server]) -> bool:
         """Free servers that were granted to somebody who is not there any more."""
         for server in servers:
-            with self._lock:
-                server.load.acquired = False
-                actions = service.roster.release(server.name)
-            self._carry_out(service, actions)
+            server.load.acquired = False
+            self._turn(service, lambda roster, name=server.name: roster.release(name))  # type: ignore[misc]
+        return True
 
     def _epitaph(self, service: _Service) -> str:
         reasons = [str(error) for error in self.failures.values()]
@@ -608,31 +690,75 @@ class AbstractGrid(threading.Thread):
         return f"{waiting} waiting. {shown}{more}"
 
     def acquire_service(
-        self, service_id: str, timeout: float | None = None, *, expect_s: float | None = None
+        self, service_id: str, timeout: float | None = None, *, expect_s: float | None = None, strict: bool = False
     ) -> Proxy:
         """Have one free server to ourselves; also `with g.acquire_service(sid) as proxy:`.
 
+        A proxy that is dropped without being released gives its server back, with a warning.
+
         Args:
             timeout: Seconds to wait for a free one; None waits for ever, first come, first served.
+            strict: A call that failed, and whose error nobody has asked for, has the next call raise that error, or
+                its Result where that call was sent before the error was known.
             expect_s: Seconds that we shall need it, at least. In batch jobs servers end with their job: one that has
                 less time left is not given to us but to others.
         Raises:
             As `find_server`.
         """
         service = self._service(service_id)
-        (server, *_) = self._obtain(service, timeout, everyone=False, expect_s=expect_s)
-        return self._hand_out(service, server)
+        claim = self._obtain(service, checked_timeout(timeout), everyone=False, expect_s=expect_s)
+        return self._hand_out(service, claim.left[0], claim, strict=strict)
 
-    def _hand_out(self, service: _Service, server: Server) -> Proxy:
-        proxy = Proxy(self, server, service.methods)
-        server._proxy = proxy
+    def _hand_out(
+        self, service: _Service, server: Server, claim: _Claim | None = None, *, strict: bool = False
+    ) -> Proxy:
+        proxy = service.proxy_type(self, server, service.methods, strict=strict, ours=claim is None)
+        reference = weakref.ref(proxy)
+        left = () if claim is None else claim.left[1:]
+        claim = claim or _Claim(self, service)
+        # nothing comes in between: the claim has the server, or the proxy
+        server._proxy_ref, proxy._live, claim.left = reference, True, left
         return proxy
 
+    def _proxy_dropped(self, proxy: Proxy) -> None:
+        """In a destructor, so in any thread and under any lock: leave word."""
+        self._waste.put(partial(self._take_back, proxy))
+
+    def _take_back(self, proxy: Proxy) -> bool:
+        """In the watch: nobody has this proxy any more."""
+        if not proxy._released and not self.ishalted():
+            if proxy._where is not None and proxy._server.final_state is None:
+                logger.warning(
+                    "server %s was acquired at %s and its proxy dropped without release_service; it is given back",
+                    *(proxy._server.name, proxy._where),
+                )
+            self.release_service(proxy)
+        return True
+
     def release_service(self, proxy: Proxy) -> None:
-        """Say that no more calls will come: the server is free when the last one made has finished. Returns at once."""
+        """Say that no more calls will come: the server is free when the last one made has finished. Returns at once.
+
+        Raises:
+            ServiceError: It is no proxy, or one of another grid.
+        """
         self._check_fork()
+        if not isinstance(proxy, Proxy):
+            raise ServiceError(
+                f"release_service takes a proxy, and got {reprlib.repr(proxy)}",
+                service_id="?",
+                hint="Pass what acquire_service returned",
+            )
+        if proxy._grid is not self:
+            raise ServiceError(
+                f"{proxy!r} belongs to another grid",
+                service_id=proxy._server.service_id,
+                hint="Release it with the grid that it was acquired from",
+            )
+        server = proxy._server
+        if not proxy._freed:
+            server.leaving = proxy
         proxy._released = True
-        if proxy._server.idle:
+        if server.idle:
             self._release_service(proxy)
 
     def _release_service(self, proxy: Proxy) -> None:
@@ -641,13 +767,18 @@ class AbstractGrid(threading.Thread):
         with self._lock:
             if proxy._freed:
                 return
-            proxy._freed = True
-            server._proxy = None
-            server.load.acquired = False
             service = self._services.get(server.service_id)
-            actions = service.roster.release(server.name) if service is not None else []
-        if service is not None and actions:
-            self._carry_out(service, actions)
+            if service is not None:
+                roster = self._open(service)
+                roster.due += tuple(roster.release(server.name))
+                # nothing comes in between: it is free, or it is not
+                service.roster, server._proxy_ref, proxy._freed = roster, None, True
+            else:
+                server._proxy_ref, proxy._freed = None, True
+            server.leaving = None
+            server.load.acquired = False
+        if service is not None and service.roster.due:
+            self._carry_out(service)
 
     def _free_if_idle(self, server: Server) -> None:
         """Something else than a call has ended on it: free it if it is released and has no call either."""
@@ -766,19 +897,64 @@ class AbstractGrid(threading.Thread):
 
     def _hold_group(self, service_id: str, timeout: float | None) -> list[Proxy]:
         service = self._service(service_id)
-        with service.group_lock:
-            if service.group is None:
-                servers = self._obtain(service, timeout, everyone=True)
-                service.group = [self._hand_out(service, server) for server in servers]
-            return service.group
+        timeout = checked_timeout(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if service.group is not None:
+                    return service.group
+                forming = service.forming
+                if forming is None or forming.done_flag:
+                    forming = service.forming = Waiter()
+                    break
+            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._wait(forming, remaining):
+                raise AcquireTimeout(
+                    f"another thread is waiting for all its servers, and had them not within {timeout:g} s",
+                    service_id=service_id,
+                    hint=self._why_waiting(service),
+                )
+        own = self._held_by_caller(service)
+        if own is not None and timeout is None:
+            raise ServiceError(
+                f"a call of all servers waits for each of them, and {own}",
+                service_id=service_id,
+                hint="Release it first; with a timeout the call waits for it all the same",
+            )
+        try:
+            claim = self._obtain(service, timeout, everyone=True)
+            group = [self._hand_out(service, server, claim) for server in claim.left]
+            service.group = group
+            return group
+        finally:
+            service.forming = None
+            forming.done_flag = True
+            self._rouse(forming)
 
     def broadcast(self, service_id: str, method: str, /, *args: Any, **kw: Any) -> list[Result]:
         """Call `method` on every live server of the service, in server order; returns their Results without waiting.
 
         The servers are reserved as a group at the first group call (waiting for those that others have) and stay ours
         until `release_all`.
+
+        Args:
+            timeout: Seconds to wait for the group; None waits for ever. A method that has a parameter of that name
+                gets it instead: use `with g.group(service_id, timeout)` for such.
+        Raises:
+            AcquireTimeout: Not all became free in time; the message says who has them.
+            ServiceError: This thread has one of the servers itself, so that it would wait for ever.
         """
-        return [proxy._call(method, args, kw) for proxy in self._hold_group(service_id, None)]
+        timeout = None
+        if "timeout" in kw and not self._takes(service_id, method, "timeout"):
+            timeout = kw.pop("timeout")
+        return [proxy._call(method, args, kw) for proxy in self._hold_group(service_id, timeout)]
+
+    def _takes(self, service_id: str, method: str, parameter: str) -> bool:
+        """Whether a method of the published instance names this parameter."""
+        try:
+            return parameter in inspect.signature(getattr(self._instance(service_id), method)).parameters
+        except (AttributeError, TypeError, ValueError):
+            return False
 
     def keep(self, proxy: Proxy, method: str, /, *args: Any, **kw: Any) -> RemoteValue:
         """Call `method` and leave what it returns on its server's host, to be handed to other servers; at once.
@@ -798,6 +974,7 @@ class AbstractGrid(threading.Thread):
         kwlist: Sequence[Mapping[str, Any]] | None = None,
         *,
         cycle: bool = False,
+        timeout: float | None = None,
     ) -> list[Result]:
         """Element i of `arglist` goes to server i.
 
@@ -807,8 +984,10 @@ class AbstractGrid(threading.Thread):
         Args:
             kwlist: Keyword arguments, one mapping for each element.
             cycle: With more elements than servers, begin again at the first instead of refusing.
+            timeout: Seconds to wait for the group; None waits for ever.
         Raises:
-            ServiceError: More elements than servers, or `kwlist` of another length.
+            ServiceError: More elements than servers, or `kwlist` of another length; this thread has a server itself.
+            AcquireTimeout: Not all became free in time; the message says who has them.
         """
         elements = list(arglist)
         keywords = [{}] * len(elements) if kwlist is None else list(kwlist)
@@ -818,7 +997,7 @@ class AbstractGrid(threading.Thread):
                 service_id=service_id,
                 hint="Give one mapping for each element",
             )
-        proxies = self._hold_group(service_id, None)
+        proxies = self._hold_group(service_id, timeout)
         if len(elements) > len(proxies) and not cycle:
             raise ServiceError(
                 f"scatter got {len(elements)} elements for {len(proxies)} servers",
@@ -842,6 +1021,7 @@ class AbstractGrid(threading.Thread):
         Raises:
             TimeoutError: Not all were done in time; none of them is cancelled by that.
         """
+        timeout = checked_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         values: list[Any] = []
         first: BaseException | None = None
@@ -863,7 +1043,7 @@ class AbstractGrid(threading.Thread):
         with self._lock:
             services = [self._service(service_id)] if service_id is not None else list(self._services.values())
         for service in services:
-            with service.group_lock:
+            with self._lock:
                 held, service.group = service.group or [], None
             for proxy in held:
                 self.release_service(proxy)
@@ -871,8 +1051,11 @@ class AbstractGrid(threading.Thread):
     @contextmanager
     def group(self, service_id: str, timeout: float | None = None) -> Iterator[list[Proxy]]:
         """Have all live servers of a service as a group; released at the end."""
-        yield self._hold_group(service_id, timeout)
-        self.release_all(service_id)
+        try:
+            yield self._hold_group(service_id, timeout)
+        finally:
+            if service_id in self._services:
+                self.release_all(service_id)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -256,6 +256,8 @@ class MapWork:
         return self.service.roster.waiting > ours
 
     def _granted(self, waiter: Waiter) -> None:
+        if waiter is not self._waiter:
+            return  # it was told twice
         self._waiter = None
         if waiter.granted is None:
             if not any(holder.packs for holder in self._holders):

@@ -16,6 +16,10 @@ Elsewhere:  sending (`Server.submit`), the queue (`roster`).
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Callable
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +33,34 @@ if TYPE_CHECKING:
     from grid.services.server import Server
 
 
+def _calling(name: str) -> Callable[..., Result]:
+    def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Result:
+        if self._released:
+            raise self._gone(name)
+        if self._failed is not None:
+            self._raise_failure()
+        return self._server.submit(name, args, kwargs, self)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"Call {name!r} on the server; its Result comes at once."
+    return call
+
+
+@lru_cache(maxsize=256)
+def proxy_type(methods: frozenset[str]) -> type[Proxy]:
+    """The class of the proxies of a service: its methods are methods, so that a proxy that is dropped is gone at once."""
+    members: dict[str, Any] = {name: _calling(name) for name in methods if name.isidentifier()}
+    return type("Proxy", (Proxy,), {**members, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__})
+
+
+def _caller() -> str:
+    """The line of the user's code that is running: file and number."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("grid", "contextlib"):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 class Method:
     """A method of the remote instance: calling it sends the call and returns its Result."""
 
@@ -39,10 +71,7 @@ class Method:
         self.__name__ = name
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
-        proxy = self._proxy
-        if proxy._released:
-            raise proxy._gone(self.__name__)
-        return proxy._server.submit(self.__name__, args, kwargs, proxy)
+        return self._proxy._call(self.__name__, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<remote method {self.__name__} of {self._proxy!r}>"
@@ -51,12 +80,26 @@ class Method:
 class Proxy:
     """One acquired server; see the module. As a context manager it releases the server at its end."""
 
-    def __init__(self, grid: AbstractGrid, server: Server, methods: frozenset[str]) -> None:
+    _failed: Result | None = None  # of a strict one: the first call that failed and that nobody has asked about
+    _live = False  # it is the one that has its server
+    _where: str | None = None  # the line that acquired it, where that was the user's
+    _thread = 0  # ... and its thread
+
+    def __init__(
+        self, grid: AbstractGrid, server: Server, methods: frozenset[str], *, strict: bool = False, ours: bool = True
+    ) -> None:
         self._grid = grid
         self._server = server
         self._methods = methods
+        self._strict = strict
         self._released = False  # somebody said that no more calls will come
         self._freed = False  # the server is back in its queue, or gone
+        if not ours:
+            self._where, self._thread = _caller(), threading.get_ident()
+
+    def __del__(self) -> None:
+        if self._live and not self._released:
+            self._grid._proxy_dropped(self)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -64,9 +107,7 @@ class Proxy:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name in self._methods:
-            method = Method(self, name)
-            self.__dict__[name] = method  # the next look-up does not come here
-            return method
+            return Method(self, name)
         if name == "get":
             return self._get
         if name == "set":
@@ -96,7 +137,17 @@ class Proxy:
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
         if self._released:
             raise self._gone(method)
+        if self._failed is not None:
+            self._raise_failure()
         return self._server.submit(method, args, kwargs, self)
+
+    def _raise_failure(self) -> None:
+        """Of a strict proxy: raise what an earlier call raised, unless somebody has asked for that already."""
+        failed, self._failed = self._failed, None
+        if failed is not None and failed.is_untold():
+            failure = failed.exception(0)
+            if failure is not None:
+                raise failure
 
     def _gone(self, method: str) -> Released:
         return Released(

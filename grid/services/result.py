@@ -331,6 +331,7 @@ class Waiter:
         self.call = 0
         self.batons: list[Any] | None = None
         self.granted: tuple[Any, ...] | None = None
+        self.left: tuple[Any, ...] = ()  # of those, what its owner has not taken over
         self.told: Callable[[Waiter], None] | None = None
         """Called with itself when it was granted or refused; must not wait."""
 

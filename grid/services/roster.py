@@ -87,6 +87,17 @@ class Roster:
         self._collected: dict[Any, list[str]] = {}  # what a group waiter has so far
         self._closed = False
         self._expecting = False
+        self.due: tuple[Action, ...] = ()
+        """What follows and was not carried out yet; kept for the owner."""
+
+    def copy(self) -> Roster:
+        """Another one that is as this one is: an event that an exception tears off halfway harms the copy alone."""
+        other = Roster()
+        other._states, other._free = self._states.copy(), self._free.copy()
+        other._away, other._waiters, other._fits = self._away.copy(), self._waiters.copy(), self._fits.copy()
+        other._collected = {ticket: names.copy() for ticket, names in self._collected.items()}
+        other._closed, other._expecting, other.due = self._closed, self._expecting, self.due
+        return other
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

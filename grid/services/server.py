@@ -7,6 +7,7 @@ Elsewhere:  its state (`roster`), its process (`kernel/serve.py`), what is said 
 from __future__ import annotations
 
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -74,14 +75,17 @@ class Server:
         self.reason = ""
         """Why it is lost, where it is."""
         self.final_state: State | None = None
-        self._proxy = proxy
+        self.leaving: Proxy | None = None
+        """The proxy that was released, until the last call is through."""
+        # weak: a proxy that nobody holds gives the server back
+        self._proxy_ref = None if proxy is None else weakref.ref(proxy)
         if proxy is not None:
             proxy._server = self
 
     @property
     def proxy(self) -> Proxy | None:
         """Who has it acquired now."""
-        return self._proxy
+        return None if self._proxy_ref is None else self._proxy_ref()
 
     @property
     def state(self) -> State:

@@ -88,7 +88,7 @@ class Users:
         try:
             if self.rng.random() < 0.7:
                 self._take(self.grid.acquire_service(service.service_id, self.rng.randint(0, 20)))
-            elif not service.group_lock.locked():
+            else:
                 for proxy in self.grid._hold_group(service.service_id, self.rng.randint(0, 20)):
                     self._note_grant(proxy)
         except (GridError, ValueError):
@@ -102,7 +102,7 @@ class Users:
         server = proxy._server
         assert isinstance(server, KernelServer)
         owing = [p for p in list(server.peer.pending.values()) if isinstance(p, Result) and p.proxy is not proxy]
-        self.demand(not owing or server._proxy is not proxy, f"{server.name} is given away with calls under way")
+        self.demand(not owing or server.proxy is not proxy, f"{server.name} is given away with calls under way")
 
     def _call(self) -> None:
         if self.held:
@@ -151,7 +151,7 @@ class Users:
     def _scatter(self) -> None:
         """A group call, by who holds a group."""
         service = self._some_service()
-        if service is None or not service.group or service.group_lock.locked():
+        if service is None or not service.group:
             return
         if self.rng.random() < 0.5:
             self.grid.release_all(service.service_id)

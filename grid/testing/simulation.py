@@ -16,6 +16,7 @@ Elsewhere:  sockets and cables (`cables.py`), hosts and what runs there (`simula
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import random
 import time
@@ -49,7 +50,12 @@ class SimulatedGrid(Grid):
     def __init__(self, world: World, names: list[str], limits: Limits) -> None:
         super().__init__(names, limits=limits, output=None)
         self.world = world
+        self._numbers_here = itertools.count()
         self._link = world.link
+
+    def create_service_id(self, instance: Any) -> str:
+        """The same seed, the same names."""
+        return f"{type(instance).__name__}.{next(self._numbers_here)}"
 
     def start(self) -> None:
         """There is no thread."""
@@ -372,7 +378,7 @@ class World(Users):
             if (name in free) != (state is State.FREE and name not in away):
                 raise Violation(f"{name} is {state.value}, and these are in the queue: {list(free)}")
             server = service.servers[name]
-            proxy = server._proxy
+            proxy = server.proxy
             if state is State.BUSY:
                 owners = (proxy is not None) + (name in collected) + (name in given and proxy is None)
                 if owners != 1:

@@ -42,7 +42,7 @@ from typing import Any, Protocol
 import zmq
 
 from grid.errors import Backlog, ConnectError, GridStopped
-from grid.limits import Limits
+from grid.limits import Limits, checked_timeout
 from grid.wire import bulk, monitor
 from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
@@ -406,6 +406,7 @@ class Link:
         """Wait until `pending` is done, taking in replies for everybody meanwhile. False after `timeout` seconds."""
         if pending.done_flag:
             return True
+        timeout = checked_timeout(timeout)
         deadline = None if timeout is None else self._clock() + timeout
         while True:
             if self._dirty:
