@@ -325,3 +325,10 @@ class GridStopped(GridError, RuntimeError):
 
 class ForkError(GridError, RuntimeError):
     """A grid, proxy or result of the parent was used in a forked child."""
+
+
+def fork_error() -> ForkError:
+    """For whoever uses what belongs to the parent process."""
+    return ForkError(
+        "this grid belongs to the parent process", hint="Make a grid of its own in the child, or fork before"
+    )

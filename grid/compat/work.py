@@ -118,7 +118,7 @@ class FunctionMap(MapWork):
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is under way or left; False after `timeout` seconds."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.ended, timeout)
+            return bool(self.changed.wait_for(lambda: self.ended, timeout))
 
 
 def check_initializer(initializer: Initializer | None, server: Server) -> None:

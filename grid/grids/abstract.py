@@ -29,15 +29,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from grid.errors import (
     AcquireTimeout,
-    ForkError,
     GridError,
     GridStopped,
     NoServers,
     ServiceError,
     StagingError,
     UnknownService,
+    fork_error,
 )
 from grid.failures.keeper import Keeper, keeper_of
+from grid.grids.undisturbed import undisturbed
 from grid.hosts import Host, as_hosts
 from grid.limits import Limits, checked_timeout
 from grid.services import html
@@ -80,6 +81,14 @@ def _end_all() -> None:
     for grid in list(_running):
         grid._at_exit()
 
+
+def _in_child() -> None:
+    for grid in list(_running):
+        grid._forked()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 # From Python 3.12 on what `atexit` calls can start no thread any more; this is where concurrent.futures ends its pools.
 getattr(threading, "_register_atexit", atexit.register)(_end_all)
@@ -238,6 +247,8 @@ class AbstractGrid(threading.Thread):
         self._waste: SimpleQueue[Callable[[], bool]] = SimpleQueue()
         """What to remove on hosts; to be tried again where the answer is False. Destructors put it here."""
         self.unfinished = Unfinished()
+        self._untold: weakref.WeakSet[Any] = weakref.WeakSet()  # errors that nobody has asked for
+        self._unfetched: weakref.WeakSet[Result] = weakref.WeakSet()  # whose values wait on their hosts
         self.servers: Mapping[str, list[Server]] = _Table(self, self._show_servers)
         self.queues: Mapping[str, FreeQueue] = _Table(self, lambda service: FreeQueue(service, self._lock))
         _running.add(self)
@@ -309,24 +320,38 @@ class AbstractGrid(threading.Thread):
 
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:
-            raise ForkError(
-                "this grid belongs to the parent process", hint="Make a grid of its own in the child, or fork before"
-            )
+            raise fork_error()
         if self.ishalted():
             raise GridStopped("the grid was terminated", hint="Make another one")
 
-    def terminate(self, service_id: str | None = None) -> None:
+    def _forked(self) -> None:
+        """In a child process that was forked just now: threads and connections are the parent's; nothing here waits."""
+        self._lock = threading.RLock()  # somebody may have had the old one
+
+    def terminate(self, service_id: str | None = None, *, wait: bool = True) -> None:
         """End a service, or (without an id) everything; harmless if that is done already.
 
         Servers leave the tables first, so that nobody acquires them; waiters get an error. Calls that servers have
         already are finished within `limits.stop_s`, later ones fail.
+
+        Args:
+            wait: False: return at once; the end goes on in a thread, for which the interpreter waits before it ends.
         """
         if os.getpid() != self._pid or self.ishalted():
             return
         if service_id is None:
-            self._terminate_all(force=False)
+            self._terminate_all(force=False, wait=wait)
             return
         service = self._service(service_id)
+        if wait:
+            undisturbed("grid-terminate", lambda: self._terminate_service(service))
+        else:
+            threading.Thread(
+                target=self._terminate_service, args=(service,), name="grid-terminate", daemon=True
+            ).start()
+
+    def _terminate_service(self, service: _Service) -> None:
+        service_id = service.service_id
         with self._lock:
             servers = list(service.servers.values())
             actions = service.roster.close()
@@ -341,15 +366,20 @@ class AbstractGrid(threading.Thread):
     def _withdrawn(self, service_id: str) -> None:
         """A service is gone: free what the engine holds for it."""
 
-    def _terminate_all(self, *, force: bool) -> None:
+    def _terminate_all(self, *, force: bool, wait: bool = True) -> None:
         """End everything, though Ctrl-C comes in the middle: it is raised afterwards, the third one at once."""
-        if threading.current_thread() is not threading.main_thread() or self._exiting:
+        if os.getpid() != self._pid:
+            return  # a forked child leaves the block: it has nothing of this grid
+        main = threading.current_thread() is threading.main_thread()
+        if (wait and not main) or self._exiting:
             self._terminate_at_once(force)
             return
         failed: list[BaseException] = []
-        # not `join`: until Python 3.12 an interrupted one takes the thread for ended (bpo-45274)
-        self._terminating = over = threading.Event()
-        claim = threading.Lock()
+        # not `join`: until Python 3.12 an interrupted one takes the thread for ended (bpo-45274); nor an Event, whose
+        # lock an exception can leave held
+        over, claim = threading.Lock(), threading.Lock()
+        over.acquire()
+        self._terminating = told = threading.Event()
 
         def terminate() -> None:
             if not claim.acquire(blocking=False):
@@ -359,15 +389,19 @@ class AbstractGrid(threading.Thread):
             except BaseException as exc:
                 failed.append(exc)
             finally:
-                over.set()
+                told.set()
+                over.release()
 
-        interrupts: list[KeyboardInterrupt | SystemExit] = []
-        while not over.is_set():
+        interrupts: list[BaseException] = []
+        while True:
             try:
-                if not claim.locked():  # Ctrl-C may also come while a thread is made
+                if not claim.locked():  # an exception may also come while a thread is made
                     threading.Thread(target=terminate, name="grid-terminate", daemon=True).start()
-                over.wait(1.0)
-            except (KeyboardInterrupt, SystemExit) as exc:  # a batch job that is told to end gets the second
+                if not wait:
+                    return
+                over.acquire()
+                break
+            except BaseException as exc:
                 interrupts.append(exc)
                 if len(interrupts) > 2:
                     raise
@@ -386,7 +420,9 @@ class AbstractGrid(threading.Thread):
             with self._lock:
                 actions = service.roster.close()
             self._carry_out(service, actions)
+        self._fetch_results()
         self._halt(force=force)
+        self._tell_untold()
         with self._lock:
             for service in services:
                 for server in service.servers.values():
@@ -396,6 +432,45 @@ class AbstractGrid(threading.Thread):
         _running.discard(self)
         if self.trace is not None:
             self.trace.save()
+
+    def _fetch_results(self) -> None:
+        """Large values that were received and wait on their hosts come here, while those are there."""
+        deadline = time.monotonic() + self.limits.stop_s
+        for result in list(self._unfetched):
+            if time.monotonic() > deadline:
+                logger.warning("not all large results could be fetched within %g s at the end", self.limits.stop_s)
+                return
+            try:
+                result.bring_here()
+            except Exception as exc:  # who asks for it will hear why
+                logger.debug("%r could not be fetched at the end: %s", result, exc)
+
+    def _tell_untold(self) -> None:
+        for error in list(self._untold):
+            error.tell()
+        self._take_out_waste()
+
+    def _take_out_waste(self) -> None:
+        """Do what destructors have left word of."""
+        later = []
+        while not self._waste.empty():
+            remove = self._waste.get()
+            if not remove():
+                later.append(remove)
+        for remove in later:
+            self._waste.put(remove)
+
+    def _look_after(self) -> None:
+        """Now and then, in a thread of the grid's: what was torn off halfway, what was dropped."""
+        self._take_out_waste()
+        with self._lock:
+            services = list(self._services.values())
+        for service in services:
+            if service.roster.due:
+                self._carry_out(service)
+            for server in list(service.servers.values()):
+                if server.leaving is not None:
+                    self._free_if_idle(server)
 
     def _terminate_servers(self, servers: Sequence[Server]) -> None:
         for server in servers:
@@ -582,7 +657,8 @@ class AbstractGrid(threading.Thread):
         """
         service = self._service(service_id)
         claim = self._obtain(service, checked_timeout(timeout), everyone=False, expect_s=expect_s)
-        (server, *_), claim.left = claim.left, ()
+        server: Server = claim.left[0]
+        claim.left = ()
         return server
 
     def _obtain(
@@ -593,7 +669,7 @@ class AbstractGrid(threading.Thread):
             waiter = _Claim(self, service)
             fits = None if expect_s is None else lambda name: service.servers[name].lasts(expect_s)
             try:
-                self._turn(service, lambda roster, one=waiter: roster.acquire(one, everyone=everyone, fits=fits))  # type: ignore[misc]
+                self._turn(service, partial(Roster.acquire, ticket=waiter, everyone=everyone, fits=fits))
                 if not waiter.done_flag:
                     self._stand_in_line(service, waiter, deadline)
             except BaseException:
@@ -1054,7 +1130,7 @@ class AbstractGrid(threading.Thread):
         try:
             yield self._hold_group(service_id, timeout)
         finally:
-            if service_id in self._services:
+            if service_id in self._services and os.getpid() == self._pid:
                 self.release_all(service_id)
 
     # -- looking ---------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from grid.grids.abstract import AbstractGrid
 from grid.hosts import Host
 from grid.kernel import seat, serve
 from grid.services.proxy import methods_of
-from grid.services.result import Result, Waiter
+from grid.services.result import NOBODY, Result, Waiter
 from grid.services.roster import Event, State
 from grid.services.server import Load, Server
 from grid.wire import codec
@@ -83,15 +83,6 @@ class Desk:
             self.news.notify_all()
 
 
-class _Nobody:
-    """Stands for the proxy of what the grid itself asks."""
-
-    _released = False
-
-
-_NOBODY = _Nobody()
-
-
 class ActorResult(Result):
     """The outcome of a call on an actor."""
 
@@ -101,7 +92,7 @@ class ActorResult(Result):
         self._link = server.desk  # type: ignore[assignment]
         self._blobs = None
         self.server = server
-        self.proxy = proxy if proxy is not None else _NOBODY  # type: ignore[assignment]
+        self.proxy = proxy if proxy is not None else NOBODY
         self.method = method
         self.call = number
         self._made = time.monotonic()
@@ -432,6 +423,7 @@ class DaskGrid(AbstractGrid):
                 logger.exception("the grid's thread stumbled, and goes on")
 
     def _look(self) -> None:
+        self._look_after()
         with self._lock:
             servers = [each for service in self._services.values() for each in service.servers.values()]
         if not servers or self._halted:

@@ -40,6 +40,7 @@ from grid.grids.hostlink import HostLink
 from grid.grids.moves import Move, Moves
 from grid.grids.output import Output
 from grid.grids.told import end_well_when_told
+from grid.grids.undisturbed import undisturbed
 from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
 from grid.kernel.descriptors import left, limit, make_room
@@ -48,7 +49,7 @@ from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
 from grid.launch.command import this_python
 from grid.launch.cores import usable_cores
-from grid.limits import Limits
+from grid.limits import Limits, checked_timeout
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
 from grid.services.result import Result, Waiter
@@ -148,6 +149,7 @@ class Grid(Files, Moves, AbstractGrid):
         self._homes: list[HostLink] = []
         self._by_peer: dict[int, HostLink | KernelServer] = {}
         self._publications: dict[str, _Publication] = {}
+        self._being_published: dict[int, Any] = {}  # id of a live instance that somebody publishes just now -> it
         self._starting_servers: dict[str, KernelServer] = {}
         self._changed = threading.Condition(self._lock)
         self._helpers: list[threading.Thread] = []
@@ -241,6 +243,12 @@ class Grid(Files, Moves, AbstractGrid):
         return self._halted
 
     def start(self) -> None:
+        if self._launched:
+            self._check_usable()
+        else:
+            undisturbed("grid-start", self._start_up)
+
+    def _start_up(self) -> None:
         with self._lock:
             self._check_usable()
             if self._link is None:
@@ -388,6 +396,12 @@ class Grid(Files, Moves, AbstractGrid):
         self._output.close()
         self._remove_scratches()  # what an upload that was cut off wrote in the meantime
 
+    def _forked(self) -> None:
+        super()._forked()
+        self._changed = threading.Condition(self._lock)
+        if self._link is not None:
+            self._link.forked()
+
     def _all_homes(self) -> list[HostLink]:
         """Homes to be shut down at the end, also those that take no part yet."""
         return self._homes
@@ -446,18 +460,74 @@ class Grid(Files, Moves, AbstractGrid):
             PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
         """
         self.start()
-        known, code = self._published.get(id(instance)), code_of(instance)
-        if known is not None and known[0] is instance and not republish:
-            service_id = known[1]
-            if service_id not in self._publications or self._publications[service_id].code == code:
-                return service_id
+        code = code_of(instance)
         wanted_word = self.wait if wait is None else wait
         if wanted_word not in ("first", "all") and not (isinstance(wanted_word, int) and wanted_word > 0):
             raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted_word!r}")
         lenient = _one_word(missing or (self.missing if wait is None else "fail")) == "ok" or wanted_word == "first"
+        patience = checked_timeout(timeout)
+        patience = self.limits.publish_s if patience is None else patience
+        made: list[str] = []  # the new service, if there is one
+
+        def work() -> str:
+            with self._only_publisher(instance, code, republish) as known:
+                if known is not None:
+                    return known
+                made.append(self.create_service_id(instance))
+                self._publish(instance, code, made[0], wanted_word, lenient, patience, restarts)
+                self._published[id(instance)] = (instance, made[0])
+                return made[0]
+
+        def withdraw() -> None:
+            for service_id in made:
+                if service_id in self._services:
+                    self.terminate(service_id)
+
+        def torn() -> None:
+            try:
+                withdraw()
+            except GridError as exc:
+                logger.debug("what was published when its caller was interrupted is gone already: %s", exc)
+
+        return undisturbed("grid-publish", work, torn)
+
+    @contextlib.contextmanager
+    def _only_publisher(self, instance: Any, code: Any, republish: bool) -> Iterator[str | None]:
+        """The service that this live object has; None: nobody else publishes it until the end of the block."""
+        while True:
+            with self._changed:
+                known = self._published.get(id(instance))
+                if known is not None and known[0] is instance and not republish:
+                    publication = self._publications.get(known[1])
+                    if publication is None or publication.code == code:
+                        break
+                known = None
+                if republish or id(instance) not in self._being_published:
+                    self._being_published[id(instance)] = instance
+                    break
+                self._changed.wait(1.0)  # another thread is at it
+                self._check_usable()
+        try:
+            yield None if known is None else known[1]
+        finally:
+            if known is None:
+                with self._changed:
+                    self._being_published.pop(id(instance), None)
+                    self._changed.notify_all()
+
+    def _publish(
+        self,
+        instance: Any,
+        code: Any,
+        service_id: str,
+        wanted_word: str | int,
+        lenient: bool,
+        patience: float,
+        restarts: int,
+    ) -> None:
+        """Bring up a new service, and wait for as many servers as are wanted."""
         dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
         image = MainImage().pack(dumped.main_names) if dumped.main_names else None
-        service_id = self.create_service_id(instance)
         has = {**as_they_are(), **(image.entries if image else {})}
         publication = _Publication(service_id, dumped, image, code, has, restarts, {}, threading.Lock())
         service = self._add_service(service_id, methods_of(instance))
@@ -471,7 +541,6 @@ class Grid(Files, Moves, AbstractGrid):
             self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
         total = self._size_of_a_service()
         wanted = total if wanted_word == "all" else 1 if wanted_word == "first" else min(int(wanted_word), total)
-        patience = self.limits.publish_s if timeout is None else timeout
         with self._telling(service_id):
             try:
                 self._wait_for_servers(service, wanted, patience)
@@ -482,8 +551,6 @@ class Grid(Files, Moves, AbstractGrid):
                     self._absent.drop()
                 self.terminate(service_id)
                 raise
-        self._published[id(instance)] = (instance, service_id)
-        return service_id
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str:
         return self.publish(instance, restarts=restarts)
@@ -955,16 +1022,6 @@ class Grid(Files, Moves, AbstractGrid):
                 self._link.errand(
                     lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
                 )
-
-    def _take_out_waste(self) -> None:
-        """Remove the blobs of results that nobody can ask for any more."""
-        later = []
-        while not self._waste.empty():
-            remove = self._waste.get()
-            if not remove():
-                later.append(remove)
-        for remove in later:
-            self._waste.put(remove)
 
     def _rejoin(self, home: HostLink) -> None:
         """Thread: the ssh connection of a tunnelled host broke; have another before the host gives us up."""

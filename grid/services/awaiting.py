@@ -7,22 +7,54 @@ Lives here: the two methods, and the condition that tells event loops. Elsewhere
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import CancelledError
 from typing import Any
 
 
-class Changed(threading.Condition):
-    """A condition that event loops can watch, too."""
+class Changed(_thread.RLock):  # type: ignore[misc]  # it is final in typeshed alone
+    """A condition that event loops can watch, too, and that an exception of the user's never leaves locked.
+
+    `with` on a `threading.Condition` runs Python code, in which a signal's handler may raise after the lock was taken
+    and before anybody is bound to give it back. Here `with` calls the lock itself.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self.watchers: list[Callable[[], None]] = []
+        self._waiting: list[Any] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """With the lock held: until something has changed; False after `timeout` seconds."""
+        bell = threading.Lock()
+        bell.acquire()
+        self._waiting.append(bell)
+        try:
+            self.release()
+            return bell.acquire(True, -1 if timeout is None else max(0.0, timeout))
+        finally:
+            self.acquire()
+            if bell in self._waiting:
+                self._waiting.remove(bell)
+
+    def wait_for(self, truth: Callable[[], Any], timeout: float | None = None) -> Any:
+        """With the lock held: until `truth()`; what it says in the end, or after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (said := truth()):
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                break
+            self.wait(remaining)
+        return said
 
     def notify_all(self) -> None:
-        super().notify_all()
+        """With the lock held: something has changed."""
+        waiting, self._waiting = self._waiting, []
+        for bell in waiting:
+            bell.release()
         for watcher in list(self.watchers):
             watcher()
 

@@ -137,8 +137,8 @@ class KernelServer(Server):
         self.link.call(self.peer, codec.dumps((method, args, {})), reply, then=Moving())
 
     def fetch_early(self, result: Result) -> None:
-        """A large result waits on the host until somebody asks for it: have it here before the host's job ends."""
-        if self.home.ends_at is not None:
+        """A large result waits on the host until somebody asks for it: have it here before host or grid ends."""
+        if self.home.ends_at is not None or (self.grid is not None and self.grid.ishalted()):
             threading.Thread(target=result.exception, name="grid-fetch", daemon=True).start()
 
     def stay(self) -> None:

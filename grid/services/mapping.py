@@ -29,6 +29,7 @@ from grid.services.awaiting import Awaitable, Changed
 from grid.services.packing import Packing
 from grid.services.result import Waiter
 from grid.wire import codec
+from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid, _Service
@@ -426,8 +427,9 @@ class MapWork:
         """
         try:
             self.changed.wait(seconds)
-        except KeyboardInterrupt:
-            self.cancel()
+        except BaseException as exc:
+            if isinstance(exc, KeyboardInterrupt) or came_by_signal(exc):
+                self.cancel()
             raise
 
     def why(self) -> str:
@@ -528,9 +530,10 @@ class MapResult(Awaitable, Iterator[Any]):
                         hint="The map goes on; ask again, or cancel it",
                     )
                 mapping.wait(remaining if remaining is not None else _LOOK_S)
-            outcomes = mapping.outcomes.pop(self._at)
+            outcomes = mapping.outcomes[self._at]
             was_full = mapping.arrived - mapping.fetched >= mapping.ahead
             mapping.fetched += len(outcomes)
+            del mapping.outcomes[self._at]
         if was_full:
             mapping.poke()
         return outcomes

@@ -16,6 +16,7 @@ Elsewhere:  sending (`Server.submit`), the queue (`roster`).
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def _calling(name: str) -> Callable[..., Result]:
 
 @lru_cache(maxsize=256)
 def proxy_type(methods: frozenset[str]) -> type[Proxy]:
-    """The class of the proxies of a service: its methods are methods, so that a proxy that is dropped is gone at once."""
+    """The class of a service's proxies: their methods are methods, so that a proxy that is dropped is gone."""
     members: dict[str, Any] = {name: _calling(name) for name in methods if name.isidentifier()}
     return type("Proxy", (Proxy,), {**members, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__})
 
@@ -166,7 +167,8 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._grid.release_service(self)
+        if os.getpid() == self._grid._pid:  # else a forked child leaves the block: the server is its parent's
+            self._grid.release_service(self)
 
     def __reduce__(self) -> Any:
         raise TypeError("a proxy belongs to its grid and can't be sent; send the service id, or the value")

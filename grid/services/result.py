@@ -21,8 +21,9 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from grid.errors import CallTimeout, GridError, RemoteTraceback
+from grid.errors import CallTimeout, ConnectError, GridError, GridStopped, RemoteTraceback
 from grid.services import html
+from grid.services.untold import Untold
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 from grid.wire.signals import came_by_signal
@@ -367,12 +368,26 @@ def _forget(home: Home, blob: str) -> bool:
     return True
 
 
+class _Nobody:
+    """Stands for the proxy of a call that is through, and of what the grid itself asks."""
+
+    _released = _strict = False
+    _failed: Result | None = None
+
+
+NOBODY: Any = _Nobody()
+_AFTER = 64
+"""Flag of a Result, here only: a call before it failed, see `Result._before`."""
+
+
 class Result(Reply):
     """The outcome, some day, of one call on one server. What it is, is told by `Reply`."""
 
     home: Any = None
     """The host that keeps the value, where one does."""
     _unfetched: _Unfetched | None = None
+    _untold: Untold | None = None
+    _before: Result | None = None  # a call of the same strict proxy that failed before this one ran
 
     def __init__(self, server: KernelServer, proxy: Proxy, method: str) -> None:
         self._link = server.link
@@ -385,26 +400,78 @@ class Result(Reply):
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
-        server = self.server
+        server, proxy = self.server, self.proxy
         if not (flags & CANCELLED or self.done_flag):
             server.load.add(seconds)
             if server.trace is not None:
                 self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
-        if self.proxy._released and server.idle and server.grid is not None:
-            server.grid._release_service(self.proxy)
+        if proxy._released and server.idle and server.grid is not None:
+            server.grid._release_service(proxy)
         if not self.done_flag:  # else it was cancelled, and that was told already
-            if flags & BULK and server.grid is not None and self._unfetched is None:
-                blob, _, _ = bulk.split(unpack(data).pickle)
-                self._unfetched = _Unfetched(server.home, blob, server.grid._waste)
+            if flags:
+                self._note(flags, data)
+            if proxy._failed is not None:
+                flags |= _AFTER
+                self._before = proxy._failed
             self._flags, self.seconds, self._raw = flags, seconds, data
             self.done_flag = True
         if self._watched:
             self._done()
         if flags & BULK:
             server.fetch_early(self)
+        self.proxy = NOBODY  # so that one which is dropped gives its server back now
+
+    def bring_here(self) -> None:
+        """Have a large value here, also where nobody has asked for it yet."""
+        if not self._decoded:
+            self._decode()
+
+    def _note(self, flags: int, data: bytes) -> None:
+        """A large value, or an error."""
+        server, grid = self.server, self.server.grid
+        if grid is None:
+            return
+        if flags & BULK and self._unfetched is None:
+            blob, _, _ = bulk.split(unpack(data).pickle)
+            self._unfetched = _Unfetched(server.home, blob, grid._waste)
+            grid._unfetched.add(self)
+        if flags & ERROR and not flags & BULK and self._untold is None:
+            method = {"@call": "__call__", "@set": "setting an attribute"}.get(self.method, self.method)
+            if method[:1] != "@":
+                self._untold = Untold(data, (method, server.name, server.host.label), grid._waste)
+                grid._untold.add(self._untold)
+                if self.proxy._strict and self.proxy._failed is None:
+                    self.proxy._failed = self
+
+    def is_untold(self) -> bool:
+        """Whether it failed and nobody has asked for its error."""
+        return self._untold is not None and self._untold.armed
+
+    def _take_apart(self, raw: bytes) -> tuple[Any, BaseException | None]:
+        before = self._before
+        if before is not None and before is not self and before.is_untold():
+            return None, before.exception(0)
+        try:
+            return super()._take_apart(raw)
+        except (FileNotFoundError, ConnectError) as exc:
+            grid = self.server.grid
+            if grid is None or not grid.ishalted():
+                raise
+            raise GridStopped(
+                f"the large value of {self.method!r} stayed on host {self.server.host.label!r} and was lost when the "
+                f"grid ended ({exc})",
+                hint="Ask for it before the end of the grid",
+            ) from exc
+
+    def _run_callbacks(self) -> None:
+        if self._untold is not None:
+            self._untold.asked()
+        super()._run_callbacks()
 
     def _taken_apart(self) -> None:
+        if self._untold is not None:
+            self._untold.asked()
         if self._unfetched is not None:
             self._unfetched.fetched()
 

@@ -41,7 +41,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from grid.errors import Backlog, ConnectError, GridStopped
+from grid.errors import Backlog, ConnectError, GridStopped, fork_error
 from grid.limits import Limits, checked_timeout
 from grid.wire import bulk, monitor
 from grid.wire.callbacks import CallBacks
@@ -191,7 +191,7 @@ class Link:
         self._errands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._rouse = threading.Event()
         self.callbacks = CallBacks()
-        self._closed = False
+        self._closed = self._foreign = False
         self.on_event: Callable[[Peer, Any], None] = lambda peer, event: None
         self.on_welcome: Callable[[Peer], None] = lambda peer: None
         self.on_connection: Callable[[Peer, bool], None] = lambda peer, up: None
@@ -406,6 +406,8 @@ class Link:
         """Wait until `pending` is done, taking in replies for everybody meanwhile. False after `timeout` seconds."""
         if pending.done_flag:
             return True
+        if self._foreign:
+            raise fork_error()
         timeout = checked_timeout(timeout)
         deadline = None if timeout is None else self._clock() + timeout
         while True:
@@ -765,6 +767,16 @@ class Link:
         with self._own_incoming():
             self._closed = True
         self._rouse.set()
+
+    def forked(self) -> None:
+        """In a forked child: no call, no wait. The threads that would release these locks are the parent's."""
+        self._foreign = self._closed = True
+        self._incoming, self._turnstile, self._queueing, self._waker_lock = (threading.Lock() for _ in range(4))
+        self._try_lead = partial(self._incoming.acquire, False)
+        for peer in list(self._peers.values()):
+            peer.lock = threading.Lock()
+            peer.refuses = peer.closed = fork_error()
+        self._dirty.clear()
 
     def destroy(self) -> None:
         """Free the sockets; after the threads that used them have ended."""
