@@ -104,6 +104,7 @@ class _Service:
         self.roster = Roster()
         self.servers: dict[str, Server] = {}  # all that were announced and are not gone
         self.group: list[Proxy] | None = None  # what broadcast and scatter hold until release_all
+        self.block: weakref.ref[Any] | None = None  # lives as long as the `with` that has the group
         self.forming: Waiter | None = None  # done when whoever asked first for the group has it, or gave up
 
 
@@ -468,9 +469,22 @@ class AbstractGrid(threading.Thread):
         for service in services:
             if service.roster.due:
                 self._carry_out(service)
+            if service.block is not None and service.block() is None:
+                self.release_all(service.service_id)
             for server in list(service.servers.values()):
                 if server.leaving is not None:
                     self._free_if_idle(server)
+                elif server.is_orphan() and service.roster.state(server.name) is State.BUSY:
+                    self._reclaim(service, server)
+
+    def _reclaim(self, service: _Service, server: Server) -> None:
+        """Its holder is gone without a word: an exception came in the very destructor that should have left it."""
+        with self._lock:
+            if not server.is_orphan() or service.roster.state(server.name) is not State.BUSY:
+                return
+            server.claim_ref = server._proxy_ref = None
+            server.load.acquired = False
+        self._turn(service, lambda roster: roster.release(server.name))
 
     def _terminate_servers(self, servers: Sequence[Server]) -> None:
         for server in servers:
@@ -630,6 +644,7 @@ class AbstractGrid(threading.Thread):
                 if isinstance(action, Granted) and waiter.granted is None:
                     granted = tuple(service.servers[name] for name in action.servers if name in service.servers)
                     for server in granted:
+                        server.claim_ref = weakref.ref(waiter)
                         server.load.jobs += 1
                         server.load.acquired = True
                     waiter.granted = waiter.left = granted
@@ -658,7 +673,7 @@ class AbstractGrid(threading.Thread):
         service = self._service(service_id)
         claim = self._obtain(service, checked_timeout(timeout), everyone=False, expect_s=expect_s)
         server: Server = claim.left[0]
-        claim.left = ()
+        server.claim_ref, claim.left = None, ()
         return server
 
     def _obtain(
@@ -668,12 +683,14 @@ class AbstractGrid(threading.Thread):
         while True:
             waiter = _Claim(self, service)
             fits = None if expect_s is None else lambda name: service.servers[name].lasts(expect_s)
+            stands = False
             try:
                 self._turn(service, partial(Roster.acquire, ticket=waiter, everyone=everyone, fits=fits))
+                stands = True
                 if not waiter.done_flag:
                     self._stand_in_line(service, waiter, deadline)
             except BaseException:
-                if self._give_up(service, waiter):
+                if self._give_up(service, waiter, sure=stands):
                     waiter.give_back()
                 raise
             if not waiter.done_flag:
@@ -723,12 +740,12 @@ class AbstractGrid(threading.Thread):
                 return f"this thread holds {proxy._server.name} itself, acquired at {proxy._where}"
         return None
 
-    def _give_up(self, service: _Service, waiter: Waiter) -> bool:
-        """Leave the queue; True if the grant came first."""
+    def _give_up(self, service: _Service, waiter: Waiter, *, sure: bool = True) -> bool:
+        """Leave the queue, in which it surely stood or perhaps; True if the grant came first."""
         with self._lock:
             waits = service.roster.waits(waiter)
         self._turn(service, lambda roster: roster.leave(waiter))
-        if not waits and not waiter.done_flag:
+        if sure and not waits and not waiter.done_flag:
             self._wait(waiter, self.limits.control_s)  # another thread granted it, and is about to say so
         return not waits
 
@@ -792,8 +809,9 @@ class AbstractGrid(threading.Thread):
         reference = weakref.ref(proxy)
         left = () if claim is None else claim.left[1:]
         claim = claim or _Claim(self, service)
+        state = proxy.__dict__  # its __setattr__ is a function of ours, in which an exception may come
         # nothing comes in between: the claim has the server, or the proxy
-        server._proxy_ref, proxy._live, claim.left = reference, True, left
+        server._proxy_ref, state["_live"], claim.left = reference, True, left
         return proxy
 
     def _proxy_dropped(self, proxy: Proxy) -> None:
@@ -844,14 +862,15 @@ class AbstractGrid(threading.Thread):
             if proxy._freed:
                 return
             service = self._services.get(server.service_id)
+            state = proxy.__dict__  # as in `_hand_out`
             if service is not None:
                 roster = self._open(service)
                 roster.due += tuple(roster.release(server.name))
                 # nothing comes in between: it is free, or it is not
-                service.roster, server._proxy_ref, proxy._freed = roster, None, True
+                service.roster, server._proxy_ref, state["_freed"] = roster, None, True
             else:
-                server._proxy_ref, proxy._freed = None, True
-            server.leaving = None
+                server._proxy_ref, state["_freed"] = None, True
+            server.leaving = server.claim_ref = None
             server.load.acquired = False
         if service is not None and service.roster.due:
             self._carry_out(service)
@@ -975,37 +994,37 @@ class AbstractGrid(threading.Thread):
         service = self._service(service_id)
         timeout = checked_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._lock:
-                if service.group is not None:
-                    return service.group
-                forming = service.forming
-                if forming is None or forming.done_flag:
-                    forming = service.forming = Waiter()
-                    break
-            remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._wait(forming, remaining):
-                raise AcquireTimeout(
-                    f"another thread is waiting for all its servers, and had them not within {timeout:g} s",
-                    service_id=service_id,
-                    hint=self._why_waiting(service),
-                )
-        own = self._held_by_caller(service)
-        if own is not None and timeout is None:
-            raise ServiceError(
-                f"a call of all servers waits for each of them, and {own}",
-                service_id=service_id,
-                hint="Release it first; with a timeout the call waits for it all the same",
-            )
+        ours = Waiter()  # done, whatever becomes of us: see the end
         try:
+            while True:
+                with self._lock:
+                    if service.group is not None:
+                        return service.group
+                    other = service.forming
+                    if other is None or other.done_flag:
+                        service.forming = ours
+                        break
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not self._wait(other, remaining):
+                    raise AcquireTimeout(
+                        f"another thread waits for all its servers, and did not have them within {timeout:g} s",
+                        service_id=service_id,
+                        hint=self._why_waiting(service),
+                    )
+            own = self._held_by_caller(service)
+            if own is not None and timeout is None:
+                raise ServiceError(
+                    f"a call of all servers waits for each of them, and {own}",
+                    service_id=service_id,
+                    hint="Release it first; with a timeout the call waits for it all the same",
+                )
             claim = self._obtain(service, timeout, everyone=True)
             group = [self._hand_out(service, server, claim) for server in claim.left]
             service.group = group
             return group
         finally:
-            service.forming = None
-            forming.done_flag = True
-            self._rouse(forming)
+            ours.done_flag = True
+            self._rouse(ours)
 
     def broadcast(self, service_id: str, method: str, /, *args: Any, **kw: Any) -> list[Result]:
         """Call `method` on every live server of the service, in server order; returns their Results without waiting.
@@ -1120,13 +1139,16 @@ class AbstractGrid(threading.Thread):
             services = [self._service(service_id)] if service_id is not None else list(self._services.values())
         for service in services:
             with self._lock:
-                held, service.group = service.group or [], None
+                held, service.group, service.block = service.group or [], None, None
             for proxy in held:
                 self.release_service(proxy)
 
     @contextmanager
     def group(self, service_id: str, timeout: float | None = None) -> Iterator[list[Proxy]]:
         """Have all live servers of a service as a group; released at the end."""
+        service = self._service(service_id)
+        token = Waiter()  # dies with this block, though an exception tears its end off
+        service.block = weakref.ref(token)
         try:
             yield self._hold_group(service_id, timeout)
         finally:

@@ -999,7 +999,7 @@ class Grid(Files, Moves, AbstractGrid):
     def look_at_clock(self) -> None:
         """In the watch's thread, now and then: whose time is over?"""
         assert self._link is not None
-        self._take_out_waste()
+        self._look_after()
         if self._absent and not self._publishing:
             self._tell_absent()
         now = time.monotonic()

@@ -73,6 +73,7 @@ class Server:
         self._set_up_process(spec)
         self._context: zmq.Context[Any] = zmq.Context()
         self._end = HostEnd(self._context, spec["peer"], self._limits)
+        self._end.pull.rcvtimeo = _LOOK_MS
         if spec["keys"]:
             keys = Keys.from_json(spec["keys"])
             self._gatekeeper = Gatekeeper(self._context, keys.other_public, self._end.listeners)
@@ -147,7 +148,11 @@ class Server:
         end = self._end
         due = end.due
         if not due:
-            end.take(end.pull.recv())
+            try:
+                data = end.pull.recv()
+            except zmq.Again:  # a signal that came just before we began to wait is handled now
+                return
+            end.take(data)
         if len(due) == 1:
             self._perform(next(iter(due.values())))
         elif due:
@@ -318,6 +323,8 @@ def _work_in(place: str) -> None:
         ) from exc
 
 
+_LOOK_MS = 500
+"""An idle server looks this often for signals that another thread of it has got."""
 _SLOW_S = 0.0005
 """Replies don't wait for a call that may take longer than this."""
 

@@ -327,12 +327,14 @@ class Reply(Future[Any]):
 class Waiter:
     """Waits for a grant instead of a reply; the link treats it alike."""
 
+    left: tuple[Any, ...] = ()
+    """Of what was granted, what its owner has not taken over."""
+
     def __init__(self) -> None:
         self.done_flag = False
         self.call = 0
         self.batons: list[Any] | None = None
         self.granted: tuple[Any, ...] | None = None
-        self.left: tuple[Any, ...] = ()  # of those, what its owner has not taken over
         self.told: Callable[[Waiter], None] | None = None
         """Called with itself when it was granted or refused; must not wait."""
 
@@ -359,8 +361,9 @@ class _Unfetched:
             home.forget(self._blob)
 
     def __del__(self) -> None:
-        if self._home is not None:
-            self._waste.put(partial(_forget, self._home, self._blob))  # any thread, any lock held: so no more than that
+        home = getattr(self, "_home", None)
+        if home is not None:
+            self._waste.put(partial(_forget, home, self._blob))  # any thread, any lock held: so no more than that
 
 
 def _forget(home: Home, blob: str) -> bool:

@@ -77,10 +77,16 @@ class Server:
         self.final_state: State | None = None
         self.leaving: Proxy | None = None
         """The proxy that was released, until the last call is through."""
+        self.claim_ref: weakref.ref[Any] | None = None  # to whoever it was granted, until a proxy has it
         # weak: a proxy that nobody holds gives the server back
         self._proxy_ref = None if proxy is None else weakref.ref(proxy)
         if proxy is not None:
             proxy._server = self
+
+    def is_orphan(self) -> bool:
+        """Whether its proxy, or who should have made one, is dropped, and no call is under way."""
+        holder = self._proxy_ref or self.claim_ref
+        return holder is not None and holder() is None and self.idle
 
     @property
     def proxy(self) -> Proxy | None:

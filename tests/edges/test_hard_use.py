@@ -1,0 +1,242 @@
+"""What users do to a grid and nobody had tried: call-backs that wait, groups that fail, proxies that are dropped, forks.
+
+Lives here: sequences on a LocalGrid. Elsewhere: exceptions at any place (`test_torn.py`), losses (`test_losses.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from grid import LocalGrid
+from grid.errors import AcquireTimeout, ForkError, GridError, ServerLost, ServiceError
+from tests.lab.host import wait_until
+
+
+class Model:
+    def __init__(self) -> None:
+        self.temperature = 1.0
+
+    def f(self, x: int) -> int:
+        return x + 1
+
+    def slow(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def set_temperature(self, value: float) -> None:
+        if value > 2:
+            raise ValueError("too hot")
+        self.temperature = value
+
+    def energy(self) -> float:
+        return self.temperature
+
+    def array(self) -> bytes:
+        return b"x" * 3_000_000
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.row("U04")
+def test_callbacks_may_wait_publish_acquire_and_outlive_losses() -> None:
+    with LocalGrid(2, output=None) as g:
+        sid = g.publish(Model(), wait="all")
+        one, two = g.acquire_service(sid), g.acquire_service(sid)
+        pid = two.pid().get(10)
+        seen: list[Any] = []
+        over = threading.Event()
+
+        def wait_for_the_dead(done: Any) -> None:
+            try:
+                two.slow(60.0).get()
+            except ServerLost:
+                seen.append("lost")
+            other = g.publish(Model(), republish=True)
+            with g.acquire_service(other, timeout=20) as third:
+                seen.append(third.f(1).get(10))
+            over.set()
+
+        one.f(1).add_done_callback(wait_for_the_dead)
+        quick = threading.Event()
+        one.f(2).add_done_callback(lambda done: quick.set())
+        assert quick.wait(20), "one call-back that waits holds up another"
+        os.kill(pid, 9)
+        assert over.wait(40) and seen == ["lost", 2]
+        ended = threading.Event()
+        one.f(3).add_done_callback(lambda done: (g.terminate(), ended.set()))
+        assert ended.wait(40) and g.ishalted()
+
+
+@pytest.mark.row("U05")
+def test_a_group_whose_body_raises_gives_its_servers_back() -> None:
+    with LocalGrid(2, output=None) as g:
+        sid = g.publish(Model(), wait="all")
+        with pytest.raises(KeyError), g.group(sid, 10):
+            raise KeyError
+        assert len(g.queues[sid]) == 2
+
+
+@pytest.mark.row("U05")
+def test_broadcast_and_scatter_say_whom_they_wait_for_and_hold_no_lock(caplog: pytest.LogCaptureFixture) -> None:
+    with LocalGrid(2, output=None) as g:
+        sid = g.publish(Model(), wait="all")
+        proxy = g.acquire_service(sid)
+        with pytest.raises(ServiceError, match="this thread holds"):
+            g.broadcast(sid, "f", 1)
+        with pytest.raises(AcquireTimeout, match="acquired"):
+            g.broadcast(sid, "f", 1, timeout=0.1)
+        with pytest.raises(AcquireTimeout):
+            g.scatter(sid, "f", [1, 2], timeout=0.1)
+        results: list[Any] = []
+        thread = threading.Thread(target=lambda: results.extend(g.broadcast(sid, "f", 1)))
+        thread.start()
+        wait_until(lambda: g.status()["services"][sid]["waiting"], "the broadcast in line")
+        began = time.monotonic()
+        g.release_all(sid)
+        assert time.monotonic() - began < 5, "release_all waits for a broadcast"
+        g.release_service(proxy)
+        thread.join(20)
+        assert [result.get(10) for result in results] == [2, 2]
+        with caplog.at_level(logging.WARNING), pytest.raises(AcquireTimeout):
+            g.acquire_service(sid, timeout=4.0)
+        assert "until release_all" in caplog.text, "a wait that the caller made himself says so"
+
+
+@pytest.mark.row("U05")
+def test_a_dropped_proxy_gives_its_server_back_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with LocalGrid(1, output=None) as g, caplog.at_level(logging.WARNING):
+        sid = g.publish(Model())
+        assert g.acquire_service(sid).f(1).get(10) == 2
+        with g.acquire_service(sid, timeout=20) as proxy:
+            assert proxy.f(2).get(10) == 3
+        assert "test_hard_use.py" in caplog.text and "dropped without release_service" in caplog.text
+
+
+@pytest.mark.row("U06")
+def test_results_that_were_received_outlive_the_grid() -> None:
+    with LocalGrid(1, output=None) as g:
+        with g.acquire_service(g.publish(Model())) as proxy:
+            small, large, late = proxy.f(1), proxy.array(), proxy.array()
+            wait_until(large.done, "the large value")
+    assert small.get(0) == 2 and large.get(0) == b"x" * 3_000_000
+    try:
+        assert late.get(0) == b"x" * 3_000_000
+    except GridError as exc:
+        assert "grid" in str(exc)
+
+
+@pytest.mark.row("U07")
+def test_an_end_that_nobody_waits_for_comes_back_at_once() -> None:
+    g = LocalGrid(1, output=None)
+    g.start()
+    proxy = g.acquire_service(g.publish(Model()))
+    proxy.slow(0.5)
+    began = time.monotonic()
+    g.terminate(wait=False)
+    assert time.monotonic() - began < 0.4
+    wait_until(lambda: g.ishalted() and not g.is_alive(), "its end")
+
+
+@pytest.mark.row("U08")
+def test_a_forked_child_is_refused_at_once_and_ends_quickly() -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Model())
+        with g.acquire_service(sid) as proxy:
+            pending = proxy.slow(1.0)
+            deeds = [
+                lambda: proxy.f(1),
+                lambda: pending.get(30),
+                lambda: g.acquire_service(sid, 30),
+                lambda: g.release_service(proxy),
+                lambda: g.publish(Model()),
+                lambda: list(g.map(sid, "f", [1])),
+            ]
+            for number, deed in enumerate(deeds):
+                began = time.monotonic()
+                child = os.fork()
+                if not child:
+                    status = 1
+                    try:
+                        deed()
+                    except ForkError:
+                        status = 0
+                    finally:
+                        os._exit(status)
+                assert os.waitpid(child, 0)[1] == 0, number
+                assert time.monotonic() - began < 10, number
+            assert proxy.f(2).get(20) == 3
+
+
+@pytest.mark.row("U09")
+def test_ids_are_unique_and_proxies_belong_to_their_grid() -> None:
+    with LocalGrid(1, output=None) as one, LocalGrid(1, output=None) as two:
+        first, second = one.publish(Model()), two.publish(Model())
+        assert first != second
+        with one.acquire_service(first) as proxy:
+            with pytest.raises(ServiceError, match="another grid"):
+                two.release_service(proxy)
+            assert proxy.f(1).get(10) == 2
+
+
+@pytest.mark.row("U09")
+def test_an_object_that_two_threads_publish_is_published_once() -> None:
+    with LocalGrid(1, output=None) as g:
+        model, ids = Model(), []
+        threads = [threading.Thread(target=lambda: ids.append(g.publish(model))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(ids) == 4 and len(set(ids)) == 1 and len(g.servers) == 1
+
+
+@pytest.mark.row("U10")
+def test_a_failed_call_that_nobody_asked_about_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), LocalGrid(1, output=None) as g:
+        with g.acquire_service(g.publish(Model())) as proxy:
+            proxy.set_temperature(3.0)
+            assert proxy.energy().get(10) == 1.0
+            asked = proxy.set_temperature(4.0)
+            with pytest.raises(ValueError, match="too hot"):
+                asked.get(10)
+            kept = proxy.set_temperature(5.0)
+            wait_until(kept.done, "its failure")
+    told = [record.getMessage() for record in caplog.records if "nobody asked" in record.getMessage()]
+    assert len(told) == 2, told
+    for line in told:
+        assert "'set_temperature'" in line and "localhost" in line and "too hot" in line and "test_hard_use.py" in line
+
+
+@pytest.mark.row("U10")
+def test_a_strict_proxy_raises_what_an_earlier_call_raised() -> None:
+    with LocalGrid(1, output=None) as g:
+        with g.acquire_service(g.publish(Model()), strict=True) as proxy:
+            proxy.set_temperature(3.0)
+            with pytest.raises(ValueError, match="too hot"):
+                proxy.energy().get(10)
+            assert proxy.energy().get(10) == 1.0, "once"
+            failed = proxy.set_temperature(4.0)
+            wait_until(failed.done, "its failure")
+            with pytest.raises(ValueError, match="too hot"):
+                proxy.energy()
+
+
+@pytest.mark.row("U11")
+def test_what_is_no_proxy_or_no_number_is_refused_by_name() -> None:
+    with LocalGrid(1, output=None) as g:
+        sid = g.publish(Model())
+        with pytest.raises(ServiceError, match="None"):
+            g.release_service(None)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="nan"):
+            g.acquire_service(sid, timeout=float("nan"))
+        with pytest.raises(TypeError, match="'soon'"):
+            g.acquire_service(sid, timeout="soon")  # type: ignore[arg-type]
+        with g.acquire_service(sid) as proxy:
+            with pytest.raises(ValueError, match="nan"):
+                proxy.slow(0.5).get(float("nan"))
