@@ -1,4 +1,4 @@
-"""What users do to a grid and nobody had tried: call-backs that wait, groups that fail, proxies that are dropped, forks.
+"""What users do to a grid and nobody had tried: call-backs that wait, groups that fail, dropped proxies, forks.
 
 Lives here: sequences on a LocalGrid. Elsewhere: exceptions at any place (`test_torn.py`), losses (`test_losses.py`).
 """

@@ -1,7 +1,7 @@
 """A real grid whose user is interrupted at every place of what he does: nothing stays locked, nothing is lost.
 
-Places: all where the interpreter looks for signals (`tests/torn.py`), one at a time; and storms of real signals. The long
-storm is `GRID_STORM=2000` (`scripts/nightly`).
+Places: all where the interpreter looks for signals (`tests/torn.py`), one at a time; and storms of real signals. With
+`GRID_STORM=2000` every place and the long storm (`scripts/nightly`).
 """
 
 from __future__ import annotations
