@@ -57,10 +57,17 @@ def die_with_parent() -> None:
         pass
 
 
+_TRIES = 10
+
+
 def remove(path: str) -> None:
     """Remove a file or a directory with all that is in it; what is gone already is fine."""
     if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(_TRIES):  # a client on this machine may just be writing or dropping a blob there
+            shutil.rmtree(path, ignore_errors=True)
+            if not os.path.isdir(path):
+                break
+            time.sleep(0.02)
     else:
         Path(path).unlink(missing_ok=True)
 
