@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from grid import AllocationError, BatchGrid, Limits, NoServers, PublishError, ServerLost, SubmitError
+from grid.batch import JobState, JobStatus
 from grid.cli.main import main
 from grid.testing.probe import Probe, Traveller
 from grid.testing.standins import stand_in
@@ -147,6 +148,27 @@ def test_qdel_is_an_ordinary_event(torque: Path) -> None:
         with g.acquire_service(sid, timeout=60) as fresh:  # of the pilot that took its place
             assert fresh.add().get() == 1
         assert [pilot["state"] for pilot in g.status()["pilots"]] == ["ended", "started"]
+
+
+@pytest.mark.row("L04")
+def test_a_pilot_whose_kernels_answer_is_alive_whatever_qstat_says(
+    torque: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pilots() as g:
+        g._poll_s = 0.01
+        sid = g.publish(Probe())
+        asked = []
+
+        def forgetful(ids: list[str]) -> dict[str, JobStatus]:
+            asked.append(ids)
+            return {job: JobStatus(job, JobState.UNKNOWN if len(asked) % 2 else JobState.DONE) for job in ids}
+
+        monkeypatch.setattr(g._system, "status", forgetful)
+        until(lambda: g._wake.set() or len(asked) > 8)
+        with g.acquire_service(sid, timeout=10) as proxy:
+            assert proxy.add().get(10) == 1
+        assert [pilot["state"] for pilot in g.status()["pilots"]] == ["started"]
+        monkeypatch.undo()
 
 
 @pytest.mark.row("B02", "G24")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,6 +74,46 @@ def test_torque_as_recorded() -> None:
     assert torque.parse_status("") == []
     assert not torque.status_failed(153, "qstat: Unknown Job Id Error 999999.vm")
     assert torque.status_failed(111, "qstat: cannot connect to server vm (errno=111) Connection refused")
+
+
+@pytest.mark.row("L03")
+@pytest.mark.parametrize(
+    ("asked", "written"),
+    [
+        ({"nodes": 2, "ppn": 2}, ["nodes=2:ppn=2"]),
+        ({"nodes": 2, "ppn": 2, "resources": ("mem=1gb",)}, ["nodes=2:ppn=2", "mem=1gb"]),
+        ({"nodes": "n1:ppn=2+n2:ppn=1", "ppn": None}, ["nodes=n1:ppn=2+n2:ppn=1"]),
+        ({"resources": ("select=2:ncpus=2", "place=scatter")}, ["select=2:ncpus=2", "place=scatter"]),
+        ({"nodes": 2, "ppn": 2, "lines": ("#PBS -l place=scatter",)}, ["select=2:ncpus=2:mpiprocs=2"]),
+        ({"nodes": 2, "ppn": 2, "lines": ("#PBS -l select=1:ncpus=4",)}, []),
+    ],
+)
+def test_what_pbs_is_asked_for(asked: dict[str, Any], written: list[str]) -> None:
+    """`nodes` beside `select` or `place` is refused by a real one, a bare `select` may be packed onto one node."""
+    script = DIALECTS["pbspro"].script(JobSpec(command=":", **asked)).splitlines()
+    ours = [line.removeprefix("#PBS -l ") for line in script if line.startswith("#PBS -l ")]
+    assert [each for each in ours if f"#PBS -l {each}" not in asked.get("lines", ())] == written
+
+
+@pytest.mark.row("L02")
+def test_pbs_is_asked_with_history_only_for_what_it_leaves_out() -> None:
+    running = b"Job Id: 75.head\n    job_state = R\n"
+    finished = b"Job Id: 81.head\n    job_state = F\n    Exit_status = 3\n"
+    machine = Machine(Completed(0, running, b""))
+    assert system(machine, "pbspro").status(["75.head"])["75.head"].state is JobState.RUNNING
+    assert machine.asked == ["qstat -f 75.head"]
+    says = b"qstat: 81.head Job has finished, use -x or -H to obtain historical job information\n"
+    machine = Machine(Completed(35, running, says), Completed(0, finished, b""))
+    found = system(machine, "pbspro").status(["75.head", "81.head"])
+    assert (found["75.head"].state, found["81.head"].exit_status) == (JobState.RUNNING, 3)
+    assert machine.asked[1:] == ["qstat -x -f 81.head"]
+    off = b"qstat: PBS is not configured to maintain job history 81.head\n"
+    machine = Machine(Completed(153, running, b"qstat: Unknown Job Id 81.head\n"), Completed(0, b"", off))
+    found = system(machine, "pbspro").status(["75.head", "81.head"])
+    assert [found[job].state for job in ("75.head", "81.head")] == [JobState.RUNNING, JobState.UNKNOWN]
+    machine = Machine(Completed(255, b"", b"Connection refused\nqstat: cannot connect to server head (errno=15010)\n"))
+    with pytest.raises(AllocationError, match="does not tell of its jobs"):
+        system(machine, "pbspro").status(["75.head"])
 
 
 @pytest.mark.row("B09")
