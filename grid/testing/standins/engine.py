@@ -137,7 +137,8 @@ class Server:
         self.nodes: dict[str, int] = base.config["nodes"]
 
     def run(self) -> None:
-        while True:
+        parent = os.getppid()
+        while os.getppid() == parent:  # whoever started it has ended: so does it
             if self.base.mode() == "up":
                 with self.base.locked():
                     for job in self.base.jobs():
@@ -303,7 +304,8 @@ class Mom:
         self.seen: set[str] = set()
 
     def run(self) -> None:
-        while True:
+        parent = os.getppid()
+        while os.getppid() == parent:  # whoever started it has ended: so does it
             names = set(os.listdir(self.place))
             for name in sorted(names - self.seen):
                 if name.startswith("."):
