@@ -36,6 +36,8 @@ QUEUE = "jobs"
 CONDITIONS = "condition"
 """The stream of notices about atoms."""
 
+LAST = 2**53
+"""A number that no message has: all of a stream."""
 MOST_JOBS = 20_000
 """Jobs that one call may name or submit."""
 MOST_NAME = 4_096
@@ -303,7 +305,7 @@ class Calls:
         raise NotImplementedError
 
     @_call(READ, Whose.OWN, again=True)
-    def said(self, job: str, number: int) -> list[dict[str, Any]]:
+    def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
         """What a job said up to that number of its stream, as far as it is kept; for those who come late."""
         raise NotImplementedError
 

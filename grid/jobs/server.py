@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grid.jobs.admission import build
-from grid.jobs.api import CONDITIONS, QUEUE, Call, Calls, Whose, guarded
+from grid.jobs.api import CONDITIONS, LAST, QUEUE, Call, Calls, Whose, guarded
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree
 from grid.jobs.history import KEPT
@@ -318,7 +318,7 @@ class Server(Calls):
         with self.manager._lock:
             return [message.to_plain() for message in self.manager.history.of(job, kind)]
 
-    def said(self, job: str, number: int) -> list[dict[str, Any]]:
+    def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
         """What a job said up to that number of its stream, as far as it is kept."""
         manager = self.manager
         with manager._lock:
