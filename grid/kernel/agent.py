@@ -183,7 +183,9 @@ class Agent:
         self._sockets = private_dir(private_dir(runtime_dir() / "s") / unique)
         self._blobs = memory_dir(unique)
         self._store = bulk.Store(self._blobs)
-        self._ours += [self._sockets, self._blobs, *([self._store.overflow] if self._store.overflow else [])]
+        self._ours += [self._sockets, self._blobs]
+        if self._store.overflow is not None:  # made before anything needs it: the lock would be a file in its place
+            self._ours.append(private_dir(self._store.overflow))
         probe = self.run_dir / "probe"
         try:
             probe.write_bytes(b"x" * 4096)

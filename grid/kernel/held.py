@@ -23,6 +23,8 @@ NAME = ".lock"
 def hold(path: Path) -> int | None:
     """Lock a directory (by a file in it) or a file, until the descriptor is closed or this process ends.
 
+    A directory must be there already: what is not there is made, as a file.
+
     Returns None where the file system has no locks: the file is there all the same, and says that nobody can tell.
     """
     try:

@@ -142,7 +142,7 @@ def test_what_a_small_shared_memory_has_no_room_for_goes_to_the_disk(net: Lab) -
 
 
 @pytest.mark.lab
-@pytest.mark.xfail(strict=True, reason="known: the second grid there can't make its directory on disk")
+@pytest.mark.row("M16")
 def test_a_second_grid_on_such_a_host_can_publish_what_does_not_fit(net: Lab) -> None:
     works(Host("small"))
     with SSHGrid([Host("small", n_cpu=2)], output=None) as g:
