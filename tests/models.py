@@ -177,3 +177,59 @@ class Starter:
     def end(self) -> None:
         """End the hard way."""
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unnamed(function: Any) -> Any:
+    """A decorator that forgets `functools.wraps`: each function that it makes is called `wrapper`."""
+
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+class Decorated:
+    """Methods whose functions have other names than they."""
+
+    @unnamed
+    def a(self) -> str:
+        return "a"
+
+    @unnamed
+    def b(self) -> str:
+        return "b"
+
+    @classmethod
+    @unnamed
+    def of_class(cls) -> str:
+        return f"of_class of {cls.__name__}"
+
+    def wrapper(self) -> str:
+        return "wrapper"
+
+    def __secret(self) -> str:
+        return "secret"
+
+    def secret(self) -> Any:
+        return self.__secret
+
+    def use(self, method: Any) -> Any:
+        return method()
+
+    def give(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+class Redecorated(Decorated):
+    @unnamed
+    def a(self) -> str:
+        return "a of the subclass"
+
+    def above(self) -> Any:
+        return super().a
+
+    def plainly_above(self) -> Any:
+        return super().wrapper
+
+    def wrapper(self) -> str:
+        return "wrapper of the subclass"

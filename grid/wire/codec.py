@@ -86,9 +86,10 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
             if came_by_signal(plain):
                 raise
         else:
-            if b"__main__" not in data:
+            named_only = _BY_NAME in data  # maybe a method, and maybe not the one of that name
+            if b"__main__" not in data and not named_only:
                 return Dumped(data, buffers)
-            names = mainimage.names_in_pickle(data)
+            names = None if named_only else mainimage.names_in_pickle(data)
             if names is not None:
                 return Dumped(data, buffers, (), names)
     try:
@@ -111,6 +112,8 @@ def _holds_code(obj: object) -> bool:
 
 
 _FEW = 8
+_BY_NAME = b"getattr"
+"""With which the C pickler names what is reached by an attribute: bound methods above all (`kinds._reduce_method`)."""
 
 
 def _with_code(obj: object, in_band: int) -> Dumped:

@@ -55,6 +55,7 @@ def reducers() -> dict[type, Reducer]:
     found[types.MemberDescriptorType] = _reduce_descriptor
     found[struct.Struct] = lambda each: (struct.Struct, (each.format,))
     found[random.SystemRandom] = lambda _: (random.SystemRandom, ())
+    found[types.MethodType] = _reduce_method
     found[super] = lambda each: (super, (each.__thisclass__, each.__self__))
     for kind in named():
         found.pop(kind, None)
@@ -150,6 +151,37 @@ def _make_cache(function: Any, maxsize: int | None, typed: bool, attributes: dic
     made = functools.lru_cache(maxsize, typed)(function)
     vars(made).update(attributes)
     return made
+
+
+def _reduce_method(method: Any) -> Any:
+    """The very function and its instance.
+
+    The C pickler asks the instance for an attribute of the function's name. That is another one where a decorator
+    without `functools.wraps` made it, or where a subclass overrides what `super()` gave.
+    """
+    from grid.wire import byvalue
+
+    function, bound = method.__func__, method.__self__
+    if not byvalue.importable(function):
+        classes: tuple[type, ...] = type(bound).__mro__
+        if isinstance(bound, type):
+            classes = (*bound.__mro__, *classes)
+        for cls in classes:
+            # A class by value may still lack its methods when this is rebuilt: there the function goes by value, too.
+            if cls.__module__ == "__main__" or not byvalue.importable(cls):
+                continue
+            for name, there in vars(cls).items():
+                if _function_in(there) is function:
+                    return _bind, (cls, name, bound)
+    return types.MethodType, (function, bound)
+
+
+def _bind(cls: type, name: str, bound: Any) -> Any:
+    return types.MethodType(_function_in(vars(cls)[name]), bound)
+
+
+def _function_in(there: Any) -> Any:
+    return there.__func__ if isinstance(there, classmethod) else there
 
 
 def _reduce_descriptor(each: Any) -> Any:

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from grid import LocalGrid
 from grid.errors import AcquireTimeout, ForkError, GridError, ServerLost, ServiceError
 from tests.lab.host import wait_until
+from tests.models import Decorated, Redecorated
 
 
 class Model:
@@ -240,3 +242,22 @@ def test_what_is_no_proxy_or_no_number_is_refused_by_name() -> None:
         with g.acquire_service(sid) as proxy:
             with pytest.raises(ValueError, match="nan"):
                 proxy.slow(0.5).get(float("nan"))
+
+
+@pytest.mark.row("U12")
+def test_a_method_is_the_one_that_was_asked_for_whatever_its_function_is_called() -> None:
+    one, other = Decorated(), Redecorated()
+    methods = [one.a, one.b, one.wrapper, one.secret(), other.a, other.b, other.above(), other.plainly_above()]
+    methods += [Decorated.of_class, other.of_class]
+    expected = [method() for method in methods]
+    with LocalGrid(1, output=None) as g, g.acquire_service(g.publish(Redecorated())) as proxy:
+        assert [proxy.use(method).get() for method in methods] == expected, "a method as an argument is another one"
+        assert [proxy.use(partial(method)).get() for method in methods] == expected
+        for name in ("a", "b", "of_class", "wrapper"):
+            assert getattr(proxy, name)().get() == getattr(other, name)()
+            back = proxy.give(name).get()
+            assert back() == getattr(other, name)(), "a method as a result is another one"
+        with g.acquire_service(g.publish(one.b)) as published:
+            assert published().get() == "b", "a method that is published is another one"
+    with LocalGrid(1, output=None) as g, g.executor() as executor:
+        assert [executor.submit(method).result(20) for method in methods] == expected
