@@ -29,8 +29,9 @@ _LET_KERNELS_END = """\
 # A job's end kills what it has left, on all nodes. Kernels of a script that died get the moment to clear up.
 if [ -n "$told" ] || [ "$status" -gt 128 ]; then
     sid=$(ps -o sid= -p $$ 2>/dev/null) && sid=${sid##* } || sid=
+    kernels() { ps -s "$sid" -o args= 2>/dev/null | grep -q -e "^grid agent " -e "[i]=getattr(sys.stdin"; }
     left=50
-    while [ -n "$sid" ] && [ "$left" -gt 0 ] && ps -s "$sid" -o args= 2>/dev/null | grep -q "[i]mport sys;i=getattr"; do
+    while [ -n "$sid" ] && [ "$left" -gt 0 ] && kernels; do
         left=$((left - 1)); sleep 0.1
     done
 fi"""

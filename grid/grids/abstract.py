@@ -40,6 +40,7 @@ from grid.errors import (
 from grid.failures.keeper import Keeper, keeper_of
 from grid.grids.undisturbed import undisturbed
 from grid.hosts import Host, as_hosts
+from grid.kernel.title import script_name
 from grid.limits import Limits, checked_timeout
 from grid.services import html
 from grid.services.mapping import MapResult, MapWork, Zipped
@@ -231,7 +232,7 @@ class AbstractGrid(threading.Thread):
         if traced:
             from grid.trace import Trace  # not at the top: most runs have none
 
-            self.trace = Trace(traced, f"{type(self).__name__} of {os.path.basename(sys.argv[0]) or 'python'}")
+            self.trace = Trace(traced, f"{type(self).__name__} of {script_name()}")
         self.loader_filename: str | None = None
         self._loader: tuple[str, str] | None = None
         self.others: dict[str, Any] = {}

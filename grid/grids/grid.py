@@ -45,6 +45,7 @@ from grid.grids.watch import Watch
 from grid.hosts import Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
 from grid.kernel.descriptors import left, limit, make_room
 from grid.kernel.lease import start_ticks
+from grid.kernel.title import script_name
 from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
 from grid.launch.command import this_python
@@ -137,7 +138,7 @@ class Grid(Files, Moves, AbstractGrid):
             keep_failures=keep_failures,
         )
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
-        self.label = name or f"{os.path.basename(sys.argv[0]) or 'python'}-{os.getpid()}"
+        self.label = name or f"{script_name()}-{os.getpid()}"
         self.wait = wait
         self.missing = _one_word(missing)
         self._absent = Absent()

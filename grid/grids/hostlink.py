@@ -30,7 +30,7 @@ from grid.grids.between import carry
 from grid.grids.images import Images, Told
 from grid.grids.watch import REGISTRATION, grids_dir
 from grid.hosts import Host
-from grid.kernel import boot
+from grid.kernel import boot, title
 from grid.kernel.lease import start_ticks
 from grid.launch import Connection, RemoteProcess, connect
 from grid.launch.allocation import signs_of_jobs
@@ -187,6 +187,7 @@ class HostLink:
             "client": self._leaving(),
             "loader": self.loader,
             "owner": f"{_user()}@{socket.gethostname()}",
+            "script": title.script_name(),
         }
 
     def _words(self) -> bytes:

@@ -44,7 +44,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import DiskError, GridError
-from grid.kernel import descriptors, held, hostend, logs
+from grid.kernel import descriptors, held, hostend, logs, title
 from grid.kernel.address import address_towards
 from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
@@ -205,7 +205,7 @@ class Agent:
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()
-        will = {name: self._config[name] for name in ("client", "in_job")}
+        will = {name: self._config[name] for name in ("client", "in_job", "script")}
         will["ours"] = [str(path) for path in [*self._ours, self._lease.path]]
         # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
         self._zygote = Zygote(theirs, will, self.log, new_session=self._config["in_job"])
@@ -383,6 +383,7 @@ class Agent:
             "path": self._path,
             "env": self._env,
             "debug": self._debug,
+            "script": self._config["script"],
         }
         server = _Server(name, wish["service_id"], wish["peer"], reader, ours, self._log_of(name))
         data = pickle.dumps(spec, 5)
@@ -781,6 +782,7 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
     """Body of the agent's process, after `boot` found everything that it needs."""
     if not config["local"] and not config["in_job"]:
         os.setsid()
+    title.show("agent", config["script"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed ssh channel is not our end; `orphan_s` decides
     try:

@@ -33,6 +33,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from grid.kernel import title
 from grid.kernel.lease import inherit
 from grid.kernel.orphans import Orphans, adopt
 from grid.kernel.warm import part, warm
@@ -158,6 +159,7 @@ class _Line:
 
 def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
     """Body of the zygote's process. `agent`: the line to the agent; `will`: what to remove after its death."""
+    title.show("zygote", will["script"])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import dill  # noqa: F401  # loaded here once, for every server
 
@@ -276,6 +278,7 @@ def _become_server(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         die_with_parent()
+        title.show("server", spec["name"], spec["script"])
         agent.close()
         for fd in ours:
             os.close(fd)

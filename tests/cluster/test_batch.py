@@ -26,6 +26,7 @@ from grid.testing import batch
 from grid.testing.probe import Probe, Traveller
 from tests.lab import Lab
 from tests.lab.host import wait_until
+from tests.lab.titles import is_of_kernel
 
 pytestmark = pytest.mark.slurm
 
@@ -391,6 +392,6 @@ def test_a_node_that_is_cut_off_is_lost_alone_and_cleans_itself() -> None:
 
             def ended() -> bool:
                 running = [command for _, command in lab.hosts["n2"].processes()]
-                return not any("sys.stdin" in command or "zygote" in command for command in running)
+                return not any(map(is_of_kernel, running))
 
             wait_until(ended, "the node that was cut off to end what it ran", limit_s=60)

@@ -20,6 +20,7 @@ from grid import Grid, Host, Limits, SSHGrid
 from grid.testing.probe import Probe
 from tests.edges.crowd import GREETING, HUGE, Crowd
 from tests.lab import Lab, LabHost
+from tests.lab.titles import is_kernel
 
 pytestmark = pytest.mark.lab
 
@@ -192,7 +193,7 @@ def memory(net: Lab) -> dict[int, int]:
     found = {}
     for host in net.hosts.values():
         for pid, command in host.processes():
-            if command.startswith("python"):
+            if is_kernel(command):
                 try:
                     status = Path(f"/proc/{pid}/status").read_text()
                     found[pid] = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]

@@ -27,6 +27,7 @@ from grid.services.result import Result
 from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost
 from tests.lab.host import RunningHost
+from tests.lab.titles import agent_on
 
 QUICK = Limits(heartbeat_s=0.5, lost_s=2.0, orphan_s=10.0, stop_s=1.0, start_s=25.0)
 
@@ -115,7 +116,7 @@ def slow_wire(host: RunningHost, g: SSHGrid) -> None:
 
 
 def stopped_agent(host: RunningHost, g: SSHGrid) -> None:
-    pid = min(pid for pid, command in host.processes() if command.startswith("python") and "i=getattr" in command)
+    pid = agent_on(host)
     os.kill(pid, signal.SIGSTOP)
     time.sleep(2 * QUICK.lost_s)  # the fault itself
     os.kill(pid, signal.SIGCONT)

@@ -22,6 +22,7 @@ from grid import Host, Limits, SSHGrid
 from grid.testing.probe import Probe
 from grid.wire.frames import FrameError, Kind, unpack
 from tests.lab import Lab, LabHost
+from tests.lab.titles import is_kernel
 from tests.unit.test_wire_enemy import enemy
 
 pytestmark = pytest.mark.lab
@@ -49,7 +50,7 @@ def memory_mb(net: Lab) -> dict[int, int]:
     found = {}
     for pid, command in net.hosts["one"].processes():
         status = Path(f"/proc/{pid}/status")
-        if command.startswith("python") and status.exists():
+        if is_kernel(command) and status.exists():
             resident = re.search(r"VmRSS:\s+(\d+)", status.read_text())
             found[pid] = int(resident[1]) // 1024 if resident else 0
     return found

@@ -34,6 +34,7 @@ from grid import (
 from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost
 from tests.lab.host import RunningHost
+from tests.lab.titles import agent_on, is_of_kernel
 
 pytestmark = pytest.mark.lab
 
@@ -335,7 +336,7 @@ def test_a_cable_that_stays_cut_ends_the_wait_and_the_servers(net: Lab) -> None:
                 call.get(30)
             with pytest.raises(NoServers):
                 g.acquire_service(sid, timeout=10)
-            until(lambda: not [c for c in ours(host) if "zygote" in c or "i=getattr" in c], 15.0)
+            until(lambda: not any(map(is_of_kernel, ours(host))), 15.0)
         finally:
             host.mend()
 
@@ -463,9 +464,7 @@ def test_agent_killed_on_a_host_takes_its_servers_along(net: Lab) -> None:
         proxy = g.acquire_service(sid)
         proxy.child().get(10)
         call = proxy.wait_for("/never")
-        # the zygote and the servers are its forks, and have its command line
-        agent = min(pid for pid, command in host.processes() if command.startswith("python") and "i=getattr" in command)
-        os.kill(agent, signal.SIGKILL)
+        os.kill(agent_on(host), signal.SIGKILL)
         began = time.monotonic()
         with pytest.raises(ServerLost, match="agent died"):
             call.get(20)
