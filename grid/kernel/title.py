@@ -1,12 +1,13 @@
 """What `ps` and `top` on a host call our processes: `grid agent fit.py`, `grid server Model.0/3 fit.py`.
 
-Who shares a host with others sees whose load it is and which script to ask about; else all of them were
-`python3 -c import sys;...`. Linux shows as command line what lies in the process's memory from `arg_start` to `arg_end`
-(proc(5)), and as short name what /proc/self/comm was told. The environment lies behind and stays as it is: `remains` and
-`orphans` read it. All goes through files, so that a wrong address is an error and no crash; where there is no /proc, or
-what lies there is not our command line, names stay as they were.
+People who share a host see whose load it is, and which script to ask about; before, each of them was `python3 -c import
+sys;...`. Linux takes the command line from the process's memory, from `arg_start` to `arg_end` (proc(5)), and the short
+name from /proc/self/comm. The environment lies behind and stays as it is: `remains` and `orphans` read it. All goes
+through files, so that a wrong address is an error and no crash. Where there is no /proc, or where something else lies
+there than our command line, names stay as they were.
 
-Lives here: the names, writing them. Elsewhere: who tells them from other processes (`remains`: never by these names).
+Lives here: the names, writing them.
+Elsewhere:  telling our processes from others: by leases and environments (`remains`), never by these names.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ from grid import LocalGrid
 
 class Model:
     def shown(self, *pids):
-        said = [subprocess.check_output(["ps", "-o", "comm=", "-o", "args=", "-p", str(pid)], text=True) for pid in pids]
-        return [" ".join(each.split()) for each in said]
+        ps = ["ps", "-o", "comm=", "-o", "args=", "-p"]
+        return [" ".join(subprocess.check_output([*ps, str(pid)], text=True).split()) for pid in pids]
     def pid(self):
         return os.getpid()
 
@@ -110,10 +110,11 @@ def test_ps_on_a_host_names_grid_and_the_script(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(sys, "argv", ["/home/mara/fit.py", "--steps", "7"])
         host = lab.hosts["seven"]
         with SSHGrid([Host("seven", n_cpu=2)], output=None) as g:
-            g.acquire_service(g.publish(Probe(), wait="all")).add().get(30)
+            sid = g.publish(Probe(), wait="all")
+            g.acquire_service(sid).add().get(30)
             said = host.run(["ps", "axww", "-o", "args="]).stdout
             kernels = sorted(line.strip() for line in said.splitlines() if "fit.py" in line)
-            servers = [f"grid server Probe.0/{number} fit.py" for number in range(2)]
+            servers = [f"grid server {sid}/{number} fit.py" for number in range(2)]
             assert kernels == ["grid agent fit.py", *servers, "grid zygote fit.py"], said
             assert "\npython" not in said and "--steps" not in said
             assert Path(f"/proc/{agent_on(host)}/comm").read_text() == "grid-agent\n"
