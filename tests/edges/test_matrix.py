@@ -15,7 +15,6 @@ import pytest
 from tests.lab.pythons import CORE_PACKAGES, OTHERS, interpreter
 
 ROOT = Path(__file__).parents[2]
-TRIED = [minor for minor in OTHERS if minor < "3.14"]
 
 
 def run(command: list[str], environment: dict[str, str], place: Path) -> list[dict[str, Any]]:
@@ -45,7 +44,7 @@ def test_every_form_of_definition_travels_and_so_all_that_loky_carries(tmp_path:
 
 
 @pytest.mark.row("S01", "S03", "S06")
-@pytest.mark.parametrize("minor", TRIED)
+@pytest.mark.parametrize("minor", OTHERS)
 def test_every_form_travels_under_each_python(minor: str, tmp_path: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
