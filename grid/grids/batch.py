@@ -34,7 +34,7 @@ from grid.grids.absent import Missing
 from grid.grids.grid import Grid
 from grid.grids.hostlink import HostLink
 from grid.grids.pilots import Pilot, PilotConnection, Rank
-from grid.hosts import Host, as_hosts
+from grid.hosts import FixedHosts, Host, as_hosts
 from grid.launch import Connection, connect
 
 logger = logging.getLogger(__name__)
@@ -525,7 +525,7 @@ class BatchGrid(Grid):
             held.joined.add(rank.number)
             home.furnished = False
             self._homes = [*self._homes, home]
-            self.hosts = [*self.hosts, home.host]
+            self.hosts = FixedHosts([*self.hosts, home.host])
         self._house_the_homeless()
         if held.predecessor is None or held.predecessor.over:
             self._fill(home)
@@ -629,7 +629,7 @@ class BatchGrid(Grid):
         with self._lock:
             self._homes = [home for home in self._homes if home not in held.homes]
             gone = {id(home.host) for home in held.homes}
-            self.hosts = [host for host in self.hosts if id(host) not in gone]
+            self.hosts = FixedHosts(host for host in self.hosts if id(host) not in gone)
 
     # -- hopes -----------------------------------------------------------------------------------------------------
 

@@ -373,7 +373,7 @@ class DaskGrid(AbstractGrid):
         known = self._published.get(id(instance))
         if known is not None and known[0] is instance and not republish:
             return known[1]
-        dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
+        dumped = codec.dumps_instance(instance)
         service_id = self.create_service_id(instance)
         service = self._add_service(service_id, methods_of(instance))
         servers = [

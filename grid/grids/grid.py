@@ -42,7 +42,7 @@ from grid.grids.output import Output
 from grid.grids.told import end_well_when_told
 from grid.grids.undisturbed import undisturbed
 from grid.grids.watch import Watch
-from grid.hosts import Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
+from grid.hosts import FixedHosts, Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
 from grid.kernel.descriptors import left, limit, make_room
 from grid.kernel.lease import start_ticks
 from grid.kernel.title import script_name
@@ -269,6 +269,7 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _make_homes(self) -> list[HostLink]:
         """One home for each distinct host: entries that are alike in all that matters share one, slots add up."""
+        self.hosts = FixedHosts(as_hosts(self.hosts))  # names may have been added to it
         homes: dict[tuple[Any, ...], HostLink] = {}
         for host in self.hosts:
             kind = (
@@ -316,7 +317,7 @@ class Grid(Files, Moves, AbstractGrid):
         """
         self.start()
         added = as_hosts(hosts)
-        self.hosts = [*self.hosts, *added]
+        self.hosts = FixedHosts([*self.hosts, *added])
         for host in added:
             self._add_home(self._make_home(host, host.use_n_cpu))
 
@@ -527,7 +528,7 @@ class Grid(Files, Moves, AbstractGrid):
         restarts: int,
     ) -> None:
         """Bring up a new service, and wait for as many servers as are wanted."""
-        dumped = codec.dumps(instance, f"the instance of {type(instance).__name__}")
+        dumped = codec.dumps_instance(instance)
         image = MainImage().pack(dumped.main_names) if dumped.main_names else None
         has = {**as_they_are(), **(image.entries if image else {})}
         publication = _Publication(service_id, dumped, image, code, has, restarts, {}, threading.Lock())

@@ -37,7 +37,18 @@ from grid.wire.byvalue import CACHE_TAG, CodePickler, importable, same_version
 from grid.wire.mainimage import IN_BAND
 from grid.wire.signals import came_by_signal
 
-__all__ = ["CACHE_TAG", "IN_BAND", "Dumped", "dumps", "dumps_call", "dumps_whole", "importable", "loads", "modules_in"]
+__all__ = [
+    "CACHE_TAG",
+    "IN_BAND",
+    "Dumped",
+    "dumps",
+    "dumps_call",
+    "dumps_instance",
+    "dumps_whole",
+    "importable",
+    "loads",
+    "modules_in",
+]
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -102,6 +113,21 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
         raise _refusal(obj, what, exc) from exc
 
 
+def dumps_instance(instance: object) -> Dumped:
+    """Serialise what is published.
+
+    Raises:
+        SerialisationError: It can't travel, or is nothing whose copy would be of use.
+    """
+    why = kinds.no_service(instance)
+    if why:
+        raise SerialisationError(
+            f"a {type(instance).__module__}.{type(instance).__qualname__} can't be published: {why}",
+            hint="Publish an object of a class that makes it on the server, in its __init__ or in a method",
+        )
+    return dumps(instance, f"the instance of {type(instance).__name__}")
+
+
 def _holds_code(obj: object) -> bool:
     """Whether it is plain to see that the hook is needed: then the first way is not tried in vain."""
     for part in obj if type(obj) in (tuple, list) and len(obj) < _FEW else (obj,):  # type: ignore[arg-type,attr-defined]
@@ -157,7 +183,7 @@ def _refusal(obj: object, what: str, exc: Exception) -> SerialisationError:
     if isinstance(exc, SerialisationError):
         return exc
     return SerialisationError(
-        f"{what} can't be serialised: {_culprit(obj, what) or exc}",
+        f"{what} can't be serialised: {_refused(obj) or _culprit(obj, what) or exc}",
         hint="Leave that part out with __getstate__, or make it on the server",
     )
 
@@ -293,6 +319,17 @@ def _travels(obj: object) -> bool:
     except Exception:
         return False
     return True
+
+
+def _refused(obj: object) -> str:
+    """Why we refuse an object as it stands, whatever is in it."""
+    refuse = kinds.reducer_of(obj)
+    try:
+        if refuse is not None:
+            refuse(obj)
+    except pickle.PicklingError as exc:
+        return str(exc)
+    return ""
 
 
 def _own_words(part: object, where: str) -> str:

@@ -116,7 +116,30 @@ def _stays() -> list[tuple[type, str]]:
         found.append((pool.Pool, "a pool has processes of the process that made it"))
     if (asyncio := sys.modules.get("asyncio")) is not None:
         found.append((asyncio.AbstractEventLoop, "an event loop runs in a thread of this process"))
+    if (mock := sys.modules.get("unittest.mock")) is not None:
+        found.append((mock.NonCallableMock, "a mock notes its calls in the process that made it; send another object"))
+    if (tempfile := sys.modules.get("tempfile")) is not None:
+        found.append((tempfile._TemporaryFileWrapper, "the end of a copy would remove the file; send its name"))
     return found
+
+
+_NO_SERVICES: dict[type, str] = {
+    **dict.fromkeys(
+        (*_RLOCKS, type(threading.Lock()), threading.Condition, threading.Semaphore, threading.BoundedSemaphore),
+        "a copy of a lock locks nothing here",
+    ),
+    **dict.fromkeys((threading.Event, threading.Barrier), "threads here would not hear of what happens to a copy"),
+    **dict.fromkeys(
+        (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO),
+        "an open file belongs to the process that opened it",
+    ),
+}
+"""What travels inside of an instance, and is of no use, or harm, as the instance itself."""
+
+
+def no_service(instance: object) -> str:
+    """Why an object is not published, where it can be told by its kind; else nothing."""
+    return _NO_SERVICES.get(type(instance), "")
 
 
 def _refusal(why: str) -> Reducer:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 import time
+import unittest.mock
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grid import LocalGrid
-from grid.errors import AcquireTimeout, ForkError, GridError, ServerLost, ServiceError
+from grid import Grid, Host, LocalGrid
+from grid.errors import AcquireTimeout, ForkError, GridError, SerialisationError, ServerLost, ServiceError
+from grid.grids.grid import local_host
 from tests.lab.host import wait_until
 from tests.models import Decorated, Redecorated
 
@@ -261,3 +265,67 @@ def test_a_method_is_the_one_that_was_asked_for_whatever_its_function_is_called(
             assert published().get() == "b", "a method that is published is another one"
     with LocalGrid(1, output=None) as g, g.executor() as executor:
         assert [executor.submit(method).result(20) for method in methods] == expected
+
+
+class Giver:
+    def deep(self, depth: int) -> Any:
+        nested: list[Any] = []
+        for _ in range(depth):
+            nested = [nested]
+        return nested
+
+    def give(self, name: str) -> Any:
+        with tempfile.NamedTemporaryFile() as temporary:
+            things: dict[str, Any] = {
+                "threading.Thread": threading.Thread(),
+                "unittest.mock.Mock": {"of it": unittest.mock.Mock()},
+                "tempfile._TemporaryFileWrapper": [temporary],
+            }
+        return things[name]
+
+
+def _no_services() -> list[Any]:
+    threads: list[Any] = [threading.Lock(), threading.RLock(), threading.Event(), threading.Condition()]
+    threads += [threading.Semaphore(), threading.Barrier(2), threading.current_thread(), threading.Thread()]
+    mocks: list[Any] = [unittest.mock.Mock(), unittest.mock.MagicMock(), unittest.mock.create_autospec(Model)()]
+    return [*threads, *mocks]
+
+
+@pytest.mark.row("U13")
+def test_what_is_of_no_use_elsewhere_is_refused_by_its_kind(tmp_path: Path) -> None:
+    with LocalGrid(1, output=None) as g:
+        with open(tmp_path / "written", "w") as text, open(tmp_path / "written", "rb+") as data:
+            for each in [*_no_services(), text, data]:
+                with pytest.raises(SerialisationError) as refused:
+                    g.publish(each)
+                assert f"{type(each).__module__}.{type(each).__qualname__} can't" in str(refused.value)
+        assert not g._services, "what was refused is published"
+        with g.acquire_service(g.publish(Giver())) as proxy:
+            for depth in (900, 20_000):
+                with pytest.raises(SerialisationError, match="nested too deeply"):
+                    proxy.deep(depth).get(20)
+            for name in ("threading.Thread", "unittest.mock.Mock", "tempfile._TemporaryFileWrapper"):
+                with pytest.raises(SerialisationError, match=name):
+                    proxy.give(name).get(20)
+            with tempfile.NamedTemporaryFile() as temporary:
+                for each in (unittest.mock.Mock(), temporary):
+                    with pytest.raises(SerialisationError, match=f"{type(each).__qualname__} can't travel"):
+                        proxy.give({"deep": [each]})
+                assert os.path.exists(temporary.name), "a copy has removed the caller's file"
+
+
+@pytest.mark.row("U13")
+def test_hosts_that_are_changed_in_place_are_taken_or_refused() -> None:
+    given = [local_host(1)]
+    with Grid(given, output=None) as g:
+        given.append(Host("nowhere", ssh="local"))
+        assert g.n_hosts == 1, "the caller's list is the grid's"
+        g.publish(Model())
+        for change in ("append", "insert", "remove"):
+            with pytest.raises(GridError, match="add_hosts"):
+                getattr(g.hosts, change)(*([0] if change == "insert" else []), Host("nowhere"))
+        with pytest.raises(GridError, match="add_hosts"):
+            g.hosts += [Host("nowhere")]
+        with pytest.raises(GridError, match="add_hosts"):
+            g.hosts[0] = Host("nowhere")
+        assert g.hosts == given[:1] and g.hosts[:1] == [given[0]]
