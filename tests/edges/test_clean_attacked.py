@@ -22,11 +22,9 @@ from grid import LocalGrid
 from grid.kernel import held, remains
 from grid.kernel.lease import read_leases
 from grid.testing.probe import Probe
+from tests.lab import MissingPart
 
 CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-needs_containers = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("unshare") is None, reason="a pid namespace of its own needs root and unshare"
-)
 LIVING = """
 import sys
 from grid import LocalGrid
@@ -38,6 +36,12 @@ with LocalGrid(1, output=None) as g:
             large = proxy.echo(bytes(2_000_000)).get(30)
             print(proxy.add().get(30), len(large), flush=True)
 """
+
+
+@pytest.fixture
+def containers() -> None:
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        raise MissingPart("a pid namespace of its own needs root and unshare")
 
 
 class Elsewhere:
@@ -102,7 +106,7 @@ def test_clean_spares_a_grid_of_another_runtime_directory(short: Path) -> None:
 
 
 @pytest.mark.row("X06")
-@needs_containers
+@pytest.mark.usefixtures("containers")
 @pytest.mark.parametrize("which", ["the grid in a container", "clean in a container"])
 def test_clean_spares_a_grid_of_another_pid_namespace(which: str) -> None:
     inside = which.startswith("the grid")
@@ -124,7 +128,7 @@ def test_clean_spares_a_grid_of_another_pid_namespace(which: str) -> None:
 
 
 @pytest.mark.row("X06")
-@needs_containers
+@pytest.mark.usefixtures("containers")
 def test_clean_removes_what_a_killed_container_left() -> None:
     there = Elsewhere(CONTAINER, {})
     there.process.kill()  # --kill-child: all of it goes
