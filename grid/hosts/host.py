@@ -61,6 +61,7 @@ class Host:
         name: What ssh connects to: a host name, an address or a `Host` of ~/.ssh/config. `user@name:port` is
             taken apart; `user` and `port` given as well must not contradict it.
         temp_path: Directory on the host for staged files, absolute or starting with `~`; expanded there.
+            One that is not there is made, and removed by the last run in it.
         n_cpu: Processors of the host that are ours, 1 unless it is given. `use_n_cpu` (0..n_cpu, at first n_cpu) says
             how many servers this entry starts now.
         niceness: -20..19; negative values need permission on the host.

@@ -44,7 +44,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import DiskError, GridError
-from grid.kernel import descriptors, held, hostend, logs, title
+from grid.kernel import descriptors, held, hostend, logs, made, title
 from grid.kernel.address import address_towards
 from grid.kernel.evidence import oom_kills
 from grid.kernel.hostend import HostEnd
@@ -120,6 +120,7 @@ class Agent:
         unique = f"{self._grid}-{config['peer']}"
         self._config = config
         self._ours: list[Path] = [Path(config["code"]["unpacked"])] if config["code"].get("unpacked") else []
+        self._base: Path | None = None  # the directory that was named for us
         config["ours"] = self._ours  # until the agent listens to SIGTERM itself, `boot` does
         try:
             self._make_directories(config, unique)
@@ -170,7 +171,8 @@ class Agent:
         self._outgoing = Outgoing()
 
     def _make_directories(self, config: dict[str, Any], unique: str) -> None:
-        base = runtime_dir() if not config["temp_path"] else _temp_path(config["temp_path"])
+        self._base = _temp_path(config["temp_path"]) if config["temp_path"] else None
+        base = self._base or runtime_dir()
         self.run_dir = private_dir(base / f"run-{unique}")
         self._ours.append(self.run_dir)
         if config["shared"]:
@@ -202,10 +204,13 @@ class Agent:
         """Remove all that this agent made."""
         for path in [*map(str, self._ours), *inherit(self._config)]:
             remove(path)
+        if self._base is not None:
+            made.leave(self._base)
 
     def _start_zygote(self) -> None:
         ours, theirs = socket.socketpair()
         will = {name: self._config[name] for name in ("client", "in_job", "script")}
+        will["base"] = str(self._base or "")
         will["ours"] = [str(path) for path in [*self._ours, self._lease.path]]
         # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
         self._zygote = Zygote(theirs, will, self.log, new_session=self._config["in_job"])
@@ -735,7 +740,7 @@ def _temp_path(named: str) -> Path:
     path = Path(os.path.expanduser(named))
     path = trusted(path, "Name a directory of yours with temp_path, or take away the right of others to write there")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        made.make(path)
     except OSError as exc:
         raise DiskError(
             f"can't make temp_path {path} ({exc.strerror})",

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from grid.kernel import held
+from grid.kernel import held, made
 from grid.kernel.lease import lease_dir, read_leases, start_ticks
 from grid.wire.places import runtime_dir
 
@@ -346,6 +346,7 @@ def _remove(path: Path, removed: list[str], kept: list[tuple[str, str]]) -> None
         kept.append((str(path), f"{exc.strerror}: {exc.filename}"))
         return
     removed.append(str(path))
+    made.leave(path.parent)
 
 
 def _entries(place: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """One server: one process that holds a copy of a published instance and runs its calls in order.
 
-Three threads, of which two sleep: the main thread runs calls; one waits for words from the agent (cancel, and the end
-of the line, which means that the agent is gone); over TCP one admits connections (`wire/keys.py`). libzmq answers
+Threads, of which all but one sleep: the main thread runs calls; one waits for words from the agent (cancel, and the end
+of the line, which means that the agent is gone); one for signals (`rouse`); over TCP one admits connections
+(`wire/keys.py`). libzmq answers
 heartbeats in a thread of its own, so a server deep in C code is still alive to its client.
 
 Lives here: loading the instance, the loop, one call, what a reply says.
@@ -27,6 +28,7 @@ import zmq
 
 from grid.errors import GridError, RemoteError
 from grid.kernel.hostend import HostEnd, flush
+from grid.kernel.rouse import Rouser
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage
 from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
@@ -95,6 +97,7 @@ class Server:
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
         self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
+        self._rouser = Rouser(self._context, self._end.pull)
         threading.Thread(target=self._listen, name="grid-control", daemon=True).start()
         _say(control, {"ready": list(ends), "pid": os.getpid()})
 
@@ -140,6 +143,7 @@ class Server:
                 raise
             except BaseException as exc:
                 trouble = exc
+        self._rouser.end()
         end.close()
         flush(self._context)
 
@@ -150,7 +154,11 @@ class Server:
         if not due:
             try:
                 data = end.pull.recv()
-            except zmq.Again:  # a signal that came just before we began to wait is handled now
+            except zmq.Again:  # signals that nobody told us of are handled now
+                self._rouser.listen()
+                return
+            if not data:
+                self._rouser.heard()
                 return
             end.take(data)
         if len(due) == 1:
@@ -324,7 +332,7 @@ def _work_in(place: str) -> None:
 
 
 _LOOK_MS = 500
-"""An idle server looks this often for signals that another thread of it has got."""
+"""An idle server looks this often for signals of which code of the user is told instead of us."""
 _SLOW_S = 0.0005
 """Replies don't wait for a call that may take longer than this."""
 

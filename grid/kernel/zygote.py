@@ -33,7 +33,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from grid.kernel import title
+from grid.kernel import made, title
 from grid.kernel.lease import inherit
 from grid.kernel.orphans import Orphans, adopt
 from grid.kernel.warm import part, warm
@@ -197,6 +197,8 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
     orphans.end_all()
     for path in will["ours"]:
         remove(path)
+    if will["base"]:
+        made.leave(Path(will["base"]))
     for path in _inherited(will, parent):
         remove(path)
     os._exit(0)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -329,3 +331,73 @@ def test_hosts_that_are_changed_in_place_are_taken_or_refused() -> None:
         with pytest.raises(GridError, match="add_hosts"):
             g.hosts[0] = Host("nowhere")
         assert g.hosts == given[:1] and g.hosts[:1] == [given[0]]
+
+
+class Told:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def be_told(self) -> None:
+        """Once the main thread waits for the next call another one gets SIGTERM."""
+        threading.Thread(target=self._tell, daemon=True).start()
+
+    def _tell(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        at = 0
+        while at < 20:
+            time.sleep(0.002)
+            at = at + 1 if sys._current_frames()[main].f_code.co_name == "_step" else 0
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.row("U14")
+def test_an_idle_server_hears_sigterm_at_once_whichever_thread_has_got_it() -> None:
+    seconds = []
+    with LocalGrid(4, output=None) as g:
+        sid = g.publish(Told(), wait="all")
+        for proxy in [g.acquire_service(sid) for _ in range(4)]:
+            pid = proxy.pid().get(10)
+            proxy.be_told().get(10)
+            began = time.monotonic()
+            wait_until(lambda pid=pid: _ended(pid), "the end of a server that was told")
+            seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.3, f"they hear of it when they look next, after half a second: {seconds}"
+
+
+@pytest.mark.row("U14")
+def test_a_directory_that_grid_made_goes_at_the_end_and_one_that_was_there_stays(tmp_path: Path) -> None:
+    there, made = tmp_path / "there", tmp_path / "made" / "below"
+    there.mkdir()
+    for place in (there, made, made):
+        with Grid([Host("localhost", n_cpu=1, ssh="local", temp_path=str(place))], output=None) as g:
+            g.publish(Model())
+            assert any(place.iterdir())
+            if place is made:
+                with Grid([Host("localhost", n_cpu=1, ssh="local", temp_path=str(place))], output=None) as other:
+                    other.publish(Model())
+                assert any(place.iterdir()), "another one has removed it"
+    assert os.listdir(tmp_path) == ["there"] and not os.listdir(there)
+    first = Grid([Host("localhost", n_cpu=1, ssh="local", temp_path=str(made))], output=None)
+    first.publish(Model())
+    with Grid([Host("localhost", n_cpu=1, ssh="local", temp_path=str(made))], output=None) as last:
+        last.publish(Model())
+        first.terminate()
+        (made / "note").write_text("of the user")
+    assert sorted(os.listdir(made))[-1] == "note", "what is not ours was removed"
+    (made / "note").unlink()
+    with Grid([Host("localhost", n_cpu=1, ssh="local", temp_path=str(made))], output=None) as g:
+        sid = g.publish(Model())
+        with g.acquire_service(sid) as proxy:
+            os.kill(g._homes[0].report["pid"], signal.SIGKILL)
+            with pytest.raises(GridError):
+                proxy.slow(60.0).get(30)
+    wait_until(lambda: os.listdir(tmp_path) == ["there"], "the zygote, which removes what the agent had")
