@@ -32,6 +32,7 @@ from grid.errors import (
     PublishError,
     ServerLost,
 )
+from grid.grids import generators
 from grid.grids.absent import Absent, Missing, Rest, lines
 from grid.grids.abstract import AbstractGrid, _Service
 from grid.grids.allocation import allocation_hosts
@@ -82,6 +83,7 @@ class _Publication:
     code: object  # of the instance's class
     has: dict[Any, Any]  # what its servers have: names of __main__, editions of modules
     restarts: int
+    reseed: bool | None  # whether generators get another state on each server; None: nobody said
     blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
     withdrawn: bool = False
@@ -101,6 +103,8 @@ class Grid(Files, Moves, AbstractGrid):
         workdir: The directory that servers work in, so that relative names begin there: a path on every host, or
             "staging", which is removed at the end. Default: servers of this machine work where the script does until
             files are staged; all others in the staging directory.
+        reseed: Whether random generators of instances, and of the script, get another state on each server; see
+            `publish`. Default: they come as they are, and a line on stderr says so.
     """
 
     _halted = False  # also where the constructor refuses its arguments
@@ -124,6 +128,7 @@ class Grid(Files, Moves, AbstractGrid):
         workdir: str | os.PathLike[str] | None = None,
         trace: str | os.PathLike[str] | None = None,
         keep_failures: str | os.PathLike[str] | None = None,
+        reseed: bool | None = None,
     ) -> None:
         hosts = as_hosts(hosts)
         if shared_temp_path and hosts and not hosts[0].temp_path:
@@ -141,6 +146,7 @@ class Grid(Files, Moves, AbstractGrid):
         self.label = name or f"{script_name()}-{os.getpid()}"
         self.wait = wait
         self.missing = _one_word(missing)
+        self.reseed = reseed
         self._absent = Absent()
         self._publishing = 0  # threads that wait in `publish`: they tell who is absent
         self.workdir = None if workdir is None else os.fspath(workdir)
@@ -308,6 +314,7 @@ class Grid(Files, Moves, AbstractGrid):
             debug=self.debug,
         )
         home.stage = self._stage_modules
+        home.warn = self._warn_of_generators
         return home
 
     def add_hosts(self, hosts: str | Host | Sequence[str | Host]) -> None:
@@ -443,6 +450,7 @@ class Grid(Files, Moves, AbstractGrid):
         restarts: int = 0,
         republish: bool = False,
         missing: str | None = None,
+        reseed: bool | None = None,
     ) -> str:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
@@ -457,6 +465,10 @@ class Grid(Files, Moves, AbstractGrid):
             republish: Make a new service even if this object has one.
             missing: "fail" or "ok": whether fewer servers than `wait` says are an error. Default: the grid's, but
                 "fail" where `wait` is given here.
+            reseed: True: random generators in the instance and in what it uses of the script (`random.Random`, those of
+                NumPy) get another state on each server, made from theirs and the server's number: the same in every
+                run where they had a seed. False: all servers draw the same numbers. Default: the grid's; where that
+                says nothing they do, too, and a line on stderr tells it.
         Raises:
             SerialisationError: The instance can't travel; the message names the part.
             PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
@@ -469,6 +481,7 @@ class Grid(Files, Moves, AbstractGrid):
         lenient = _one_word(missing or (self.missing if wait is None else "fail")) == "ok" or wanted_word == "first"
         patience = checked_timeout(timeout)
         patience = self.limits.publish_s if patience is None else patience
+        reseed = self.reseed if reseed is None else reseed
         made: list[str] = []  # the new service, if there is one
 
         def work() -> str:
@@ -476,7 +489,7 @@ class Grid(Files, Moves, AbstractGrid):
                 if known is not None:
                     return known
                 made.append(self.create_service_id(instance))
-                self._publish(instance, code, made[0], wanted_word, lenient, patience, restarts)
+                self._publish(instance, code, made[0], wanted_word, lenient, patience, restarts, reseed)
                 self._published[id(instance)] = (instance, made[0])
                 return made[0]
 
@@ -526,12 +539,16 @@ class Grid(Files, Moves, AbstractGrid):
         lenient: bool,
         patience: float,
         restarts: int,
+        reseed: bool | None,
     ) -> None:
         """Bring up a new service, and wait for as many servers as are wanted."""
         dumped = codec.dumps_instance(instance)
         image = MainImage().pack(dumped.main_names) if dumped.main_names else None
         has = {**as_they_are(), **(image.entries if image else {})}
-        publication = _Publication(service_id, dumped, image, code, has, restarts, {}, threading.Lock())
+        publication = _Publication(service_id, dumped, image, code, has, restarts, reseed, {}, threading.Lock())
+        if reseed is None and self._size_of_a_service() > 1:
+            holders = image.random if image else set()
+            generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
         service = self._add_service(service_id, methods_of(instance))
         with self._lock:
             self._publications[service_id] = publication
@@ -553,6 +570,16 @@ class Grid(Files, Moves, AbstractGrid):
                     self._absent.drop()
                 self.terminate(service_id)
                 raise
+
+    def _warn_of_generators(self, names: set[str]) -> None:
+        """Names of the script that hold generators go to a server with a call."""
+        published = list(self._publications.values())
+        if self.reseed is None and self._size_of_a_service() > 1 and any(one.reseed is None for one in published):
+            generators.warn(None, names, instance=False)
+
+    def _reseeds(self, service_id: str) -> bool:
+        publication = self._publications.get(service_id)
+        return publication is not None and bool(publication.reseed)
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str:
         return self.publish(instance, restarts=restarts)
@@ -624,6 +651,7 @@ class Grid(Files, Moves, AbstractGrid):
                     "sizes": [len(part) for part in parts],
                     "image": len(image),
                     "warm": to_warm(modules),
+                    "reseed": bool(publication.reseed),
                 }
             told = publication.blobs[home]
         if publication.withdrawn:  # meanwhile, and perhaps before the blob was known

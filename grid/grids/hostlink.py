@@ -101,6 +101,7 @@ class HostLink:
         self.furnished = True  # it has what was copied to all hosts before it joined
         self.ends_at: float | None = None  # when its allocation ends, monotonic
         self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
+        self.warn: Callable[[set[str]], None] | None = None  # told of names that hold random generators
         self.staged: Manifest = {}
         self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
         self._tunnels: dict[int, tuple[str, str]] = {}
@@ -566,6 +567,8 @@ class HostLink:
         else:
             packed = MainImage().pack(lacking, image)
             self.check_code(packed.by_value)
+            if packed.random and self.warn is not None:
+                self.warn(packed.random)
             told = self._images.put(packed, self.store(), self.forget)
         image.update(packed.entries)
         return self._with_edits(modules | packed.modules, image, told)

@@ -30,7 +30,7 @@ from grid.errors import GridError, RemoteError
 from grid.kernel.hostend import HostEnd, flush
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
-from grid.wire import bulk, codec, kept, mainimage
+from grid.wire import bulk, codec, kept, mainimage, randoms
 from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
@@ -88,10 +88,15 @@ class Server:
         except FileNotFoundError:  # that is nothing to print about
             _say(control, {"failed": "its service was withdrawn while it started", "traceback": ""})
             raise SystemExit(0) from None
-        if count := spec["image"]:  # its parts come last
-            parts, image = parts[:-count], parts[-count:]
-            mainimage.install(image)
-        self.instance = codec.loads(parts[0], parts[1:])
+        self._stream = int(self.name.rpartition("/")[2]) if spec.get("reseed") else None
+        with randoms.reseeded(self._stream):
+            if count := spec["image"]:  # its parts come last
+                parts, image = parts[:-count], parts[-count:]
+                mainimage.install(image)
+            if not spec.get("moved"):
+                self.instance = codec.loads(parts[0], parts[1:])
+        if spec.get("moved"):  # its generators have gone on from theirs
+            self.instance = codec.loads(parts[0], parts[1:])
         self._current = 0  # the call that runs, or ran last
         self._begun = 0  # the same, from when its code may have run
         self._withdrawn: set[int] = set()
@@ -229,7 +234,8 @@ class Server:
     def _arguments(self, frame: Frame) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         pickle, buffers = frame.pickle, frame.buffers
         if frame.flags & IMAGE:
-            mainimage.arrive(buffers[0], self._store)
+            with randoms.reseeded(self._stream):
+                mainimage.arrive(buffers[0], self._store)
             buffers = buffers[1:]
         if frame.flags & BULK:
             pickle, buffers = bulk.bring_together(self._store, pickle, frame.flags)

@@ -35,7 +35,7 @@ from functools import lru_cache
 from typing import Any
 
 from grid.errors import VersionError
-from grid.wire import kinds, proven
+from grid.wire import kinds, proven, randoms
 from grid.wire.signals import came_by_signal
 
 CACHE_TAG = sys.implementation.cache_tag or "unknown"
@@ -105,7 +105,7 @@ class CodePickler(pickle.Pickler):
     """Protocol 5 into `stream`; see the module.
 
     `by_value`: descriptions of code inside it that only the same Python version may load. `modules`: what it needs to
-    import there. `names`: names of `__main__` that its code uses.
+    import there. `names`: names of `__main__` that its code uses. `random`: whether a random generator is in it.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class CodePickler(pickle.Pickler):
         self.by_value: list[str] = []
         self.modules: set[str] = set()
         self.names: set[str] = set()
+        self.random = False
         self._main = main_globals()
         self._plain: set[type] = set()  # kinds that the C pickler does alone
         self._cells: set[int] = set()  # variables whose contents come with a function
@@ -134,6 +135,7 @@ class CodePickler(pickle.Pickler):
         """An object of no special kind: the C pickler's affair."""
         if not isinstance(obj, _BY_NAME):
             self._plain.add(type(obj))
+            self.random = self.random or randoms.is_generator(type(obj))
         elif isinstance(obj.__module__, str):
             self.modules.add(obj.__module__)
         return NotImplemented

@@ -31,7 +31,7 @@ from functools import lru_cache
 from typing import Any
 
 from grid.errors import SerialisationError
-from grid.wire import byvalue, kinds, mainimage
+from grid.wire import byvalue, kinds, mainimage, randoms
 from grid.wire.authkey import with_authkey
 from grid.wire.byvalue import CACHE_TAG, CodePickler, importable, same_version
 from grid.wire.mainimage import IN_BAND
@@ -126,6 +126,18 @@ def dumps_instance(instance: object) -> Dumped:
             hint="Publish an object of a class that makes it on the server, in its __init__ or in a method",
         )
     return dumps(instance, f"the instance of {type(instance).__name__}")
+
+
+def holds_generator(obj: object, dumped: Dumped) -> bool:
+    """Whether a random generator travels with `obj`, of which `dumped` was made."""
+    if not randoms.may_hold(dumped.data):
+        return False
+    pickler = _HandOver(io.BytesIO(), lambda _: False)
+    try:
+        pickler.dump(obj)
+    except RecursionError:
+        return True  # it is mentioned somewhere down there
+    return pickler.random
 
 
 def _holds_code(obj: object) -> bool:
@@ -262,6 +274,7 @@ class _HandOver(CodePickler):
 
     def other(self, obj: Any) -> Any:
         kind = type(obj)
+        self.random = self.random or randoms.is_generator(kind)
         if kind in _dill_kinds():
             return self._by_dill(obj)
         if kind.__module__ == "__main__" and any(getattr(kind, each) is not getattr(object, each) for each in _REDUCE):

@@ -107,7 +107,7 @@ def _is_code(value: object) -> bool:
 class Packed:
     """An image. `parts`: its pickle and the buffers of that; `entries`: its names, and what each was bound to;
     `behind`: what stayed behind, with the reason for each; `modules`: what it needs there; `by_value`: code in it;
-    `refers`: names that it takes for granted."""
+    `refers`: names that it takes for granted; `random`: names that hold random generators."""
 
     parts: tuple[bytes | memoryview, ...]
     entries: dict[str, Any]
@@ -115,6 +115,7 @@ class Packed:
     modules: set[str]
     by_value: list[str]
     refers: set[str]
+    random: set[str]
 
     @property
     def nbytes(self) -> int:
@@ -195,7 +196,8 @@ class _Packing:
         told = pickle.dumps(list(self.pickler.done), 5)
         parts: tuple[bytes | memoryview, ...] = (self.stream.getvalue(), told, *self.buffers)
         bound = {name: entry.obj for name, entry in self.entries.items()}
-        return Packed(parts, bound, {**self.behind, **pickler.behind}, pickler.modules, pickler.by_value, self.refers)
+        behind = {**self.behind, **pickler.behind}
+        return Packed(parts, bound, behind, pickler.modules, pickler.by_value, self.refers, pickler.holders)
 
     def _begin(self) -> None:
         """The namespace as such, which some libraries keep in their objects, is that of the other side."""
@@ -273,6 +275,7 @@ class _ImagePickler(CodePickler):
         self._packing = packing
         self.done: set[str] = set()
         self.behind: dict[str, str] = {}
+        self.holders: set[str] = set()
         self._held = {id(held): name for name, held in packing.have.items() if packing.has(name)}
         self._approved: set[int] = set()
         self._kept: list[Any] = []  # so that no id in `_approved` is used again
@@ -322,6 +325,8 @@ class _ImagePickler(CodePickler):
             if came_by_signal(exc):
                 raise
             return self._left(obj, exc)
+        if trial.random:
+            self.holders.add(self._packing.current)
         memo = trial.memo.copy()
         self._kept.append(memo)
         self._approved.update(memo)
