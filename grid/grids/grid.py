@@ -44,6 +44,7 @@ from grid.grids.told import end_well_when_told
 from grid.grids.undisturbed import undisturbed
 from grid.grids.watch import Watch
 from grid.hosts import FixedHosts, Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
+from grid.kernel import logsetup
 from grid.kernel.descriptors import left, limit, make_room
 from grid.kernel.lease import start_ticks
 from grid.kernel.title import script_name
@@ -84,9 +85,14 @@ class _Publication:
     has: dict[Any, Any]  # what its servers have: names of __main__, editions of modules
     restarts: int
     reseed: bool | None  # whether generators get another state on each server; None: nobody said
+    logging: dict[str, Any] | None  # how it is set up on servers
     blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
     withdrawn: bool = False
+
+    def wishes(self) -> dict[str, Any]:
+        """What the kernel of each of its servers is told."""
+        return {"reseed": bool(self.reseed), "logging": self.logging}
 
 
 class Grid(Files, Moves, AbstractGrid):
@@ -105,6 +111,8 @@ class Grid(Files, Moves, AbstractGrid):
             files are staged; all others in the staging directory.
         reseed: Whether random generators of instances, and of the script, get another state on each server; see
             `publish`. Default: they come as they are, and a line on stderr says so.
+        logging: Whether levels and formats of `logging`, as they are here when something is published, hold on servers,
+            too; what is logged there is shown as what is printed. Default: warnings and errors, in Python's own format.
     """
 
     _halted = False  # also where the constructor refuses its arguments
@@ -129,6 +137,7 @@ class Grid(Files, Moves, AbstractGrid):
         trace: str | os.PathLike[str] | None = None,
         keep_failures: str | os.PathLike[str] | None = None,
         reseed: bool | None = None,
+        logging: bool = False,
     ) -> None:
         hosts = as_hosts(hosts)
         if shared_temp_path and hosts and not hosts[0].temp_path:
@@ -146,7 +155,7 @@ class Grid(Files, Moves, AbstractGrid):
         self.label = name or f"{script_name()}-{os.getpid()}"
         self.wait = wait
         self.missing = _one_word(missing)
-        self.reseed = reseed
+        self.reseed, self.logging = reseed, logging
         self._absent = Absent()
         self._publishing = 0  # threads that wait in `publish`: they tell who is absent
         self.workdir = None if workdir is None else os.fspath(workdir)
@@ -451,6 +460,7 @@ class Grid(Files, Moves, AbstractGrid):
         republish: bool = False,
         missing: str | None = None,
         reseed: bool | None = None,
+        logging: bool | None = None,
     ) -> str:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
@@ -469,6 +479,7 @@ class Grid(Files, Moves, AbstractGrid):
                 NumPy) get another state on each server, made from theirs and the server's number: the same in every
                 run where they had a seed. False: all servers draw the same numbers. Default: the grid's; where that
                 says nothing they do, too, and a line on stderr tells it.
+            logging: Whether servers have the levels and formats of `logging` that are set up here. Default: the grid's.
         Raises:
             SerialisationError: The instance can't travel; the message names the part.
             PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
@@ -482,6 +493,7 @@ class Grid(Files, Moves, AbstractGrid):
         patience = checked_timeout(timeout)
         patience = self.limits.publish_s if patience is None else patience
         reseed = self.reseed if reseed is None else reseed
+        words = logsetup.of_this_process() if (self.logging if logging is None else logging) else None
         made: list[str] = []  # the new service, if there is one
 
         def work() -> str:
@@ -489,7 +501,7 @@ class Grid(Files, Moves, AbstractGrid):
                 if known is not None:
                     return known
                 made.append(self.create_service_id(instance))
-                self._publish(instance, code, made[0], wanted_word, lenient, patience, restarts, reseed)
+                self._publish(instance, code, made[0], wanted_word, lenient, patience, restarts, reseed, words)
                 self._published[id(instance)] = (instance, made[0])
                 return made[0]
 
@@ -540,12 +552,15 @@ class Grid(Files, Moves, AbstractGrid):
         patience: float,
         restarts: int,
         reseed: bool | None,
+        words: dict[str, Any] | None,
     ) -> None:
         """Bring up a new service, and wait for as many servers as are wanted."""
         dumped = codec.dumps_instance(instance)
         image = MainImage().pack(dumped.main_names) if dumped.main_names else None
         has = {**as_they_are(), **(image.entries if image else {})}
-        publication = _Publication(service_id, dumped, image, code, has, restarts, reseed, {}, threading.Lock())
+        publication = _Publication(
+            *(service_id, dumped, image, code, has, restarts, reseed, words), {}, threading.Lock()
+        )
         if reseed is None and self._size_of_a_service() > 1:
             holders = image.random if image else set()
             generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
@@ -577,9 +592,10 @@ class Grid(Files, Moves, AbstractGrid):
         if self.reseed is None and self._size_of_a_service() > 1 and any(one.reseed is None for one in published):
             generators.warn(None, names, instance=False)
 
-    def _reseeds(self, service_id: str) -> bool:
+    def _wishes_of(self, service_id: str) -> dict[str, Any]:
+        """How servers of a service were asked for, as their kernels are told."""
         publication = self._publications.get(service_id)
-        return publication is not None and bool(publication.reseed)
+        return publication.wishes() if publication is not None else {}
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str:
         return self.publish(instance, restarts=restarts)
@@ -651,7 +667,7 @@ class Grid(Files, Moves, AbstractGrid):
                     "sizes": [len(part) for part in parts],
                     "image": len(image),
                     "warm": to_warm(modules),
-                    "reseed": bool(publication.reseed),
+                    **publication.wishes(),
                 }
             told = publication.blobs[home]
         if publication.withdrawn:  # meanwhile, and perhaps before the blob was known

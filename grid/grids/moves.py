@@ -65,7 +65,7 @@ class Moves(_Base):
     _start_home: Callable[[HostLink], None]
     _workdir_of: Callable[[HostLink], str | None]
     _furnish: Callable[[HostLink], None]
-    _reseeds: Callable[[str], bool]
+    _wishes_of: Callable[[str], dict[str, Any]]
 
     def _tell_end(self, servers: list[KernelServer], seconds: float) -> None:
         """Tell instances that want to know that their allocation ends in `seconds`; does not wait."""
@@ -210,7 +210,7 @@ class Moves(_Base):
             self._starting_servers[server.name] = server
             wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
             published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
-            published |= {"reseed": self._reseeds(server.service_id), "moved": True}
+            published |= {**self._wishes_of(server.service_id), "moved": True}
             home.ask("start", [{**wish, "niceness": home.host.niceness, "workdir": self._workdir_of(home)}], published)
         except Exception as exc:
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError, RemoteError
+from grid.kernel import logsetup, spawned
 from grid.kernel.hostend import HostEnd, flush
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
@@ -47,6 +48,7 @@ def main(spec: dict[str, Any], control: socket.socket) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at the client's terminal is the client's affair
     status = 1
     try:
+        spawned.end_by_sigterm()
         server = Server(spec, control)
         server.run()
         status = 0
@@ -124,6 +126,8 @@ class Server:
         )
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]  # the zygote's are of no use
         logging.basicConfig(level=logging.DEBUG if spec["debug"] else logging.WARNING)
+        if spec.get("logging"):
+            logsetup.set_up(spec["logging"])
         if spec["niceness"]:
             try:
                 os.nice(spec["niceness"])

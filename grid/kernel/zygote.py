@@ -33,7 +33,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from grid.kernel import made, title
+from grid.kernel import made, spawned, title
 from grid.kernel.lease import inherit
 from grid.kernel.orphans import Orphans, adopt
 from grid.kernel.warm import part, warm
@@ -276,6 +276,7 @@ def _become_server(
 ) -> NoReturn:
     try:
         part()
+        spawned.prepare(Path(spec["sockets"]))
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
