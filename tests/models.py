@@ -233,3 +233,10 @@ class Redecorated(Decorated):
 
     def wrapper(self) -> str:
         return "wrapper of the subclass"
+
+
+class Adder:
+    """What a storm of signals asks, on hosts that have no pytest."""
+
+    def f(self, x: int) -> int:
+        return x + 1

@@ -400,6 +400,8 @@ class Grid(Files, Moves, AbstractGrid):
                     thread.run()
             for thread in threads:
                 thread.join(max(0.1, deadline - time.monotonic()))
+        # They start hosts, or publish, and have nothing left to work on. Who is just connecting sees that and lets go.
+        deadline = min(deadline, time.monotonic() + self.limits.stop_s)
         for thread in self._helpers:
             thread.join(max(0.1, deadline - time.monotonic()))
         for home in self._all_homes():

@@ -486,7 +486,22 @@ class HostLink:
                 self._ask_to_end(force, limit)
             except (HostError, errors.GridError) as exc:
                 logger.warning("host %s: %s", self.host.label, exc)
+        else:
+            self._end_start()
         self._let_go()
+
+    def _end_start(self) -> None:
+        """Its kernel may still be starting. Nothing stays there, though `init_cmd` may run what hears of no end."""
+        deadline = time.monotonic() + self.limits.stop_s / 2
+        while self._process is None and self._starting.locked() and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)  # the command is just on its way; without our connection nobody could end it
+        process = self._process
+        if process is None:
+            return
+        process.close_stdin()
+        # a kernel that runs already clears up; a command of the user's would go on until its own end
+        if process.wait(min(_CLEAR_UP_S, self.limits.stop_s) / 2) is None:
+            process.kill()
 
     def _tell_what_goes(self) -> None:
         """Name files that servers wrote into the staging directory, which is about to be removed."""

@@ -20,6 +20,7 @@ from grid import Limits, LocalGrid, SSHGrid
 from grid.hosts import Host
 from tests.lab import Lab
 from tests.lab.host import wait_until
+from tests.models import Adder
 from tests.torn import Torn, torn_at
 
 STORM = int(os.environ.get("GRID_STORM", "150"))
@@ -181,10 +182,11 @@ def test_after_each_signal_of_a_storm_the_next_call_is_answered_at_once(grid: Lo
 
 @pytest.mark.row("U02", "U03")
 @pytest.mark.lab
-def test_a_storm_of_signals_over_ssh(lab: Lab) -> None:
+def test_a_storm_of_signals_over_ssh(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRID_SSH_CONFIG", str(lab.ssh_config))
     host = Host("s1", n_cpu=2)
     with SSHGrid([host], output=None) as g:
-        sid = g.publish(Model(), wait="all")
+        sid = g.publish(Adder(), wait="all")
         with g.acquire_service(sid) as proxy:
             slow: list[float] = []
 
