@@ -386,7 +386,7 @@ def test_many_calls_need_no_more_threads() -> None:
                 results = [proxy.add() for _ in range(2000)]
                 assert threading.active_count() <= before
                 assert results[-1].get(30)
-            assert set(proxy.threads().get(10)) <= {"MainThread", "grid-control", "grid-held"}
+            assert set(proxy.threads().get(10)) <= {"MainThread", "grid-control", "grid-held", "grid-signals"}
 
 
 @pytest.mark.row("G02")
