@@ -473,7 +473,11 @@ class AbstractGrid(threading.Thread):
             if service.block is not None and service.block() is None:
                 self.release_all(service.service_id)
             for server in list(service.servers.values()):
-                if server.leaving is not None:
+                leaving = server.leaving
+                if leaving is not None and leaving._freed:  # torn off behind that; its server may serve another by now
+                    server.leaving = None
+                elif leaving is not None:
+                    leaving.__dict__["_released"] = True
                     self._free_if_idle(server)
                 elif server.is_orphan() and service.roster.state(server.name) is State.BUSY:
                     self._reclaim(service, server)
@@ -850,9 +854,9 @@ class AbstractGrid(threading.Thread):
                 hint="Release it with the grid that it was acquired from",
             )
         server = proxy._server
+        state = proxy.__dict__  # as in `_hand_out`: nothing comes in between
         if not proxy._freed:
-            server.leaving = proxy
-        proxy._released = True
+            server.leaving, state["_released"] = proxy, True
         if server.idle:
             self._release_service(proxy)
 

@@ -198,3 +198,13 @@ def test_a_storm_of_signals_over_ssh(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
             storm(lambda: proxy.f(1).get(), check, STORM)
             storm(lambda: [result.get() for result in [proxy.f(i) for i in range(200)]], check, STORM)
         assert max(slow) < ANSWER_S, sorted(slow)[-5:]
+
+
+@pytest.mark.row("U02")
+def test_a_release_that_was_torn_off_after_its_first_word_is_done_by_the_watch() -> None:
+    with LocalGrid(2, output=None, limits=Limits(heartbeat_s=0.1)) as g:
+        sid = g.publish(Model(), wait="all")
+        proxy = g.acquire_service(sid)
+        assert proxy.f(1).get(10) == 2
+        proxy._server.leaving = proxy  # an exception came right behind this
+        is_whole(g, sid, "the torn release")
