@@ -652,6 +652,7 @@ class Agent:
         logs.remove(server.log)
         for left in self._sockets.glob(f"p{server.peer}.?"):
             left.unlink(missing_ok=True)
+        remove(str(self._sockets / f"m{server.pid}"))  # of its children (`spawned`)
         if not isinstance(server.control, _Closed):
             self._hear_server(server)
             if not isinstance(server.control, _Closed):
