@@ -28,7 +28,7 @@ MARK = "grid-errand "
 # In the order of their imports; parents are packages without content.
 _MODULES = (
     *("grid.causes", "grid.errors", "grid.trust", "grid.wire.places"),
-    *("grid.kernel.held", "grid.kernel.lease", "grid.kernel.remains"),
+    *("grid.kernel.held", "grid.kernel.made", "grid.kernel.lease", "grid.kernel.remains"),
 )
 _PACKAGES = ("grid", "grid.wire", "grid.kernel")
 
