@@ -411,7 +411,8 @@ def doctor(ctx: click.Context, name: str, hosts_from: str | None, as_json: bool)
         echo(host.label)
         for step in found.steps:
             mark = click.style("ok  ", fg="green") if step.ok else click.style("FAIL", fg="red", bold=True)
-            echo(f"  {mark}  {step.name:<11}  {step.detail}".rstrip())
+            click.echo(f"  {mark}", nl=False)  # colours are ours, what follows is a host's
+            echo(f"  {step.name:<11}  {step.detail}".rstrip())
             if step.hint:
                 echo(f"        {'note' if step.ok else 'remedy'}: {step.hint}")
         if found.failed and found.failed.name == "name":

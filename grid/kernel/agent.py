@@ -160,7 +160,7 @@ class Agent:
         self._done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
         self._done_reader, self._done_writer = os.pipe()
         os.set_blocking(self._done_writer, False)
-        waits = {name: getattr(self._limits, name) for name in ("start_s", "orphan_s", "heartbeat_s")}
+        waits = {name: getattr(self._limits, name) for name in ("start_s", "orphan_s", "lost_s", "heartbeat_s")}
         self._client = Presence(time.monotonic(), **waits)
         self._next_renewal = 0.0
         self._told = False

@@ -23,14 +23,16 @@ class Presence:
         now: When waiting begins.
         start_s: What the client has until its first word, besides the rest.
         orphan_s: How long it may be cut off.
+        lost_s: What it takes the client to notice that. It counts `orphan_s` from there, and must not find its agent
+            ended while it still counts.
         heartbeat_s: Between two words of a client that is there. It may have been cut off just before it would have
-            said something, and has `orphan_s` from that moment.
+            said something.
     """
 
-    def __init__(self, now: float, *, start_s: float, orphan_s: float, heartbeat_s: float) -> None:
+    def __init__(self, now: float, *, start_s: float, orphan_s: float, lost_s: float, heartbeat_s: float) -> None:
         self.came = False
         """Whether it ever was there."""
-        self._patience = orphan_s + heartbeat_s
+        self._patience = orphan_s + lost_s + heartbeat_s
         self._over_at = now + start_s + orphan_s
         self._looked = now
 

@@ -30,7 +30,11 @@ class Lifeline:
         self._end = HostEnd(world.network.host(), number, limits)
         inlet, outlet = self._end.bind_sockets(Path("/simulated"), f"p{number}")
         self._client = Presence(
-            world.clock.now, start_s=limits.start_s, orphan_s=limits.orphan_s, heartbeat_s=limits.heartbeat_s
+            world.clock.now,
+            start_s=limits.start_s,
+            orphan_s=limits.orphan_s,
+            lost_s=limits.lost_s,
+            heartbeat_s=limits.heartbeat_s,
         )
         self._peer = world.link.connect(number, inlet, outlet, None, None)
         self._peer.beats = True

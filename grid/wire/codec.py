@@ -259,6 +259,7 @@ class _HandOver(CodePickler):
         self._kinds = {**self._kinds, io.TextIOWrapper: self._text}
 
     def _text(self, file: Any) -> Any:
+        _check_read_only(file)
         try:
             return kinds.reduce_text(file)  # what is read travels as text
         except Exception as exc:
@@ -287,12 +288,28 @@ class _HandOver(CodePickler):
     def _by_dill(self, obj: Any) -> Any:
         import dill
 
+        if isinstance(obj, io.IOBase):
+            _check_read_only(obj)
+
         self.by_value.append(byvalue.describe(obj))
         # without `recurse`: with it dill swaps sys.stdout while it looks for global names
         return _undill, (CACHE_TAG, dill.dumps(obj, protocol=5, recurse=False, byref=True))
 
 
 _REDUCE = ("__reduce__", "__reduce_ex__")
+
+
+def _check_read_only(file: Any) -> None:
+    """A file that is written to stays behind: opened there by its name, it would be emptied, or written twice."""
+    mode = getattr(file, "mode", "r")
+    if file in (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr):  # those of the other side stand for them
+        return
+    if not file.closed and (file.writable() or not isinstance(mode, str) or set(mode) & set("wax+")):
+        name = getattr(file, "name", "")
+        raise pickle.PicklingError(
+            f"a file that is open for writing ({name!r}) belongs to the process that opened it; send its name, "
+            "and open it there"
+        )
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from grid import LocalGrid, SerialisationError
+from grid.testing.probe import Probe
 from tests.lab import Lab
 
 ROOT = Path(__file__).parents[2]
@@ -194,3 +196,24 @@ def test_a_grid_as_an_argument_is_refused_with_the_reason() -> None:
         error = executor.submit(len, [1, {"grid": g}]).exception(30)
         assert isinstance(error, SerialisationError)
         assert "['grid']" in str(error) and "a thread runs in the process that started it" in str(error)
+
+
+@pytest.mark.row("S05")
+@pytest.mark.parametrize("mode", ["w", "a", "r+", "wb", "ab", "rb+", "w+"])
+def test_a_file_that_is_written_to_stays_behind_and_keeps_its_contents(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious\n")
+    with open(path, mode) as file, LocalGrid(1, output=None) as g:
+        file.seek(0, 2)
+        file.write(b"more\n" if "b" in mode else "more\n")
+        file.flush()
+        before = path.read_text()
+        holder = Probe()
+        holder.file = file  # type: ignore[attr-defined]
+        with pytest.raises(SerialisationError, match="file"):
+            g.publish(holder)
+        with g.executor() as executor:
+            for function in (lambda: file.read(), functools.partial(len, file)):
+                with pytest.raises(SerialisationError):
+                    executor.submit(function).result(30)
+        assert path.read_text() == before and "more" in before
