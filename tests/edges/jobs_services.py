@@ -137,7 +137,7 @@ class Reads(Service):
 class Remembered(Service):
     version = "1"
     memo = True
-    requires = ("grid",)
+    requires = ("sshgrid",)
     files = ("path",)
 
     def run(self, handler: ServiceHandler) -> Any:

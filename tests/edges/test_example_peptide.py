@@ -81,8 +81,9 @@ def test_hosts_without_openmm_are_named(lab: Lab, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GRID_SSH_CONFIG", str(lab.ssh_config))
     done = run("--hosts", ",".join(lab.hosts), "--rounds", "1", status=1)
     assert done.stdout == ""
-    for name in lab.hosts:
-        assert re.search(rf"host '{name}': it lacks openmm\. .*python\S* -m pip install openmm", done.stderr)
+    named = re.search(r"3 hosts with one cause \(([\w, ]+)\); host '(\w+)': it lacks openmm\. Run `(.*)`", done.stderr)
+    assert named is not None and set(named[1].split(", ")) == set(lab.hosts)
+    assert named[3] == f"grid hosts setup {named[2]} --with OpenMM"
 
 
 @pytest.mark.row("D07")

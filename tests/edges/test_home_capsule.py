@@ -56,7 +56,7 @@ def test_a_run_comes_again_from_its_capsule(place: Path) -> None:
     told = json.loads((place / "c.json").read_text())
     assert told["command"]["args"] == ["same"] and told["output"]["text"] == first.stdout and told["exit"] == 0
     assert {Path(path).name for path in told["sources"]} == {"fit.py", "helper.py"}
-    assert {"grid", "pyzmq"} <= told["packages"].keys() and "hush" not in json.dumps(told)
+    assert {"sshgrid", "pyzmq"} <= told["packages"].keys() and "hush" not in json.dumps(told)
     assert told["hosts"][0]["hosts"][0]["host"] == "localhost" and told["hosts"][0]["hosts"][0]["slots"] == 2
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()

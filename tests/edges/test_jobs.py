@@ -507,8 +507,8 @@ def test_results_are_remembered_by_request_files_and_versions(
 def test_versions_cover_what_a_distribution_needs() -> None:
     from grid.jobs.memory import versions
 
-    found = versions(("grid",))
-    assert {"grid", "dill", "pyzmq", "click", "rich"} <= set(found)
+    found = versions(("sshgrid",))
+    assert {"sshgrid", "dill", "pyzmq", "click", "rich"} <= set(found)
     with pytest.raises(RequestError, match="not installed"):
         versions(("no-such-distribution-here",))
 

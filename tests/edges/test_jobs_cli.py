@@ -92,7 +92,7 @@ def test_jobs_are_listed_shown_waited_for_fetched_and_removed(service: ServerPro
     shown = json.loads(grid("jobs", "show", last.id, "--json", "--server", "t"))
     assert bad.id in shown["explain"] and shown["data"] == {"value": 3}
     shown = grid("jobs", "show", bad.id, "--server", "t")
-    assert "on purpose" in shown and re.search(r"^created    \d{4}-\d\d-\d\d ", shown, re.M)
+    assert "on purpose" in shown and re.search(r"^created     \d{4}-\d\d-\d\d ", shown, re.M)
     grid("jobs", "fetch", writer.id, "-o", str(tmp_path / "r.json"), "--server", "t")
     assert json.loads((tmp_path / "r.json").read_text())["data"]["filename"] == writer.filename
     tree = grid("graph", "--server", "t").splitlines()

@@ -50,7 +50,7 @@ class Reader:
 def test_who_is_woken_by_the_last_message_of_a_job_finds_its_stream_over(manager: JobManager) -> None:
     service = ServerProxy(Server(manager), "mara")
     job = service.submit(Steps.request(n=20))
-    hub = JobHub(manager, job.id, AtOnce(), 1000)  # type: ignore[arg-type]
+    hub = JobHub(manager, job.id, AtOnce(), 1000, 1 << 20)  # type: ignore[arg-type]
     hub.open()
     reader = Reader(hub)
     hub.readers.add(reader)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any
 
 from grid.jobs.host.service import AbortService
@@ -49,8 +49,9 @@ class Outcomes:
 class Ordered(Outcomes):
     """A map: results in the order of its items; the first failure to arrive ends it.
 
-    Items are read as they are needed, so endless input costs nothing: `AHEAD` of them, or `PER_WORKER` for each worker
-    where that is more, are handed out and not yet fetched. Where they are used up within `TURN_S` their number doubles,
+    What has a length is there already, and is handed out at once. Other items are read as they are needed, so endless
+    input costs nothing: `AHEAD` of them, or `PER_WORKER` for each worker where that is more, are handed out and not yet
+    fetched. Where they are used up within `TURN_S` their number doubles,
     up to `MOST`: the queue of a job with quick units must not run empty between two words with its manager, for then
     others get its share.
     """
@@ -68,7 +69,7 @@ class Ordered(Outcomes):
         self._failure: BaseException | None = None
         self._items: Iterator[Any] | None = iter(items)
         self._broken: Exception | None = None  # what reading the items raised
-        self._ahead = max(self.AHEAD, self.PER_WORKER * workers)
+        self._ahead = max(self.AHEAD, self.PER_WORKER * workers, len(items) if isinstance(items, Sized) else 0)
         self._read_at = float("-inf")
         self._read(0)
 
