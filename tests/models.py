@@ -116,19 +116,6 @@ class Late:
         return os.environ["PBS_JOBID"]
 
 
-class Sum:
-    """Needs NumPy on its host."""
-
-    def __init__(self) -> None:
-        import numpy
-
-        self.values = numpy.arange(4.0)
-
-    def total(self) -> float:
-        """6.0."""
-        return float(self.values.sum())
-
-
 class Picky:
     """Loads on every other server."""
 

@@ -74,6 +74,8 @@ def lines_torn_at(number: int, *files: str) -> Iterator[Torn]:
                 raise Tear(torn.place)
         return trace
 
+    # CPython 3.12 traces byte codes only if some frame had asked for them when `settrace` was called.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         yield torn

@@ -90,11 +90,15 @@ def _named_in(module: str, name: str) -> Reducer:
 
 
 def reducer_of(obj: Any) -> Reducer | None:
-    """For kinds that are known by a class above theirs."""
+    """For kinds that are known by a class above theirs. A class that says how it travels, or why not, is asked."""
     for kind, why in _stays():
         if isinstance(obj, kind):
-            return _refusal(why)
+            return None if _has_own_way(type(obj), kind) else _refusal(why)
     return None
+
+
+def _has_own_way(cls: type, above: type) -> bool:
+    return any(getattr(cls, each) is not getattr(above, each) for each in ("__reduce__", "__reduce_ex__"))
 
 
 @lru_cache(maxsize=1)

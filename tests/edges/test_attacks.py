@@ -196,9 +196,10 @@ def memory(net: Lab) -> dict[int, int]:
             if is_kernel(command):
                 try:
                     status = Path(f"/proc/{pid}/status").read_text()
-                    found[pid] = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]
                 except OSError:
-                    pass  # it has just ended
+                    continue  # it has just ended
+                if resident := re.search(r"VmRSS:\s+(\d+)", status):  # one that ends has none
+                    found[pid] = int(resident[1]) // 1024
     return found
 
 

@@ -20,8 +20,9 @@ from grid import Grid, Host, HostError, LocalGrid, MissingModules, PublishError,
 from grid.launch import connect
 from grid.launch.environment import setup_host
 from grid.testing.probe import Probe
+from tests.arrays import Sum
 from tests.lab import Lab, LabHost
-from tests.models import Picky, Sum
+from tests.models import Picky
 
 HERE = Host("here", ssh="local")
 CLOSED = "127.0.0.1:1"  # nobody listens there: refused at once

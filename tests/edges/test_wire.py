@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,30 @@ def test_what_cannot_travel_is_named_by_its_path() -> None:
 
     with pytest.raises(SerialisationError, match=r"the engine\.parts\['pump'\]\[1\] is a builtins\.generator"):
         codec.dumps(Engine(), "the engine")
+
+
+class Named(threading.Thread):
+    """A thread that is made anew from its name."""
+
+    def __reduce__(self) -> Any:
+        return Named, (None, None, self.name)
+
+
+class Bound(Future[Any]):
+    """Says why it stays."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("ask its owner")
+
+
+@pytest.mark.row("G43")
+def test_threads_and_futures_stay_unless_their_class_says_how_they_travel() -> None:
+    assert codec.loads(codec.dumps(Named(name="mill")).data).name == "mill"
+    with pytest.raises(SerialisationError, match="ask its owner"):
+        codec.dumps([Bound()])
+    for stays, why in ((threading.Thread(), "runs in the process"), (Future[int](), "settled in the process")):
+        with pytest.raises(SerialisationError, match=why):
+            codec.dumps([stays])
 
 
 @pytest.mark.row("G43")

@@ -229,8 +229,23 @@ def _add_packages(
     if wanted:
         # By the interpreter itself, so that conditions on versions of Python are judged rightly.
         command = [str(home / f"bin/python{minor}"), "-m", "pip", "install", "--only-binary=:all:"]
-        _pip(command, site, wanted, PYTHONPATH=str(_new_pip()))
+        _pip(command, site, wanted, PYTHONPATH=str(_pip_for(home, minor)))
     subprocess.run(["chmod", "-R", "u+rwX,go+rX,go-w", str(site)], check=True)
+
+
+def _pip_for(home: Path, minor: str) -> Path:
+    """The new pip; for a Python that is too old for it the one that this Python brought along."""
+    new = _new_pip()
+    (pip,) = metadata.distributions(name="pip", path=[str(new)])
+    oldest = re.match(r">=3\.(\d+)", pip.metadata["Requires-Python"] or "")
+    if oldest is not None and int(minor.partition(".")[2]) < int(oldest[1]):
+        for wheel in (home / f"lib/python{minor}/ensurepip/_bundled").glob("pip-*.whl"):
+            target = cache_directory() / wheel.stem
+            with _made_once(target) as is_new:
+                if is_new:  # run from the wheel it would leave its certificates in the temp directory
+                    shutil.unpack_archive(wheel, target, "zip")
+            return target
+    return new
 
 
 def _new_pip() -> Path:
