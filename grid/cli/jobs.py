@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from grid.jobs.host.messages import Message
     from grid.jobs.proxy import ServerProxy
 
+_STATES = ("waiting", "pending", "active", "complete", "error", "aborted", "cancelled")
 _COLUMNS = ("job", "state", "service", "progress", "best", "age", "tags", "reason")
 
 
@@ -62,7 +63,7 @@ def jobs() -> None:
 
 @jobs.command("list", epilog=exits.EPILOG, short_help="Show jobs, also as they change.")
 @click.argument("text", required=False)
-@click.option("--state", multiple=True, help="Only of this state; may be repeated.")
+@click.option("--state", multiple=True, type=click.Choice(_STATES), help="Only of this state; may be repeated.")
 @click.option("--tag", "tags", multiple=True, help="Only with this tag; all of several must be there.")
 @click.option("--service", "service_name", metavar="NAME", help="Only of this service.")
 @click.option("--last", type=click.IntRange(1), metavar="N", help="Only the newest N.")
@@ -211,6 +212,27 @@ def tail(ctx: click.Context, job: str, as_json: bool, server: str, user: str | N
 
 def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+@jobs.command(epilog=exits.EPILOG, short_help="Print what a job has logged.")
+@click.argument("job")
+@json_option
+@_server_options
+def log(job: str, as_json: bool, server: str, user: str | None) -> None:
+    """Print the last lines of a job's log, also after its end.
+
+    \b
+    Example:
+      grid jobs log job-12
+    """
+    with _connected(server, user) as service:
+        found = service._server.history(job, "Log")
+    if as_json:
+        print_json(found)
+        return
+    for line in found:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["time"]))
+        echo(f"{at}  {line['level']:7} {line['text']}")
 
 
 @jobs.command(epilog=exits.EPILOG, short_help="Wait for jobs, with bars.")

@@ -62,6 +62,10 @@ _CLEAR_UP_S = 6.0  # for a kernel whose start was given up; a slow machine needs
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
 
 
+_USED: Any = ("modules", "used")
+"""In what a process has: modules that the names of `__main__` there use."""
+
+
 class HostLink:
     """See the module. Any thread may ask; starting is done by one at a time."""
 
@@ -573,6 +577,8 @@ class HostLink:
         self.check_code(dumped.by_value)
         modules = codec.modules_in(dumped.data) | dumped.modules
         lacking = MainImage().lacking(dumped.main_names, image) if dumped.main_names else None
+        if dumped.main_names:  # what the script defines may use modules that the message does not name
+            modules |= image.get(_USED, frozenset())
         if not lacking:
             return self._with_edits(modules, image, None)
         told: bytes
@@ -586,6 +592,7 @@ class HostLink:
                 self.warn(packed.random)
             told = self._images.put(packed, self.store(), self.forget)
         image.update(packed.entries)
+        image[_USED] = image.get(_USED, frozenset()) | packed.modules
         return self._with_edits(modules | packed.modules, image, told)
 
     def _with_edits(self, modules: set[str], image: dict[Any, Any], told: bytes | None) -> bytes | None:

@@ -30,6 +30,7 @@ from grid.wire.mainimage import _SCALARS, globals_used, mark_of
 
 _lock = threading.Lock()
 _editions: dict[str, _Edition] = {}
+_broken: dict[str, types.ModuleType] = {}  # modules whose last edit could not be loaded here
 _others: set[str] = set()  # modules that are not the user's own, by their names
 
 
@@ -151,7 +152,7 @@ def refresh(names: Iterable[str]) -> None:
         SerialisationError: One can't be run, or is no source; it is imported again when it is needed next.
     """
     for name in names:
-        module = sys.modules.get(name)
+        module = sys.modules.get(name) or _broken.get(name)
         file = getattr(module, "__file__", None)
         if module is None or not file:
             continue
@@ -161,8 +162,11 @@ def refresh(names: Iterable[str]) -> None:
                 raise ImportError("it is no source, and can't be loaded twice: publish again, or start the grid anew")
             # not importlib.reload: it may take byte code of an edit within the same second for this one
             exec(compile(Path(file).read_bytes(), file, "exec"), module.__dict__)
+            sys.modules[name] = module
+            _broken.pop(name, None)
         except Exception as exc:
             sys.modules.pop(name, None)
+            _broken[name] = module  # those that imported it hold this very object: the next edit goes into it
             raise SerialisationError(
                 f"module {name!r} was edited and can't be loaded anew here ({type(exc).__name__}: {exc})",
                 hint=f"See {file}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -150,3 +151,51 @@ def test_a_closure_a_method_and_a_table_are_sent_as_they_are_now() -> None:
         assert pool.map(Patched().value, [0]) == ["old"]
         Patched.value = lambda self, _: "new"  # type: ignore[method-assign]
         assert pool.map(Patched().value, [0]) == ["new"]
+
+
+SCRIPT = """
+import importlib, os, time, helper
+from pathlib import Path
+from grid import LocalGrid
+
+def said(_):
+    return helper.word()
+
+def edit(text):
+    edit.number = getattr(edit, "number", 0) + 1
+    Path("helper.py").write_text(text)
+    os.utime("helper.py", ns=(0, (1_700_000_000 + edit.number) * 10**9))
+
+def show(what, way):
+    try:
+        print(what, sorted(set(way())), flush=True)
+    except Exception as exc:
+        print(what, type(exc).__name__, flush=True)
+
+if __name__ == "__main__":
+    with LocalGrid(2, output=None) as g, g.pool() as pool, g.executor() as executor:
+        for name, way in (
+            ("pool", lambda: pool.map(said, range(4), chunksize=1)),
+            ("executor", lambda: [each.result() for each in [executor.submit(said, n) for n in range(4)]]),
+        ):
+            edit("def word():\\n    return 'one'\\n")
+            importlib.reload(helper)
+            show(name, way)
+            edit("def word():\\n    return 'two'\\n")
+            show(name, way)
+            importlib.reload(helper)
+            show(name, way)
+            edit("def word(:\\n    return 'broken'\\n")
+            show(name, way)
+            edit("def word():\\n    return 'three'\\n")
+            show(name, way)
+"""
+
+
+def test_what_a_script_defines_uses_edited_modules_as_they_are_now(tmp_path: Path) -> None:
+    """The module stands in no message: only the script's function mentions it."""
+    (tmp_path / "helper.py").write_text("def word():\n    return 'one'\n")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ran = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    seen = ["['one']", "['two']", "['two']", "SerialisationError", "['three']"]
+    assert ran.stdout.splitlines() == [f"{name} {each}" for name in ("pool", "executor") for each in seen], ran.stderr
