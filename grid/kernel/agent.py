@@ -219,6 +219,7 @@ class Agent:
         self._lease.name_zygote(self._zygote.pid)
         self._zygote_socket = ours
         self._zygote_words = b""
+        self._zygote_fault = ""  # what it died of, if it could say
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -234,7 +235,7 @@ class Agent:
             if self._end.pull in ready:
                 self._take_calls()
             if ready.get(self._zygote_socket.fileno(), 0) & zmq.POLLIN and not self._hear_zygote():
-                self._begin_stop("its zygote died")
+                self._begin_stop(f"its zygote died{self._zygote_fault}")
                 return
             self._start_some()
             if self._done_reader in ready:
@@ -625,6 +626,8 @@ class Agent:
                 server.pid = message["pid"]
                 self._by_pid[server.pid] = server
                 self._next_renewal = min(self._next_renewal, time.monotonic() + _NEWS_S)
+            elif "died" in message:
+                self._zygote_fault = f": {message['died']}"
             elif "refused" in message:
                 refused = self._servers[message["refused"]]
                 refused.failed = message["why"]

@@ -19,6 +19,7 @@ Elsewhere:  what a server does (`serve`), what happens when one ends (`agent`), 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -87,6 +88,7 @@ class Zygote:
         self.pid = os.fork()
         if self.pid:
             return
+        words = _Line(line)
         try:
             if new_session:
                 os.setsid()
@@ -95,9 +97,11 @@ class Zygote:
                 os.dup2(fd, at)
             kept = line.fileno()
             _close_all_but(kept)
-            main(line, will)
-        except BaseException:
+            main(words, will)
+        except BaseException as exc:
             traceback.print_exc()
+            with contextlib.suppress(OSError):  # the agent is gone
+                words.say({"died": f"{type(exc).__name__}: {exc}"})
             for path in will["ours"]:
                 remove(path)
         finally:
@@ -157,8 +161,8 @@ class _Line:
             del self._unsaid[:sent]
 
 
-def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
-    """Body of the zygote's process. `agent`: the line to the agent; `will`: what to remove after its death."""
+def main(line: _Line, will: dict[str, Any]) -> NoReturn:
+    """Body of the zygote's process. `line`: to the agent; `will`: what to remove after its death."""
     title.show("zygote", will["script"])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import dill  # noqa: F401  # loaded here once, for every server
@@ -168,7 +172,7 @@ def main(agent: socket.socket, will: dict[str, Any]) -> NoReturn:
     kinds.reducers()
 
     adopt()
-    line, orphans = _Line(agent), Orphans()
+    agent, orphans = line.socket, Orphans()
     parent = os.getppid()
     children: dict[int, str] = {}
     reader, writer = os.pipe()

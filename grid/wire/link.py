@@ -172,7 +172,7 @@ class Link:
             zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED
         )
         self._peers: dict[int, Peer] = {}
-        self._by_endpoint: dict[str, Peer] = {}
+        self._by_endpoint: dict[str, Peer] = {}  # by outlet, as `monitor.plain` spells it
         self._numbers = iter(range(1, 1 << 32))
         self._numbers_lock = threading.Lock()
         # who leads
@@ -232,7 +232,7 @@ class Link:
         peer.blobs, peer.keys = blobs, keys
         with self._own_incoming():
             self._peers[number] = peer
-            self._by_endpoint[outlet] = peer
+            self._by_endpoint[monitor.plain(outlet)] = peer
             self._secure(keys)
             self._pull.connect(outlet)
         return peer
@@ -250,7 +250,7 @@ class Link:
         if not self._closed:
             with self._own_incoming():
                 self._peers.pop(peer.number, None)
-                self._by_endpoint.pop(peer.endpoints[1], None)
+                self._by_endpoint.pop(monitor.plain(peer.endpoints[1]), None)
                 _disconnect(self._pull, peer.endpoints[1])
         for pending in waiting:
             pending.fail(error)
@@ -268,10 +268,10 @@ class Link:
             _disconnect(peer.push, peer.endpoints[0])
             peer.push.connect(inlet)
         with self._own_incoming():
-            self._by_endpoint.pop(peer.endpoints[1], None)
+            self._by_endpoint.pop(monitor.plain(peer.endpoints[1]), None)
             _disconnect(self._pull, peer.endpoints[1])
             peer.endpoints = (inlet, outlet)
-            self._by_endpoint[outlet] = peer
+            self._by_endpoint[monitor.plain(outlet)] = peer
             peer.connected = False
             self._secure(peer.keys)
             self._pull.connect(outlet)

@@ -164,6 +164,15 @@ def test_without_its_agent_or_zygote_a_host_is_lost_and_nothing_stays(which: str
         assert "localhost" in g.failures
 
 
+@pytest.mark.row("G48", "G69")
+def test_a_host_whose_zygote_can_not_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cloudpickle").mkdir()  # hides the one that is installed
+    (tmp_path / "cloudpickle" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    with LocalGrid(1, limits=QUICK, output=None) as g, pytest.raises(PublishError, match="pip install cloudpickle"):
+        g.publish(Probe())
+
+
 @pytest.mark.row("G06", "G48")
 def test_publishing_again_after_a_loss_starts_the_host_anew() -> None:
     with LocalGrid(1, limits=QUICK, output=None) as g:

@@ -76,7 +76,7 @@ class Served:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Lab]:
     web = ("fastapi", "uvicorn", "httpx", "httptools", "sqlalchemy", "alembic")
-    needs = with_needs("pyzmq", "dill", "click", "PyYAML", "rich", "paramiko", *web)
+    needs = with_needs("pyzmq", "dill", "cloudpickle", "click", "PyYAML", "rich", "paramiko", *web)
     share = {"/grid": str(ROOT)}
     with Lab([LabHost(name, packages=needs, shares=share) for name in ("data", "computers")]) as lab:
         yield lab
