@@ -1050,9 +1050,10 @@ class AbstractGrid(threading.Thread):
         return [proxy._call(method, args, kw) for proxy in self._hold_group(service_id, timeout)]
 
     def _takes(self, service_id: str, method: str, parameter: str) -> bool:
-        """Whether a method of the published instance names this parameter."""
+        """Whether a method of the published instance takes this parameter, by name or among any keywords."""
         try:
-            return parameter in inspect.signature(getattr(self._instance(service_id), method)).parameters
+            taken = inspect.signature(getattr(self._instance(service_id), method)).parameters
+            return parameter in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values())
         except (AttributeError, TypeError, ValueError):
             return False
 

@@ -70,6 +70,12 @@ def remove(path: str) -> None:
             if not os.path.isdir(path):
                 break
             time.sleep(0.02)
+        above = os.path.dirname(path)
+        if os.path.basename(above) == "shm" and above != "/dev/shm":  # of blobs on disk, see `places.overflow_dir`
+            try:
+                os.rmdir(above)  # the last one takes the empty directory along
+            except OSError:
+                pass  # others are in it
     else:
         Path(path).unlink(missing_ok=True)
 

@@ -154,15 +154,16 @@ def test_which_hosts_file_was_taken_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.row("M06")
 def test_an_error_names_its_server_and_host_and_the_way_to_a_debugger(tmp_path: Path) -> None:
-    with LocalGrid(1, output=None) as g, g.acquire_service(g.publish(Probe())) as probe:
+    with LocalGrid(1, output=None) as g, g.acquire_service(sid := g.publish(Probe())) as probe:
         shown = _shown(lambda: probe.fail("on purpose").get(30))
-    assert "'fail' on server Probe.0/0 at host 'localhost'" in shown
+    assert f"'fail' on server {sid}/0 at host 'localhost'" in shown
     assert "keep_failures=DIR" in shown and "grid debug" in shown
     with LocalGrid(1, output=None, keep_failures=tmp_path / "kept") as g:
         with g.acquire_service(g.publish(Probe())) as probe:
             assert f"It is kept in {tmp_path / 'kept'}" in _shown(lambda: probe.fail("x").get(30))
-        shown = _shown(lambda: list(g.map(g.publish([1]), "index", [5])))
-        assert "a call of a map on server list.1/0 at host 'localhost'" in shown
+        sid = g.publish([1])
+        shown = _shown(lambda: list(g.map(sid, "index", [5])))
+        assert f"a call of a map on server {sid}/0 at host 'localhost'" in shown
 
 
 def _shown(call: object) -> str:
