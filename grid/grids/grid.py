@@ -272,9 +272,15 @@ class Grid(Files, Moves, AbstractGrid):
                 self._link.on_event = self._on_event
                 self._link.on_welcome = self._on_welcome
                 self._link.on_connection = self._on_connection
-                self._homes = self._make_homes()
-                self._watch = Watch(self, self._link, self.limits)
-                self._watch.start()
+                try:
+                    self._homes = self._make_homes()
+                    self._watch = Watch(self, self._link, self.limits)
+                    self._watch.start()
+                except BaseException:  # no socket for the watch, say: there is nobody yet who would end the link
+                    link, self._link = self._link, None
+                    link.close()
+                    link.destroy()
+                    raise
         super().start()
 
     def run(self) -> None:
