@@ -144,7 +144,8 @@ def _holds_code(obj: object) -> bool:
     """Whether it is plain to see that the hook is needed: then the first way is not tried in vain."""
     for part in obj if type(obj) in (tuple, list) and len(obj) < _FEW else (obj,):  # type: ignore[arg-type,attr-defined]
         for each in part if type(part) is tuple and len(part) < _FEW else (part,):
-            if type(each) is types.FunctionType and not importable(each):
+            kind = type(each)
+            if kind is types.MethodType or (kind is types.FunctionType and not importable(each)):
                 return True
     return False
 
