@@ -133,9 +133,7 @@ def bare(place: Path) -> tuple[float, float]:
     began = time.perf_counter()
     for batch in range(10):
         connection.execute("begin immediate")
-        connection.executemany(
-            "insert into jobs values (?, ?)", [(f"b-{batch}-{n}", text) for n in range(100)]
-        )
+        connection.executemany("insert into jobs values (?, ?)", [(f"b-{batch}-{n}", text) for n in range(100)])
         connection.execute("commit")
     many = 1000 / (time.perf_counter() - began)
     connection.close()

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ROUNDS = 15
 
-SCRIPT = '''
+SCRIPT = """
 import dataclasses, fractions, json, sys, time
 
 @dataclasses.dataclass
@@ -89,7 +89,7 @@ if __name__ == "__main__":
         burst = range(2000)
         times["burst of small calls"] = timed(lambda: [r.get() for r in [p.small(1) for _ in burst]], ROUNDS, cpu)
     print(json.dumps(times))
-'''
+"""
 
 
 def run(place: Path, *words: str) -> dict[str, list[list[float]]]:

@@ -45,7 +45,9 @@ def main() -> None:
             token = tokens.create("mara")
             child = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.web", "readers", str(web.port)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             assert child.stdin is not None and child.stdout is not None
             print(token, file=child.stdin, flush=True)
@@ -66,7 +68,10 @@ def main() -> None:
             for path in ("/api/v1/jobs/job-1/status", "/api/v1/jobs/job-1", "/api/v1/jobs?limit=20"):
                 out = subprocess.run(
                     [sys.executable, "-m", "benchmarks.web", "load", str(web.port), path],
-                    input=token, capture_output=True, text=True, check=True,
+                    input=token,
+                    capture_output=True,
+                    text=True,
+                    check=True,
                 ).stdout
                 print(f"{path:32} {float(out):8.0f} requests/s")
             web.close()

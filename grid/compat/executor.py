@@ -112,9 +112,7 @@ class GridExecutor(ProcessPoolExecutor):
                 return self._methods.make("@call", args, kwargs)
             if self._functions is None:
                 crew = self._crew_now()
-                self._functions = self._finished(
-                    Calls(self._grid, crew.service_id, crew, self._retries, self._init)
-                )
+                self._functions = self._finished(Calls(self._grid, crew.service_id, crew, self._retries, self._init))
             return self._functions.run(fn, args, kwargs)
 
     def _named(self) -> Calls:

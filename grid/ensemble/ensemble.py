@@ -102,9 +102,7 @@ class Ensemble:
     def _tell_one(self, replica: int) -> Result:
         return self.replicas[replica]._call(self._tell, (self.ladder.parameter(replica),), {})
 
-    def swap_states(
-        self, pairs: Iterable[tuple[int, int]], get: str = "get_state", put: str = "set_state"
-    ) -> None:
+    def swap_states(self, pairs: Iterable[tuple[int, int]], get: str = "get_state", put: str = "set_state") -> None:
         """Exchange the states of replicas by pairs: what `get` answers on one is handed to `put` on the other.
 
         For rules where parameters can't be exchanged. All pairs at once. Large states go from host to host, or stay on

@@ -133,4 +133,3 @@ def keeper_of(directory: str | os.PathLike[str] | None) -> Keeper | None:
     """The keeper that an argument or, without one, `$GRID_KEEP_FAILURES` asks for."""
     wanted = directory if directory is not None else os.environ.get("GRID_KEEP_FAILURES")
     return Keeper(wanted) if wanted else None
-

@@ -33,9 +33,7 @@ def carry(source: HostLink, target: HostLink, blob: str, sizes: Sequence[int]) -
     if target.local or way is None or way in target.unreached:
         return lambda: _through_here(source, target, blob, sizes)
     address, port = way
-    arrival = target.ask_later(
-        "fetch", blob, address, port, timeout=target.limits.control_s + sum(sizes) / _SLOWEST
-    )
+    arrival = target.ask_later("fetch", blob, address, port, timeout=target.limits.control_s + sum(sizes) / _SLOWEST)
 
     def arrived() -> str:
         try:

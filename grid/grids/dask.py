@@ -321,9 +321,7 @@ class DaskGrid(AbstractGrid):
         MissingExtra: Dask is not installed. ConnectError: No scheduler answers. HostError: No worker can be used.
     """
 
-    def __init__(
-        self, cluster: Any, *, workers: list[str] | None = None, timeout_s: float = 10.0, **kw: Any
-    ) -> None:
+    def __init__(self, cluster: Any, *, workers: list[str] | None = None, timeout_s: float = 10.0, **kw: Any) -> None:
         from distributed import Client
 
         self._halted = True  # until all is well

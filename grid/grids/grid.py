@@ -898,9 +898,7 @@ class Grid(Files, Moves, AbstractGrid):
         """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
         self._lose_servers([server], what, certificate)
 
-    def _lose_servers(
-        self, servers: list[KernelServer], what: str, certificate: dict[str, Any] | None = None
-    ) -> None:
+    def _lose_servers(self, servers: list[KernelServer], what: str, certificate: dict[str, Any] | None = None) -> None:
         """They leave the tables together, before a call of any fails: who then asks for another gets none of them."""
         errors = [self._strike_off(server, what, certificate) for server in servers]
         assert self._link is not None

@@ -120,9 +120,7 @@ class LeftOver:
     def _stop(self, calls: Sequence[UnderWay]) -> None:
         running = [call for call in calls if not call.result.cancel() and not call.result.done()]
         heeding = [
-            (call, call.place)
-            for call in running
-            if call.place is not None and call.place.exception(_ANSWER_S) is None
+            (call, call.place) for call in running if call.place is not None and call.place.exception(_ANSWER_S) is None
         ]
         if not heeding:
             return

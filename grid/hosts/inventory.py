@@ -155,7 +155,7 @@ class _Inventory:
     def _read_host_mapping(self, node: yaml.Node) -> None:
         fields = self._pairs(node, "a host")
         if len(fields) == 1 and "name" not in fields:
-            (name, inner), = fields.items()
+            ((name, inner),) = fields.items()
             if isinstance(inner, yaml.MappingNode) or name not in FIELDS:  # `- node17: {n_cpu: 4}`
                 self._add_host(name, node, inner)
                 return
@@ -227,9 +227,7 @@ class _Inventory:
         self._walked[group] = _unique(found)
         return self._walked[group]
 
-    def _pairs(
-        self, node: yaml.Node, what: str, known: tuple[str, ...] | None = None
-    ) -> dict[str, yaml.Node]:
+    def _pairs(self, node: yaml.Node, what: str, known: tuple[str, ...] | None = None) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
             raise self._error(f"{what} must be a mapping (`key: value` lines)", node)
         pairs: dict[str, yaml.Node] = {}

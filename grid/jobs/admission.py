@@ -219,7 +219,7 @@ def _condition(
 def check_email(address: str) -> str:
     """The address, if it can be one; empty for none."""
     name, at, host = address.partition("@") if isinstance(address, str) else ("", "", "")
-    odd = any(c.isspace() or not c.isprintable() or c in "<>,;:()[]\\\"" for c in str(address))
+    odd = any(c.isspace() or not c.isprintable() or c in '<>,;:()[]\\"' for c in str(address))
     if address and (not at or not name or not host or odd or "@" in host or name[0] == "-" or len(address) > 254):
         raise RequestError(f"{address!r} is no e-mail address", hint="Give one like name@host, or none")
     return address

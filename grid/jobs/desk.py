@@ -211,9 +211,7 @@ class Desk:
         place.release()
         outcome.add_done_callback(lambda future: self._done(ticket, unit, place.name, loading, future))
 
-    def _done(
-        self, ticket: int, unit: Unit, worker: str, loading: Future[Any] | None, future: Future[Any]
-    ) -> None:
+    def _done(self, ticket: int, unit: Unit, worker: str, loading: Future[Any] | None, future: Future[Any]) -> None:
         """Call-back, in a thread of the engine's."""
         with self._lock:
             self._under_way.pop(ticket, None)

@@ -74,9 +74,7 @@ class Mailer:
 
     def note(self, record: Record) -> Note | None:
         """What to store together with a job's end; None if nobody wants to know."""
-        found = Note(
-            job=record.id, owner=record.owner, address=record.notify, mails=record.mails, noted=self._clock()
-        )
+        found = Note(job=record.id, owner=record.owner, address=record.notify, mails=record.mails, noted=self._clock())
         if not wish(found, self._users())[0]:
             return None
         if self._waiting >= self._settings.mail_notes:

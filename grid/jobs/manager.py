@@ -37,6 +37,7 @@ from grid.jobs.rules.states import JobState
 
 logger = logging.getLogger(__name__)
 
+
 class JobManager(Asking):
     """See the module. `start` recovers what the store has; `stop` gives active jobs back to it."""
 

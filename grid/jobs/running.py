@@ -40,7 +40,6 @@ LAST_TRY_S = 2.0
 class Running(Waiting):
     """See the module."""
 
-
     def _next_pending(self) -> Record | None:
         """Of the owner with the fewest active jobs, the one of highest priority, then the oldest."""
         busy: dict[str, int] = {}

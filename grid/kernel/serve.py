@@ -336,8 +336,8 @@ def _work_in(place: str) -> None:
         os.chdir(os.path.expanduser(place))
     except OSError as exc:
         raise GridError(
-            f"it can't work in the directory {place!r} ({exc.strerror})", hint="Name one that this host has, or leave "
-            "`workdir` out: then it works in the staging directory"
+            f"it can't work in the directory {place!r} ({exc.strerror})",
+            hint="Name one that this host has, or leave `workdir` out: then it works in the staging directory",
         ) from exc
 
 

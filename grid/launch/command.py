@@ -30,7 +30,7 @@ STARTED = "GRID_STARTS_KERNEL"
 
 # `set -f` and an empty IFS keep the blanks in an interpreter's path; without blanks a command may have arguments.
 _KEEP_BLANKS = 'case $PY in *" "*) command -v "$PY" >/dev/null 2>&1 && { IFS=; set -f; };; esac; '
-_READ = f'while IFS= read -r GRID_E; do case $GRID_E in {_LINE.strip()}*) break;; esac; done; '
+_READ = f"while IFS= read -r GRID_E; do case $GRID_E in {_LINE.strip()}*) break;; esac; done; "
 _SET = f'eval "${{GRID_E#{_LINE.strip()}}}"; '
 
 

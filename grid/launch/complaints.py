@@ -43,9 +43,7 @@ def explain(text: str, host: Host, config: Mapping[str, str], timed_out_s: float
     return type(error)(what, **{**error.facts, "host": host.label, "stage": "way"})
 
 
-def _explain(
-    text: str, label: str, config: Mapping[str, str], timed_out_s: float | None
-) -> HostError | Dropped:
+def _explain(text: str, label: str, config: Mapping[str, str], timed_out_s: float | None) -> HostError | Dropped:
     where = f"{config.get('hostname', label)} port {config.get('port', '22')}"
     last = _last_line(text)
 

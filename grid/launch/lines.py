@@ -203,9 +203,7 @@ def _wire(target: Target, limits: ConnectLimits) -> tuple[wires.Wire, str | None
     return wire, address, None
 
 
-def _negotiate(
-    wire: wires.Wire, target: Target, limits: ConnectLimits, types: Iterable[str]
-) -> paramiko.Transport:
+def _negotiate(wire: wires.Wire, target: Target, limits: ConnectLimits, types: Iterable[str]) -> paramiko.Transport:
     """Greeting and key exchange: an encrypted transport to somebody whose key is still to be judged."""
     try:
         wire.await_greeting(limits.banner_s)

@@ -33,11 +33,11 @@ _LIST_PYTHONS = (
     f'for p in "$HOME"/.grid/env/*/bin/python {" ".join(PYTHONS)} python3 python '
     '"$HOME"/.pyenv/versions/*/bin/python; do '
     'p=$(command -v "$p" 2>/dev/null) && [ -x "$p" ] || continue; '
-    "v=$(\"$p\" -c 'import sys; print(\"%d.%d.%d\" % sys.version_info[:3])' 2>/dev/null) || continue; "
-    f"printf '{MARK}python %s %s\\n' \"$v\" \"$p\"; done; "
+    'v=$("$p" -c \'import sys; print("%d.%d.%d" % sys.version_info[:3])\' 2>/dev/null) || continue; '
+    f'printf \'{MARK}python %s %s\\n\' "$v" "$p"; done; '
 )
 
-_PROGRAM = r'''
+_PROGRAM = r"""
 import json, os, platform, shutil, socket, subprocess, sys, tempfile, time
 MARK, TEMP_PATH = sys.argv[1], sys.argv[2]
 
@@ -162,7 +162,7 @@ while True:
     if not sys.stdin.readline():
         break
     say(time=time.time())
-'''
+"""
 
 
 @dataclass(frozen=True)

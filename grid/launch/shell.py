@@ -78,7 +78,4 @@ def find_python_script(python: str, client_minor: int) -> str:
         return f"PY={remote_path(python)}"
     env = '"$HOME"/.grid/env'
     names = f"{env}/py3{client_minor}/bin/python python3.{client_minor} {env}/py3*/bin/python python3 python"
-    return (
-        f"PY=; for p in {names}; do "
-        'if command -v "$p" >/dev/null 2>&1; then PY=$p; break; fi; done'
-    )
+    return f'PY=; for p in {names}; do if command -v "$p" >/dev/null 2>&1; then PY=$p; break; fi; done'

@@ -131,9 +131,7 @@ def download(
         command += ["--no-index", "--find-links", str(wheels)]
     command += list(names) or requirements()
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DOWNLOAD_S, check=False
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=DOWNLOAD_S, check=False)
     except subprocess.TimeoutExpired as exc:
         raise LookupError(f"pip download did not end within {DOWNLOAD_S:g} s") from exc
     if done.returncode:

@@ -24,9 +24,7 @@ def text(value: object) -> str:
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table of text."""
     head = "".join(f'<th style="{_CELL}">{text(name)}</th>' for name in header)
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{text(cell)}</td>' for cell in row) + "</tr>" for row in rows
-    )
+    body = "".join("<tr>" + "".join(f'<td style="{_CELL}">{text(cell)}</td>' for cell in row) + "</tr>" for row in rows)
     return f"<div><b>{text(title)}</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 

@@ -102,4 +102,3 @@ def bar(handle: SystemHandle, total: int | None) -> Iterator[None]:
             over.set()
             thread.join()
             show()
-

@@ -295,4 +295,3 @@ class Scheduler(TaskScheduler):
         """Its tasks go to others."""
         for pack in self.schedule.slave_lost(slave_id):
             self._give_up(pack, self.schedule.lost(pack), error)
-

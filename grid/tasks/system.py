@@ -106,7 +106,6 @@ class Running:
         self.handle = handle
 
 
-
 def failure(system_id: str, method: str, exc: BaseException) -> TaskError:
     """An error in a method of the system, for its originator; with the cause attached."""
     error = TaskError(

@@ -21,18 +21,18 @@ from grid.errors import SubmitError
 
 def a_job_runs_where_it_was_told_and_leaves_its_output(system: BatchSystem, place: str) -> None:
     spec = JobSpec(
-        command="pwd; echo to-error >&2; echo \"$A\"; exit 3",
+        command='pwd; echo to-error >&2; echo "$A"; exit 3',
         name="first",
         walltime_s=60,
         workdir=place,
         output=f"{place}/out",
         error=f"{place}/err",
-        variables={"A": "it's \"x,y\"\nand more"},
+        variables={"A": 'it\'s "x,y"\nand more'},
     )
     job = system.submit(spec)
     wait_for(system, job, JobState.DONE)
     text = read(system, f"cat {place}/out", lambda text: "and more" in text)
-    assert text.splitlines() == [place, "it's \"x,y\"", "and more"], text
+    assert text.splitlines() == [place, 'it\'s "x,y"', "and more"], text
     assert "to-error" in read(system, f"cat {place}/err", lambda text: "to-error" in text)
 
 

@@ -100,7 +100,7 @@ def run_does_not_wait_for_daemons(connection: Connection) -> None:
 
 
 def lines_arrive_as_they_are_written(connection: Connection) -> None:
-    with connection.start("while read x; do printf \"got $x\"; read y; echo \" and $y\"; done; printf end") as process:
+    with connection.start('while read x; do printf "got $x"; read y; echo " and $y"; done; printf end') as process:
         process.write(b"1\n", 5)
         try:
             process.read_line(0.3)

@@ -90,8 +90,14 @@ class HttpServer(Calls):
     """
 
     def __init__(
-        self, url: str, token: str | None = None, fingerprint: str | None = None, patience_s: float | None = None,
-        known: dict[str, Any] | None = None, check: Callable[[str], None] | None = None, most: int = ANSWER,
+        self,
+        url: str,
+        token: str | None = None,
+        fingerprint: str | None = None,
+        patience_s: float | None = None,
+        known: dict[str, Any] | None = None,
+        check: Callable[[str], None] | None = None,
+        most: int = ANSWER,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:

@@ -354,5 +354,3 @@ class Hubs:
 
 class Busy(JobError):
     """Not now: too many do that already, or the server stops."""
-
-

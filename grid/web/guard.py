@@ -68,7 +68,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 have = {name for name, _ in message.get("headers", ())}
                 message["headers"] = [
-                    *message.get("headers", ()), *(header for header in _HEADERS if header[0] not in have)
+                    *message.get("headers", ()),
+                    *(header for header in _HEADERS if header[0] not in have),
                 ]
                 if not proved:
                     message["headers"].append((b"connection", b"close"))

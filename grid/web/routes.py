@@ -284,4 +284,3 @@ class NoFile(RequestError, KeyError):
     """The job kept no such file."""
 
     __str__ = Exception.__str__
-

@@ -128,9 +128,7 @@ def test_through_jump_hosts(name: str, ssh: str, net: Lab) -> None:
 @pytest.mark.lab
 @pytest.mark.row("H01", "H11")
 @pytest.mark.parametrize("ssh", WAYS)
-def test_the_fields_of_a_host_come_before_the_config(
-    ssh: str, net: Lab, config: Callable[..., str]
-) -> None:
+def test_the_fields_of_a_host_come_before_the_config(ssh: str, net: Lab, config: Callable[..., str]) -> None:
     plain, inner = net.hosts["plain"], net.hosts["inner"]
     config(plain, User="nobody", Port=1, IdentityFile="/nowhere")
     with connect(Host("x", ssh=ssh, user=net.user, port=22, key=str(net.key))) as connection:
@@ -239,9 +237,7 @@ def test_hosts_behind_one_jump_host_share_its_login(net: Lab) -> None:
 
 @pytest.mark.lab
 @pytest.mark.row("H11")
-def test_a_live_master_of_the_user_is_used_and_left_alone(
-    net: Lab, config: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_live_master_of_the_user_is_used_and_left_alone(net: Lab, config: Callable[..., str], tmp_path: Path) -> None:
     control = tmp_path / "c"
     config(net.hosts["plain"], ControlPath=control)
     ssh = ["ssh", "-F", os.environ["GRID_SSH_CONFIG"]]
@@ -362,9 +358,7 @@ def test_a_changed_key_is_refused_whatever_the_config_says(
 @pytest.mark.lab
 @pytest.mark.row("H11")
 @pytest.mark.parametrize("ssh", WAYS)
-def test_the_user_may_have_told_ssh_to_record_new_keys(
-    ssh: str, net: Lab, config: Callable[..., str]
-) -> None:
+def test_the_user_may_have_told_ssh_to_record_new_keys(ssh: str, net: Lab, config: Callable[..., str]) -> None:
     records = config(net.hosts["plain"], known="", StrictHostKeyChecking="accept-new")
     connect(Host("x", ssh=ssh)).close()
     assert net.hosts["plain"].public_key.split()[1] in Path(records).read_text()

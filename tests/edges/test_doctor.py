@@ -191,9 +191,7 @@ def test_any_login_shell_will_do(shell: str, ssh: str, net: Lab) -> None:
 
 @pytest.mark.lab
 @pytest.mark.row("H11")
-def test_a_key_is_shown_recorded_and_then_known(
-    net: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_is_shown_recorded_and_then_known(net: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = tmp_path / "ssh" / "known_hosts"
     text = net.ssh_config.read_text().replace(str(net.known_hosts), str(records))
     (tmp_path / "config").write_text(text)

@@ -34,7 +34,9 @@ def test_an_end_while_hosts_start_is_bounded_and_leaves_nothing(
     there = lab.hosts["s1"]
     raised: list[BaseException] = []
     with SSHGrid(
-        [Host("s1", ssh=ssh, init_cmd=init_cmd)], limits=Limits(stop_s=STOP_S), output=None  # type: ignore[arg-type]
+        [Host("s1", ssh=ssh, init_cmd=init_cmd)],
+        limits=Limits(stop_s=STOP_S),
+        output=None,  # type: ignore[arg-type]
     ) as g:
 
         def publish() -> None:

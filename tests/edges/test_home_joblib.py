@@ -42,9 +42,7 @@ def nested(value: int) -> tuple[int, list[int]]:
 @pytest.mark.row("G45", "D03")
 def test_a_parallel_runs_on_the_servers_and_keeps_its_order(g: LocalGrid) -> None:
     with joblib.parallel_config("grid", grid=g):
-        assert joblib.Parallel()(joblib.delayed(square)(n) for n in range(20, 2000)) == [
-            n * n for n in range(20, 2000)
-        ]
+        assert joblib.Parallel()(joblib.delayed(square)(n) for n in range(20, 2000)) == [n * n for n in range(20, 2000)]
         where = set(joblib.Parallel(n_jobs=-1)(joblib.delayed(process)(n) for n in range(50)))
         assert os.getpid() not in where and 1 <= len(where) <= 2
         values = joblib.Parallel(n_jobs=2, return_as="generator_unordered")(joblib.delayed(square)(n) for n in range(9))

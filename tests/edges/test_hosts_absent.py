@@ -356,5 +356,3 @@ def test_an_interpreter_of_the_users_own_is_left_as_it_is(homes: Lab) -> None:
     with connect(Host("ready", python="python3")) as connection:
         with pytest.raises(HostError, match="is yours: nothing is installed there"):
             setup_host(connection, packages=["numpy"])
-
-

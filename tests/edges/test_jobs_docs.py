@@ -33,7 +33,7 @@ def test_the_tutorial_runs_as_written() -> None:
     digits = [float(found) for found in re.findall(r"([\d.]+) digits of the worst parameter", done.stdout)]
     assert len(digits) == 4 and min(digits) > 6, said  # certified by NIST
     assert "improved   rss" in done.stdout and re.search(r"attempt +2", done.stdout)
-    began_at = int(re.findall(r'progress +\[(\d+)', done.stdout)[-1])
+    began_at = int(re.findall(r"progress +\[(\d+)", done.stdout)[-1])
     assert began_at > 1 and "good enough" in said
 
 

@@ -84,9 +84,7 @@ class Late(Service):
 
 
 @pytest.fixture(params=["socket", "http"])
-def service(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ServerProxy]:
+def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerProxy]:
     monkeypatch.setenv("GRID_LOGINS", str(tmp_path / "logins.json"))
     before = set(sys.modules)
     with JobManager(Store(tmp_path / "store"), ThreadEngine(2, 3), QUICK) as manager:

@@ -72,7 +72,10 @@ def test_scripts_find_the_server_that_commands_find(
         found = default_service()
         listed = subprocess.run(
             [sys.executable, "-m", "grid", "jobs", "list", "--json", "--user", found.user],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
             env={name: value for name, value in os.environ.items() if name != "GRID_JOBS"},
         )
         assert "by the script" in listed.stdout, listed.stderr

@@ -93,9 +93,7 @@ class Unreadable:
 
 
 @pytest.fixture(params=["process-sqlite", "socket-postgresql", "http-sqlite", "http-postgresql"])
-def service(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ServerProxy]:
+def service(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerProxy]:
     door, _, kind = request.param.partition("-")
     monkeypatch.setenv("GRID_LOGINS", str(tmp_path / "logins.json"))
     where = str(tmp_path / "store")
@@ -223,9 +221,7 @@ def test_a_file_of_a_job_is_bytes_or_text_under_a_plain_name_or_its_job_says_why
 
 
 @pytest.mark.row("T01")
-def test_what_can_not_be_stored_ends_its_own_job_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_can_not_be_stored_ends_its_own_job_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall behind the checks at the job: here they let everything through."""
     monkeypatch.setattr("grid.jobs.host.runner.to_plain", lambda value, *_: value)
     with open_service(tmp_path / "store", engine=ThreadEngine(2, 3), settings=QUICK, services=[Says]) as service:

@@ -151,9 +151,7 @@ def test_abort_archive_and_control_from_the_page_with_confirmation(scene: Scene,
 
 
 @pytest.mark.row("J17", "R12", "R13", "P25")
-def test_a_token_is_asked_for_kept_in_the_session_alone_and_says_what_can_be_done(
-    guarded: Scene, visit: Visit
-) -> None:
+def test_a_token_is_asked_for_kept_in_the_session_alone_and_says_what_can_be_done(guarded: Scene, visit: Visit) -> None:
     assert guarded.tokens is not None
     page = visit.page
     mine, others = guarded.submit(Steps, "mine"), guarded.submit(Steps, "secret name", owner="ole")

@@ -112,5 +112,3 @@ def test_no_secret_is_in_a_file_a_log_a_command_line_or_an_environment(
 def test_keys_do_not_show_themselves() -> None:
     for keys in make_keys():
         assert keys.secret.decode() not in repr(keys) + str(keys) + f"{keys}"
-
-

@@ -106,13 +106,22 @@ def test_the_workflow_of_the_example_runs_over_two_hosts(pair: Lab, tmp_path: Pa
             url, _, pin = site.url.partition("#")
             login = ["login", url, "--fingerprint", pin, "--name", name, "--token-file", "-"]
             subprocess.run(
-                [sys.executable, "-m", "grid", *login], input=token, text=True, check=True, env=environment,
-                capture_output=True, timeout=LIMIT_S,
+                [sys.executable, "-m", "grid", *login],
+                input=token,
+                text=True,
+                check=True,
+                env=environment,
+                capture_output=True,
+                timeout=LIMIT_S,
             )
         for turn in range(2):
             done = subprocess.run(
                 [sys.executable, "examples/across_servers.py", "data", "computers"],
-                cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S,
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT_S,
             )
             assert done.returncode == 0, done.stderr + computers.shell("cat /tmp/served.log")
             assert "centre 80, width 12" in done.stdout, done.stdout

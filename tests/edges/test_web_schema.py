@@ -58,8 +58,12 @@ def test_requests_made_from_the_description_get_what_it_says(web: tuple[WebServe
         seen.add(operation.label)
 
         @settings(
-            max_examples=EXAMPLES, deadline=None, database=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck), derandomize=True,
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
         )
         def one(case: schemathesis.Case) -> None:
             if case.path_parameters.get("job"):

@@ -56,8 +56,12 @@ def serving(tmp_path: Path, *options: str) -> Iterator[dict[str, Any]]:
     arguments = ["serve", "squares.py", "--local", "1", "--store", str(tmp_path / "jobs"), "--json", *options]
     with open(tmp_path / "log", "w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "grid", *arguments], cwd=tmp_path, env=environment(tmp_path),
-            stdout=subprocess.PIPE, stderr=log, text=True,
+            [sys.executable, "-m", "grid", *arguments],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
         assert server.stdout is not None
         try:
@@ -82,7 +86,10 @@ def test_the_commands_on_the_page_work_as_written(tmp_path: Path) -> None:
     token = grid(tmp_path, "token", "create", "mara", "--store", str(tmp_path / "jobs")).stdout.strip()
     with serving(tmp_path, "--http", "127.0.0.1:0") as about:
         done = subprocess.run(
-            ["bash", "-euc", commands.replace("curl -s", "curl -sS")], capture_output=True, text=True, timeout=LIMIT_S,
+            ["bash", "-euc", commands.replace("curl -s", "curl -sS")],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
             env={**environment(tmp_path), "URL": about["url"], "TOKEN": token, "NO_PROXY": "*"},
         )
         assert done.returncode == 0, done.stderr + done.stdout
@@ -127,7 +134,12 @@ def test_what_can_not_be_served_over_http_says_why(tmp_path: Path, monkeypatch: 
     ):
         said = CliRunner().invoke(main, ["serve", "--store", "jobs", *options])
         assert said.exit_code in (1, 2) and words in said.stderr, (options, said.output)
-    for command in (["create", "a b"], ["create", "x", "--scope", "all"], ["revoke", "x"], ["list", "--store", "x://y"]):
+    for command in (
+        ["create", "a b"],
+        ["create", "x", "--scope", "all"],
+        ["revoke", "x"],
+        ["list", "--store", "x://y"],
+    ):
         store = [] if "--store" in command else ["--store", "jobs"]
         assert CliRunner().invoke(main, ["token", *command, *store]).exit_code in (1, 2), command
     own = ["--cert", "squares.py", "--key", "squares.py"]

@@ -74,9 +74,7 @@ def missing_parts(*, batch: bool = False) -> list[str]:
 
 def call(*command: str, input: str | None = None, check: bool = True) -> str:
     """Run a system command, in no more environment than it needs, and give its output."""
-    done = subprocess.run(
-        command, input=input, capture_output=True, text=True, timeout=60, env=CLEAN_ENVIRONMENT
-    )
+    done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=60, env=CLEAN_ENVIRONMENT)
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(command)} (input {input!r}): {done.stderr.strip()}")
     return done.stdout

@@ -131,9 +131,7 @@ class RunningHost:
                 for old in Path("/etc", file).read_text().splitlines()
                 if old.split(":")[0] not in users and not (file == "passwd" and "/home/" in old)
             ]
-            made = [
-                line.format(name=name, uid=FIRST_UID + i, shell=self.spec.shell) for i, name in enumerate(users)
-            ]
+            made = [line.format(name=name, uid=FIRST_UID + i, shell=self.spec.shell) for i, name in enumerate(users)]
             (etc / file).write_text("\n".join(kept + made) + "\n")
             (etc / file).chmod(0o640 if file == "shadow" else 0o644)
         (etc / "hostname").write_text(f"{self.name}\n")
@@ -289,8 +287,7 @@ class RunningHost:
                 f"link set {self.outer_link} master {bridge} up\n",
             )  # fmt: skip
         self._ip(
-            f"link set lo up\nlink set eth0 address {mac}\n"
-            f"addr add {self.address}/24 dev eth0\nlink set eth0 up\n"
+            f"link set lo up\nlink set eth0 address {mac}\naddr add {self.address}/24 dev eth0\nlink set eth0 up\n"
         )
         # A jump host relays what its users ask it to, not packets. (/proc/sys/net is that of whoever looks.)
         call(*self._enter("--net"), "sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")

@@ -215,9 +215,7 @@ def _installed_version(name: str) -> str | None:
         return None
 
 
-def _add_packages(
-    home: Path, minor: str, packages: tuple[str, ...], versions: dict[str, str | None]
-) -> None:
+def _add_packages(home: Path, minor: str, packages: tuple[str, ...], versions: dict[str, str | None]) -> None:
     site = home / f"lib/python{minor}/site-packages"
     for name in packages:
         if versions[name] is not None:  # what the client itself uses: no network needed, and equal versions

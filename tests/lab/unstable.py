@@ -94,9 +94,7 @@ def _mirror() -> str:
     try:
         command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
         lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-        release = dict(
-            line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
-        )
+        release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     except (OSError, subprocess.SubprocessError) as exc:
         raise MissingPart(f"Python {' and '.join(MINORS)} come from Debian, and this is none: {exc}") from exc
     names = {release.get("VERSION_CODENAME", "").strip('"'), "stable", "testing", "unstable", _SUITE}

@@ -1,6 +1,6 @@
 """Forms of heavy libraries: functions that JAX, Numba and SymPy compile, as a script has them. See `forms`.
 
-    python tests/matrix/heavy.py        leaves out what is not installed, and says so
+python tests/matrix/heavy.py        leaves out what is not installed, and says so
 """
 
 from __future__ import annotations

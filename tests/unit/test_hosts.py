@@ -24,7 +24,7 @@ def test_a_host_has_defaults() -> None:
     assert (host.name, host.temp_path, host.n_cpu, host.niceness) == ("node17", None, 1, 0)
     assert (host.python, host.init_cmd, host.user, host.port, host.key, host.jump) == ("python", "", *[None] * 4)
     assert (host.env, host.ssh, host.transport, host.groups, host.use_n_cpu) == ({}, "paramiko", "auto", (), 1)
-    assert Host("n", "/tmp", 4, 5, "python3", "x;") .label == "n"  # the first six may go without their names
+    assert Host("n", "/tmp", 4, 5, "python3", "x;").label == "n"  # the first six may go without their names
 
 
 @pytest.mark.row("H01")
@@ -40,9 +40,7 @@ def test_a_host_has_defaults() -> None:
         ("[::1]", (None, "::1", None), "::1"),
     ],
 )
-def test_a_name_may_say_user_and_port(
-    text: str, parts: tuple[str | None, str, int | None], label: str
-) -> None:
+def test_a_name_may_say_user_and_port(text: str, parts: tuple[str | None, str, int | None], label: str) -> None:
     assert parse_address(text) == parts
     host = Host(text)
     assert (host.user, host.name, host.port) == parts

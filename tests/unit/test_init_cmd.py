@@ -109,7 +109,7 @@ def test_paths_on_the_host_keep_only_their_tilde_unquoted(path: str, word: str) 
 @pytest.mark.row("H05")
 def test_which_interpreter_is_taken(tmp_path: Path) -> None:
     def find(python: str = "python") -> str:
-        text = f"{find_python_script(python, 11)}; printf %s \"$PY\""
+        text = f'{find_python_script(python, 11)}; printf %s "$PY"'
         environment = {"HOME": str(tmp_path), "PATH": str(tmp_path / "bin")}
         return subprocess.run(["/bin/sh", "-c", text], env=environment, capture_output=True, text=True).stdout
 

@@ -312,8 +312,10 @@ async def _await(condition: Condition) -> None:
 
 @pytest.mark.row("C23", "C09")
 def test_conditions_travel_as_trees_and_keep_their_ids() -> None:
-    made = (IsCompleted("job-1") & ~IsCancelled("job-2")) | IsResult("job-3", "rss < 1") | (
-        IsMessage("job-4", "Improved", where="partial['x'] > 1") & IsFetched("http://h/x", "ab", 3) & HasServers(2)
+    made = (
+        (IsCompleted("job-1") & ~IsCancelled("job-2"))
+        | IsResult("job-3", "rss < 1")
+        | (IsMessage("job-4", "Improved", where="partial['x'] > 1") & IsFetched("http://h/x", "ab", 3) & HasServers(2))
     )
     tree = to_tree(made)
     back = from_tree(tree)

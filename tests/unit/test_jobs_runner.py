@@ -222,7 +222,9 @@ def test_improvements_are_told_at_a_bounded_rate_and_the_last_one_always() -> No
     assert loud[-1] == 300 and 2 <= len(loud) <= 30
     progress = job.said("Progress")
     assert progress[-1] | {"time": 0} == {"kind": "Progress", "job": None, "number": 0, "time": 0} | {
-        "k": 300, "n": 10, "units": "cycles"
+        "k": 300,
+        "n": 10,
+        "units": "cycles",
     }
     assert len(progress) <= 30
 

@@ -80,9 +80,7 @@ class Depends:
         self.steps = 0
         """Nodes visited since the start: what events cost."""
 
-    def register(
-        self, condition: Condition, ready: Callable[[], Any], cancel: Callable[[str], Any]
-    ) -> Registration:
+    def register(self, condition: Condition, ready: Callable[[], Any], cancel: Callable[[str], Any]) -> Registration:
         """Call `ready()` when the condition becomes satisfied, or `cancel(reason)` when it can't be any more.
 
         One of them, once; here and now if it is decided already.

@@ -1,22 +1,22 @@
 """What goes wrong with jobs: the family of `GridError` below `JobError`.
 
-    JobError(what, hint=, job=, ...)
-     ├─ RequestError             a request that can't be used: no service or version, values that are no primitives
-     │   └─ UnknownJobService    no such service, or not in that version; `available` says what there is (also KeyError)
-     ├─ UnknownJob               no job of that id                                        (also a KeyError)
-     ├─ MoveError                a job can't go from its state to that one
-     ├─ ConditionError           a condition that can't be used: unknown job, kind, or a callable that can't be stored
-     │   └─ ExpressionError      its expression does not parse, names nothing, or may not be evaluated
-     ├─ JobFailed                the job ended with an error; `error` and `trace` say which
-     ├─ JobAborted               it was aborted; `partial` is the best result until then
-     ├─ JobCancelled             it never ran, because its condition can't be satisfied any more, or somebody said so
-     ├─ WaitTimeout              it did not end in time; it goes on                      (also a TimeoutError)
-     ├─ AccessError              a token is missing or wrong, or the job is somebody else's
-     ├─ WireError                the other end of a connection speaks something else
-     └─ StoreError               the store can't be used: locked, full, or made by a newer version
-         ├─ StoreLocked
-         ├─ StoreFull
-         └─ StoreTooNew
+JobError(what, hint=, job=, ...)
+ ├─ RequestError             a request that can't be used: no service or version, values that are no primitives
+ │   └─ UnknownJobService    no such service, or not in that version; `available` says what there is (also KeyError)
+ ├─ UnknownJob               no job of that id                                        (also a KeyError)
+ ├─ MoveError                a job can't go from its state to that one
+ ├─ ConditionError           a condition that can't be used: unknown job, kind, or a callable that can't be stored
+ │   └─ ExpressionError      its expression does not parse, names nothing, or may not be evaluated
+ ├─ JobFailed                the job ended with an error; `error` and `trace` say which
+ ├─ JobAborted               it was aborted; `partial` is the best result until then
+ ├─ JobCancelled             it never ran, because its condition can't be satisfied any more, or somebody said so
+ ├─ WaitTimeout              it did not end in time; it goes on                      (also a TimeoutError)
+ ├─ AccessError              a token is missing or wrong, or the job is somebody else's
+ ├─ WireError                the other end of a connection speaks something else
+ └─ StoreError               the store can't be used: locked, full, or made by a newer version
+     ├─ StoreLocked
+     ├─ StoreFull
+     └─ StoreTooNew
 """
 
 from __future__ import annotations

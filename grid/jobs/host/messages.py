@@ -89,9 +89,7 @@ class Message:
         message = cls.__new__(cls)
         message.kind = kind
         asis = _PLAIN.get(kind)
-        message._set(
-            {n: value if n == asis else from_plain(value) for n, value in plain.items() if n not in _HEAD}
-        )
+        message._set({n: value if n == asis else from_plain(value) for n, value in plain.items() if n not in _HEAD})
         message.job = plain.get("job")
         message.number = plain.get("number", 0)
         message.time = plain.get("time", 0.0)

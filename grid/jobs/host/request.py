@@ -91,9 +91,7 @@ class Request:
         """
         check_plain(plain)
         made = cls.__new__(cls)
-        made.__setstate__(
-            {**from_plain(plain["data"]), "service": plain["service"], "version": plain["version"]}
-        )
+        made.__setstate__({**from_plain(plain["data"]), "service": plain["service"], "version": plain["version"]})
         return made
 
     def __getstate__(self) -> dict[str, Any]:
