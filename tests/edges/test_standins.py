@@ -253,11 +253,12 @@ def status_of(job: str) -> dict[str, object]:
 @pytest.mark.row("L05", "L10", "B09", "B11")
 def test_a_server_that_is_down_or_hangs(shared: StandIn, place: Path) -> None:
     spec = JobSpec(command=":", **quiet_spec(place))
-    try:
-        with connect(Host("here", ssh="local")) as connection:
-            system = BatchSystem(connection, retries=1, pause_s=0.01, command_s=3.0)
-            job = system.submit(JobSpec(command="exec sleep 60", **quiet_spec(place)))
+    with connect(Host("here", ssh="local")) as connection:
+        system = BatchSystem(connection, retries=1, pause_s=0.01, command_s=3.0)
+        job = system.submit(JobSpec(command="exec sleep 60", **quiet_spec(place)))
+        try:
             wait_for(system, job, JobState.RUNNING)
+            before = shared.next_number()
             shared.mode("down")
             with pytest.raises(SubmitError, match="Its server does not answer") as caught:
                 system.submit(spec)
@@ -265,18 +266,17 @@ def test_a_server_that_is_down_or_hangs(shared: StandIn, place: Path) -> None:
             for ask in (lambda: system.status([job]), lambda: system.cancel(job)):
                 with pytest.raises(AllocationError, match="does not tell of its jobs"):
                     ask()
-            before = shared.numbers()
             shared.mode("hung")
             with pytest.raises(AllocationError, match="did not answer within 3 s"):
                 system.submit(spec)
             shared.mode("up")
             assert system.status([job])[job].state is JobState.RUNNING  # it ran on
             time.sleep(0.3)  # nothing can be waited for: what was given up is not to come
-            assert shared.numbers() == before
+            assert shared.next_number() == before
+        finally:
+            shared.mode("up")
             system.cancel(job)
-            wait_for(system, job, JobState.DONE)
-    finally:
-        shared.mode("up")
+        wait_for(system, job, JobState.DONE)
 
 
 def quiet_spec(place: Path) -> dict[str, object]:
