@@ -1,7 +1,7 @@
 """`grid jobs`, `grid graph`, `grid credits`: jobs of a running job server.
 
 Lives here: tables, bars, lines of messages, JSON.
-Elsewhere:  the server (`cli/serve.py`), what a client can do (`grid/jobs/proxy.py`).
+Elsewhere:  the server (`cli/serve.py`), what a client can do (`grid/jobs/client/proxy.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from grid.cli.main import NearMisses
 from grid.cli.show import echo, print_json, print_table, rich_table, say, span
 
 if TYPE_CHECKING:
+    from grid.jobs.client.proxy import ServerProxy
     from grid.jobs.host.messages import Message
-    from grid.jobs.proxy import ServerProxy
 
 _STATES = ("waiting", "pending", "active", "complete", "error", "aborted", "cancelled")
 _COLUMNS = ("job", "state", "service", "progress", "best", "age", "tags", "reason")
@@ -40,7 +40,7 @@ def _server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _connected(server: str, user: str | None) -> Iterator[ServerProxy]:
-    from grid.jobs.context import remote_service
+    from grid.jobs.client.context import remote_service
 
     service = remote_service(server, user)
     try:
@@ -108,7 +108,7 @@ def list_jobs(
 
 
 def _watch(service: ServerProxy, wanted: dict[str, Any], as_json: bool) -> None:
-    from grid.jobs.joblist import JobList
+    from grid.jobs.client.joblist import JobList
 
     def print_change(_: JobList, message: Message) -> None:
         for summary in message.jobs if message.kind == "Jobs" else [message.summary]:

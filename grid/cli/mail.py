@@ -1,7 +1,7 @@
 """Options of `grid serve` about mails.
 
 Lives here: `mail_options`, which makes the mail's part of `grid.jobs.settings.Settings` of them.
-Elsewhere:  what the mailer does with it (`grid/jobs/mail.py`).
+Elsewhere:  what the mailer does with it (`grid/jobs/mails/mailer.py`).
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def _settings(
     host, port = _address(smtp or "localhost", PORTS[tls])
     found: dict[str, Any] = {"mail_host": host, "mail_port": port, "mail_tls": tls, "mail_hour": hour}
     if sender:
-        from grid.jobs.admission import check_email
+        from grid.jobs.manager.admission import check_email
 
         found["mail_from"] = check_email(sender)
     if ca:
         found["mail_ca"] = ca
     if login:
-        from grid.jobs.mail import read_login
+        from grid.jobs.mails.mailer import read_login
         from grid.jobs.settings import Settings
 
         try:

@@ -26,7 +26,7 @@ from grid.cli.show import print_json, say
 
 if TYPE_CHECKING:
     from grid.grids.grid import Grid
-    from grid.jobs.manager import JobManager
+    from grid.jobs.manager.job_manager import JobManager
     from grid.web.server import WebServer
 
 
@@ -86,15 +86,15 @@ def serve(
       grid serve fits.py --http 0.0.0.0:8440 --tls self
       grid serve fits.py --http --no-token
     """
-    from grid.jobs.context import data_directory
-    from grid.jobs.download import Policy
-    from grid.jobs.engine import GridEngine, ThreadEngine
-    from grid.jobs.manager import JobManager
+    from grid.jobs.client.context import data_directory
+    from grid.jobs.fetch.download import Policy
+    from grid.jobs.line.door import SocketServer
+    from grid.jobs.line.lines import socket_path
+    from grid.jobs.manager.engine import GridEngine, ThreadEngine
+    from grid.jobs.manager.job_manager import JobManager
     from grid.jobs.server import add_user as new_token
     from grid.jobs.settings import Settings
     from grid.jobs.store.store import Store
-    from grid.jobs.wire import socket_path
-    from grid.jobs.wire_server import SocketServer
 
     services = [cls for module in modules for cls in _services(module)]
     try:  # who comes over the network may not have us look around in ours

@@ -6,7 +6,7 @@ same; or, where a time is given, its server is ended by force then, and replaced
 
 Lives here: `UnderWay`, `LeftOver`, with a thread of its own while there is something to stop: asking hosts takes round
             trips.
-Elsewhere:  who needs what no more (`grid/tasks/master.py`, `grid/jobs/desk.py`).
+Elsewhere:  who needs what no more (`grid/tasks/master.py`, `grid/jobs/manager/desk.py`).
 """
 
 from __future__ import annotations

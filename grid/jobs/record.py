@@ -1,7 +1,7 @@
 """A job as the manager and its store have it.
 
 Lives here: `Record`, what it shows to clients (`summary`), what atoms see of it (`view`).
-Elsewhere:  where it is kept (`store/`), who changes it (`manager.py`).
+Elsewhere:  where it is kept (`store/`), who changes it (`manager/job_manager.py`).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Who may call what about whose jobs is said by the table of calls alone, and is c
 (`admit`).
 
 Lives here: `Server`, who may see what.
-Elsewhere:  the table of calls (`api.py`), the client's view (`proxy.py`), the wire (`wire_server.py`), the work
-            (`manager.py`).
+Elsewhere:  the table of calls (`api.py`), the client's view (`client/proxy.py`), the wire (`line/door.py`), the work
+            (`manager/job_manager.py`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grid.jobs.admission import build
 from grid.jobs.api import CONDITIONS, LAST, QUEUE, Call, Calls, Whose, guarded
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.conditions.tree import from_tree
-from grid.jobs.history import KEPT
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
-from grid.jobs.manager import JobManager
+from grid.jobs.manager.admission import build
+from grid.jobs.manager.history import KEPT
+from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.record import Record
 from grid.jobs.rules.tags import matches
 
@@ -254,7 +254,7 @@ class Server(Calls):
 
     def set_email(self, email: str | None, mails: str | None = None) -> None:
         """Where mails about this user's jobs go (None: nowhere), and when (None: as before, at first `daily`)."""
-        from grid.jobs.admission import check_email, check_mails
+        from grid.jobs.manager.admission import check_email, check_mails
 
         values = {"email": check_email(email or ""), **({} if mails is None else {"mails": check_mails(mails)})}
         self.manager.keep_user(self._check(), **values)
@@ -297,7 +297,7 @@ class Server(Calls):
         return [{name: each[name] for name in shown} for each in self.manager.modules.list()]
 
     def deposit(self, credentials: Mapping[str, Any]) -> str:
-        """Leave credentials for another server here, for jobs of this user; their name. See `deposits.py`."""
+        """Leave credentials for another server here, for jobs of this user; their name. See `fetch/deposits.py`."""
         user = self._check()
         return self.manager.deposits.keep(user, credentials)
 
@@ -312,7 +312,7 @@ class Server(Calls):
         raise JobError("a job server behind a socket gives no credentials", hint="Reach it by HTTP: grid serve --http")
 
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
-        """The last messages of a kind, `Log` or `Improved`, that a job said; see `history.py`."""
+        """The last messages of a kind, `Log` or `Improved`, that a job said; see `manager/history.py`."""
         if kind not in KEPT:
             raise RequestError(f"no messages of the kind {kind!r} are kept", hint=f"There are {', '.join(KEPT)}")
         with self.manager._lock:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from grid.jobs.conditions.tree import Most
 from grid.jobs.conditions.work import UNITS
-from grid.jobs.download import Policy
+from grid.jobs.fetch.download import Policy
 from grid.jobs.rules.scheduler import MINIMUM_SHARE, RULES
 
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 
 from grid.errors import GridError, SerialisationError
 from grid.jobs.host import errors
-from grid.jobs.wire import error_to_plain
+from grid.jobs.line.lines import error_to_plain
 from grid.web.events import Busy
 
 _STATUS: tuple[tuple[type[BaseException], int], ...] = (  # the first that fits

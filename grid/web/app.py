@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from grid._version import __version__
 from grid.errors import GridError
-from grid.jobs.proxy import usertag
+from grid.jobs.client.proxy import usertag
 from grid.web.answers import Json, refuse, say
 from grid.web.guard import Guard
 from grid.web.page import add_page

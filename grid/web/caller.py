@@ -18,11 +18,11 @@ from typing import Any
 
 from grid.jobs.api import ADMIN, SUBMIT, UPLOAD, Call, ask
 from grid.jobs.conditions.atoms import IsFetched, JobAtom, KnownAtom
-from grid.jobs.fetching import SERVICE as FETCH
+from grid.jobs.fetch.job import SERVICE as FETCH
 from grid.jobs.host.errors import AccessError, ConditionError, RequestError, UnknownJob
 from grid.jobs.host.references import jobs_in
-from grid.jobs.manager import JobManager
-from grid.jobs.modules import SERVICE as INSTALL
+from grid.jobs.manager.job_manager import JobManager
+from grid.jobs.modules.install import SERVICE as INSTALL
 from grid.jobs.record import Record
 from grid.jobs.server import Server, check_wanted, fits
 from grid.web.tokens import Tokens

@@ -25,9 +25,9 @@ import httpx
 from grid.jobs.api import API, CONDITIONS, QUEUE, Call, Calls
 from grid.jobs.host.errors import AccessError, JobError, RequestError, TooLarge, WireError
 from grid.jobs.host.messages import ENDS, Gap, Message
-from grid.jobs.pins import Pinned
-from grid.jobs.streams import Listener
-from grid.jobs.wire import error_from_plain, error_to_plain
+from grid.jobs.line.lines import error_from_plain, error_to_plain
+from grid.jobs.line.pins import Pinned
+from grid.jobs.line.streams import Listener
 from grid.web import login
 from grid.web.names import is_loopback
 

@@ -11,7 +11,7 @@ message is made JSON once, or twice where some readers see less of it.
 Threads: messages come from the manager's, under its lock; readers live in the event loop. `Hub._lock` guards the ring.
 
 Lives here: `Hub`, `ListHub`, `JobHub`, `Hubs`.
-Elsewhere:  streams in the process (`jobs/streams.py`), the HTTP side (`streaming.py`).
+Elsewhere:  streams in the process (`jobs/line/streams.py`), the HTTP side (`streaming.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 from grid.jobs.api import CONDITIONS, QUEUE
 from grid.jobs.host.errors import AccessError, JobError
 from grid.jobs.host.messages import ENDS, Message
-from grid.jobs.manager import JobManager
+from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.rules.states import JobState
 from grid.web.caller import Caller, hide
 from grid.web.limits import WebLimits

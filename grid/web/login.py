@@ -4,7 +4,7 @@ The token goes into the system's keyring where there is one that works, else int
 which has names and fingerprints in any case. So one login is good for all sessions; there is no agent process.
 
 Lives here: `login`, `logout`, `find`.
-Elsewhere:  tokens at the server (`tokens.py`), short names that point to servers (`jobs/wire_client.py`).
+Elsewhere:  tokens at the server (`tokens.py`), short names that point to servers (`jobs/line/client.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from grid.jobs.host.errors import AccessError, RequestError
-from grid.jobs.pins import check_fingerprint
-from grid.jobs.wire_client import logins_file, read_logins
+from grid.jobs.line.client import logins_file, read_logins
+from grid.jobs.line.pins import check_fingerprint
 
 _KEYRING = "grid job server"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")

@@ -1,14 +1,14 @@
 """The hosts and servers on which jobs run: which are busy, which are free.
 
 Lives here: `hosts_of`.
-Elsewhere:  engines (`jobs/engine.py`), what a grid says of itself (`grids/abstract.py`).
+Elsewhere:  engines (`jobs/manager/engine.py`), what a grid says of itself (`grids/abstract.py`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from grid.jobs.engine import Engine
+from grid.jobs.manager.engine import Engine
 
 
 def hosts_of(engine: Engine) -> dict[str, Any]:

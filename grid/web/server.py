@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 
 from grid.jobs.host.errors import JobError, RequestError
-from grid.jobs.manager import JobManager
+from grid.jobs.manager.job_manager import JobManager
 from grid.web.app import make_app
 from grid.web.arrivals import SPARE_FILES, Arrival, Arrivals, raise_files
 from grid.web.connections import protocol

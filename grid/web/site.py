@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from grid.jobs.api import QUEUE
 from grid.jobs.host.errors import RequestError
-from grid.jobs.manager import JobManager
+from grid.jobs.manager.job_manager import JobManager
 from grid.web.caller import Caller
 from grid.web.events import Busy, Hubs, ListHub
 from grid.web.limits import WebLimits

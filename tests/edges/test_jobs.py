@@ -494,7 +494,7 @@ def test_results_are_remembered_by_request_files_and_versions(
     assert run().wait(LIMIT_S) == 5 and count() == 3
     path.write_text("four")
     assert run().wait(LIMIT_S) == 4 and count() == 3
-    from grid.jobs import memory
+    from grid.jobs.manager import memory
 
     monkeypatch.setattr(memory, "versions", lambda names: {"grid": "99"})
     assert run().wait(LIMIT_S) == 4 and count() == 4
@@ -505,7 +505,7 @@ def test_results_are_remembered_by_request_files_and_versions(
 
 @pytest.mark.row("C28")
 def test_versions_cover_what_a_distribution_needs() -> None:
-    from grid.jobs.memory import versions
+    from grid.jobs.manager.memory import versions
 
     found = versions(("sshgrid",))
     assert {"sshgrid", "dill", "pyzmq", "click", "rich"} <= set(found)
@@ -598,7 +598,7 @@ def test_a_with_block_sends_submissions_to_its_service(tmp_path: Path) -> None:
 
 
 def _default_or_none() -> Any:
-    from grid.jobs import context
+    from grid.jobs.client import context
 
     return context._stack.get()
 
@@ -689,7 +689,7 @@ def test_notices_about_conditions_go_over_a_stream(service: ServerProxy, tmp_pat
 
 @pytest.mark.row("J18", "J24")
 def test_streams_have_headers_and_hang_up_one_by_one_or_all() -> None:
-    from grid.jobs.streams import Streams
+    from grid.jobs.line.streams import Streams
 
     streams = Streams(clock=lambda: 5.0)
     streams.put("a", Message("Lost"))  # nobody listens, nothing is kept

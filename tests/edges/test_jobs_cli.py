@@ -221,6 +221,6 @@ def test_grid_can_be_imported_without_what_jobs_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=LIMIT_S)
     assert done.returncode == 0 and int(done.stdout) > 40, done.stderr
-    client = "import sys, grid.jobs.wire_client, grid.jobs.joblist, grid.cli.jobs; print(*sys.modules)"
+    client = "import sys, grid.jobs.line.client, grid.jobs.client.joblist, grid.cli.jobs; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", client], text=True, cwd=ROOT, timeout=LIMIT_S).split()
     assert not {"sqlalchemy", "alembic"} & set(loaded)  # a client needs no database

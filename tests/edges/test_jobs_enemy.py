@@ -34,10 +34,10 @@ from grid.jobs import (
     StoreFull,
     ThreadEngine,
 )
-from grid.jobs.deposits import EACH, Deposits
-from grid.jobs.download import Forbidden, Policy
+from grid.jobs.fetch.deposits import EACH, Deposits
+from grid.jobs.fetch.download import Forbidden, Policy
 from grid.jobs.host import plain, runner
-from grid.jobs.modules import check
+from grid.jobs.modules.install import check
 from grid.jobs.record import Record
 from grid.web.caller import Caller
 from grid.web.client import HttpServer

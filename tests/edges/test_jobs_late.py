@@ -26,8 +26,8 @@ from grid.jobs import (
     UnknownJobService,
     remote_service,
 )
-from grid.jobs.context import make_service
-from grid.jobs.wire_server import SocketServer
+from grid.jobs.client.context import make_service
+from grid.jobs.line.door import SocketServer
 from grid.web.server import WebServer
 from tests.edges.test_jobs import QUICK, until
 

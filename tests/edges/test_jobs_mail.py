@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from grid.jobs import JobFailed, JobManager, RequestError, Server, ServerProxy, Settings, Store, ThreadEngine
-from grid.jobs.mail import Mailer
+from grid.jobs.mails.mailer import Mailer
 from tests.edges.jobs_services import ALL, Fail, Square
 
 ROOT = Path(__file__).parents[2]

@@ -33,7 +33,7 @@ from grid.jobs import (
     remote_service,
 )
 from grid.jobs.host.errors import AccessError, StoreLocked
-from grid.jobs.wire_server import SocketServer
+from grid.jobs.line.door import SocketServer
 from tests.edges.jobs_services import ALL, Add, Fail, Reads, Square, Steps, Writes
 
 LIMIT_S = 30.0

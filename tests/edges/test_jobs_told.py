@@ -32,8 +32,8 @@ from grid.jobs import (
     open_service,
     remote_service,
 )
-from grid.jobs.context import default_service
-from grid.jobs.wire_server import SocketServer
+from grid.jobs.client.context import default_service
+from grid.jobs.line.door import SocketServer
 from grid.web.server import WebServer
 from tests.edges.test_jobs import QUICK, until
 from tests.lab import MissingPart

@@ -28,7 +28,7 @@ from grid.jobs import (
     remote_service,
 )
 from grid.jobs.host.request import Request
-from grid.jobs.wire_server import SocketServer
+from grid.jobs.line.door import SocketServer
 from grid.web.server import WebServer
 from tests.edges.test_jobs import QUICK
 from tests.lab.postgres import Postgres, postgres  # noqa: F401 - a fixture

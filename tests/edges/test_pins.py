@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from grid.jobs.download import Download, Policy
+from grid.jobs.fetch.download import Download, Policy
 from grid.jobs.host.errors import AccessError
-from grid.jobs.pins import Pinned
+from grid.jobs.line.pins import Pinned
 from grid.web.client import HttpServer
 from grid.web.tls import Certificate
 

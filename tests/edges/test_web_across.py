@@ -29,7 +29,7 @@ from grid.jobs import (
     make_service,
     remote_service,
 )
-from grid.jobs.download import Forbidden
+from grid.jobs.fetch.download import Forbidden
 from grid.jobs.host.errors import AccessError, ConditionError
 from grid.web.limits import WebLimits
 from grid.web.server import WebServer

@@ -30,7 +30,7 @@ from grid.jobs import (
     remote_service,
 )
 from grid.jobs.host.errors import AccessError
-from grid.jobs.modules import check, pack, unpack
+from grid.jobs.modules.install import check, pack, unpack
 from grid.web.server import WebServer
 from grid.web.tokens import Tokens
 from tests.edges.jobs_services import Square

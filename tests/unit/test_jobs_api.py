@@ -11,7 +11,7 @@ import pytest
 
 from grid.jobs import AccessError, JobManager, RequestError, Server, Settings, Store, ThreadEngine, UnknownJob
 from grid.jobs.api import API, SCOPES, Call, Calls, Whose, ask, table
-from grid.jobs.wire_client import RemoteServer
+from grid.jobs.line.client import RemoteServer
 from grid.web.caller import Caller
 from grid.web.client import HttpServer
 from grid.web.who import Who

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.jobs.history import LARGEST, History
 from grid.jobs.host.messages import Improved, Log, Message
+from grid.jobs.manager.history import LARGEST, History
 
 
 def say(history: History, job: str, *texts: str) -> None:

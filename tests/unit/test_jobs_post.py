@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.jobs import JobState, RequestError, Settings
-from grid.jobs.admission import check_email, check_mails
 from grid.jobs.host.errors import JobError
-from grid.jobs.letters import LONGEST, MOST, compose, facts, one_line, took
-from grid.jobs.mail import read_login
+from grid.jobs.mails.letters import LONGEST, MOST, compose, facts, one_line, took
+from grid.jobs.mails.mailer import read_login
+from grid.jobs.manager.admission import check_email, check_mails
 from grid.jobs.record import Record
 from grid.jobs.rules.post import FLOOD, MAILS, Letter, Note, due, pause_s, plan, wish
 

@@ -4,7 +4,7 @@ Each is two-sided. At the client it is a definition, and a probe of what goes on
 `World` (the job manager) begins its work and feeds it with what happens to its job.
 
 Lives here: the kinds, their arguments, what event makes each T or C.
-Elsewhere:  JSON of them (`tree.py`), downloads (`fetch.py`), who feeds them (`manager.py`).
+Elsewhere:  JSON of them (`tree.py`), downloads (`fetch/fetcher.py`), who feeds them (`manager/job_manager.py`).
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class IsCancelled(JobAtom):
 class IsMessage(JobAtom):
     """T at the first message of the job that passes the filter; C if the job ends without one.
 
-    Messages that were said before somebody waited count as far as they are kept (`grid/jobs/history.py`).
+    Messages that were said before somebody waited count as far as they are kept (`grid/jobs/manager/history.py`).
 
     The filter: messages of the class named `message`, for which the expression `where` over its fields holds. At the
     client also `predicate`, or methods of a subclass named after the message's class, `on_improved(message)`, that

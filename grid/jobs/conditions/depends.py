@@ -7,7 +7,7 @@ each, and one job that waits for 10,000 others costs one count per event.
 A condition fires once. Later changes of its atoms, such as `~x` going back from T to F, are ignored for it.
 
 Lives here: `Depends`.
-Elsewhere:  values (`algebra.py`), the manager that owns one of these and feeds it (`manager.py`).
+Elsewhere:  values (`algebra.py`), the manager that owns one of these and feeds it (`manager/job_manager.py`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Messages of a job: Start, Join, Progress, Improved, Completed, Error, Aborted, C
 Messages to a job: Abort, Pause, Resume, Checkpoint, and the service's own.
 
 Lives here: the classes, JSON of messages, dispatch by class name.
-Elsewhere:  streams of them (`streams.py`), when a job handles one (`runner.py`).
+Elsewhere:  streams of them (`line/streams.py`), when a job handles one (`runner.py`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Both may be given as data of another request. That makes the other job wait for 
 put in when it starts.
 
 Lives here: `Reference`, `Field`, finding them in plain values.
-Elsewhere:  handles, which give them out (`grid/jobs/handle.py`); the server, which resolves them (`manager.py`).
+Elsewhere:  handles, which give them out (`client/handle.py`); the manager, which resolves them (`manager/`).
 """
 
 from __future__ import annotations

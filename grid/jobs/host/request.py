@@ -7,7 +7,7 @@ A request names its service and the service's version; all other public attribut
 so that other languages can write one, and a later version of grid can tell what it is before trusting anything in it.
 
 Lives here: `Request`, `request`, reading and saving, the hook at queue time.
-Elsewhere:  services (`service.py`), which service answers (`registry.py`).
+Elsewhere:  services (`service.py`), which service answers (`manager/registry.py`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ To the job (`incoming`):            From the job (`events`):
                                         ("end", outcome, plain result, error, trace)
 
 Lives here: `Runner`, the handler, the order of calls of a service, safe points.
-Elsewhere:  what services may do (`service.py`), the manager's side (`grid/jobs/execution.py`).
+Elsewhere:  what services may do (`service.py`), the manager's side (`grid/jobs/manager/execution.py`).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from grid.jobs.host.messages import Message
 from grid.jobs.host.request import Request, request, service_name
 
 if TYPE_CHECKING:
-    from grid.jobs.handle import Job
+    from grid.jobs.client.handle import Job
     from grid.jobs.host.units import Units
 
 logger = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class Service:
 
         The other arguments are those of `ServerProxy.submit`.
         """
-        from grid.jobs.context import choose_service  # at the client only
+        from grid.jobs.client.context import choose_service  # at the client only
 
         options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo}
         options.update(notify=notify, mails=mails)

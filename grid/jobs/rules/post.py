@@ -9,7 +9,7 @@ A job that has ended leaves a `Note`; when it is due, all due notes to one addre
 is no letter. Whose address and which wish count is looked up when a letter is made, so a change counts at once.
 
 Lives here: `Note`, `due`, `plan`. No IO, no clock.
-Elsewhere:  where notes are kept (`store/`), what a letter says (`letters.py`), who sends it (`mail.py`).
+Elsewhere:  where notes are kept (`store/`), what a letter says (`mails/letters.py`), who sends it (`mails/mailer.py`).
 """
 
 from __future__ import annotations

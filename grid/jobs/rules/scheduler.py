@@ -16,7 +16,7 @@ A unit is leased to a worker. Its first outcome counts; others are dropped. A lo
 ends, go back to the front.
 
 Lives here: the queue of units, virtual times, leases. Heaps throughout: one decision is O(log n).
-Elsewhere:  clock and workers (`desk.py`), what work costs (`credits.py`).
+Elsewhere:  clock and workers (`manager/desk.py`), what work costs (`credits.py`).
 """
 
 from __future__ import annotations

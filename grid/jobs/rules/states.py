@@ -7,7 +7,7 @@
 Archived is a mark on a job that has ended, not a state.
 
 Lives here: the table.
-Elsewhere:  who makes the moves (`manager.py`), where they are kept (`store/`).
+Elsewhere:  who makes the moves (`manager/job_manager.py`), where they are kept (`store/`).
 """
 
 from __future__ import annotations

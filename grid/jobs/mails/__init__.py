@@ -1,0 +1,1 @@
+"""Mails about jobs that have ended: what they say, and sending them."""

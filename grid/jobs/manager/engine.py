@@ -1,0 +1,304 @@
+"""Where jobs and their units run: servers of a grid, or threads of this process.
+
+The manager publishes two instances: `Runner`, whose servers run one job each, and `Worker`, whose servers do units.
+They are apart, because a job that waits for its units must not hold the place that they need. A runner mostly sleeps.
+
+Lives here: `Engine`, `Place`; `GridEngine` for any grid, `ThreadEngine` for tests and for machines that shall run
+            nothing else.
+Elsewhere:  who is given a place (`job_manager.py`, `desk.py`).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from grid.errors import AcquireTimeout, ServerLost
+from grid.grids.leftover import LeftOver, UnderWay
+from grid.jobs.host.messages import Abort
+from grid.jobs.host.runner import Runner
+from grid.jobs.host.worker import Worker
+
+if TYPE_CHECKING:
+    from grid.grids.abstract import AbstractGrid
+    from grid.services.proxy import Proxy
+
+RESTARTS = 1_000_000
+"""A runner that is killed is replaced, always."""
+
+STOP_S = 5.0
+"""For the thread that stops units to end."""
+
+
+class Place(Protocol):
+    """One runner or worker, ours until released."""
+
+    name: str
+    host: str
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        """Call a method of the instance; calls are done in order."""
+
+    def release(self) -> None:
+        """No more calls will come."""
+
+    def kill(self) -> None:
+        """End the process that it is."""
+
+    def end(self) -> None:
+        """End the process that it is by force, though it is busy or released."""
+
+
+class Engine(Protocol):
+    """Makes places."""
+
+    can_kill: bool
+    paths: list[str]
+    """Where servers shall look for modules, too, if they see the same files."""
+
+    def start(self) -> None: ...
+    def runner(self, timeout: float) -> Place | None:
+        """A free runner; None if none was free in time."""
+
+    def worker(self, timeout: float) -> Place | None:
+        """A free worker; None if none was free in time."""
+
+    def size(self) -> int:
+        """How many workers there are."""
+
+    def runners(self) -> int:
+        """How many jobs can run at once."""
+
+    def report(self, key: str, tell: Callable[[], Any]) -> None:
+        """What the status of the grid has under that key, besides, until `stop`."""
+
+    def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        """Nobody needs these units: stop them, by force after `force_s` seconds. Returns at once."""
+
+    def stop(self) -> None: ...
+
+
+class _GridPlace:
+    def __init__(self, grid: AbstractGrid, proxy: Proxy) -> None:
+        self._grid, self._proxy = grid, proxy
+        self.name = proxy._server.name
+        self.host = proxy._server.host.label
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        result: Future[Any] = getattr(self._proxy, method)(*args)
+        return result
+
+    def release(self) -> None:
+        self._grid.release_service(self._proxy)
+
+    def kill(self) -> None:
+        try:
+            self._proxy.die().result(2.0)
+        except ServerLost:
+            return
+        except Exception:  # it does not answer either: the grid ends it
+            self.end()
+
+    def end(self) -> None:
+        self._proxy._server.end(force=True)
+
+
+class GridEngine:
+    """Runners and workers on the servers of a grid; `at_once` jobs run at the same time, at least."""
+
+    can_kill = True
+
+    def __init__(self, grid: AbstractGrid, at_once: int = 1) -> None:
+        self.grid = grid
+        self._at_once = at_once
+        self._runners: list[str] = []
+        self._workers = ""
+        self._turn = 0
+        self._left_over = LeftOver(grid)
+        self._reports: list[tuple[str, Callable[[], Any]]] = []
+        self.paths: list[str] = []
+
+    def start(self) -> None:
+        """Publish both."""
+        publish: Callable[..., str] = self.grid.publish
+        self._workers = publish(Worker(self.paths), restarts=RESTARTS)
+        self._runners = [publish(Runner(self.paths), restarts=RESTARTS)]
+        while self.runners() < self._at_once:
+            self._runners.append(publish(Runner(self.paths), restarts=RESTARTS))
+
+    def runner(self, timeout: float) -> Place | None:
+        self._turn += 1
+        service = self._runners[self._turn % len(self._runners)]
+        for other in self._runners:
+            if not self.grid.queues[other].empty():
+                service = other
+        return self._acquire(service, timeout)
+
+    def worker(self, timeout: float) -> Place | None:
+        return self._acquire(self._workers, timeout)
+
+    def _acquire(self, service: str, timeout: float) -> Place | None:
+        try:
+            return _GridPlace(self.grid, self.grid.acquire_service(service, timeout))
+        except AcquireTimeout:
+            return None
+
+    def size(self) -> int:
+        return self.grid.size(self._workers) if self._workers else 0
+
+    def runners(self) -> int:
+        return sum(max(self.grid.size(service), 1) for service in self._runners)
+
+    def report(self, key: str, tell: Callable[[], Any]) -> None:
+        self._reports.append((key, tell))
+        self.grid.reporters = [*self.grid.reporters, (key, tell)]
+
+    def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        self._left_over.stop(units, force_s)
+
+    def stop(self) -> None:
+        """Withdraw both; the grid itself is its owner's."""
+        self._left_over.close(STOP_S)
+        self.grid.reporters = [each for each in self.grid.reporters if each not in self._reports]
+        if not self.grid.ishalted():
+            for service in [self._workers, *self._runners]:
+                if service:
+                    self.grid.terminate(service)
+
+
+class _ThreadPlace:
+    host = "here"
+
+    def __init__(self, name: str, instance: Any, pool: ThreadPoolExecutor, back: queue.SimpleQueue[Any]) -> None:
+        self.name, self._instance, self._pool, self._back = name, instance, pool, back
+        self._last: Future[Any] | None = None
+        self._calls = 0
+        self._released = False
+        self._killed = False
+        self._lock = threading.Lock()
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        with self._lock:
+            self._calls += 1
+        future = self._pool.submit(getattr(self._instance, method), *args)  # one thread each: in order
+        future.add_done_callback(self._ended)
+        return future
+
+    def _ended(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._calls -= 1
+            free = self._released and not self._calls and not self._killed
+        if free:
+            self._back.put(self)
+
+    def release(self) -> None:
+        with self._lock:
+            self._released = True
+            free = not self._calls and not self._killed
+        if free:
+            self._back.put(self)
+
+    def again(self) -> _ThreadPlace:
+        """The same place for its next user."""
+        self._released = False
+        return self
+
+    def kill(self) -> None:
+        """A thread can't be killed: it is told once more to end and left alone, and another takes its place."""
+        with self._lock:
+            if self._killed:
+                return
+            self._killed = True
+        self.call("exchange", [("message", Abort().to_plain())], 0.0)
+        self._pool.shutdown(wait=False)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-runner-again")
+        self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), pool, self._back))
+
+    def end(self) -> None:
+        """A thread can't be ended."""
+
+
+class HerePlace:
+    """A runner in a thread of this process, for a job that runs at the manager; it holds a place as others do."""
+
+    host = "here"
+
+    def __init__(self, held: Place) -> None:
+        self._held = held
+        self.name = f"{held.name} (held)"
+        self._runner = Runner()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-here")
+
+    def call(self, method: str, *args: Any) -> Future[Any]:
+        return self._pool.submit(getattr(self._runner, method), *args)
+
+    def release(self) -> None:
+        self._pool.shutdown(wait=False)
+        self._held.release()
+
+    def kill(self) -> None:
+        """See `_ThreadPlace.kill`."""
+        self.call("exchange", [("message", Abort().to_plain())], 0.0)
+
+    def end(self) -> None:
+        """A thread can't be ended."""
+
+
+class ThreadEngine:
+    """Runs everything in threads of this process. A job that never comes to a safe point can't be ended by force."""
+
+    can_kill = False
+
+    def __init__(self, workers: int = 2, at_once: int = 2) -> None:
+        self._n = {"runner": at_once, "worker": workers}
+        self.paths: list[str] = []
+        self._free: dict[str, queue.SimpleQueue[_ThreadPlace]] = {}
+        self._pools: list[ThreadPoolExecutor] = []
+
+    def start(self) -> None:
+        for kind, instance in (("worker", Worker), ("runner", Runner)):
+            free: queue.SimpleQueue[_ThreadPlace] = queue.SimpleQueue()
+            for number in range(self._n[kind]):
+                pool = ThreadPoolExecutor(1, thread_name_prefix=f"jobs-{kind}-{number}")
+                self._pools.append(pool)
+                free.put(_ThreadPlace(f"{kind}/{number}", instance(), pool, free))
+            self._free[kind] = free
+
+    def _take(self, kind: str, timeout: float) -> Place | None:
+        try:
+            return self._free[kind].get(timeout=timeout).again()
+        except queue.Empty:
+            return None
+
+    def runner(self, timeout: float) -> Place | None:
+        return self._take("runner", timeout)
+
+    def worker(self, timeout: float) -> Place | None:
+        return self._take("worker", timeout)
+
+    def size(self) -> int:
+        return self._n["worker"]
+
+    def runners(self) -> int:
+        return self._n["runner"]
+
+    def report(self, key: str, tell: Callable[[], Any]) -> None:
+        """Nobody asks these threads for their status."""
+
+    def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        """What has not begun is taken back; a thread can't be stopped."""
+        for unit in units:
+            unit.result.cancel()
+
+    def stop(self) -> None:
+        for free in self._free.values():
+            while True:
+                try:
+                    free.get_nowait()._pool.shutdown(wait=False)
+                except queue.Empty:
+                    break
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)

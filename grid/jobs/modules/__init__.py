@@ -1,0 +1,1 @@
+"""Modules that users install on a job server."""
