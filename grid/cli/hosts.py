@@ -1,7 +1,7 @@
 """`grid hosts list, check, setup, trust` and `grid doctor`: is this host of use, and what would make it so?
 
 Lives here: options and tables.
-Elsewhere:  looking (`launch/doctor.py`), making ready (`launch/environment.py`), keys (`launch/trust.py`).
+Elsewhere:  looking (`care/doctor.py`), making ready (`care/environment.py`), keys (`care/trust.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from grid.cli.show import ask, echo, print_json, print_table, progress, say, sid
 from grid.errors import GridError
 
 if TYPE_CHECKING:
+    from grid.care.doctor import Diagnosis
+    from grid.care.environment import Setup
     from grid.hosts import Host
-    from grid.launch.doctor import Diagnosis
-    from grid.launch.environment import Setup
 
 
 @click.group(cls=NearMisses)
@@ -102,7 +102,7 @@ def check(ctx: click.Context, names: tuple[str, ...], hosts_from: str | None, gr
 
 
 def _diagnose(chosen: Sequence[Host]) -> list[Diagnosis]:
-    from grid.launch.doctor import diagnose
+    from grid.care.doctor import diagnose
 
     found = side_by_side("looking", chosen, diagnose, lambda host: host.label, quiet=_may_prompt(chosen))
     return [_no_error(one) for one in found]
@@ -148,7 +148,7 @@ def _facts_of(host: Host, one: Diagnosis) -> dict[str, Any]:
 
 
 def _row_of(host: Host, one: Diagnosis) -> tuple[str, ...]:
-    from grid.launch.doctor import size
+    from grid.care.doctor import size
 
     facts = _facts_of(host, one)
     others = sorted({each["version"].rpartition(".")[0] for each in facts["pythons"]}, key=_version_key)
@@ -174,7 +174,7 @@ def _version_key(version: str) -> list[int]:
 
 
 def _key_state(host: Host, one: Diagnosis) -> str:
-    from grid.launch.doctor import STEPS
+    from grid.care.doctor import STEPS
 
     if host.ssh == "local":
         return "not needed"
@@ -277,8 +277,8 @@ def setup(
 
 
 def _set_up(host: Host, wheels: Path | None, packages: tuple[str, ...]) -> Setup:
+    from grid.care.environment import setup_host
     from grid.launch import connect
-    from grid.launch.environment import setup_host
 
     with connect(host) as connection:
         return setup_host(connection, wheels=wheels, packages=packages)
@@ -341,9 +341,9 @@ def trust(ctx: click.Context, name: str, yes: bool, hosts_from: str | None, as_j
     Example:
       grid hosts trust node17
     """
+    from grid.care.trust import fetch_key
+    from grid.care.trust import trust as record
     from grid.launch.known_hosts import Verdict
-    from grid.launch.trust import fetch_key
-    from grid.launch.trust import trust as record
 
     host = host_or_any(hosts_from, name)
     with progress(quiet=_may_prompt([host])) as show:
@@ -396,8 +396,8 @@ def doctor(ctx: click.Context, name: str, hosts_from: str | None, as_json: bool)
 
     The status is 1 if a step fails.
     """
-    from grid.launch.doctor import diagnose
-    from grid.launch.ourselves import look_here
+    from grid.care.doctor import diagnose
+    from grid.care.ourselves import look_here
 
     host = host_or_any(hosts_from, name)
     with progress(quiet=_may_prompt([host])) as show:

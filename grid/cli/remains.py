@@ -1,7 +1,7 @@
 """`grid ps` and `grid clean`: what grids hold on all machines, and what crashed ones left there.
 
 Lives here: options and tables.
-Elsewhere:  looking, choosing and clearing (`launch/remains.py`).
+Elsewhere:  looking, choosing and clearing (`care/remains.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from grid.cli.show import ask, print_json, print_table, say, side_by_side, span
 from grid.errors import GridError
 
 if TYPE_CHECKING:
+    from grid.care.remains import Choice
     from grid.hosts import Host
-    from grid.launch.remains import Choice
 
 HERE = "(this machine)"
 
@@ -130,7 +130,7 @@ def clean(
 
     The status is 1 if a host could not be looked at, or something could not be removed.
     """
-    from grid.launch.remains import choose
+    from grid.care.remains import choose
 
     machines, failed = _look(hosts_from, group)
     choices = choose({machine.name: machine.facts for machine in machines}, complete=not failed)
@@ -176,7 +176,7 @@ def _show(todo: list[tuple[_Machine, Choice]], *, to_stderr: bool) -> None:
 
 
 def _clear(todo: list[tuple[_Machine, Choice]]) -> list[Any]:
-    from grid.launch.remains import clear
+    from grid.care.remains import clear
 
     return side_by_side("clearing", todo, lambda one: clear(one[0].host, one[1]), lambda one: one[0].name)
 
@@ -211,7 +211,7 @@ def _tell_report(report: dict[str, Any]) -> None:
 
 def _look(hosts_from: str | None, group: str | None) -> tuple[list[_Machine], list[tuple[str, GridError]]]:
     """This machine first, then each host once; and those that could not be looked at."""
-    from grid.launch.remains import look
+    from grid.care.remains import look
 
     hosts = find_hosts(hosts_from, group) or []
     wanted: dict[str, tuple[Host | None, list[str]]] = {HERE: (None, [])}

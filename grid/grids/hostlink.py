@@ -25,6 +25,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from grid import errors
+from grid.care.remedies import remedy
 from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
 from grid.grids.between import carry
 from grid.grids.images import Images, Told
@@ -35,7 +36,6 @@ from grid.kernel.lease import start_ticks
 from grid.launch import Connection, RemoteProcess, connect
 from grid.launch.allocation import signs_of_jobs
 from grid.launch.command import launch_command, variables, why_not_started
-from grid.launch.remedies import remedy
 from grid.launch.shell import sh_command
 from grid.launch.spool import own_directory
 from grid.limits import Limits

@@ -3,7 +3,7 @@
     look(temp_paths)  -> facts            changes nothing
     clear(chosen)     -> what was done    checks everything anew: between look and clearing, time has passed
 
-Values in and out are JSON, because both run at the far end of an ssh connection as well (`launch/remains.py`), with the
+Values in and out are JSON, because both run at the far end of an ssh connection as well (`care/remains.py`), with the
 host's own Python and nothing of ours installed.
 
 What is left over is told apart from what lives by these, in this order: a lease whose agent runs and keeps it renewed
@@ -13,7 +13,7 @@ locked (`held`) lives: process ids of another pid namespace say nothing here, an
 of its own.
 
 Lives here: reading leases, registrations, directories, processes; removing what was chosen.
-Elsewhere:  the choice (`launch/remains.py`), leases themselves (`lease`), what a server is told of itself (`serve`).
+Elsewhere:  the choice (`care/remains.py`), leases themselves (`lease`), what a server is told of itself (`serve`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which host keys are on record: known_hosts files, read and judged as OpenSSH does.
 
 Lives here: the lines of the files, what they say about one key, fingerprints, adding a line.
-Elsewhere:  asking a host for its key (`paramiko_ssh.py`, `trust.py`).
+Elsewhere:  asking a host for its key (`lines.py`, `care/trust.py`).
 
 paramiko's own reader is not used because it knows neither patterns (`*.cluster`) nor `@revoked`, and takes a key of a
 type that is not on record for a wrong one or a right one depending on the order of the lines.

@@ -120,7 +120,7 @@ def open_line(target: Target, limits: ConnectLimits) -> Line:
 
 
 def show_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
-    """The key that the host shows now, judged by nobody: for `trust.py`."""
+    """The key that the host shows now, judged by nobody: for `care/trust.py`."""
     return _retried(_ask_for_key, target, limits)
 
 

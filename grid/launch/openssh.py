@@ -1,7 +1,7 @@
 """The way into a host by the user's own ssh binary: all that it can do, second factors and Kerberos included.
 
 Lives here: commands and forwards through a control master.
-Elsewhere:  the master (`masters.py`), pipes to a child process (`pipes.py`).
+Elsewhere:  a loan and its sessions (`loans.py`), the master (`masters.py`), pipes to a child process (`pipes.py`).
 """
 
 from __future__ import annotations
@@ -12,55 +12,32 @@ import random
 import secrets
 import socket
 import subprocess
-import threading
 import time
 
 from grid.errors import ConnectError
 from grid.hosts import Host
 from grid.launch import masters
-from grid.launch.connection import Connection, RemoteProcess, shorten
+from grid.launch.connection import shorten
 from grid.launch.forwards import socket_path
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
+from grid.launch.loans import LoanConnection
 from grid.launch.pipes import PipeProcess
-from grid.launch.shell import announced, kill_script, sh_command
+from grid.launch.shell import announced, sh_command
 
 _REFUSED_S = 3.0
 """A client that is refused a session has ended by then; one that lives has got in."""
 
 
-class OpenSSHConnection(Connection):
+class OpenSSHConnection(LoanConnection):
     """A loan of a shared master; closing it ends what went through this loan, and our master with the last loan."""
 
     def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
-        super().__init__(host, limits)
-        self._lock = threading.Lock()
-        self._closed = False
-        self._processes: set[PipeProcess] = set()
+        self._key, self._master, self._config = masters.acquire(host, limits)
+        super().__init__(host, limits, self._master)
         self._forwards: dict[tuple[str, int], str] = {}
         self._address: str | None = None
-        self._key, self._master, self._config = masters.acquire(host, limits)
 
-    def start(self, command: str) -> RemoteProcess:
-        self._check_alive()
-        if not self._master.sessions.acquire(timeout=self.limits.channel_s):
-            raise ConnectError(
-                f"{self.limits.sessions} commands run on this connection already (sshd's MaxSessions)",
-                host=self.host.label,
-                hint="Wait for some to end",
-            )
-        try:
-            process = self._start_client(command)
-        except BaseException:
-            self._master.sessions.release()
-            raise
-        with self._lock:
-            closed = self._closed
-        if closed:
-            process.close()
-            raise self._lost("it was closed")
-        return process
-
-    def _start_client(self, command: str) -> OpenSSHProcess:
+    def _begin(self, command: str) -> OpenSSHProcess:
         """A client that is refused a session (MaxSessions: others use the host, too) is started again."""
         said = ""
         alone = False
@@ -141,9 +118,6 @@ class OpenSSHConnection(Connection):
         words = self.run('echo "$SSH_CONNECTION"').text.split()
         return words[2] if len(words) == 4 and words[2] in known else known[0]
 
-    def alive(self) -> bool:
-        return not self._closed and self._master.alive()
-
     def close(self) -> None:
         with self._lock:
             if self._closed:
@@ -162,24 +136,6 @@ class OpenSSHConnection(Connection):
             return self._master.control(*arguments)
         except subprocess.TimeoutExpired as exc:
             raise self._lost("its master does not answer") from exc
-
-    def _ended(self, process: PipeProcess) -> None:
-        with self._lock:
-            if process not in self._processes:
-                return
-            self._processes.remove(process)
-        self._master.sessions.release()
-
-    def _check_alive(self) -> None:
-        if not self.alive():
-            raise self._lost("it was closed" if self._closed else "it was cut")
-
-    def _lost(self, why: str) -> ConnectError:
-        return ConnectError(
-            f"no connection any more: {why}",
-            host=self.host.label,
-            hint=f"`grid doctor {self.host.label}` says how far it is reachable now",
-        )
 
 
 class OpenSSHProcess(PipeProcess):
@@ -224,11 +180,7 @@ class OpenSSHProcess(PipeProcess):
     def kill(self) -> None:
         self.close_stdin()
         if self._tail.pid is not None and self.poll() is None:
-            try:
-                with self._owner.start(kill_script(self._tail.pid)) as killer:
-                    killer.wait(self._limits.close_s)
-            except ConnectError:
-                pass  # cut, or out of sessions
+            self._owner.kill_session(self._tail.pid)
         super().kill()
 
 

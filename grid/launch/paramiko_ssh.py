@@ -1,7 +1,7 @@
 """The way into a host by paramiko: ssh within this process, no ssh binary needed.
 
 Lives here: commands and forwards on a shared line.
-Elsewhere:  how the line came about and who else uses it (`lines.py`).
+Elsewhere:  a loan and its sessions (`loans.py`), how the line came about and who else uses it (`lines.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import paramiko
 from grid.errors import ConnectError
 from grid.hosts import Host
 from grid.launch import lines
-from grid.launch.connection import Connection, RemoteProcess, shorten
+from grid.launch.connection import RemoteProcess, shorten
 from grid.launch.forwards import FarEnd, Forward
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
-from grid.launch.shell import kill_script, sh_command
+from grid.launch.loans import LoanConnection
+from grid.launch.shell import sh_command
 from grid.launch.ssh_config import resolve
 
 _PACKET_BYTES = 128 << 10
@@ -28,37 +29,18 @@ _WINDOW_BYTES = 16 << 20
 """What the far side may send before we have read it: covers 100 MB/s at 150 ms."""
 
 
-class ParamikoConnection(Connection):
+class ParamikoConnection(LoanConnection):
     """A loan of a shared line; closing it ends what went through this loan, and the line with the last loan."""
 
     def __init__(self, host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> None:
-        super().__init__(host, limits)
-        self._lock = threading.Lock()
-        self._closed = False
-        self._processes: set[ParamikoProcess] = set()
-        self._forwards: dict[tuple[str, int], Forward] = {}
         self._line = lines.acquire(resolve(host), limits)
+        super().__init__(host, limits, self._line)
+        self._forwards: dict[tuple[str, int], Forward] = {}
 
-    def start(self, command: str) -> RemoteProcess:
-        self._check_alive()
-        if not self._line.sessions.acquire(timeout=self.limits.channel_s):
-            raise ConnectError(
-                f"{self.limits.sessions} commands run on this connection already (sshd's MaxSessions)",
-                host=self.host.label,
-                hint="Wait for some to end",
-            )
-        try:
-            channel = self._open_session()
-            process = ParamikoProcess(channel, command, self)
-        except BaseException:
-            self._line.sessions.release()
-            raise
+    def _begin(self, command: str) -> ParamikoProcess:
+        process = ParamikoProcess(self._open_session(), command, self)
         with self._lock:
             self._processes.add(process)
-            closed = self._closed
-        if closed:
-            process.close()
-            raise self._lost("it was closed")
         return process
 
     def forward(self, address: str, port: int) -> str:
@@ -78,9 +60,6 @@ class ParamikoConnection(Connection):
 
     def server_address(self) -> str | None:
         return self._line.address
-
-    def alive(self) -> bool:
-        return not self._closed and self._line.alive()
 
     def close(self) -> None:
         with self._lock:
@@ -130,24 +109,6 @@ class ParamikoConnection(Connection):
         )
         channel.settimeout(None)
         return channel
-
-    def _ended(self, process: ParamikoProcess) -> None:
-        with self._lock:
-            if process not in self._processes:
-                return
-            self._processes.remove(process)
-        self._line.sessions.release()
-
-    def _check_alive(self) -> None:
-        if not self.alive():
-            raise self._lost("it was closed" if self._closed else "it was cut")
-
-    def _lost(self, why: str) -> ConnectError:
-        return ConnectError(
-            f"no connection any more: {why}",
-            host=self.host.label,
-            hint=f"`grid doctor {self.host.label}` says how far it is reachable now",
-        )
 
 
 class ParamikoProcess(RemoteProcess):
@@ -224,13 +185,8 @@ class ParamikoProcess(RemoteProcess):
     def kill(self) -> None:
         """Through a second session: ssh's own signals reach no process of root, and none before sshd 7.9."""
         self.close_stdin()
-        if self._tail.pid is None or self.wait(0) is not None:
-            return
-        try:
-            with self._owner.start(kill_script(self._tail.pid)) as killer:
-                killer.wait(self._limits.close_s)
-        except ConnectError:
-            pass  # cut, or out of sessions: the closing channel is all the word that it gets
+        if self._tail.pid is not None and self.wait(0) is None:
+            self._owner.kill_session(self._tail.pid)  # else the closing channel is all the word that it gets
 
     def close(self) -> None:
         try:

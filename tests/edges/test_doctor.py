@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from grid.care.doctor import STEPS, Diagnosis, diagnose
+from grid.care.environment import setup_host
+from grid.care.trust import fetch_key, trust
+from grid.care.wheels import pack_installed
 from grid.errors import DiskError, HostError, HostKeyError, PythonError
 from grid.hosts import Host
 from grid.launch import ConnectLimits, connect
-from grid.launch.doctor import STEPS, Diagnosis, diagnose
-from grid.launch.environment import setup_host
 from grid.launch.known_hosts import Verdict
-from grid.launch.trust import fetch_key, trust
-from grid.launch.wheels import pack_installed
 from tests.lab import LOGIN_SHELLS, Lab, LabHost, shell_path
 
 QUICK = ConnectLimits(connect_s=2, banner_s=2, auth_s=10)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from grid import Grid, Host, HostError, LocalGrid, MissingModules, PublishError, SSHGrid
+from grid.care.environment import setup_host
 from grid.launch import connect
-from grid.launch.environment import setup_host
 from grid.testing.probe import Probe
 from tests.arrays import Sum
 from tests.lab import Lab, LabHost

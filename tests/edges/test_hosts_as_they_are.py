@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from grid import ConnectError, DiskError, Grid, Host, HostError, Limits, LocalGrid, PublishError, SSHGrid
+from grid.care.doctor import diagnose
 from grid.grids.hostlink import HostLink
 from grid.launch import connect
-from grid.launch.doctor import diagnose
 from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost, MissingPart
 

@@ -15,12 +15,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from grid.care.remains import UNCLAIMED_S, choose
 from grid.cli import exits, show
 from grid.cli.choose import is_called
 from grid.cli.main import main
 from grid.cli.running import Rates, _rows
 from grid.errors import ConnectError
-from grid.launch.remains import UNCLAIMED_S, choose
 
 HOSTS = """
 hosts:

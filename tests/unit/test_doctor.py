@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from grid.care.doctor import batch_dialect, judge, size
+from grid.care.probe import Facts, Interpreter, lacking
+from grid.care.wheels import platform_tags
 from grid.hosts import Host
-from grid.launch.doctor import batch_dialect, judge, size
-from grid.launch.probe import Facts, Interpreter, lacking
-from grid.launch.wheels import platform_tags
 
 HEALTHY: dict[str, Any] = {
     "version": [3, 11, 2],

@@ -23,7 +23,7 @@ FLOORS = (
     ("kernel", "failures"),
     ("services",),
     ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
-    ("batch",),
+    ("batch", "care"),
     ("grids",),
     ("testing", "ensemble"),
     ("jobs", "capsule"),

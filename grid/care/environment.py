@@ -23,12 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grid.errors import DiskError, PythonError
-from grid.hosts import compose_command
-from grid.launch.connection import Completed, Connection
-from grid.launch.probe import NEEDS, Facts, Interpreter, examine, lacking
-from grid.launch.shell import MINIMUM, remote_path, safe_program
-from grid.launch.wheels import (
+from grid.care.probe import NEEDS, Facts, Interpreter, examine, lacking
+from grid.care.wheels import (
     PACKAGES,
     download,
     fits_here,
@@ -38,6 +34,10 @@ from grid.launch.wheels import (
     requirements,
     with_dependencies,
 )
+from grid.errors import DiskError, PythonError
+from grid.hosts import compose_command
+from grid.launch.connection import Completed, Connection
+from grid.launch.shell import MINIMUM, remote_path, safe_program
 
 INSTALL_S = 300.0
 SEND_S = 120.0

@@ -15,7 +15,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from grid.launch.doctor import Step
+from grid.care.doctor import Step
 
 DISTRIBUTION = "sshgrid"
 _ASK = "import grid; print(getattr(grid, '__file__', None) or ''); from grid import LocalGrid"

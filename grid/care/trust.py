@@ -1,7 +1,7 @@
 """Accepting a host's key, on purpose and by name.
 
 Lives here: asking a host for its key, writing it down.
-Elsewhere:  judging keys (`known_hosts.py`), refusing hosts whose key is not on record (`lines.py`, `complaints.py`).
+Elsewhere:  judging keys (`launch/known_hosts.py`), refusing hosts whose key is not on record (`launch/lines.py`).
 """
 
 from __future__ import annotations

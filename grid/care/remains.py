@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from grid.care.errand import run_there
 from grid.hosts import Host
 from grid.kernel import remains
 from grid.launch import connect
-from grid.launch.errand import run_there
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 
 UNCLAIMED_S = 600.0

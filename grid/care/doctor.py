@@ -11,11 +11,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from grid.care.probe import NEEDS, Facts, examine, lacking
 from grid.errors import ConnectError, HostError, HostKeyError, LoginError
 from grid.hosts import Host
 from grid.launch import connect
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
-from grid.launch.probe import NEEDS, Facts, examine, lacking
 from grid.launch.shell import MINIMUM
 
 STEPS = (

@@ -1,7 +1,7 @@
 """A function of ours run on a host by its own Python, with nothing of ours installed there.
 
 Lives here: sending the text of some kernel modules, and the answer.
-Elsewhere:  functions worth it (`remains.py`), finding the interpreter (`shell.py`).
+Elsewhere:  functions worth it (`remains.py`), finding the interpreter (`launch/shell.py`).
 
 Only modules that stand on the standard library can be sent: pyzmq and dill may be what the host lacks.
 """
