@@ -139,7 +139,10 @@ class Job(Summary):
     waits_for: str | None
     explain: Annotated[str, Field(description="Why it is where it is")]
     after: Annotated[list[dict[str, Any]], Field(description="Jobs in its condition: id and state")]
-    condition: dict[str, Any] | None
+    condition: Annotated[
+        dict[str, Any] | None,
+        Field(description="Its tree; each part has a state: satisfied, pending or cancelled (it can't be any more)"),
+    ]
     request: dict[str, Any] | None
     inputs: list[Any] | None
     error: str

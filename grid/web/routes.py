@@ -24,6 +24,7 @@ from grid.web.events import ENDED
 from grid.web.places import hosts_of
 from grid.web.site import Site
 from grid.web.streaming import EventStream
+from grid.web.verdicts import condition_of
 
 JobId = Annotated[str, Path(min_length=1, max_length=128, description="Id of a job")]
 After = Annotated[str, Query(max_length=64, description="The last id that was seen; as the header Last-Event-ID")]
@@ -108,7 +109,7 @@ def make_routes(site: Site) -> APIRouter:
         """Submit a job; it is stored when this answers."""
         asking = caller(request)
         (detail,) = await site.run(asking.call, "submit", [submission.model_dump()])
-        shown = await site.run(_about, asking, detail["id"])
+        shown = await _all_about(site, asking, detail["id"])
         return Json(shown, 201, {"Location": f"/api/v1/jobs/{detail['id']}"})
 
     @routes.get("/jobs/{job}", tags=["jobs"], responses=answers(models.Job, 200, 404))
@@ -116,7 +117,7 @@ def make_routes(site: Site) -> APIRouter:
         """All about a job but its result."""
         asking = caller(request)
         asking.need(READ)
-        return Json(await site.quick(_about, asking, job))
+        return Json(await _all_about(site, asking, job))
 
     @routes.get("/jobs/{job}/status", tags=["jobs"], responses=answers(models.Summary, 200, 404))
     async def status(request: Request, job: JobId) -> Response:
@@ -258,6 +259,13 @@ def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
         found.reverse()
     part = [asking.shown(record) for record in found[wanted.offset : wanted.offset + wanted.limit]]
     return {"jobs": part, "total": len(found), "offset": wanted.offset, "limit": wanted.limit}
+
+
+async def _all_about(site: Site, asking: Caller, job: str) -> dict[str, Any]:
+    about = await site.quick(_about, asking, job)
+    if about["condition"] is not None:
+        about["condition"] = await site.run(condition_of, asking.manager, about)
+    return about
 
 
 def _about(asking: Caller, job: str) -> dict[str, Any]:

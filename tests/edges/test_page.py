@@ -118,6 +118,28 @@ def test_one_job_shows_its_messages_its_log_its_plot_and_what_it_waits_for(scene
     assert late.wait(LIMIT_S) == 25 and page.url.endswith(f"#{late.id}")
 
 
+@pytest.mark.row("J17", "C42")
+def test_what_a_job_waited_for_stays_true_when_it_has_ended(scene: Scene, visit: Visit) -> None:
+    page = visit.page
+    gates["a"] = threading.Event()
+    first = scene.submit(Fit, "reduction", n=12, stop=7, gate="a")
+    late = scene.submit(Square, "report", value=5, when=first.result("k > 3") & first.iscompleted)
+    page.goto(scene.url)
+    row(page, "report").click()
+    graph = page.get_by_role("complementary").locator("#graph svg")
+    graph.get_by_role("link", name="reduction, completed: not yet").wait_for()
+    gates["a"].set()
+    assert late.wait(LIMIT_S) == 25
+    graph.get_by_role("link", name="reduction, completed: yes").wait_for()
+    graph.get_by_role("link", name="reduction, result k > 3: yes").wait_for()
+    assert graph.locator(".node.satisfied").count() == 3
+    scene.service.archive([first.id])
+    scene.service.delete([first.id])
+    page.reload()
+    graph.get_by_role("link", name=f"{first.id}, completed: yes").wait_for()
+    assert graph.locator(".node.satisfied").count() == 3
+
+
 @pytest.mark.row("J17", "P14")
 def test_abort_archive_and_control_from_the_page_with_confirmation(scene: Scene, visit: Visit) -> None:
     page = visit.page

@@ -20,6 +20,7 @@ import pytest
 
 from grid.jobs import IsCompleted, JobState, Store
 from grid.jobs.record import Record
+from grid.web.page import FILES
 from tests.edges.jobs_services import Fail, Square
 from tests.edges.page_scene import LIMIT_S, Scene, guarded, names, row, scene, see, state, until, visit  # noqa: F401 - fixtures
 from tests.edges.page_services import Fit, Simulate, gates
@@ -193,7 +194,8 @@ def test_the_machines_are_shown_busy_and_free(scene: Scene, visit: Visit) -> Non
 @pytest.mark.row("J17", "R13")
 def test_the_files_of_the_page_carry_strict_headers_and_need_no_token(guarded: Scene) -> None:
     with httpx.Client(base_url=guarded.url, trust_env=False) as client:
-        for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+        assert {kind for _, kind in FILES.values()} == {"text/html", "text/css", "text/javascript"}
+        for path, (_, kind) in FILES.items():
             answer = client.get(path)
             assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind)
             policy = answer.headers["content-security-policy"]
@@ -203,7 +205,8 @@ def test_the_files_of_the_page_carry_strict_headers_and_need_no_token(guarded: S
             assert again.status_code == 304 and not again.content
             assert not re.search(r"""(src|href|url|import)\s*[=(]\s*["']?(https?:)?//""", answer.text)  # nobody else's
             assert client.head(path).status_code == 200 and client.post(path).status_code == 405
-        script = client.get("/page.js").text
+        script = "".join(client.get(path).text for path in FILES if path.endswith(".js"))
+        assert client.get("/page/package.json").status_code == client.get("/page/__init__.py").status_code == 404
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|localStorage|\.cookie", script)
         assert client.get("/api/v1/jobs").status_code == 401 and client.get("/page/../index.html").status_code == 404
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from grid.web.page import FILES
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "grid" / "web" / "page"
 
@@ -20,12 +22,21 @@ def test_an_installation_has_all_files_that_are_no_python() -> None:
     config.read(ROOT / "setup.cfg")
     patterns = [each.strip() for each in config["options.package_data"]["grid"].split(",")]
     files = [path.relative_to(ROOT / "grid").as_posix() for path in PAGE.iterdir() if path.is_file()]
-    others = [name for name in files if not name.endswith(".py")]
-    assert len(others) == 3 and all(any(fnmatch.fnmatch(name, each) for each in patterns) for name in others)
+    others = [name for name in files if not name.endswith((".py", "/package.json"))]  # that one is for node, in tests
+    assert len(others) > 20 and all(any(fnmatch.fnmatch(name, each) for each in patterns) for name in others)
+    assert {name for name, _ in FILES.values()} == {name.rpartition("/")[2] for name in others}
 
 
-def test_what_the_script_looks_for_is_in_the_page_and_has_a_style() -> None:
-    html, script, style = ((PAGE / name).read_text() for name in ("index.html", "page.js", "page.css"))
+def test_all_modules_are_asked_for_at_once() -> None:
+    html = (PAGE / "index.html").read_text()
+    named = re.findall(r'<link rel="modulepreload" href="/page/(\w+\.js)">', html)
+    started = re.findall(r'<script type="module" src="/page/(\w+\.js)"></script>', html)
+    assert started == ["main.js"] and sorted(named + started) == sorted(path.name for path in PAGE.glob("*.js"))
+
+
+def test_what_the_modules_look_for_is_in_the_page_and_has_a_style() -> None:
+    html, style = ((PAGE / name).read_text() for name in ("index.html", "page.css"))
+    script = "".join(path.read_text() for path in PAGE.glob("*.js"))
     ids = set(re.findall(r'\bid="([\w-]+)"', html))
     assert len(ids) == len(re.findall(r'\bid="', html))
     wanted = set(re.findall(r'\$\("([\w-]+)"\)', script))

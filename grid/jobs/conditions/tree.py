@@ -56,7 +56,8 @@ def from_tree(
     if not isinstance(tree, Mapping) or depth == 0:
         raise ConditionError(f"{str(tree)[:80]!r} is no condition", hint="See docs/conditions.md")
     if "atom" in tree:
-        arguments = {name: value for name, value in tree.items() if name not in ("atom", "id")}
+        # `state` is what a server tells of each part (`web/verdicts.py`): a tree that was read may be sent again
+        arguments = {name: value for name, value in tree.items() if name not in ("atom", "id", "state")}
         kind, atom_id = tree["atom"], tree.get("id")
         if kind not in KINDS or not (atom_id is None or isinstance(atom_id, str)):
             raise ConditionError(f"no kind of condition is called {kind!r}", hint=f"There are {', '.join(KINDS)}")

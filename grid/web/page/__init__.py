@@ -1,10 +1,10 @@
-"""The page of a job server, for browsers: one file each of HTML, CSS and JavaScript, as they are, with no build step.
+"""The page of a job server, for browsers: HTML, CSS and modules of JavaScript, as they are, with no build step.
 
 The page asks the same routes below /api/v1 as everybody, with the token that its reader types in; the files themselves
 hold nothing secret. Their headers let the browser load and ask nothing but this server, run no script but this one,
 and take no text of a job for markup.
 
-Lives here: `add_page`, the three files.
+Lives here: `add_page`, the files; `main.js` says which module is what.
 Elsewhere:  the routes (`grid/web/routes.py`), what comes before them (`grid/web/guard.py`).
 """
 
@@ -17,11 +17,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
+HERE = Path(__file__).parent
+FILES = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css")}
+FILES |= {f"/page/{path.name}": (path.name, "text/javascript") for path in sorted(HERE.glob("*.js"))}
+"""Address -> file and its kind. Modules have the names by which they import each other."""
 
 POLICY = "; ".join(
     (
@@ -46,7 +45,7 @@ def add_page(app: Any) -> None:
 
 
 def _answer(name: str, kind: str) -> Any:
-    data = (Path(__file__).parent / name).read_bytes()
+    data = (HERE / name).read_bytes()
     headers = {
         "etag": f'"{hashlib.sha256(data).hexdigest()[:20]}"',
         "cache-control": "no-cache",  # asked for anew each time, and sent if it has changed
