@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +30,29 @@ class CallBacks:
     """See the module. Thread-safe."""
 
     def __init__(self) -> None:
-        self._due: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._due: deque[Callable[[], None]] = deque()
         self._runner: _Runner | None = None  # whose turn it is
         self._all: set[_Runner] = set()
         self._guarded = False
+        self._closed = False
 
     def put(self, what: Callable[[], None]) -> None:
         """Have it run, after those before it."""
-        self._due.put(what)
-        runner = self._runner
-        if runner is not None and (not runner.busy or self._guarded):
-            return
         with self._lock:
+            self._due.append(what)
             if self._runner is None:
                 self._start()
-            elif not self._guarded:
-                self._guarded = True
-                threading.Thread(target=self._guard, name="grid-callbacks-guard", daemon=True).start()
+            elif self._runner.busy:
+                self._have_guarded()
+            else:
+                self._lock.notify_all()
+
+    def _have_guarded(self) -> None:
+        """Under the lock: some are due behind one that runs."""
+        if not self._guarded:
+            self._guarded = True
+            threading.Thread(target=self._guard, name="grid-callbacks-guard", daemon=True).start()
 
     def _start(self) -> None:
         runner = self._runner = _Runner(self)
@@ -61,7 +66,7 @@ class CallBacks:
             done = None if runner is None else runner.done
             time.sleep(STUCK_S)
             with self._lock:
-                if self._due.empty():
+                if not self._due:
                     self._guarded = False
                     return
                 stuck = runner is not None and runner is self._runner and runner.busy and runner.done == done
@@ -70,30 +75,31 @@ class CallBacks:
 
     def next(self, runner: _Runner) -> Callable[[], None] | None:
         """What this runner does now; None: it ends."""
-        while self._runner is runner:
-            try:
-                what = self._due.get(timeout=_IDLE_S)
-            except Empty:
-                what = None
-            if what is not None:
-                return what
-            with self._lock:
-                self._runner = None  # before we look, so that whoever puts one now either is seen or sees that
-                if self._due.empty():
-                    break
-                self._runner = runner
-        return None
-
-    def ended(self, runner: _Runner) -> None:
-        """A runner is through."""
         with self._lock:
+            if runner.busy:
+                runner.busy = False
+                runner.done += 1
+            while self._runner is runner:
+                if self._due:
+                    # Under one lock with `put`: whatever is put behind it sees `busy`, or is seen here.
+                    runner.busy = True
+                    what = self._due.popleft()
+                    if self._due:
+                        self._have_guarded()
+                    return what
+                if self._closed or not self._lock.wait(_IDLE_S):
+                    if self._due:
+                        continue
+                    self._runner = None
             self._all.discard(runner)
+            return None
 
     def close(self, timeout: float) -> None:
-        """No more will come: wait for those that are due, for so many seconds in all, but not for ourselves."""
-        self._due.put(None)
+        """No more will come: wait for those that are due, `timeout` seconds in all, but not for this thread itself."""
         deadline = time.monotonic() + timeout
         with self._lock:
+            self._closed = True
+            self._lock.notify_all()
             runners = list(self._all)
         for runner in runners:
             if runner is not threading.current_thread():
@@ -106,16 +112,12 @@ class _Runner(threading.Thread):
     def __init__(self, owner: CallBacks) -> None:
         super().__init__(name="grid-callbacks", daemon=True)
         self._owner = owner
-        self.busy = False
-        self.done = 0  # so many call-backs
+        self.busy = False  # under the owner's lock
+        self.done = 0  # how many call-backs ended
 
     def run(self) -> None:
         while (what := self._owner.next(self)) is not None:
-            self.busy = True
             try:
                 what()
-            except Exception:
+            except BaseException:  # also `sys.exit()`, which ends a call-back and not the thread for the others
                 logger.exception("a call-back failed")
-            self.busy = False
-            self.done += 1
-        self._owner.ended(self)

@@ -47,12 +47,16 @@ class Model:
     def array(self) -> bytes:
         return b"x" * 3_000_000
 
+    def wait_for(self, path: str) -> None:
+        while not os.path.exists(path):
+            time.sleep(0.005)
+
     def pid(self) -> int:
         return os.getpid()
 
 
 @pytest.mark.row("U04")
-def test_callbacks_may_wait_publish_acquire_and_outlive_losses() -> None:
+def test_callbacks_may_wait_publish_acquire_and_outlive_losses(tmp_path: Path) -> None:
     with LocalGrid(2, output=None) as g:
         sid = g.publish(Model(), wait="all")
         one, two = g.acquire_service(sid), g.acquire_service(sid)
@@ -70,7 +74,10 @@ def test_callbacks_may_wait_publish_acquire_and_outlive_losses() -> None:
                 seen.append(third.f(1).get(10))
             over.set()
 
-        one.f(1).add_done_callback(wait_for_the_dead)
+        gate = tmp_path / "gate"
+        gated = one.wait_for(str(gate))
+        gated.add_done_callback(wait_for_the_dead)  # of a call that is done already it would run here and now
+        gate.touch()
         quick = threading.Event()
         one.f(2).add_done_callback(lambda done: quick.set())
         assert quick.wait(20), "one call-back that waits holds up another"
