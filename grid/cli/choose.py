@@ -107,7 +107,7 @@ def running(name: str | None) -> dict[str, Any]:
 
     Ends the command where there is none or more than one.
     """
-    from grid.grids.watch import running_grids
+    from grid.grids.register import running_grids
     from grid.hosts.host import did_you_mean
 
     grids = [record for record in running_grids() if record["alive"]]

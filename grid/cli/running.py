@@ -99,7 +99,7 @@ def _took(seconds: float) -> str:
 
 def look(name: str | None) -> list[dict[str, Any]]:
     """Each running grid with what it answers: `status`, or None and `error`."""
-    from grid.grids.watch import ask, running_grids
+    from grid.grids.register import ask, running_grids
 
     records = [running(name)] if name is not None else [one for one in running_grids() if one["alive"]]
     found = []
@@ -116,7 +116,7 @@ def watch_grids(
     found: list[dict[str, Any]], grid_id: str | None, interval: float, show: Callable[[list[dict[str, Any]]], None]
 ) -> None:
     """Show what is found, again and again, until that grid (or, without an id, all) has ended."""
-    from grid.grids.watch import running_grids
+    from grid.grids.register import running_grids
 
     while found:
         show(found)
@@ -254,7 +254,7 @@ def stop(ctx: click.Context, name: str | None, every: bool, timeout: float, as_j
 
     The status is 1 if there is no such grid, or one has not stopped in time; it goes on stopping.
     """
-    from grid.grids.watch import ask, running_grids
+    from grid.grids.register import ask, running_grids
 
     if every and name is not None:
         raise click.UsageError("name a grid or say --all, not both")
@@ -381,7 +381,7 @@ def logs(name: str | None, server: str | None, follow: bool, lines: int | None, 
 
 def _names_server(word: str) -> bool:
     """Whether a word can only be meant as a server or service: one grid runs, and it is not that grid's name."""
-    from grid.grids.watch import running_grids
+    from grid.grids.register import running_grids
 
     grids = [record for record in running_grids() if record["alive"]]
     if len(grids) != 1 or is_called(grids[0], word):

@@ -32,7 +32,7 @@ from grid.errors import AllocationError, GridError, HostError
 from grid.grids import pilots
 from grid.grids.absent import Missing
 from grid.grids.grid import Grid
-from grid.grids.hostlink import HostLink
+from grid.grids.home import Home
 from grid.grids.pilots import Pilot, PilotConnection, Rank
 from grid.hosts import FixedHosts, Host, as_hosts
 from grid.launch import Connection, connect
@@ -51,7 +51,7 @@ class _Held:
     """A pilot with what the grid has on it."""
 
     pilot: Pilot
-    homes: list[HostLink]
+    homes: list[Home]
     submitted: float  # monotonic
     ends_at: float | None = None  # monotonic
     started: float | None = None
@@ -239,7 +239,7 @@ class BatchGrid(Grid):
             going.sort(key=lambda held: (held.started is not None, -held.submitted))
             for held in going[:pilots]:
                 held.retired = held.ending = held.returned = True
-                self._in_thread("grid-shrink", self._give_back, held, force)
+                self.in_thread("grid-shrink", self._give_back, held, force)
 
     def _halt(self, *, force: bool) -> None:
         self._wake.set()
@@ -251,15 +251,15 @@ class BatchGrid(Grid):
         if self._connection is not None:
             self._connection.close()
 
-    def _all_homes(self) -> list[HostLink]:
+    def _all_homes(self) -> list[Home]:
         standing_by = [home for held in self._held for home in held.homes if home not in self._homes]
         return [*self._homes, *standing_by]
 
     def _give_back(self, held: _Held, force: bool) -> None:
         """Thread: end one pilot, after the calls that its servers have."""
-        servers = [server for home in held.homes for server in self._servers_of(home)]
+        servers = [server for home in held.homes for server in self.servers_of(home)]
         for server in servers:
-            self._set_aside(server, True)
+            self.set_aside(server, True)
         if not force:
             with self._changed:
                 while not (self._halted or held.over) and any(server.proxy is not None for server in servers):
@@ -436,7 +436,7 @@ class BatchGrid(Grid):
             held.ends_at = held.started + self.walltime_s
             pilot.state, pilot.reason = "started", ""
             for home in held.homes:
-                home.ends_at = held.ends_at
+                home.ends(held.ends_at)
         for rank, home in zip(pilot.ranks, held.homes, strict=True):
             self._drive_rank(held, rank, home, now)
         # Kernels that answer are worth more than what qstat says or does not say.
@@ -449,9 +449,9 @@ class BatchGrid(Grid):
             return
         if held.ends_at is None or held.over:
             return
-        if held.retired and not held.ending and not any(self._servers_of(home) for home in held.homes):
+        if held.retired and not held.ending and not any(self.servers_of(home) for home in held.homes):
             held.ending = True  # all have moved
-            self._in_thread("grid-give-back", self._give_back, held, False)
+            self.in_thread("grid-give-back", self._give_back, held, False)
             return
         left = held.ends_at - now
         if self._renewals > 0 and held.successor is None and not held.retired and left < self.ahead_s:
@@ -469,18 +469,18 @@ class BatchGrid(Grid):
         except GridError as exc:
             logger.warning("job %s could not be withdrawn: %s", held.pilot.job, exc)
 
-    def _drive_rank(self, held: _Held, rank: Rank, home: HostLink, now: float) -> None:
+    def _drive_rank(self, held: _Held, rank: Rank, home: Home, now: float) -> None:
         if rank.settled or rank.accepting:
             return
         if rank.words is not None:
             rank.accepting = True
-            self._in_thread("grid-accept", self._accept, held, rank, home)
+            self.in_thread("grid-accept", self._accept, held, rank, home)
         elif rank.status is not None:
             self._rank_failed(held, rank, home, f"its kernel ended with status {rank.status}")
         elif held.started is not None and now - held.started > self.limits.start_s:
             self._rank_failed(held, rank, home, f"no kernel came up within {self.limits.start_s:g} s")
 
-    def _rank_failed(self, held: _Held, rank: Rank, home: HostLink, what: str) -> None:
+    def _rank_failed(self, held: _Held, rank: Rank, home: Home, what: str) -> None:
         rank.settled = True
         noise = rank.noise or held.pilot.noise
         printed = f"; it printed: {noise}" if noise else ""
@@ -494,7 +494,7 @@ class BatchGrid(Grid):
             self.failures[home.host.label] = error
             self._changed.notify_all()
 
-    def _accept(self, held: _Held, rank: Rank, home: HostLink) -> None:
+    def _accept(self, held: _Held, rank: Rank, home: Home) -> None:
         """Thread: connect to a kernel that has reported."""
         try:
             report = json.loads(rank.words or "{}")
@@ -506,15 +506,14 @@ class BatchGrid(Grid):
             rank.words = None
             self._rank_failed(held, rank, home, str(exc))
             return
-        assert home.peer is not None
-        self._by_peer[home.peer.number] = home
+        self.processes.add_agent(home)
         before = held.predecessor
         if before is None or before.over or before.retired:
             self._join(held, rank, home)
         # else it waits until its predecessor gives way
         rank.settled = True
 
-    def _join(self, held: _Held, rank: Rank, home: HostLink) -> None:
+    def _join(self, held: _Held, rank: Rank, home: Home) -> None:
         """A node takes part from now on: for servers that look for a home, and for fresh ones on what is left.
 
         Where its predecessor still runs, servers come from there, and fresh ones only after its end.
@@ -523,7 +522,7 @@ class BatchGrid(Grid):
             if rank.number in held.joined or self._halted:
                 return
             held.joined.add(rank.number)
-            home.furnished = False
+            self._joins_late(home)
             self._homes = [*self._homes, home]
             self.hosts = FixedHosts([*self.hosts, home.host])
         self._house_the_homeless()
@@ -532,7 +531,7 @@ class BatchGrid(Grid):
         with self._changed:
             self._changed.notify_all()
 
-    def _fill(self, home: HostLink) -> None:
+    def _fill(self, home: Home) -> None:
         """Fresh servers of every service for the slots that it has left."""
         with self._lock:
             publications = list(self._publications.values())
@@ -566,7 +565,7 @@ class BatchGrid(Grid):
 
     def _retire(self, held: _Held, left: float) -> None:
         """Its end is near: its servers move away, or are told at least; those that come up later, later."""
-        servers = [server for home in held.homes for server in self._servers_of(home) if self._is_up(server)]
+        servers = [server for home in held.homes for server in self.servers_of(home) if self._is_up(server)]
         if not held.leaving and held.successor is None and not self._takers(held):
             self._tell_end([server for server in servers if server.name not in held.told], left)
             held.told |= {server.name for server in servers}
@@ -588,11 +587,11 @@ class BatchGrid(Grid):
         """Whether other nodes have room: after `shrink` of others, or where services have fewer servers than slots."""
         now = time.monotonic()
         return any(
-            home.up and home not in held.homes and self._takes_in(home, now) and not self._servers_of(home)
+            home.up and home not in held.homes and self._takes_in(home, now) and not self.servers_of(home)
             for home in self._homes
         )
 
-    def _takes_in(self, home: HostLink, now: float) -> bool:
+    def _takes_in(self, home: Home, now: float) -> bool:
         return home.ends_at is None or home.ends_at - now > self.handover_s
 
     def _pilot_ended(self, held: _Held) -> None:
@@ -606,7 +605,7 @@ class BatchGrid(Grid):
             if not rank.settled:
                 self._rank_failed(held, rank, home, "the job ended before its kernel answered")
             elif home.up and not home.gone and self._link is not None:
-                self._link.errand(lambda h=home: self._home_lost(h, reason))  # type: ignore[misc]
+                self._link.errand(lambda h=home: self.lose_home(h, reason))  # type: ignore[misc]
         self._forget_homes(held)
         if held.successor is not None:
             for rank, home in zip(held.successor.pilot.ranks, held.successor.homes, strict=True):
@@ -616,7 +615,7 @@ class BatchGrid(Grid):
                     self._join(held.successor, rank, home)
         elif not held.retired and self._renewals > 0 and held.started is not None:
             self._owed.append(held)  # it was cut short: qdel, a node that died
-        self._in_thread("grid-clear", self._clear, held)
+        self.in_thread("grid-clear", self._clear, held)
 
     def _clear(self, held: _Held) -> None:
         if self._connection is not None:
@@ -707,12 +706,12 @@ class BatchGrid(Grid):
             ],
         }
 
-    def _reason_of(self, home: HostLink) -> str:
+    def _reason_of(self, home: Home) -> str:
         error = self.failures.get(home.host.label)
         return str(error) if error is not None and not home.up else ""
 
 
-def _state_of(held: _Held, rank: Rank, home: HostLink) -> str:
+def _state_of(held: _Held, rank: Rank, home: Home) -> str:
     """submitted, queued, started, bootstrapped, connected or lost: how far a node has come."""
     if home.up:
         return "connected" if rank.number in held.joined else "standing by"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from grid.errors import ConnectError
 
 if TYPE_CHECKING:
-    from grid.grids.hostlink import HostLink
+    from grid.grids.home import Home
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _SLOWEST = 1e6
 """Bytes per second: what takes longer is taken for stuck."""
 
 
-def carry(source: HostLink, target: HostLink, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
+def carry(source: Home, target: Home, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
     """Begin to copy a blob; the function waits until it is there and gives its name on `target`.
 
     Raises (the function):
@@ -47,5 +47,5 @@ def carry(source: HostLink, target: HostLink, blob: str, sizes: Sequence[int]) -
     return arrived
 
 
-def _through_here(source: HostLink, target: HostLink, blob: str, sizes: Sequence[int]) -> str:
+def _through_here(source: Home, target: Home, blob: str, sizes: Sequence[int]) -> str:
     return target.store().write(source.store().read(blob, sizes, drop=False))

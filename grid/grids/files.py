@@ -19,10 +19,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grid.errors import GridError, HostError, StagingError
-from grid.grids.hostlink import HostLink
+from grid.grids.home import Home
 from grid.hosts import Host
 from grid.services.proxy import Proxy
 from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
@@ -31,6 +31,7 @@ from grid.wire import bulk
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
+    from grid.grids.processes import Processes
     from grid.services.kernel_server import KernelServer
 
     _Base = AbstractGrid
@@ -58,12 +59,13 @@ class CopyReport:
 class Files(_Base):
     """The part of `Grid` that deals with files."""
 
-    _homes: list[HostLink]
+    _homes: list[Home]
+    processes: Processes
     workdir: str | None
     _work_with_files = False
     """Files were staged: servers of this machine, too, work where those are."""
 
-    def _workdir_of(self, home: HostLink) -> str | None:
+    def _workdir_of(self, home: Home) -> str | None:
         """Where servers of a home work; None: in its staging directory."""
         if self.workdir is not None:
             return None if self.workdir == "staging" else self.workdir
@@ -79,12 +81,12 @@ class Files(_Base):
         if self._work_with_files or self.workdir is not None:
             return
         self._work_with_files = True
-        for server in [server for home in self._homes if home.local for server in self._servers_of(home)]:
+        for server in [server for home in self._homes if home.local for server in self.servers_of(home)]:
             if server.connected:
                 moved = server.submit("@workdir", (None,), {}, Proxy(self, server, frozenset()))
                 moved.add_done_callback(lambda _, server=server: self._free_if_idle(server))  # type: ignore[misc]
 
-    def _servers_of(self, home: HostLink) -> list[KernelServer]:
+    def servers_of(self, home: Home) -> list[KernelServer]:
         raise NotImplementedError
 
     def _prepare_files(self) -> None:
@@ -94,6 +96,7 @@ class Files(_Base):
             self._for_all: dict[str, StagedFile] = {}  # what hosts that join later get, too
             self._furnishing = threading.Lock()
             self._scratches: set[str] = set()
+            self._late: set[Home] = set()  # homes that joined after things were copied, and lack them yet
             self._shared_token = ""
             self._sharing = threading.Lock()
             self.copied_files: CopyReport | None = None
@@ -192,22 +195,27 @@ class Files(_Base):
             home.ask("make_directory", subroot)
         self._subroots.add(subroot)
 
-    def _furnish(self, home: HostLink) -> None:
+    def _joins_late(self, home: Home) -> None:
+        """It lacks what was copied to all hosts."""
+        self._prepare_files()
+        self._late.add(home)
+
+    def _furnish(self, home: Home) -> None:
         """A host that joined later gets what was copied to all, before its first server."""
         self._prepare_files()
         with self._furnishing:
-            if home.furnished:
+            if home not in self._late:
                 return
             for subroot in sorted(self._subroots):
                 home.ask("make_directory", subroot)
             if self._for_all:
                 self._send(list(self._for_all.values()), [home], CopyReport())
-            home.furnished = True
+            self._late.discard(home)
 
-    def _start_home(self, home: HostLink) -> None:
+    def _start_home(self, home: Home) -> None:
         raise NotImplementedError
 
-    def _chosen(self, hosts: Host | str | Sequence[Host | str] | None) -> list[HostLink]:
+    def _chosen(self, hosts: Host | str | Sequence[Host | str] | None) -> list[Home]:
         if self.shared_temp_path:
             return self._homes[:1]
         if hosts is None:
@@ -223,14 +231,14 @@ class Files(_Base):
             )
         return chosen
 
-    def _send(self, files: Sequence[StagedFile], homes: Sequence[HostLink], report: CopyReport) -> None:
+    def _send(self, files: Sequence[StagedFile], homes: Sequence[Home], report: CopyReport) -> None:
         """Send to each host what it lacks; all hosts are tried before the failures are raised."""
         manifest = hash_files(files, self._hashes)
         failures: dict[str, str] = {}
         archives: dict[tuple[str, ...], tuple[str, Manifest]] = {}
         making = threading.Lock()
 
-        def send(home: HostLink, scratch: str) -> None:
+        def send(home: Home, scratch: str) -> None:
             try:
                 self._start_home(home)
                 for name in [bad for tag in home.report["platform_tag"] for bad in misfits(files, tag)]:
@@ -296,7 +304,7 @@ class Files(_Base):
         for path in list(getattr(self, "_scratches", ())):
             self._remove_scratch(path)
 
-    def _unpack_on(self, home: HostLink, archive: str) -> None:
+    def _unpack_on(self, home: Home, archive: str) -> None:
         size = os.path.getsize(archive)
         with open(archive, "rb") as file:
             store = home.store()
@@ -306,12 +314,12 @@ class Files(_Base):
                 blob = store.write([memoryview(file.read())])
         home.ask("unpack", blob, "", timeout=max(600.0, self.limits.control_s))
 
-    def _stage_modules(self, home: HostLink, files: list[StagedFile]) -> None:
+    def _stage_modules(self, home: Home, files: list[StagedFile]) -> None:
         """Send the user's own modules to one host."""
         self._prepare_files()
         self._send(files, [home], CopyReport())
 
-    def _check_shared(self, home: HostLink) -> None:
+    def _check_shared(self, home: Home) -> None:
         """With a shared directory: does this host see what the first one wrote?"""
         if not self.shared_temp_path:
             return
@@ -321,8 +329,7 @@ class Files(_Base):
             if not self._shared_token:
                 if not first.up:
                     first.start()
-                    assert first.peer is not None
-                    self._by_peer[first.peer.number] = first
+                    self.processes.add_agent(first)
                 self._shared_token = secrets.token_hex(8)
                 first.ask("probe", self._shared_token, True)
             if not home.ask("probe", self._shared_token, False):
@@ -333,5 +340,3 @@ class Files(_Base):
                 )
                 home.shut_down(force=True)
                 raise error
-
-    _by_peer: dict[int, Any]

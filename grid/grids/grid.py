@@ -5,7 +5,7 @@ Threads: the grid itself (takes replies in when no caller does, and does errands
 There is none per server and none per call.
 
 Lives here: publishing, servers that come up, fail and end, what happens when a host goes silent, the end of it all.
-Elsewhere:  tables and queues (`abstract.py`), one host (`hostlink.py`), files (`files.py`), the watch (`watch.py`).
+Elsewhere:  tables and queues (`abstract.py`), one host (`home.py`), files (`files.py`), the watch (`watch.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import hashlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -37,16 +36,18 @@ from grid.grids.absent import Absent, Missing, Rest, lines
 from grid.grids.abstract import AbstractGrid, _Service
 from grid.grids.allocation import allocation_hosts
 from grid.grids.files import Files
-from grid.grids.hostlink import HostLink
+from grid.grids.home import Home
 from grid.grids.moves import Move, Moves
+from grid.grids.outages import Outages
 from grid.grids.output import Output
+from grid.grids.processes import Processes
+from grid.grids.silence import State
 from grid.grids.told import end_well_when_told
 from grid.grids.undisturbed import undisturbed
 from grid.grids.watch import Watch
 from grid.hosts import FixedHosts, Host, as_hosts, choose_hosts, find_hosts_file, load_hosts
 from grid.kernel import logsetup
 from grid.kernel.descriptors import left, limit, make_room
-from grid.kernel.lease import start_ticks
 from grid.kernel.title import script_name
 from grid.kernel.warm import to_warm
 from grid.launch.allocation import find_allocation
@@ -63,13 +64,13 @@ from grid.wire.codec import Dumped
 from grid.wire.edited import as_they_are, code_of
 from grid.wire.frames import HEAD
 from grid.wire.keys import Keys, make_keys
-from grid.wire.link import RECONNECT_S, Link, Peer
+from grid.wire.link import Link, Peer
 from grid.wire.mainimage import MainImage, Packed
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = {State.DOWN: "down", State.CONNECTED: "up", State.LOST: "gone"}
 _REMEMBERED_DEATHS = 1000
-_DYING_S = 0.1
 DESCRIPTORS = 8
 """What a server's connection may need of this process while it comes up."""
 
@@ -86,7 +87,7 @@ class _Publication:
     restarts: int
     reseed: bool | None  # whether generators get another state on each server; None: nobody said
     logging: dict[str, Any] | None  # how it is set up on servers
-    blobs: dict[HostLink, dict[str, Any]]  # what servers there are told of it
+    blobs: dict[Home, dict[str, Any]]  # what servers there are told of it
     lock: threading.Lock
     withdrawn: bool = False
 
@@ -162,17 +163,16 @@ class Grid(Files, Moves, AbstractGrid):
         self._halting = threading.Lock()
         self._link: Link | None = None
         self._keys: tuple[Keys, Keys] | None = None
-        self._homes: list[HostLink] = []
-        self._by_peer: dict[int, HostLink | KernelServer] = {}
+        self._homes: list[Home] = []
+        self.processes = Processes()
+        self._outages = Outages(self)
         self._publications: dict[str, _Publication] = {}
         self._being_published: dict[int, Any] = {}  # id of a live instance that somebody publishes just now -> it
-        self._starting_servers: dict[str, KernelServer] = {}
         self._changed = threading.Condition(self._lock)
         self._helpers: list[threading.Thread] = []
         self._numbers: dict[str, int] = {}
         self._losses: dict[str, int] = {}
         self._fatal: dict[bytes, int] = {}  # digest of a call -> how many servers died with it
-        self._doomed: dict[int, tuple[float, KernelServer]] = {}
         self._arriving: dict[str, Move] = {}
         self._homeless: dict[str, Move] = {}
         self._output = Output(output)
@@ -271,10 +271,11 @@ class Grid(Files, Moves, AbstractGrid):
                 self._link = Link(self.limits)
                 self._link.on_event = self._on_event
                 self._link.on_welcome = self._on_welcome
-                self._link.on_connection = self._on_connection
+                self._link.on_connection = self._outages.on_connection
                 try:
                     self._homes = self._make_homes()
                     self._watch = Watch(self, self._link, self.limits)
+                    self._output.in_directory(self.grid_id)
                     self._watch.start()
                 except BaseException:  # no socket for the watch, say: there is nobody yet who would end the link
                     link, self._link = self._link, None
@@ -288,49 +289,33 @@ class Grid(Files, Moves, AbstractGrid):
         assert self._link is not None
         self._link.collect()
 
-    def _make_homes(self) -> list[HostLink]:
+    def _make_homes(self) -> list[Home]:
         """One home for each distinct host: entries that are alike in all that matters share one, slots add up."""
         self.hosts = FixedHosts(as_hosts(self.hosts))  # names may have been added to it
-        homes: dict[tuple[Any, ...], HostLink] = {}
+        kinds: dict[tuple[Any, ...], list[Host]] = {}
         for host in self.hosts:
             kind = (
-                host.label,
-                host.ssh,
-                host.python,
-                host.init_cmd,
-                host.niceness,
-                host.temp_path,
-                host.transport,
-                host.jump,
-                host.key,
-                tuple(sorted(host.env.items())),
+                *(host.label, host.ssh, host.python, host.init_cmd, host.niceness, host.temp_path, host.transport),
+                *(host.jump, host.key, tuple(sorted(host.env.items()))),
             )
-            if kind in homes:
-                homes[kind].slots += host.use_n_cpu
-            else:
-                homes[kind] = self._make_home(host, host.use_n_cpu)
+            kinds.setdefault(kind, []).append(host)
+        homes = [self._make_home(alike[0], sum(host.use_n_cpu for host in alike)) for alike in kinds.values()]
         if self.shared_temp_path:
-            for home in homes.values():
+            for home in homes:
                 home.host.temp_path = self.hosts[0].temp_path
-        return list(homes.values())
+        return homes
 
-    def _make_home(self, host: Host, slots: int) -> HostLink:
+    def _make_home(self, host: Host, slots: int) -> Home:
         assert self._link is not None
         if self._keys is None and host.ssh != "local":
             self._keys = make_keys()
-        home = HostLink(
-            host,
-            slots,
-            self._link,
-            self.limits,
-            self._keys,  # type: ignore[arg-type]  # a local one needs none
-            self.grid_id,
+        return Home(
+            *(host, slots, self._link, self.limits, self._keys, self.grid_id),
             shared=self.shared_temp_path,
             debug=self.debug,
+            stage=self._stage_modules,
+            warn=self._warn_of_generators,
         )
-        home.stage = self._stage_modules
-        home.warn = self._warn_of_generators
-        return home
 
     def add_hosts(self, hosts: str | Host | Sequence[str | Host]) -> None:
         """More hosts for a grid that runs: they get servers of every service, which join as they come up.
@@ -343,32 +328,30 @@ class Grid(Files, Moves, AbstractGrid):
         for host in added:
             self._add_home(self._make_home(host, host.use_n_cpu))
 
-    def _add_home(self, home: HostLink) -> None:
+    def _add_home(self, home: Home) -> None:
         """A home joins: everything that is published is published there, too."""
-        home.furnished = False
+        self._joins_late(home)
         with self._lock:
             self._homes = [*self._homes, home]
             publications = list(self._publications.values())
         for publication in publications:
             self._publish_there(home, publication)
 
-    def _publish_there(self, home: HostLink, publication: _Publication, count: int | None = None) -> None:
+    def _publish_there(self, home: Home, publication: _Publication, count: int | None = None) -> None:
         service = self._services.get(publication.service_id)
         count = home.slots if count is None else count
         if service is None or count < 1:
             return
         servers = self._new_servers(publication.service_id, home, count)
         self._announce(service, servers)
-        self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
+        self.in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
 
-    def _start_home(self, home: HostLink) -> None:
+    def _start_home(self, home: Home) -> None:
         """Start a host's agent unless it runs. Raises HostError."""
         was_up = home.up
-        home.loader = self._loader
-        home.start()
+        home.start(self._loader)
         if not was_up:
-            assert home.peer is not None
-            self._by_peer[home.peer.number] = home
+            self.processes.add_agent(home)
             self._check_shared(home)
 
     def _halt(self, *, force: bool) -> None:
@@ -378,7 +361,7 @@ class Grid(Files, Moves, AbstractGrid):
             self._halted = True
         self._tell_at_the_end(force=force)
         for home in self._all_homes():
-            home.over = True
+            home.end_starts()
         with self._changed:
             self._changed.notify_all()
         link = self._link
@@ -428,7 +411,7 @@ class Grid(Files, Moves, AbstractGrid):
         if self._link is not None:
             self._link.forked()
 
-    def _all_homes(self) -> list[HostLink]:
+    def _all_homes(self) -> list[Home]:
         """Homes to be shut down at the end, also those that take no part yet."""
         return self._homes
 
@@ -452,9 +435,7 @@ class Grid(Files, Moves, AbstractGrid):
     def set_debug(self, debug: bool, verbose: bool | None = None) -> None:
         super().set_debug(debug, verbose)
         for home in self._homes:
-            home.debug = debug
-            if home.up:
-                home.ask("set_debug", debug)
+            home.set_debug(debug)
 
     # -- publishing ------------------------------------------------------------------------------------------------
 
@@ -580,7 +561,7 @@ class Grid(Files, Moves, AbstractGrid):
         plan = [(home, self._new_servers(service_id, home, home.slots)) for home in homes]
         self._announce(service, [server for _, servers in plan for server in servers])
         for home, servers in plan:
-            self._in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
+            self.in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
         total = self._size_of_a_service()
         wanted = total if wanted_word == "all" else 1 if wanted_word == "first" else min(int(wanted_word), total)
         with self._telling(service_id):
@@ -612,7 +593,7 @@ class Grid(Files, Moves, AbstractGrid):
         """How many servers a service has when all homes are up."""
         return sum(home.slots for home in self._homes)
 
-    def _new_servers(self, service_id: str, home: HostLink, count: int) -> list[KernelServer]:
+    def _new_servers(self, service_id: str, home: Home, count: int) -> list[KernelServer]:
         assert self._link is not None
         made = []
         for _ in range(count):
@@ -621,17 +602,17 @@ class Grid(Files, Moves, AbstractGrid):
                 self._numbers[service_id] = number + 1
             name = f"{service_id}/{number}"
             server = KernelServer(service_id, name, home.host, home, self._link.number())
-            self._starting_servers[name] = server
+            self.processes.begin(server)
             made.append(server)
         return made
 
-    def _in_thread(self, name: str, body: Callable[..., None], *args: Any) -> None:
+    def in_thread(self, name: str, body: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=body, args=args, name=name, daemon=True)
         with self._changed:  # who joins them must see none that has not started
             thread.start()
             self._helpers = [helper for helper in self._helpers if helper.is_alive()] + [thread]
 
-    def _publish_on(self, home: HostLink, publication: _Publication, servers: list[KernelServer]) -> None:
+    def _publish_on(self, home: Home, publication: _Publication, servers: list[KernelServer]) -> None:
         """Thread: one host's part of a publication."""
         try:
             self._start_home(home)
@@ -657,18 +638,18 @@ class Grid(Files, Moves, AbstractGrid):
             if not self._halted:
                 self._host_failed(home, exc, servers)
 
-    def _bring(self, home: HostLink, publication: _Publication) -> dict[str, Any]:
+    def _bring(self, home: Home, publication: _Publication) -> dict[str, Any]:
         """Have the instance on the host, once; returns what its servers are told of it."""
         with publication.lock:
             if home not in publication.blobs:
                 dumped = publication.dumped
-                home.check_code(dumped.by_value)
+                home.needs.check_code(dumped.by_value)
                 modules = codec.modules_in(dumped.data) | dumped.modules
                 image = publication.image.parts if publication.image else ()
                 if publication.image:
-                    home.check_code(publication.image.by_value)
+                    home.needs.check_code(publication.image.by_value)
                     modules |= publication.image.modules
-                home.have_modules(modules)
+                home.needs.have_modules(modules)
                 parts = [memoryview(part) for part in (dumped.data, *dumped.buffers, *image)]
                 publication.blobs[home] = {
                     "blob": home.store().write(parts),
@@ -682,7 +663,7 @@ class Grid(Files, Moves, AbstractGrid):
             _drop(home, told)
         return told
 
-    def _host_failed(self, home: HostLink, exc: Exception, servers: Sequence[KernelServer]) -> None:
+    def _host_failed(self, home: Home, exc: Exception, servers: Sequence[KernelServer]) -> None:
         if not isinstance(exc, GridError):
             logger.exception("host %s failed", home.host.label, exc_info=exc)
         with self._changed:
@@ -691,7 +672,7 @@ class Grid(Files, Moves, AbstractGrid):
         one = first.name if first is not None and first.name in str(exc) else None
         self._absent.add(Missing(home.host.label, exc, one, first.service_id if first is not None else None))
         for server in servers:
-            self._starting_servers.pop(server.name, None)
+            self.processes.end_start(server.name)
             self._server_gone(server, Event.LOST, str(exc))
         with self._changed:
             self._changed.notify_all()
@@ -705,7 +686,7 @@ class Grid(Files, Moves, AbstractGrid):
         with self._changed:
             while True:
                 up = len(self.servers[service.service_id])
-                starting = any(server.name in self._starting_servers for server in service.servers.values())
+                starting = any(self.processes.has_begun(name) for name in service.servers)
                 if up >= wanted or (up and not starting and not self._expecting()):
                     return
                 if self._halted:
@@ -728,7 +709,7 @@ class Grid(Files, Moves, AbstractGrid):
         """Raise PublishError where fewer servers are up than were waited for."""
         with self._lock:
             up = len(self.servers[service.service_id])
-            starting = sum(server.name in self._starting_servers for server in service.servers.values())
+            starting = sum(self.processes.has_begun(name) is not None for name in service.servers)
         if up >= wanted:
             return
         late = f" within {timeout:g} s; {starting} were still starting" if starting else ""
@@ -767,7 +748,7 @@ class Grid(Files, Moves, AbstractGrid):
             if service is None:
                 return None
             live = [server for server in service.servers.values() if isinstance(server, KernelServer)]
-            starting = {id(server.home) for server in live if server.name in self._starting_servers}
+            starting = {id(server.home) for server in live if self.processes.is_starting(server)}
         with_servers = {id(server.home) for server in live}
         return Rest(
             hosts=len(with_servers),
@@ -802,10 +783,10 @@ class Grid(Files, Moves, AbstractGrid):
 
     def _on_event(self, peer: Peer, event: tuple[Any, ...]) -> None:
         """In the grid's thread: an agent has news."""
-        home = self._by_peer.get(peer.number)
-        if not isinstance(home, HostLink):
+        process = self.processes.find(peer.number)
+        if process is None or process.server is not None:
             return
-        kind, *details = event
+        home, (kind, *details) = process.home, event
         if kind == "ready":
             self._server_up(home, *details)
         elif kind == "failed":
@@ -816,10 +797,10 @@ class Grid(Files, Moves, AbstractGrid):
             for name, text in details[0]:
                 self._output.show(name, home.host.label, text)
         elif kind == "farewell":
-            self._home_lost(home, str(details[0]))
+            self.lose_home(home, str(details[0]))
 
-    def _server_up(self, home: HostLink, name: str, inlet: str, outlet: str, pid: int) -> None:
-        server = self._starting_servers.get(name)
+    def _server_up(self, home: Home, name: str, inlet: str, outlet: str, pid: int) -> None:
+        server = self.processes.has_begun(name)
         assert self._link is not None
         if name in self._arriving and self._arriving[name].home is home:
             self._connect_arrival(self._arriving[name], inlet, outlet)
@@ -841,19 +822,18 @@ class Grid(Files, Moves, AbstractGrid):
             return
         publication = self._publications.get(server.service_id)
         server.attach(self._link, peer, dict(publication.has) if publication else {})
-        self._by_peer[server.number] = server
-        self._doomed[server.number] = (time.monotonic() + self.limits.lost_s, server)
+        self.processes.add(server.number, server, home, self.limits.lost_s)
 
     def _on_welcome(self, peer: Peer) -> None:
         """In the grid's thread: a process on a host answered for the first time."""
-        server = self._by_peer.get(peer.number)
-        if not isinstance(server, KernelServer):
+        process = self.processes.find(peer.number)
+        if process is None or process.server is None:
             return
-        self._doomed.pop(peer.number, None)
-        if self._starting_servers.pop(server.name, None) is None:
+        home, server = process.home, process.server
+        home.life.trust(peer.number)
+        if self.processes.end_start(server.name) is None:
             return
-        if isinstance(server.home, HostLink):
-            server.home.served = True
+        home.has_served()
         self._absent.came(server.host.label)
         if server.name in self._arriving:
             self._arrived(server)
@@ -865,11 +845,11 @@ class Grid(Files, Moves, AbstractGrid):
         with self._changed:
             self._changed.notify_all()
 
-    def _server_failed(self, home: HostLink, name: str, reason: str, tail: str) -> None:
-        server = self._starting_servers.pop(name, None)
+    def _server_failed(self, home: Home, name: str, reason: str, tail: str) -> None:
+        server = self.processes.end_start(name)
         self._output.forget(name)
         if name in self._arriving and server is not None:
-            self._lose_server(server, f"it could not be moved to host {home.host.label!r}: {reason.strip()}")
+            self.lose_server(server, f"it could not be moved to host {home.host.label!r}: {reason.strip()}")
             return
         if server is None or server.final_state is not None:
             return
@@ -881,9 +861,9 @@ class Grid(Files, Moves, AbstractGrid):
         )
         self._host_failed(home, error, [server])
 
-    def _server_ended(self, home: HostLink, name: str, certificate: dict[str, Any]) -> None:
+    def _server_ended(self, home: Home, name: str, certificate: dict[str, Any]) -> None:
         self._output.forget(name)
-        server = next((s for s in self._by_peer.values() if isinstance(s, KernelServer) and s.name == name), None)
+        server = self.processes.named(name)
         move = self._arriving.get(name)
         if server is None or (move.home if move is not None else server.home) is not home:
             return  # it moves, or has moved, and has ended only here
@@ -892,9 +872,9 @@ class Grid(Files, Moves, AbstractGrid):
         else:
             how = f"ended with exit status {certificate['exit_status']}"
         peak = f"peak memory {certificate['peak_kb'] / 1024:.0f} MB"
-        self._lose_server(server, f"its process {how} ({peak})", certificate)
+        self.lose_server(server, f"its process {how} ({peak})", certificate)
 
-    def _lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
+    def lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
         """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
         self._lose_servers([server], what, certificate)
 
@@ -905,11 +885,11 @@ class Grid(Files, Moves, AbstractGrid):
         for server, (error, replacement) in zip(servers, errors, strict=True):
             if server.connected:
                 self._link.drop(server.peer, error)
-                if isinstance(server.home, HostLink) and not server.home.gone:
+                if isinstance(server.home, Home) and not server.home.gone:
                     server.home.detach(server.peer)
             if replacement is not None:
                 home, publication, successors = replacement
-                self._in_thread("grid-replace", self._publish_on, home, publication, successors)
+                self.in_thread("grid-replace", self._publish_on, home, publication, successors)
         with self._changed:
             self._changed.notify_all()
 
@@ -931,9 +911,8 @@ class Grid(Files, Moves, AbstractGrid):
         terminated = server.final_state is not None or self._halted
         deaths = 0 if terminated else self._deaths_with(server)
         error = _death(server, (server.reason or "terminated") if terminated else what, certificate, deaths=deaths)
-        self._by_peer.pop(server.number, None)
-        self._doomed.pop(server.number, None)
-        self._starting_servers.pop(server.name, None)
+        self.processes.remove(server.number)
+        self.processes.end_start(server.name)
         if not terminated:
             logger.warning("%s", error)
             self.failures.setdefault(f"{server.name}", error)
@@ -946,11 +925,11 @@ class Grid(Files, Moves, AbstractGrid):
         if isinstance(server, KernelServer) and server.connected:
             self._forget_move(server, _death(server, reason))
 
-    def _replacement_of(self, server: KernelServer) -> tuple[HostLink, _Publication, list[KernelServer]] | None:
+    def _replacement_of(self, server: KernelServer) -> tuple[Home, _Publication, list[KernelServer]] | None:
         publication = self._publications.get(server.service_id)
         home = server.home
         service = self._services.get(server.service_id)
-        if publication is None or service is None or not isinstance(home, HostLink) or not home.up or self._halted:
+        if publication is None or service is None or not isinstance(home, Home) or not home.up or self._halted:
             return None
         losses = self._losses.get(server.service_id, 0)
         if losses >= publication.restarts:
@@ -972,73 +951,9 @@ class Grid(Files, Moves, AbstractGrid):
                 logger.warning("server %s can't be told to end: %s", server.name, exc)
             if replacement is not None:
                 home, publication, successors = replacement
-                self._in_thread("grid-replace", self._publish_on, home, publication, successors)
+                self.in_thread("grid-replace", self._publish_on, home, publication, successors)
 
-    # -- silence ---------------------------------------------------------------------------------------------------
-
-    def _on_connection(self, peer: Peer, up: bool) -> None:
-        """In the watch's thread: libzmq lost, or regained, the connection to a process."""
-        what = self._by_peer.get(peer.number)
-        assert self._link is not None
-        if what is None:
-            return
-        if isinstance(what, HostLink):
-            self._link.errand(lambda: self._home_seen(what, up))
-        elif up:
-            self._doomed.pop(peer.number, None)
-        else:
-            # Heartbeats were missed already; an agent that is in touch tells of a death within milliseconds.
-            self._doomed[peer.number] = (time.monotonic() + self.limits.heartbeat_s, what)
-
-    def _home_seen(self, home: HostLink, up: bool) -> None:
-        if self._halted or home.gone:
-            return
-        if up:
-            home.unreachable_since = None
-            home.reachable_since = time.monotonic()
-            logger.info("host %s is back", home.host.label)
-        elif home.unreachable_since is None:
-            home.unreachable_since = time.monotonic()
-            logger.warning("host %s does not answer", home.host.label)
-            if self._refuses(home):
-                self._home_lost(home, "its agent died")
-                return
-        for server in self._servers_of(home):
-            service = self._services.get(server.service_id)
-            if service is not None:
-                with self._lock:
-                    actions = service.roster.back(server.name) if up else service.roster.away(server.name)
-                self._carry_out(service, actions)
-
-    def _probe(self, home: HostLink) -> None:
-        """Thread: does a host that can't be reached say that its agent is dead?"""
-        assert self._link is not None
-        if self._refuses(home) and home.outage() is not None:
-            self._link.errand(lambda: self._home_lost(home, "its agent died"))
-
-    def _refuses(self, home: HostLink) -> bool:
-        """Whether the host itself says that nobody listens any more (a dead agent, not a cut cable)."""
-        if home.peer is None:
-            return False
-        if home.local:  # a client that was suspended is cut off, too; a process dies a moment after its sockets
-            deadline = time.monotonic() + _DYING_S
-            while start_ticks(home.report["pid"]) is not None:
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.005)
-            return True
-        try:
-            inlet = home.peer.endpoints[0]
-            if inlet.startswith("tcp://"):
-                address, _, port = inlet[6:].rpartition(":")
-                socket.create_connection((address.strip("[]"), int(port)), timeout=self.limits.probe_s).close()
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            pass
-        return False
-
-    def _servers_of(self, home: HostLink) -> list[KernelServer]:
+    def servers_of(self, home: Home) -> list[KernelServer]:
         with self._lock:
             return [
                 server
@@ -1050,81 +965,32 @@ class Grid(Files, Moves, AbstractGrid):
 
     def look_at_clock(self) -> None:
         """In the watch's thread, now and then: whose time is over?"""
-        assert self._link is not None
         self._look_after()
         if self._absent and not self._publishing:
             self._tell_absent()
-        now = time.monotonic()
-        for number, (deadline, server) in list(self._doomed.items()):
-            if now >= deadline and server.home.outage() is None:
-                # put off, until its agent has answered at once: else it is the host that can't be reached
-                self._doomed[number] = (now + self.limits.lost_s, server)
-                self._in_thread("grid-verify", self._verify_silence, server)
-        for home in self._homes:
-            outage = home.outage()
-            if outage is None or home.gone:
-                continue
-            if now - home.probed_at > self.limits.heartbeat_s:  # a dying agent may still have accepted the first time
-                home.probed_at = now
-                self._in_thread("grid-probe", self._probe, home)
-            if home.broken() and home.rejoins and not home.rejoining:
-                home.rejoining = True
-                self._in_thread("grid-rejoin", self._rejoin, home)
-            if outage > self.limits.orphan_s:
-                self._link.errand(
-                    lambda h=home: self._home_lost(h, f"it did not answer for {self.limits.orphan_s:g} s")  # type: ignore[misc]
-                )
+        self._outages.look(self._homes)
 
-    def _rejoin(self, home: HostLink) -> None:
-        """Thread: the ssh connection of a tunnelled host broke; have another before the host gives us up."""
-        try:
-            home.reconnect()
-        except GridError as exc:
-            logger.info("host %s: no new connection yet: %s", home.host.label, exc)
-        finally:
-            home.rejoining = False
+    def errand(self, what: Callable[[], None]) -> None:
+        """Have it done by the grid's thread, in order."""
+        assert self._link is not None
+        self._link.errand(what)
 
-    def _verify_silence(self, server: KernelServer) -> None:
-        """Thread: is it the server that is silent, or its whole host?"""
-        home, began = server.home, time.monotonic()
-        assert isinstance(home, HostLink) and self._link is not None
-        try:
-            home.ask("tail", server.name, 1, timeout=self.limits.lost_s)
-        except GridError:
-            return
-        settled = began - home.reachable_since > self.limits.lost_s + RECONNECT_S  # else it may just be coming back
-        prompt = time.monotonic() - began < self.limits.lost_s / 2
-        if prompt and settled and home.outage() is None and server.number in self._doomed:
-            word = "did not answer after its start" if server.name in self._starting_servers else "went silent"
-            self._link.errand(lambda: self._silent_server(server, word))
-
-    def _silent_server(self, server: KernelServer, word: str) -> None:
-        if server.number not in self._by_peer:
-            return
-        if isinstance(server.home, HostLink) and server.home.up:
-            try:
-                server.home.ask_later("stop", [server.name], True)
-            except GridError:
-                pass
-        what = f"it {word} (no heartbeat for {self.limits.lost_s:g} s; is it stopped or swapped out?)"
-        self._lose_server(server, what)
-
-    def _home_lost(self, home: HostLink, reason: str) -> None:
-        if home.gone:
-            return
+    def lose_home(self, home: Home, reason: str) -> None:
         close = home.part()
+        if close is None:
+            return
         error = ConnectError(reason, host=home.host.label, hint=f"Try `grid doctor {home.host.label}`")
         self.failures[home.host.label] = error
-        servers = self._servers_of(home)
+        servers = self.servers_of(home)
         # ... and those that were terminated and had calls yet: nobody else will tell of their end
-        terminated = [s for s in list(self._by_peer.values()) if isinstance(s, KernelServer) and s.final_state]
+        terminated = [server for server in self.processes.servers() if server.final_state]
         servers += [server for server in terminated if server.home is home and server not in servers]
         self._lose_servers(servers, f"host {home.host.label!r} was lost: {reason}")
         if home.peer is not None:
-            self._by_peer.pop(home.peer.number, None)
+            self.processes.remove(home.peer.number)
             self._link.drop(home.peer, error)  # type: ignore[union-attr]
         self._turned_away(home)
-        self._in_thread("grid-let-go", close)
+        self.in_thread("grid-let-go", close)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -1139,13 +1005,7 @@ class Grid(Files, Moves, AbstractGrid):
                 {
                     "host": home.host.label,
                     "slots": home.slots,
-                    "state": "gone"
-                    if home.gone and home.peer
-                    else "unreachable"
-                    if home.outage() is not None
-                    else "up"
-                    if home.up
-                    else "down",
+                    "state": _SHOWN.get(home.life.state, "unreachable"),
                     "transport": home.transport,
                     "python": home.report.get("python"),
                     "agent": home.report.get("pid"),
@@ -1155,7 +1015,7 @@ class Grid(Files, Moves, AbstractGrid):
         }
 
 
-def _drop(home: HostLink, told: dict[str, Any]) -> None:
+def _drop(home: Home, told: dict[str, Any]) -> None:
     """The blob of an instance is needed no more."""
     if home.up:
         try:
@@ -1224,5 +1084,5 @@ def local_host(n: int | None = None, python: str | None = None) -> Host:
     return Host("localhost", n_cpu=n, python=python or this_python(), ssh="local")
 
 
-def _in_a_job(homes: list[HostLink]) -> bool:
+def _in_a_job(homes: list[Home]) -> bool:
     return any(home.connection is not None and home.connection.in_job for home in homes)

@@ -27,7 +27,8 @@ from grid.wire.edited import as_they_are
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid as _Base
-    from grid.grids.hostlink import HostLink
+    from grid.grids.home import Home
+    from grid.grids.processes import Processes
     from grid.wire.link import Link
 else:
     _Base = object
@@ -40,9 +41,9 @@ class Move:
     """One server on its way."""
 
     server: KernelServer
-    origin: HostLink
+    origin: Home
     state: tuple[bytes, list[Any], list[str]] | None = None  # pickle, its buffers, modules that it needs
-    home: HostLink | None = None  # where it goes
+    home: Home | None = None  # where it goes
     number: int = 0  # its new one, on our link
     peer: Any = None
 
@@ -54,17 +55,15 @@ class Moves(_Base):
     _homeless: dict[str, Move]
     # of the grid
     _link: Link | None
-    _homes: list[HostLink]
+    _homes: list[Home]
     _halted: bool
-    _by_peer: dict[int, Any]
-    _doomed: dict[int, tuple[float, KernelServer]]
-    _starting_servers: dict[str, KernelServer]
-    _in_thread: Callable[..., None]
-    _lose_server: Callable[..., None]
-    _servers_of: Callable[[HostLink], list[KernelServer]]
-    _start_home: Callable[[HostLink], None]
-    _workdir_of: Callable[[HostLink], str | None]
-    _furnish: Callable[[HostLink], None]
+    processes: Processes
+    in_thread: Callable[..., None]
+    lose_server: Callable[..., None]
+    servers_of: Callable[[Home], list[KernelServer]]
+    _start_home: Callable[[Home], None]
+    _workdir_of: Callable[[Home], str | None]
+    _furnish: Callable[[Home], None]
     _wishes_of: Callable[[str], dict[str, Any]]
 
     def _tell_end(self, servers: list[KernelServer], seconds: float) -> None:
@@ -92,20 +91,20 @@ class Moves(_Base):
         """Begin to move a server away; a home is found for it when its state is here."""
         if not self._is_up(server) or server.peer.refuses is not None:  # else it moves already
             return
-        self._set_aside(server, True)
+        self.set_aside(server, True)
         origin = server.home
         reply = Reply(server.link)
         move = Move(server, origin)  # type: ignore[arg-type]
-        reply.when_done(lambda _: self._in_thread("grid-move", self._moved_out, move, reply))
+        reply.when_done(lambda _: self.in_thread("grid-move", self._moved_out, move, reply))
         try:
             server.leave("@ends", (seconds, True), reply)
         except Exception as exc:
             logger.warning("server %s can't be moved: %s", server.name, exc)
-            self._set_aside(server, False)
+            self.set_aside(server, False)
 
     def _is_up(self, server: KernelServer) -> bool:
         """Whether it can be spoken to."""
-        return server.final_state is None and server.connected and server.name not in self._starting_servers
+        return server.final_state is None and server.connected and not self.processes.is_starting(server)
 
     def _moved_out(self, move: Move, reply: Reply) -> None:
         """Thread: its state is here, or there will be none."""
@@ -120,12 +119,11 @@ class Moves(_Base):
             logger.warning("server %s stays where it is until its end: %s", server.name, exc)
             self.failures[f"{server.name} (move)"] = exc
             server.stay()
-            self._set_aside(server, False)
+            self.set_aside(server, False)
             self._free_if_idle(server)
             return
         assert self._link is not None
-        self._by_peer.pop(server.number, None)
-        self._doomed.pop(server.number, None)
+        self.processes.remove(server.number)
         self._link.bye(server.peer)
         with self._lock:
             self._homeless[server.name] = move
@@ -138,7 +136,7 @@ class Moves(_Base):
 
     def _house_the_homeless(self) -> None:
         """Give each server without a home a place, as far as there are any; one that can hope for none is lost."""
-        housed: list[tuple[Move, HostLink]] = []
+        housed: list[tuple[Move, Home]] = []
         with self._lock:
             more = self._more_homes_may_come()
             for name, move in list(self._homeless.items()):
@@ -150,16 +148,16 @@ class Moves(_Base):
                     housed.append((move, home))
             hopeless = [] if more else [move.server for move in self._homeless.values()]
         for move, home in housed:
-            self._in_thread("grid-move-in", self._move_in, move, home)
+            self.in_thread("grid-move-in", self._move_in, move, home)
         for server in hopeless:
             assert self._link is not None
             self._link.errand(lambda lost=server: self._lose_homeless(lost))  # type: ignore[misc]
 
     def _lose_homeless(self, server: KernelServer) -> None:
         if server.name in self._homeless:  # nothing was found meanwhile
-            self._lose_server(server, "its allocation ends, no other host has room for it, and none is to come")
+            self.lose_server(server, "its allocation ends, no other host has room for it, and none is to come")
 
-    def _home_for(self, move: Move, *, anyway: bool) -> HostLink | None:
+    def _home_for(self, move: Move, *, anyway: bool) -> Home | None:
         """The home with the most room for a server of that service that does not end soon; locked by the caller.
 
         With `anyway` rather one that ends soon than none: the last to end.
@@ -180,17 +178,17 @@ class Moves(_Base):
         """Whether a host may join yet."""
         return True
 
-    def _room(self, home: HostLink, service_id: str) -> int:
+    def _room(self, home: Home, service_id: str) -> int:
         """How many more servers of a service it has slots for."""
-        here = [s for s in self._servers_of(home) if s.service_id == service_id]
+        here = [s for s in self.servers_of(home) if s.service_id == service_id]
         coming = [m for m in self._arriving.values() if m.home is home and m.server.service_id == service_id]
         return home.slots - len(here) - len(coming)
 
-    def _takes_in(self, home: HostLink, now: float) -> bool:
+    def _takes_in(self, home: Home, now: float) -> bool:
         """Whether servers may move to this home."""
         return home.ends_at is None
 
-    def _move_in(self, move: Move, home: HostLink) -> None:
+    def _move_in(self, move: Move, home: Home) -> None:
         """Thread: start the server at its new home, from the state that it had."""
         server = move.server
         if move.home is not home:  # it was lost just now, and the server looks for another
@@ -201,13 +199,13 @@ class Moves(_Base):
             self._start_home(home)
             self._furnish(home)
             entries = dict(server.peer.image)
-            packed = home.pack_image(entries) if entries else None
-            home.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
+            packed = home.needs.pack_image(entries) if entries else None
+            home.needs.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
             image = packed.parts if packed else ()
             parts = [memoryview(part) for part in (data, *buffers, *image)]
             blob = home.store().write(parts)
             move.number = self._link.number()
-            self._starting_servers[server.name] = server
+            self.processes.begin(server)
             wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
             published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
             published |= {**self._wishes_of(server.service_id), "moved": True}
@@ -216,16 +214,15 @@ class Moves(_Base):
             reason = f"it could not be moved to host {home.host.label!r}: {exc}"
             self._link.errand(lambda: self._lose_arrival(move, home, reason))
 
-    def _lose_arrival(self, move: Move, home: HostLink, reason: str) -> None:
+    def _lose_arrival(self, move: Move, home: Home, reason: str) -> None:
         if move.home is home:  # else that one was lost meanwhile, and the server looks for another
-            self._lose_server(move.server, reason)
+            self.lose_server(move.server, reason)
 
     def _connect_arrival(self, move: Move, inlet: str, outlet: str) -> None:
         """In the grid's thread: its new process listens."""
         assert move.home is not None
         move.peer = move.home.attach(move.number, inlet, outlet)
-        self._by_peer[move.number] = move.server
-        self._doomed[move.number] = (time.monotonic() + self.limits.lost_s, move.server)
+        self.processes.add(move.number, move.server, move.home, self.limits.lost_s)
 
     def _arrived(self, server: KernelServer) -> None:
         """In the grid's thread: its new process answers."""
@@ -239,17 +236,17 @@ class Moves(_Base):
         if not move.origin.gone:
             move.origin.detach(old)
         logger.info("server %s moved from %s to %s", server.name, move.origin.host.label, move.home.host.label)
-        self._set_aside(server, False)
+        self.set_aside(server, False)
         self._free_if_idle(server)
 
-    def _turned_away(self, home: HostLink) -> None:
+    def _turned_away(self, home: Home) -> None:
         """A host was lost to which servers were on their way: they look for another."""
         with self._lock:
             for name, move in list(self._arriving.items()):
                 if move.home is home:
                     del self._arriving[name]
-                    self._starting_servers.pop(name, None)
-                    self._by_peer.pop(move.number, None)
+                    self.processes.end_start(name)
+                    self.processes.remove(move.number)
                     move.home, move.peer = None, None
                     self._homeless[name] = move
         self._house_the_homeless()
@@ -259,11 +256,11 @@ class Moves(_Base):
         arriving = self._arriving.pop(server.name, None)
         self._homeless.pop(server.name, None)
         if arriving is not None and arriving.peer is not None and self._link is not None:
-            self._by_peer.pop(arriving.number, None)
+            self.processes.remove(arriving.number)
             self._link.drop(arriving.peer, error)
         server.fail_kept(error)
 
-    def _set_aside(self, server: KernelServer, aside: bool) -> None:
+    def set_aside(self, server: KernelServer, aside: bool) -> None:
         """Don't hand it out while it moves."""
         service = self._services.get(server.service_id)
         if service is None:

@@ -1,7 +1,7 @@
 """The watch of a grid: a thread that sleeps until a connection comes or goes, the clock strikes, or somebody asks.
 
-Lives here: the thread, the question socket (`grid status`, `grid stop`), its registration in the runtime directory.
-Elsewhere:  what follows from the news (`grid.py`), asking (`ask`, used by `cli/`).
+Lives here: the thread, the question socket (`grid status`, `grid stop`).
+Elsewhere:  what follows from the news (`grid.py`), the register of running grids and asking them (`register.py`).
 """
 
 from __future__ import annotations
@@ -10,44 +10,42 @@ import ctypes
 import json
 import logging
 import os
-import shutil
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import zmq
 
-from grid.kernel import held, remains
+from grid.grids import register
+from grid.grids.register import REGISTRATION, grids_dir
+from grid.kernel import held
 from grid.kernel.lease import start_ticks
 from grid.limits import Limits
 from grid.wire.link import Link
-from grid.wire.places import private_dir, runtime_dir
-
-if TYPE_CHECKING:
-    from grid.grids.grid import Grid
-
-REGISTRATION = (".json", ".sock", ".logs")
-"""What a running grid has in `grids_dir`: its record, its question socket, its servers' logs."""
 
 logger = logging.getLogger(__name__)
 
 
-def grids_dir() -> Path:
-    """Where the running grids of this user on this machine are registered: `<id>.json` and `<id>.sock` each."""
-    return private_dir(runtime_dir() / "grids")
+class Watched(Protocol):
+    """The grid, as far as its watch knows it."""
+
+    grid_id: str
+    label: str
+
+    def status(self) -> dict[str, Any]: ...
+    def look_at_clock(self) -> None: ...
 
 
 class Watch(threading.Thread):
     """See the module. Owns the monitor and the question socket."""
 
-    def __init__(self, grid: Grid, link: Link, limits: Limits) -> None:
+    def __init__(self, grid: Watched, link: Link, limits: Limits) -> None:
         super().__init__(name="grid-watch", daemon=True)
         self._grid, self._link, self._limits = grid, link, limits
         self._base = grids_dir() / grid.grid_id
-        _sweep()
-        grid._output.in_directory(grid.grid_id)
+        register.sweep()
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._questions = self._zmq.socket(zmq.REP)
         self._questions.linger = 0
@@ -132,52 +130,3 @@ def interrupt() -> None:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(KeyboardInterrupt))
     else:
         os.kill(os.getpid(), signal.SIGINT)
-
-
-def running_grids() -> list[dict[str, Any]]:
-    """The registered grids of this user on this machine, each with `alive` and the path of its socket."""
-    found = []
-    for path in sorted(grids_dir().glob("*.json")):
-        try:
-            record = json.loads(path.read_text())
-            record["alive"] = remains.is_alive(record, path)
-        except (OSError, ValueError, KeyError):
-            continue
-        record["socket"] = str(path.with_suffix(".sock"))
-        found.append(record)
-    return found
-
-
-def _sweep() -> None:
-    """Remove what grids of killed processes left on this machine; those with an agent here were cleared by it."""
-    for record in running_grids():
-        if not record["alive"]:
-            base = record["socket"].removesuffix(".sock")
-            for end in (".json", ".sock"):
-                Path(base + end).unlink(missing_ok=True)
-            shutil.rmtree(base + ".logs", ignore_errors=True)
-    for left, _ in remains.registrations(grids_dir())[1]:  # of one that was killed while it took itself off
-        path = Path(left)
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in runtime_dir().glob("fwd-*-*.sock"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and start_ticks(int(pid)) is None and not remains.answers(path):
-            path.unlink(missing_ok=True)
-
-
-def ask(record: dict[str, Any], question: str, timeout: float = 5.0) -> dict[str, Any]:
-    """Ask a running grid something.
-
-    Raises:
-        TimeoutError: No answer.
-    """
-    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
-        socket.linger = 0
-        socket.rcvtimeo = socket.sndtimeo = int(timeout * 1000)
-        socket.connect(f"ipc://{record['socket']}")
-        try:
-            socket.send(json.dumps({"ask": question}).encode())
-            answer: dict[str, Any] = json.loads(socket.recv())
-        except zmq.Again as exc:
-            raise TimeoutError(f"grid {record['name']!r} (process {record['pid']}) gave no answer") from exc
-    return answer

@@ -24,7 +24,7 @@ from typing import Any
 import zmq
 
 from grid.errors import Backlog, ConnectError
-from grid.grids import files, hostlink
+from grid.grids import files, home
 from grid.launch.local import LocalConnection
 from grid.launch.pipes import PipeProcess
 from grid.staging import manifest
@@ -53,11 +53,11 @@ def _no_sockets() -> BaseException:
 
 
 STEPS: tuple[tuple[Any, str, str, tuple[Callable[[], BaseException], ...]], ...] = (
-    (hostlink, "connect", "open a connection", (_unreachable, _no(errno.EMFILE))),
+    (home, "connect", "open a connection", (_unreachable, _no(errno.EMFILE))),
     (LocalConnection, "start", "start a command", (_no(errno.EAGAIN), _unreachable)),
     (PipeProcess, "write", "write to the launch channel", (_late,)),
     (PipeProcess, "read", "read from the launch channel", (_late, _no(errno.EIO))),
-    (hostlink.HostLink, "ask_later", "ask the agent", (_unreachable,)),
+    (home.Home, "ask_later", "ask the agent", (_unreachable,)),
     (Link, "connect", "connect to a process", (_no_sockets,)),
     (Link, "call", "send a call", (_backlog,)),
     (Store, "_open", "open a blob", (_no(errno.EMFILE), _no(errno.ENOSPC))),

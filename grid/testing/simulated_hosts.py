@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from grid.errors import ConnectError
-from grid.grids.hostlink import HostLink
+from grid.grids.home import Home
+from grid.grids.liveness import Liveness
+from grid.grids.silence import Event
 from grid.hosts import Host
 from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
@@ -146,20 +148,21 @@ class Process(serve.Server):
         self.home.news.append(("_server_ended", (self.name, certificate)))
 
 
-class SimulatedHost(HostLink):
+class SimulatedHost(Home):
     """What a grid asks of one host. While it is offline questions fail, and orders and news wait."""
 
     def __init__(self, world: World, host: Host, slots: int) -> None:
         self.world, self.host, self.slots = world, host, slots
         self.processes: list[Process] = []
         self.news: list[tuple[str, tuple[Any, ...]]] = []  # for methods of the grid
-        self.offline = self.gone = False
-        self.furnished = True
+        self.offline = False
         self.peer = None
         self.transport, self.report = "simulated", {}
-        self.unreachable_since = None
-        self.probed_at = self.reachable_since = float("-inf")
+        self.life = Liveness(world.limits, world.clock)
+        self.life.hear(Event.STARTED)
         self.ends_at = None
+        self.served = False
+        self.needs: Any = self  # and has what a message needs
         self.blobs: Any = self  # it is its own store
         self._store: dict[str, list[bytes]] = {}
         self._orders: list[tuple[list[str], bool]] = []
@@ -168,10 +171,6 @@ class SimulatedHost(HostLink):
     @property
     def local(self) -> bool:
         return False
-
-    @property
-    def up(self) -> bool:
-        return not self.gone
 
     def __repr__(self) -> str:
         return f"<SimulatedHost {self.host.label}{', offline' if self.offline else ''}{', gone' if self.gone else ''}>"
@@ -226,6 +225,9 @@ class SimulatedHost(HostLink):
             for wish in args[0]:
                 self._begin(wish, args[1])
             return None
+        if method == "tail":
+            self.world.happened["verify"] += 1
+            return ""
         assert method == "cancel", method
         server, call = args
         process = next((process for process in self.processes if process.name == server), None)
@@ -258,6 +260,11 @@ class SimulatedHost(HostLink):
         if not self.gone:
             self.ask_later("stop", [server], force)
 
-    def part(self) -> Callable[[], None]:
-        self.gone = True
+    def broken(self) -> bool:
+        return False
+
+    def part(self) -> Callable[[], None] | None:
+        if not self.life.part():
+            return None
+        self.world.bury(self)
         return lambda: None

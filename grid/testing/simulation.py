@@ -29,6 +29,7 @@ from typing import Any
 from grid.errors import Backlog, ServerLost
 from grid.grids.abstract import _Service
 from grid.grids.grid import Grid
+from grid.grids.silence import Event
 from grid.kernel.presence import NAP_S
 from grid.limits import Limits
 from grid.services.packing import Packing
@@ -60,7 +61,7 @@ class SimulatedGrid(Grid):
     def start(self) -> None:
         """There is no thread."""
 
-    def _in_thread(self, name: str, body: Any, *args: Any) -> None:
+    def in_thread(self, name: str, body: Any, *args: Any) -> None:
         self.world.threads.append((body, args))
 
     def _start_home(self, home: Any) -> None:
@@ -101,7 +102,7 @@ class World(Users):
         for host in self.grid.hosts:
             self._add_host(host)
         self.link.on_welcome = self.grid._on_welcome
-        self.link.on_connection = self.grid._on_connection
+        self.link.on_connection = self.grid._outages.on_connection
         self.calls: dict[int, Call] = {}  # all that users made
         self.open: dict[int, Call] = {}  # ... and that were not seen done
         self.ended: list[int] = []  # numbers of calls, told by call-backs
@@ -231,17 +232,19 @@ class World(Users):
     def _unplug(self) -> None:
         """A host can't be reached, or can again; or has been away for too long."""
         home = self.rng.choice(self.hosts)
-        if home.gone:
-            return
         if not home.offline:
             home.unplug(True)
-            self.link.errand(lambda: self.grid._home_seen(home, False))
+            self.link.errand(lambda: self.grid._outages.hear(home, Event.FELL_SILENT))
         elif self.rng.random() < 0.7:
             home.unplug(False)
-            self.link.errand(lambda: self.grid._home_seen(home, True))
+            self.link.errand(lambda: self.grid._outages.hear(home, Event.HEARD_AGAIN))
         else:
             self.clock.now += self.limits.orphan_s
-            self._lose(home)
+            self._watch()
+
+    def _watch(self) -> None:
+        """The clock of the grid's watch strikes."""
+        self.grid._outages.look(list(self.hosts))
 
     def _lifeline(self) -> None:
         """Connections of the client and of strangers come and go at an agent, which looks at its clock."""
@@ -259,8 +262,12 @@ class World(Users):
                 self._lose(each)
 
     def _lose(self, home: SimulatedHost) -> None:
+        self.grid.lose_home(home, "it did not answer")
+
+    def bury(self, home: SimulatedHost) -> None:
+        """The grid has given it up."""
+        self.happened["lost"] += 1
         home.lifeline.end()
-        self.grid._home_lost(home, "it did not answer")
         for process in list(home.processes):
             process.die(signal=9)
         self.hosts.remove(home)
@@ -429,7 +436,7 @@ class World(Users):
             for home in self.hosts:
                 if home.offline:
                     home.unplug(False)
-                    self.link.errand(lambda home=home: self.grid._home_seen(home, True))  # type: ignore[misc]
+                    self.link.errand(lambda home=home: self.grid._outages.hear(home, Event.HEARD_AGAIN))  # type: ignore[misc]
                 for process in list(home.processes):
                     for cable in process.cables():
                         cable.stalled = False
@@ -498,6 +505,7 @@ _DEEDS = (
     ("cable", 6.0),
     ("lifeline", 6.0),
     ("tell", 4.0),
+    ("watch", 0.5),
     ("thread", 3.0),
     ("pack", 1.0),
     ("cancel", 1.0),

@@ -15,7 +15,7 @@ import pytest
 
 from grid import ConnectError, DiskError, Grid, Host, HostError, Limits, LocalGrid, PublishError, SSHGrid
 from grid.care.doctor import diagnose
-from grid.grids.hostlink import HostLink
+from grid.grids.home import Home
 from grid.launch import connect
 from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost, MissingPart
@@ -194,7 +194,7 @@ def test_a_runtime_directory_that_is_too_long_is_named(tmp_path: Path, monkeypat
 def test_news_of_a_server_may_come_while_its_connection_is_given_up() -> None:
     """The agent tells of a server's end in one thread, another gives the connection up: neither may stumble."""
 
-    class Home(HostLink):
+    class OurHome(Home):
         def __init__(self) -> None:
             self.transport, self._tunnels = "tunnel", {1: ("tcp://127.0.0.1:1", "tcp://127.0.0.1:2")}
             self.seen: list[Any] = []
@@ -212,7 +212,7 @@ def test_news_of_a_server_may_come_while_its_connection_is_given_up() -> None:
     class Peer:
         number = 1
 
-    home = Home()
+    home = OurHome()
     home.detach(Peer())  # type: ignore[arg-type]
     assert home.seen == [1, 2]
 

@@ -22,7 +22,7 @@ import pytest
 from grid import Grid, GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
 from grid.errors import CallTimeout, ForkError
 from grid.grids.grid import local_host
-from grid.grids.watch import grids_dir
+from grid.grids.register import grids_dir
 from grid.services.roster import State
 from grid.testing.probe import Probe
 from grid.wire.places import runtime_dir
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_the_script_and_all_that_it_started() -> None:
 
 @pytest.mark.row("G25", "G62")
 def test_a_script_in_the_background_can_be_stopped_though_it_ignores_ctrl_c() -> None:
-    from grid.grids.watch import ask, running_grids
+    from grid.grids.register import ask, running_grids
 
     with client(
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('set', flush=True); busy.get()"

@@ -29,6 +29,7 @@ def test_whatever_happens_nothing_is_lost_or_done_twice_and_all_waiting_ends() -
     happened = simulate(seed=1, steps=STEPS)
     assert happened["calls"] > STEPS / 50
     assert all(happened[what] for what in ("kill", "unplug", "crash", "cable", "move", "cancel", "leap", "terminate"))
+    assert happened["verify"] and happened["lost"] > happened["orphaned"]
     assert happened["lifeline"] > STEPS / 50 and happened["orphaned"]
 
 
@@ -132,7 +133,7 @@ def counts_connections(self: Lifeline, look: Any = Lifeline.look) -> bool:
         (AbstractGrid, "release_service", frees_at_once),
         (Result, "deliver", never_frees_late),
         (serve.Server, "withdraw", says_yes_to_every_cancel),
-        (Grid, "_home_lost", forgets_the_terminated),
+        (Grid, "lose_home", forgets_the_terminated),
         (Lifeline, "look", counts_connections),
     ],
     ids=lambda value: value.__name__ if callable(value) and not isinstance(value, type) else "",

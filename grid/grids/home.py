@@ -1,18 +1,16 @@
 """One host's life in a grid: connect, start the agent, talk to it, tell that it is gone.
 
-    down ──start()──> up ──(silence)──> unreachable ──(heard again)──> up
-      \\──> failed        \\──> gone (shut down, or lost for good)
+How it stands with us (down, connected, silent, ... lost) is the table in `silence.py`.
 
-Lives here: first words (`kernel/boot.py` at the other end), the choice between direct connection and tunnel, questions
-            to the agent, what a message needs to have there (modules, `__main__`).
-Elsewhere:  ssh itself (`launch/`), the link (`wire/link.py`), what its servers do (`grid.py`), files (`files.py`).
+Lives here: starting, the choice between direct connection and tunnel, questions to the agent, the end.
+Elsewhere:  ssh itself (`launch/`), the link (`wire/link.py`), a kernel's first words (`firstwords.py`), what a message
+            needs to have there (`needs.py`), what its servers do (`grid.py`), files (`files.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import os
 import re
@@ -20,35 +18,34 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from grid import errors
-from grid.care.remedies import remedy
-from grid.errors import ConnectError, HostError, MissingModules, PythonError, VersionError
+from grid.errors import ConnectError, HostError
 from grid.grids.between import carry
-from grid.grids.images import Images, Told
-from grid.grids.watch import REGISTRATION, grids_dir
+from grid.grids.firstwords import check, report_of, silent
+from grid.grids.liveness import Liveness
+from grid.grids.needs import Needs, Stage
+from grid.grids.register import REGISTRATION, grids_dir
+from grid.grids.silence import Event, State
 from grid.hosts import Host
 from grid.kernel import boot, title
 from grid.kernel.lease import start_ticks
 from grid.launch import Connection, RemoteProcess, connect
 from grid.launch.allocation import signs_of_jobs
-from grid.launch.command import launch_command, variables, why_not_started
+from grid.launch.command import launch_command, variables
 from grid.launch.shell import sh_command
 from grid.launch.spool import own_directory
 from grid.limits import Limits
 from grid.services.result import Reply
-from grid.staging.imports import find_needs
 from grid.staging.manifest import Manifest
-from grid.staging.select import StagedFile
 from grid.wire import bulk, codec
-from grid.wire.codec import CACHE_TAG, Dumped
-from grid.wire.edited import edited_since, told_of
+from grid.wire.codec import Dumped
 from grid.wire.keys import Keys
 from grid.wire.link import RECONNECT_S, Link, Peer
-from grid.wire.mainimage import MainImage, Packed
 from grid.wire.places import SOCKET_PATH_BYTES
 
 logger = logging.getLogger(__name__)
@@ -57,16 +54,13 @@ _LISTING_S = 2.0
 """A host that ends says within this time what files go with it, or does not say it."""
 
 _LOOK_S = 0.05
+_DYING_S = 0.1
 _CLEAR_UP_S = 6.0  # for a kernel whose start was given up; a slow machine needs some of it
 
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
 
 
-_USED: Any = ("modules", "used")
-"""In what a process has: modules that the names of `__main__` there use."""
-
-
-class HostLink:
+class Home:
     """See the module. Any thread may ask; starting is done by one at a time."""
 
     def __init__(
@@ -75,15 +69,18 @@ class HostLink:
         slots: int,
         link: Link,
         limits: Limits,
-        keys: tuple[Keys, Keys],
+        keys: tuple[Keys, Keys] | None,
         grid_id: str,
         *,
         shared: bool,
         debug: bool,
+        stage: Stage,
+        warn: Callable[[set[str]], None],
     ) -> None:
         self.host, self.slots = host, slots
-        self._link, self.limits, self._keys, self._grid_id = link, limits, keys, grid_id
-        self._shared, self.debug = shared, debug
+        self._link, self.limits, self._grid_id = link, limits, grid_id
+        self._keys: tuple[Keys, Keys] = keys  # type: ignore[assignment]  # a local one needs none
+        self._shared, self._debug = shared, debug
         self._starting = threading.Lock()
         self.connection: Connection | None = None
         self._process: RemoteProcess | None = None
@@ -92,26 +89,16 @@ class HostLink:
         self.blobs: bulk.Blobs | None = None
         self.report: dict[str, Any] = {}
         self.transport = ""
-        self.loader: tuple[str, str] | None = None  # name and text of a program in place of our own
-        self.unreachable_since: float | None = None
-        self.probed_at = float("-inf")  # when it was last looked whether its agent is dead
-        self.reachable_since = float("-inf")  # when it came back from being unreachable
-        self.gone = False
+        self.life = Liveness(limits)
         self.began: float | None = None  # when its start was first tried, monotonic
         self.served = False  # a server of it came up, ever
-        self.over = False  # the grid ends: nothing is begun any more
-        self.rejoining = False  # somebody is at it
-        self.rejoins = True  # its connection is its own, and is made anew when it breaks
-        self.furnished = True  # it has what was copied to all hosts before it joined
+        self._over = False  # the grid ends: nothing is begun any more
+        self._rejoins = True  # its connection is its own, and is made anew when it breaks
         self.ends_at: float | None = None  # when its allocation ends, monotonic
-        self.stage: Callable[[HostLink, list[StagedFile]], None] | None = None  # set by the grid
-        self.warn: Callable[[set[str]], None] | None = None  # told of names that hold random generators
         self.staged: Manifest = {}
         self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
         self._tunnels: dict[int, tuple[str, str]] = {}
-        self._modules: set[str] = set()
-        self._images = Images()
-        self._modules_lock = threading.Lock()
+        self.needs = Needs(self, stage, warn)
 
     @property
     def local(self) -> bool:
@@ -121,13 +108,20 @@ class HostLink:
     @property
     def up(self) -> bool:
         """Whether its agent was started and has not ended."""
-        return self.peer is not None and not self.gone
+        return self.life.state not in (State.DOWN, State.LOST)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was up and has been shut down, or lost for good."""
+        return self.life.state is State.LOST
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, loader: tuple[str, str] | None = None) -> None:
         """Connect and start the agent, unless it runs; within `limits.start_s`.
 
+        Args:
+            loader: Name and text of a program that becomes the kernel in place of our own.
         Raises:
             HostError: Of the kind that says which step failed.
         """
@@ -139,9 +133,10 @@ class HostLink:
             self._number = self._link.number()
             try:
                 self.connection = connect(self.host)
-                if self.over:
+                if self._over:
                     raise ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
-                self._hear_from(self._launch(deadline), deadline)
+                process = self._launch(deadline, loader)
+                self._take(report_of(self, process, deadline))
                 self._join()
             except BaseException:
                 if self._process is not None:
@@ -150,28 +145,28 @@ class HostLink:
                         self._process.kill()  # a shell that hangs in its start files reads no end of input
                 self._let_go()
                 raise
-            self.gone, self.unreachable_since = False, None
+            self.life.hear(Event.STARTED)
 
     def invite(self, connection: Connection) -> tuple[str, bytes]:
         """For a kernel that somebody else starts, perhaps much later: its command (POSIX shell) and its whole input.
 
         `accept` follows when it has reported. `connection` is what leads there by then.
         """
-        self.connection, self._number, self.rejoins = connection, self._link.number(), False
-        return launch_command(self.host), self._words()
+        self.connection, self._number, self._rejoins = connection, self._link.number(), False
+        return launch_command(self.host), self._words(None)
 
     def accept(self, report: dict[str, Any]) -> None:
         """An invited kernel has reported: connect to it. Raises HostError."""
         with self._starting:
             try:
-                self._check(report)
+                self._take(report)
                 self._join()
             except BaseException:
                 self._let_go()
                 raise
-            self.gone, self.unreachable_since = False, None
+            self.life.hear(Event.STARTED)
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self, loader: tuple[str, str] | None) -> dict[str, Any]:
         assert self.connection is not None
         towards = self.connection.towards()
         address = None if self.host.transport == "tunnel" else self.connection.server_address()
@@ -188,18 +183,18 @@ class HostLink:
             "limits": vars(self.limits),
             "env": self.host.env,
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
-            "debug": self.debug,
+            "debug": self._debug,
             "client": self._leaving(),
-            "loader": self.loader,
+            "loader": loader,
             "owner": f"{_user()}@{socket.gethostname()}",
             "script": title.script_name(),
         }
 
-    def _words(self) -> bytes:
+    def _words(self, loader: tuple[str, str] | None) -> bytes:
         """All that is written to a kernel's input at its start."""
-        return variables(self.host.env) + boot.words(self._config(), local=self.local)
+        return variables(self.host.env) + boot.words(self._config(loader), local=self.local)
 
-    def _launch(self, deadline: float) -> RemoteProcess:
+    def _launch(self, deadline: float, loader: tuple[str, str] | None) -> RemoteProcess:
         assert self.connection is not None
         command = sh_command(launch_command(self.host))
         if self.connection.in_job:
@@ -207,21 +202,16 @@ class HostLink:
         logger.debug("host %s: %s", self.host.label, command)
         self._process = process = self.connection.start(command)
         try:
-            process.write(self._words(), max(0.1, deadline - time.monotonic()))
+            process.write(self._words(loader), max(0.1, deadline - time.monotonic()))
         except BrokenPipeError:
             pass  # it ended early; what it says is read below
         except TimeoutError as exc:
-            raise self._silent(process) from exc
+            raise silent(self, process) from exc
         return process
 
-    def _hear_from(self, process: RemoteProcess, deadline: float) -> None:
-        self._check(self._hear(process, deadline))
-
-    def _check(self, report: dict[str, Any]) -> None:
+    def _take(self, report: dict[str, Any]) -> None:
         self.report = report
-        if "error" in report:
-            kind = getattr(errors, report["kind"], HostError)
-            raise kind(report["error"], host=self.host.label, hint=report["hint"])
+        check(report, self.host)
 
     def _leaving(self) -> dict[str, Any]:
         """What this process would leave on its machine if it were killed: an agent on the same machine removes it."""
@@ -229,53 +219,10 @@ class HostLink:
         files += [str(own_directory())] if self.local else []
         return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}
 
-    def _hear(self, process: RemoteProcess, deadline: float) -> dict[str, Any]:
-        noise: list[str] = []
-        while True:
-            try:
-                line = process.read_line(max(0.1, deadline - time.monotonic())).decode(errors="replace")
-            except TimeoutError as exc:
-                raise self._silent(process) from exc
-            except ValueError as exc:
-                raise HostError(
-                    "it answers with something else than our words",
-                    host=self.host.label,
-                    hint="Does its login shell print much? See `grid doctor`",
-                ) from exc
-            _, found, words = line.partition(boot.MARK)  # a start-up file may have printed without an end of line
-            if found:
-                with contextlib.suppress(ValueError):
-                    report: dict[str, Any] = json.JSONDecoder().raw_decode(words)[0]
-                    return report
-            if not line:
-                status = process.wait(2.0)
-                if not process.began and self.connection is not None:
-                    raise self.connection.no_command(process, status)
-                told, hint = why_not_started(process.stderr_tail(2.0))
-                said = (told or "\n".join(noise)).strip()[-2000:]
-                raise PythonError(
-                    f"the kernel did not start (exit status {status}){': ' + said if said else ''}",
-                    host=self.host.label,
-                    hint=hint or f"Try `grid doctor {self.host.label}`",
-                )
-            noise.append(line.rstrip())
-
-    def _silent(self, process: RemoteProcess) -> HostError:
-        said, _ = why_not_started(process.stderr_tail())
-        said = said[-2000:]
-        return HostError(
-            f"it let us in, but no kernel answered within {self.limits.start_s:g} s"
-            + (f"; it printed: {said}" if said else ""),
-            host=self.host.label,
-            hint=f"Try `grid doctor {self.host.label}`, or more time with GRID_START_S",
-        )
-
     def _join(self) -> None:
         inlet, outlet = self.report["ready"]
         if self.local:
             self.transport = "local"
-            from pathlib import Path
-
             self.blobs = bulk.Store(Path(self.report["blobs"]))
         else:
             self.transport = self._choose_transport(inlet)
@@ -300,7 +247,8 @@ class HostLink:
                 hint=hint,
             )
         self.peer = peer
-        self._modules, self.staged, self._images = set(), {}, Images()
+        self.staged = {}
+        self.needs.begin_anew()
 
     def _choose_transport(self, inlet: str) -> str:
         wish = self.host.transport
@@ -369,7 +317,7 @@ class HostLink:
         address, _ = _address(self.report["ready"][0])
         return None if ip_address(address).is_loopback else (address, self.report["lane_port"])
 
-    def bring(self, source: HostLink, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
+    def bring(self, source: Home, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
         """Begin to copy a blob of another host's here; the function waits for it and gives its name here."""
         return carry(source, self, blob, sizes)
 
@@ -390,8 +338,10 @@ class HostLink:
                     connection.unforward(*_address(endpoint))
 
     def broken(self) -> bool:
-        """Whether the tunnel to it is gone with its ssh connection, and there is none anew yet."""
-        return self.up and self.transport == "tunnel" and self.connection is not None and not self.connection.alive()
+        """Whether the tunnel to it is gone with its ssh connection, is ours to make anew, and is not made anew yet."""
+        connection = self.connection
+        ours = self._rejoins and self.transport == "tunnel" and self.up
+        return ours and connection is not None and not connection.alive()
 
     def reconnect(self) -> None:
         """Make a new ssh connection, and lead all links through it. Calls and replies go on where they were.
@@ -400,7 +350,7 @@ class HostLink:
             HostError: It could not be made now.
         """
         with self._starting:
-            if not self.broken() or not self.rejoins:
+            if not self.broken():
                 return
             fresh = connect(self.host)
             if self.gone:
@@ -477,14 +427,52 @@ class HostLink:
 
     def outage(self) -> float | None:
         """Seconds since it became unreachable; None while it answers."""
-        return None if self.unreachable_since is None else time.monotonic() - self.unreachable_since
+        return self.life.outage()
+
+    def refuses(self) -> bool:
+        """Whether the host itself says that nobody listens any more (a dead agent, not a cut cable)."""
+        if self.peer is None:
+            return False
+        if self.local:  # a client that was suspended is cut off, too; a process dies a moment after its sockets
+            deadline = time.monotonic() + _DYING_S
+            while start_ticks(self.report["pid"]) is not None:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.005)
+            return True
+        inlet = self.peer.endpoints[0]
+        if not inlet.startswith("tcp://"):
+            return False  # the near end of a tunnel says nothing of the far one
+        try:
+            socket.create_connection(_address(inlet), timeout=self.limits.probe_s).close()
+        except OSError as exc:
+            return isinstance(exc, ConnectionRefusedError)
+        return False
+
+    def end_starts(self) -> None:
+        """The grid ends: what is just starting gives up as soon as it can."""
+        self._over = True
+
+    def set_debug(self, debug: bool) -> None:
+        """Have the agent log more or less, from now on or from its start."""
+        self._debug = debug
+        if self.up:
+            self.ask("set_debug", debug)
+
+    def ends(self, at: float) -> None:
+        """Its allocation has begun, and ends at this time (monotonic)."""
+        self.ends_at = at
+
+    def has_served(self) -> None:
+        """A server of it came up."""
+        self.served = True
 
     def shut_down(self, *, force: bool) -> None:
         """End its servers and its agent, remove what they made there, close the connection. Bounded."""
         if self.up and self.peer is not None:
             # One that can't be reached may be coming back just now; else it ends by itself after `orphan_s`.
-            limit = 2 * self.limits.stop_s + 5.0 if self.unreachable_since is None else 2 * RECONNECT_S + 1.0
-            if not force and self.unreachable_since is None:
+            limit = 2 * self.limits.stop_s + 5.0 if self.outage() is None else 2 * RECONNECT_S + 1.0
+            if not force and self.outage() is None:
                 self._tell_what_goes()
             try:
                 self._ask_to_end(force, limit)
@@ -540,12 +528,12 @@ class HostLink:
                 if process is None or time.monotonic() > deadline:
                     raise
 
-    def part(self) -> Callable[[], None]:
+    def part(self) -> Callable[[], None] | None:
         """It is gone: forget at once what leads there. The answer closes that, which may take a moment.
 
-        In two steps, because a new start may begin at once, and must not have its own connection closed.
+        In two steps, because a new start may begin at once, and must not have its own connection closed: so it can
+        begin only when all is forgotten. None: it was gone before.
         """
-        self.gone = True
         process, self._process = self._process, None
         connection, self.connection = self.connection, None
         blobs, self.blobs = self.blobs, None
@@ -558,91 +546,19 @@ class HostLink:
             if connection is not None:
                 connection.close()
 
-        return close
+        if self.life.part():
+            return close
+        close()  # of a start that failed
+        return None
 
     def _let_go(self) -> None:
-        self.part()()
-
-    # -- what a message needs there --------------------------------------------------------------------------------
+        close = self.part()
+        if close is not None:
+            close()
 
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
-        """Have on the host what a message needs; returns the image of `__main__` that must go with it, if one must.
-
-        `image`: what the process there has: names of `__main__`, and editions of modules. It is brought up to date.
-
-        Raises:
-            VersionError: Code by value, and another version of Python there.
-            MissingModules: Modules that are neither there nor the user's own.
-        """
-        self.check_code(dumped.by_value)
-        modules = codec.modules_in(dumped.data) | dumped.modules
-        lacking = MainImage().lacking(dumped.main_names, image) if dumped.main_names else None
-        if dumped.main_names:  # what the script defines may use modules that the message does not name
-            modules |= image.get(_USED, frozenset())
-        if not lacking:
-            return self._with_edits(modules, image, None)
-        told: bytes
-        known = self._images.known(lacking, image)
-        if known is not None:
-            told, packed = known
-        else:
-            packed = MainImage().pack(lacking, image)
-            self.check_code(packed.by_value)
-            if packed.random and self.warn is not None:
-                self.warn(packed.random)
-            told = self._images.put(packed, self.store(), self.forget)
-        image.update(packed.entries)
-        image[_USED] = image.get(_USED, frozenset()) | packed.modules
-        return self._with_edits(modules | packed.modules, image, told)
-
-    def _with_edits(self, modules: set[str], image: dict[Any, Any], told: bytes | None) -> bytes | None:
-        """Have modules there as they are now; a process that has older ones is told with the message."""
-        fresh = edited_since(modules, image) if modules else None
-        if fresh:
-            self._modules.difference_update(fresh)
-        self.have_modules(modules)
-        if not fresh:
-            return told
-        word = Told(told_of(fresh, told))
-        word.large = getattr(told, "large", None)
-        return word
-
-    def pack_image(self, entries: Mapping[str, Any]) -> Packed:
-        """An image of names of `__main__` as they were bound, if this host can use it."""
-        names = {name: obj for name, obj in entries.items() if isinstance(name, str)}
-        packed = MainImage({**sys.modules["__main__"].__dict__, **names}).pack(names)
-        self.check_code(packed.by_value)
-        return packed
-
-    def check_code(self, by_value: Any) -> None:
-        """Refuse code by value where the host's Python is of another minor version."""
-        theirs = self.report.get("cache_tag")
-        if by_value and theirs != CACHE_TAG:
-            raise VersionError(
-                f"host {self.host.label!r} runs {theirs} and this is {CACHE_TAG}: {', '.join(list(by_value)[:4])} "
-                "would have to travel as byte code, which crashes there or misleads",
-                hint="Move that code into a module (it is sent as source), or use the same minor version on the host",
-            )
-
-    def have_modules(self, names: set[str]) -> None:
-        """Have modules importable on the host: the user's own are sent, others must be installed there."""
-        if self.local or names <= self._modules:
-            return
-        with self._modules_lock:
-            wanted = names - self._modules
-            needs = find_needs(sorted(wanted))
-            if needs.files and self.stage is not None:
-                self.stage(self, needs.files)
-            others = sorted(needs.installed | needs.unknown)
-            lacking = self.ask("missing_modules", others) if others else []
-            if lacking:
-                raise MissingModules(
-                    f"it lacks {', '.join(lacking)}",
-                    host=self.host.label,
-                    modules=tuple(lacking),
-                    hint=remedy(self.host, self.report, lacking),
-                )
-            self._modules |= wanted
+        """Have on the host what a message needs: see `Needs.prepare`."""
+        return self.needs.prepare(dumped, image)
 
 
 def _address(endpoint: str) -> tuple[str, int]:

@@ -1,0 +1,84 @@
+"""The first words of a kernel that starts on a host: its report, or why there is none.
+
+Lives here: telling the report from what start-up files print, the errors.
+Elsewhere:  writing it (`kernel/boot.py`), the command and its input (`home.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import Any, Protocol
+
+from grid import errors
+from grid.errors import HostError, PythonError
+from grid.hosts import Host
+from grid.kernel import boot
+from grid.launch import Connection, RemoteProcess
+from grid.launch.command import why_not_started
+from grid.limits import Limits
+
+
+class Beginning(Protocol):
+    """The host, as far as its start goes."""
+
+    host: Host
+    limits: Limits
+    connection: Connection | None
+
+
+def check(report: dict[str, Any], host: Host) -> None:
+    """Raise the HostError that a kernel reported instead of its start."""
+    if "error" in report:
+        kind = getattr(errors, report["kind"], HostError)
+        raise kind(report["error"], host=host.label, hint=report["hint"])
+
+
+def report_of(home: Beginning, process: RemoteProcess, deadline: float) -> dict[str, Any]:
+    """Wait for the report of a kernel that starts.
+
+    Raises:
+        HostError: No kernel answered in time (`deadline`: monotonic). PythonError: None could start.
+    """
+    noise: list[str] = []
+    while True:
+        try:
+            line = process.read_line(max(0.1, deadline - time.monotonic())).decode(errors="replace")
+        except TimeoutError as exc:
+            raise silent(home, process) from exc
+        except ValueError as exc:
+            raise HostError(
+                "it answers with something else than our words",
+                host=home.host.label,
+                hint="Does its login shell print much? See `grid doctor`",
+            ) from exc
+        _, found, words = line.partition(boot.MARK)  # a start-up file may have printed without an end of line
+        if found:
+            with contextlib.suppress(ValueError):
+                report: dict[str, Any] = json.JSONDecoder().raw_decode(words)[0]
+                return report
+        if not line:
+            status = process.wait(2.0)
+            if not process.began and home.connection is not None:
+                raise home.connection.no_command(process, status)
+            told, hint = why_not_started(process.stderr_tail(2.0))
+            said = (told or "\n".join(noise)).strip()[-2000:]
+            raise PythonError(
+                f"the kernel did not start (exit status {status}){': ' + said if said else ''}",
+                host=home.host.label,
+                hint=hint or f"Try `grid doctor {home.host.label}`",
+            )
+        noise.append(line.rstrip())
+
+
+def silent(home: Beginning, process: RemoteProcess) -> HostError:
+    """The error of a host that let us in and then said nothing of use."""
+    said, _ = why_not_started(process.stderr_tail())
+    said = said[-2000:]
+    return HostError(
+        f"it let us in, but no kernel answered within {home.limits.start_s:g} s"
+        + (f"; it printed: {said}" if said else ""),
+        host=home.host.label,
+        hint=f"Try `grid doctor {home.host.label}`, or more time with GRID_START_S",
+    )
