@@ -255,7 +255,7 @@ class CallTimeout(
 
 
 class RemoteTraceback(Exception):
-    """The traceback on the server, as text: shown as the cause of the exception that `get` raises.
+    """The traceback on the server, as text: shown as the (last) cause of the exception that `get` raises.
 
     `where` names the call, its server and host, and how to look at it.
     """

@@ -15,6 +15,7 @@ from multiprocessing.pool import RemoteTraceback as PoolTraceback  # type: ignor
 from pickle import PicklingError
 
 from grid.errors import NoServers, RemoteError, RemoteTraceback, SerialisationError, ServerLost
+from grid.wire import raised
 
 __all__ = ["FutureTraceback", "PoolTraceback", "told"]
 
@@ -62,7 +63,8 @@ def told(error: BaseException, traceback: type[BaseException] = FutureTraceback)
         cause = error.__cause__
         if isinstance(cause, Exception) and not isinstance(cause, (*_OF_PICKLING, *_TRACEBACKS)):
             return cause
-    cause = error.__cause__
-    if isinstance(cause, _TRACEBACKS) and type(cause) is not traceback:
-        error.__cause__ = traceback(cause.tb)
+    for each in raised.chain(error):
+        cause = each.__cause__
+        if isinstance(cause, _TRACEBACKS) and type(cause) is not traceback:
+            each.__cause__ = traceback(cause.tb)
     return error

@@ -55,7 +55,7 @@ from grid.kernel.presence import Presence
 from grid.kernel.variables import expanded
 from grid.kernel.zygote import TOLD, Zygote, remove
 from grid.limits import Limits
-from grid.wire import bulk, codec
+from grid.wire import bulk, codec, raised
 from grid.wire.codec import CACHE_TAG
 from grid.wire.frames import BULK, ERROR, Frame
 from grid.wire.gatekeeper import Gatekeeper
@@ -319,12 +319,7 @@ class Agent:
     def _reply_error(self, call: int, exc: BaseException) -> None:
         if not isinstance(exc, GridError):
             logger.exception("a call of the client failed", exc_info=exc)
-        try:
-            data = codec.dumps_whole(exc)
-            codec.loads(data)
-        except Exception:
-            data = codec.dumps_whole(GridError(f"{type(exc).__name__}: {exc}"))
-        self._end.reply(call, codec.dumps_whole((data, "")), flags=ERROR)
+        self._end.reply(call, codec.dumps_whole((raised.told(exc, ""), "")), flags=ERROR)
 
     def _in_background(self, call: int, work: Callable[[], Any]) -> Any:
         def run() -> None:

@@ -110,4 +110,4 @@ class Seat(serve.Server):
         return pack(Kind.REPLY, 0, 0, 0, turn, dumped.data, dumped.buffers, 0, seconds)
 
     def _error(self, turn: int, exc: BaseException, seconds: float) -> bytes:
-        return pack(Kind.REPLY, 0, 0, 0, turn, codec.dumps_whole(serve._told(exc)), (), ERROR, seconds)
+        return pack(Kind.REPLY, 0, 0, 0, turn, codec.dumps_whole(serve.told(exc)), (), ERROR, seconds)

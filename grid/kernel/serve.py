@@ -20,18 +20,17 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import zmq
 
-from grid.errors import GridError, RemoteError
+from grid.errors import GridError
 from grid.kernel import logsetup, spawned
 from grid.kernel.hostend import HostEnd, flush
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
-from grid.wire import bulk, codec, kept, mainimage, randoms
+from grid.wire import bulk, codec, kept, mainimage, raised, randoms
 from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
@@ -289,7 +288,7 @@ class Server:
             except _Terminated:
                 raise
             except BaseException as exc:
-                errors[len(values)] = _told(exc)
+                errors[len(values)] = told(exc)
                 values.append(None)
         return values, errors
 
@@ -312,7 +311,7 @@ class Server:
         return granted
 
     def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
-        self._end.reply(call, codec.dumps_whole(_told(exc)), flags=ERROR, seconds=seconds)
+        self._end.reply(call, codec.dumps_whole(told(exc)), flags=ERROR, seconds=seconds)
 
     def _listen(self) -> None:
         """Thread: words from the agent. Its silence for good ends this process and all that it started."""
@@ -372,44 +371,19 @@ def _without_stowaways(
         try:
             codec.dumps(value, "the result")
         except Exception as exc:
-            values[at], errors[at] = None, _told(exc)
+            values[at], errors[at] = None, told(exc)
     return values, errors
 
 
-def _told(exc: BaseException) -> tuple[bytes, str]:
-    """An exception as it travels: its pickle, or that of a stand-in, and the traceback."""
+def told(exc: BaseException) -> tuple[bytes, str]:
+    """An exception as it travels, and its traceback."""
     text = _without_us(exc)
-    what: BaseException = exc
-    if not isinstance(exc, Exception):  # SystemExit and its like must not end the client
-        what = _stand_in(exc, text)
-    try:
-        data = codec.dumps_whole(what)
-        codec.loads(data)  # an exception whose constructor wants other arguments fails only here
-    except Exception:
-        data = codec.dumps_whole(_stand_in(exc, text))
-    return data, text
-
-
-def _stand_in(exc: BaseException, text: str) -> RemoteError:
-    kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    try:
-        said = str(exc)
-    except Exception:
-        said = "(its text can't be made)"
-    status = {"code": exc.code} if isinstance(exc, SystemExit) and isinstance(exc.code, (int, str)) else {}
-    return RemoteError(f"{kind}: {said}", kind=kind, remote_traceback=text, **status)
+    return raised.told(exc, text), text
 
 
 def _without_us(exc: BaseException) -> str:
     """The traceback of an exception of the user's code, without grid's own frames at its top."""
-    here = os.path.dirname(__file__)
-    frames = exc.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(here):
-        frames = frames.tb_next
-    try:
-        return "".join(traceback.format_exception(type(exc), exc, frames))
-    except Exception:
-        return f"{type(exc).__qualname__} (its traceback can't be formatted)\n"
+    return raised.text_of(exc, os.path.dirname(__file__))
 
 
 def _say(control: socket.socket, message: dict[str, Any]) -> None:

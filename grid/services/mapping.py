@@ -23,12 +23,12 @@ from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from grid.errors import CallTimeout, GridError, NoServers, RemoteTraceback, SerialisationError, ServerLost
+from grid.errors import CallTimeout, GridError, NoServers, SerialisationError, ServerLost
 from grid.services import html
 from grid.services.awaiting import Awaitable, Changed
 from grid.services.packing import Packing
 from grid.services.result import Waiter
-from grid.wire import codec
+from grid.wire import raised
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
@@ -445,13 +445,7 @@ def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]], where: str =
     """The outcomes of a pack: its values, with errors in their places. `where`: on which server and host it ran."""
     values, errors = reply
     for at, (data, text) in errors.items():
-        try:
-            error: BaseException = codec.loads(data)
-        except Exception as exc:
-            error = GridError(f"an error can't be rebuilt here ({exc})", hint="Its class must be importable here, too")
-        if text:
-            error.__cause__ = RemoteTraceback(text, where)
-        values[at] = _Failed(error)
+        values[at] = _Failed(raised.heard(data, text, where))
     return values
 
 

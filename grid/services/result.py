@@ -21,10 +21,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from grid.errors import CallTimeout, ConnectError, GridError, GridStopped, RemoteTraceback
+from grid.errors import CallTimeout, ConnectError, GridError, GridStopped
 from grid.services import html
 from grid.services.untold import Untold
-from grid.wire import bulk, codec
+from grid.wire import bulk, codec, raised
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 from grid.wire.signals import came_by_signal
 
@@ -208,10 +208,7 @@ class Reply(Future[Any]):
         if not self._flags & ERROR:
             return value, None
         data, text = value
-        failure: BaseException = codec.loads(data)
-        if text:
-            failure.__cause__ = RemoteTraceback(text, self._where())
-        return None, failure
+        return None, raised.heard(data, text, self._where())
 
     def _where(self) -> str:
         """Of a failed call, for who reads its traceback."""

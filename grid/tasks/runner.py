@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import pickle
 import time
-import traceback
 from typing import Any
 
-from grid.errors import RemoteError, RemoteTraceback
 from grid.kernel.stop import heed
 from grid.tasks.abstract import Task
-from grid.wire import codec
+from grid.wire import codec, raised
 
 PLAIN, PACKED, ERROR = range(3)
 
@@ -76,15 +74,8 @@ def perform(task: Task) -> tuple[Any, ...]:
             return seconds, PACKED, dumped.data, [pickle.PickleBuffer(part) for part in dumped.buffers]
         except Exception as exc:
             error = _blame(task, value, state) or exc
-    text = _own_traceback(error)
-    if not isinstance(error, Exception):  # a SystemExit must not end the master
-        error = _stand_in(error, text)
-    try:
-        data = codec.dumps_whole(error)
-        codec.loads(data)  # an exception whose constructor wants other arguments fails only here
-    except Exception:
-        data = codec.dumps_whole(_stand_in(error, text))
-    return seconds, ERROR, data, text
+    text = raised.text_of(error, __file__)
+    return seconds, ERROR, raised.told(error, text), text
 
 
 def _is_unchanged(before: dict[str, Any], after: dict[str, Any]) -> bool:
@@ -104,26 +95,6 @@ def _blame(task: Task, value: Any, state: dict[str, Any] | None) -> Exception | 
     return None
 
 
-def _own_traceback(exc: BaseException) -> str:
-    """Without the frames of this module at its top."""
-    frames = exc.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_globals is globals():
-        frames = frames.tb_next
-    try:
-        return "".join(traceback.format_exception(type(exc), exc, frames))
-    except Exception:
-        return f"{type(exc).__qualname__} (its traceback can't be formatted)\n"
-
-
-def _stand_in(exc: BaseException, text: str) -> RemoteError:
-    kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    try:
-        said = str(exc)
-    except Exception:
-        said = "(its text can't be made)"
-    return RemoteError(f"{kind}: {said}", kind=kind, remote_traceback=text)
-
-
 def read_answer(answer: tuple[Any, ...], task: Task) -> tuple[Any, BaseException | None]:
     """At the master: (result, error) of a task, and what it left on itself is put there."""
     kind = answer[1]
@@ -136,12 +107,7 @@ def read_answer(answer: tuple[Any, ...], task: Task) -> tuple[Any, BaseException
         except Exception as exc:
             return None, exc
     else:
-        try:
-            error = codec.loads(answer[2])
-        except Exception as exc:
-            error = exc
-        error.__cause__ = RemoteTraceback(answer[3])
-        return None, error
+        return None, raised.heard(answer[2], answer[3])
     if state is not None:
         task.__dict__.clear()
         task.__dict__.update(state)

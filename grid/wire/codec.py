@@ -132,7 +132,7 @@ def holds_generator(obj: object, dumped: Dumped) -> bool:
     """Whether a random generator travels with `obj`, of which `dumped` was made."""
     if not randoms.may_hold(dumped.data):
         return False
-    pickler = _HandOver(io.BytesIO(), lambda _: False)
+    pickler = HandOver(io.BytesIO(), lambda _: False)
     try:
         pickler.dump(obj)
     except RecursionError:
@@ -147,6 +147,8 @@ def _holds_code(obj: object) -> bool:
             kind = type(each)
             if kind is types.MethodType or (kind is types.FunctionType and not importable(each)):
                 return True
+            if isinstance(each, BaseException):  # pickle would call its class with what is in `args`
+                return True
     return False
 
 
@@ -158,7 +160,7 @@ _BY_NAME = b"getattr"
 def _with_code(obj: object, in_band: int) -> Dumped:
     buffers: list[memoryview] = []
     stream = io.BytesIO()
-    pickler = _HandOver(stream, _collect(buffers, in_band))
+    pickler = HandOver(stream, _collect(buffers, in_band))
     pickler.dump(obj)
     data = with_authkey(stream.getvalue())
     modules = pickler.modules - _ALWAYS_THERE
@@ -196,7 +198,7 @@ def _refusal(obj: object, what: str, exc: Exception) -> SerialisationError:
     if isinstance(exc, SerialisationError):
         return exc
     return SerialisationError(
-        f"{what} can't be serialised: {_refused(obj) or _culprit(obj, what) or exc}",
+        f"{what} can't be serialised: {_refused(obj) or culprit(obj, what) or exc}",
         hint="Leave that part out with __getstate__, or make it on the server",
     )
 
@@ -252,7 +254,7 @@ def _collect(into: list[memoryview], in_band: int) -> Callable[[pickle.PickleBuf
 # -- by value ------------------------------------------------------------------------------------------------------
 
 
-class _HandOver(CodePickler):
+class HandOver(CodePickler):
     """Code by value where it must be, and open files as dill takes them: opened there by their names."""
 
     def __init__(self, stream: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool]) -> None:
@@ -346,7 +348,7 @@ def modules_in(data: bytes) -> set[str]:
 
 def _travels(obj: object) -> bool:
     try:
-        _HandOver(io.BytesIO(), lambda _: False).dump(obj)
+        HandOver(io.BytesIO(), lambda _: False).dump(obj)
     except Exception:
         return False
     return True
@@ -382,7 +384,7 @@ def _own_words(part: object, where: str) -> str:
     return ""
 
 
-def _culprit(obj: Any, path: str, depth: int = 4) -> str:
+def culprit(obj: Any, path: str, depth: int = 4) -> str:
     """The smallest part of `obj` that can't travel, as a path, e.g. `instance.engine.socket (a _socket.socket)`."""
     parts: list[tuple[str, Any]] = []
     if isinstance(obj, dict):
@@ -399,6 +401,6 @@ def _culprit(obj: Any, path: str, depth: int = 4) -> str:
             ]
     for where, part in parts:
         if not _travels(part):
-            deeper = _own_words(part, where) or (_culprit(part, where, depth - 1) if depth else "")
+            deeper = _own_words(part, where) or (culprit(part, where, depth - 1) if depth else "")
             return deeper or f"{where} is a {type(part).__module__}.{type(part).__qualname__}"
     return ""

@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any
 
 from grid.errors import SerialisationError
-from grid.wire import proven
+from grid.wire import exceptions, proven
 
 Reducer = Callable[[Any], Any]
 
@@ -91,6 +91,8 @@ def _named_in(module: str, name: str) -> Reducer:
 
 def reducer_of(obj: Any) -> Reducer | None:
     """For kinds that are known by a class above theirs. A class that says how it travels, or why not, is asked."""
+    if isinstance(obj, BaseException):
+        return exceptions.reducer_of(obj)
     for kind, why in _stays():
         if isinstance(obj, kind):
             return None if _has_own_way(type(obj), kind) else _refusal(why)

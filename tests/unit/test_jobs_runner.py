@@ -14,6 +14,7 @@ from grid.jobs import AbortService, Message, Request, RequestError, Service, Ser
 from grid.jobs.host.messages import Abort, Pause, Resume
 from grid.jobs.host.runner import Runner
 from grid.jobs.host.worker import KEPT, Worker
+from grid.wire import raised
 
 LIMIT_S = 20.0
 
@@ -50,7 +51,7 @@ class Job:
             try:
                 outcome = (index, *self.worker.do(key, item))
             except Exception as exc:
-                outcome = (index, False, exc)
+                outcome = (index, False, raised.passed_on(exc))
             self.incoming.append(("results", number, [outcome]))
 
     def until(self, condition: Callable[[], Any]) -> None:

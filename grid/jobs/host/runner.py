@@ -7,6 +7,7 @@ of grid, and a job deep in a computation is still heard.
 To the job (`incoming`):            From the job (`events`):
     ("message", plain)                  ("message", plain)            Start, Progress, Log, Answer
     ("results", no, [(i, ok, value)])   ("improved", plain, loud)     the best so far; not loud: store it, say nothing
+        not ok: as `wire/raised.py` has it
     ("suspend", reason)                 ("checkpoint", bytes)
                                         ("units", no, key, task, [(i, item)], attempts), ("unmap", no)
                                         ("kept", name, bytes)
@@ -39,6 +40,7 @@ from grid.jobs.host.service import AbortService, Service
 from grid.jobs.host.units import Ordered, Outcomes, Units
 from grid.jobs.host.worker import add_paths
 from grid.text import clean
+from grid.wire import raised
 from grid.wire.dilling import the_dill
 
 logger = logging.getLogger(__name__)
@@ -181,7 +183,7 @@ class RunningJob:
                 current = self.maps.get(what[1])
                 for index, ok, value in what[2] if current is not None else ():
                     assert current is not None
-                    current.arrived(index, ok, value)
+                    current.arrived(index, ok, value if ok else raised.heard(*value))
                 self._changed.notify_all()
         elif what[0] == "suspend":
             self._suspend = self._checkpoint_now = True

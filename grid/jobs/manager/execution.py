@@ -19,6 +19,7 @@ from grid.jobs.host.service import Service
 from grid.jobs.manager.engine import Place
 from grid.jobs.record import Record
 from grid.text import clean
+from grid.wire import raised
 
 if TYPE_CHECKING:
     from grid.jobs.manager.running import Running
@@ -87,8 +88,9 @@ class Execution(threading.Thread):
 
     def deliver(self, number: int, results: list[tuple[int, bool, Any]]) -> None:
         """Outcomes of units."""
+        outcomes = [(index, ok, value if ok else raised.passed_on(value)) for index, ok, value in results]
         with self._lock:
-            self._incoming.append(("results", number, results))
+            self._incoming.append(("results", number, outcomes))
             left = self._maps.get(number, 0) - len(results)
             if left > 0:
                 self._maps[number] = left
