@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from grid.errors import CapsuleError
-from grid.grids import abstract
+from grid.grids.abstract import AbstractGrid
+from grid.grids.ending import observers
 
 FORMAT = 1
 KEPT_OUTPUT = 1_000_000
@@ -135,7 +136,7 @@ def run(capsule: str, script: str, args: list[str]) -> None:
         "began": began,
     }
     hosts: list[dict[str, Any]] = []
-    abstract.observers.append(lambda grid: hosts.append(_hosts(grid)))
+    observers.append(lambda grid: hosts.append(_hosts(grid)))
     tee = _Tee(sys.stdout)
     sys.stdout = cast(TextIO, tee)
     sys.argv, sys.path[0] = [script, *args], os.path.dirname(script)
@@ -170,7 +171,7 @@ def write(target: Path, told: dict[str, Any]) -> None:
         raise CapsuleError(what, hint="Name another file") from exc
 
 
-def _hosts(grid: abstract.AbstractGrid) -> dict[str, Any]:
+def _hosts(grid: AbstractGrid) -> dict[str, Any]:
     status = grid.status()
     homes = status.get("homes") or [{"host": host} for host in status["hosts"]]
     keys = ("host", "slots", "python", "transport")

@@ -14,18 +14,19 @@ import itertools
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.compat.functions import KEPT, Function, Functions
 from grid.compat.runner import Runner
 from grid.errors import GridError, ServerLost
-from grid.services.roster import State
 
 if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
     from grid.services.proxy import Proxy
     from grid.services.result import Result
     from grid.services.server import Server
+    from grid.services.service import Service
+    from grid.services.table import Services
+    from grid.services.unfinished import Unfinished
 
 __all__ = ["KEPT", "Crew", "Function", "Initializer", "crew_of"]
 
@@ -34,6 +35,34 @@ RESTARTS = 10_000
 
 _making = threading.Lock()
 _tokens = itertools.count()
+
+
+class _Ending(Protocol):
+    exiting: bool
+
+
+class Publishes(Protocol):
+    """What executors, pools and joblib need of a grid."""
+
+    unfinished: Unfinished
+    servers: Any
+    _services: Services
+
+    @property
+    def n_hosts(self) -> int: ...
+
+    @property
+    def _ending(self) -> _Ending: ...
+
+    def terminate(self, service_id: str | None = None) -> None: ...
+
+    def ishalted(self) -> bool: ...
+
+    def _publish_lasting(self, instance: Any, restarts: int) -> str: ...
+
+    def _check_usable(self) -> None: ...
+
+    def _service(self, service_id: str) -> Service: ...
 
 
 class Initializer:
@@ -58,8 +87,8 @@ class Initializer:
 class Crew:
     """The runner of one grid; see the module. Get it with `crew_of`."""
 
-    def __init__(self, grid: AbstractGrid, service_id: str) -> None:
-        self.grid, self.service_id = grid, service_id
+    def __init__(self, grid: Publishes, service: Service) -> None:
+        self.grid, self.service, self.service_id = grid, service, service.service_id
         self.functions = Functions()
         self._lock = threading.Lock()
         self._dropped: weakref.WeakKeyDictionary[Server, list[str]] = weakref.WeakKeyDictionary()
@@ -140,7 +169,7 @@ class Crew:
         """Have the grid's watch sweep. This may run in a destructor: it takes no lock."""
         if not self._sweeping:
             self._sweeping = True
-            self.grid._waste.put(self._sweep)
+            self.service.waste.put(self._sweep)
 
     def _sweep(self) -> bool:
         """Drop on servers that are free what they need no more; the others are told with their next call."""
@@ -148,22 +177,21 @@ class Crew:
         self._drop(self.functions.bury())
         with self._lock:
             servers = [server for server in self._dropped if server.final_state is None]
-        service = self.grid._services.get(self.service_id)
-        if service is None or not servers:
-            return True
-        try:
-            for proxy in self.grid._take_free(service, servers):
-                try:
-                    self._forget_on(proxy)
-                finally:
-                    self.grid.release_service(proxy)
-        except GridError:
-            pass  # it ends, or was lost: then nothing is kept there
+        for server in servers:
+            proxy = self.service.at_once(server)
+            if proxy is None:
+                continue
+            try:
+                self._forget_on(proxy)
+            except GridError:
+                pass  # it ends, or was lost: then nothing is kept there
+            finally:
+                self.service.release(proxy)
         self._sweeping = False  # dropping has left word once more
         return True
 
 
-def crew_of(grid: AbstractGrid) -> Crew:
+def crew_of(grid: Publishes) -> Crew:
     """The crew of a grid; its runner is published at the first call, and again if it was withdrawn or has no server.
 
     Raises:
@@ -172,15 +200,9 @@ def crew_of(grid: AbstractGrid) -> Crew:
     with _making:
         crew: Crew | None = grid.__dict__.get("_crew")
         grid._check_usable()
-        if crew is not None and crew.service_id in grid.servers and not _has_hope(grid, crew.service_id):
-            grid.terminate(crew.service_id)
+        if crew is not None and crew.service_id in grid.servers and not crew.service.roster.names():
+            grid.terminate(crew.service_id)  # no server is there or is being started
         if crew is None or crew.service_id not in grid.servers:
-            crew = Crew(grid, grid._publish_lasting(Runner(), RESTARTS))
+            crew = Crew(grid, grid._service(grid._publish_lasting(Runner(), RESTARTS)))
             grid.__dict__["_crew"] = crew
     return crew
-
-
-def _has_hope(grid: AbstractGrid, service_id: str) -> bool:
-    """Whether a server is there or is being started."""
-    roster = grid._roster(service_id)
-    return roster is not None and bool(roster.names(State.FREE, State.BUSY, State.STARTING))

@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import RESTARTS, Crew, Initializer, crew_of
+from grid.compat.crew import RESTARTS, Crew, Initializer, Publishes, crew_of
 from grid.compat.errors import told
 from grid.compat.work import EVERYTHING, Calls, FunctionMap
 from grid.errors import ServiceError
-from grid.services.mapping import MapResult, MapWork
+from grid.services.mapping import MapResult, MapWork, map_over
 
 if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
+    from grid.services.service import Service
 
 
 class GridExecutor(ProcessPoolExecutor):
@@ -38,7 +38,7 @@ class GridExecutor(ProcessPoolExecutor):
 
     def __init__(
         self,
-        grid: AbstractGrid,
+        grid: Publishes,
         target: str | Callable[..., Any] | None = None,
         *,
         retries: int = 0,
@@ -49,26 +49,26 @@ class GridExecutor(ProcessPoolExecutor):
         self._init = None if initializer is None else Initializer(initializer, tuple(initargs))
         self._target: object = None
         self._ours: str | None = None  # a service that ends with us
-        self._service_id: str | None = None
+        self._service: Service | None = None
         if target is not None and self._init is not None:
             raise ValueError("an initializer is for functions; what a service needs its instance can do itself")
         if isinstance(target, str):
-            grid._service(target)
-            self._service_id = target
+            self._service = grid._service(target)
         elif target is not None:
             if not callable(target):
                 raise TypeError(f"an executor is for a service id or a callable, not for {target!r:.100}")
             before = set(grid.servers)
-            self._target, self._service_id = target, grid._publish_lasting(target, RESTARTS)
-            self._ours = self._service_id if self._service_id not in before else None
+            service_id = grid._publish_lasting(target, RESTARTS)
+            self._target, self._service = target, grid._service(service_id)
+            self._ours = service_id if service_id not in before else None
         self._lock = threading.Lock()
         self._closed = False
         self._functions: Calls | None = None
         self._methods: Calls | None = None
-        if self._service_id is not None:
-            self._methods = self._finished(Calls(grid, self._service_id, None, retries))
+        if self._service is not None:
+            self._methods = self._finished(Calls(self._service, None, retries))
         self._maps: weakref.WeakSet[MapWork] = weakref.WeakSet()
-        self._crew: Crew | None = None if self._service_id is not None else crew_of(grid)
+        self._crew: Crew | None = None if self._service is not None else crew_of(grid)
 
     def _finished(self, calls: Calls) -> Calls:
         self._grid.unfinished.add(calls)
@@ -85,7 +85,7 @@ class GridExecutor(ProcessPoolExecutor):
     def _open(self) -> None:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if self._grid._exiting:
+        if self._grid._ending.exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _crew_now(self) -> Crew:
@@ -112,7 +112,7 @@ class GridExecutor(ProcessPoolExecutor):
                 return self._methods.make("@call", args, kwargs)
             if self._functions is None:
                 crew = self._crew_now()
-                self._functions = self._finished(Calls(self._grid, crew.service_id, crew, self._retries, self._init))
+                self._functions = self._finished(Calls(crew.service, crew, self._retries, self._init))
             return self._functions.run(fn, args, kwargs)
 
     def _named(self) -> Calls:
@@ -123,15 +123,9 @@ class GridExecutor(ProcessPoolExecutor):
         return self._methods
 
     def _method(self, name: str) -> str:
-        assert self._service_id is not None
-        if name == "__call__":
-            return "@call"
-        known = self._grid._service(self._service_id).methods
-        if known and name not in known:
-            raise ServiceError(
-                f"it has no method {name!r}", service_id=self._service_id, hint=f"Methods: {', '.join(sorted(known))}"
-            )
-        return name
+        assert self._service is not None
+        self._service.check_method(name)
+        return "@call" if name == "__call__" else name
 
     def map(
         self,
@@ -167,12 +161,13 @@ class GridExecutor(ProcessPoolExecutor):
         with self._lock:
             self._open()
             if isinstance(fn, str) or (self._methods is not None and fn is self._target):
-                assert self._service_id is not None or self._named()
+                if self._service is None:
+                    self._named()
+                assert self._service is not None
+                service = self._grid._service(self._service.service_id)
                 name = fn if isinstance(fn, str) else "__call__"
-                values = self._grid.map(
-                    self._service_id or "", name, *sources, ahead=ahead, pack=chunksize, retries=self._retries
-                )
-                work = values._mapping
+                work = map_over(service, name, sources, ahead=ahead, pack=chunksize, retries=self._retries)
+                values = MapResult(work, timeout=None, return_exceptions=False)
             else:
                 star = len(sources) > 1
                 items: Iterable[Any] = zip(*sources, strict=False) if star else sources[0]
@@ -236,7 +231,8 @@ class GridExecutor(ProcessPoolExecutor):
     kill_workers = terminate_workers
 
     def __repr__(self) -> str:
-        return f"<GridExecutor of {self._service_id or 'functions'}{', shut down' if self._closed else ''}>"
+        what = "functions" if self._service is None else self._service.service_id
+        return f"<GridExecutor of {what}{', shut down' if self._closed else ''}>"
 
 
 def _is_sized(iterable: Iterable[Any]) -> bool:

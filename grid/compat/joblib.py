@@ -16,15 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grid.compat.crew import Initializer, crew_of
+from grid.compat.crew import Initializer, Publishes, crew_of
 from grid.compat.work import Calls
 from grid.errors import GridError
 from grid.extras import need
-
-if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
 
 need("the backend for joblib", "joblib", "joblib")
 
@@ -45,7 +42,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     supports_sharedmem = False
     uses_threads = False
 
-    def __init__(self, grid: AbstractGrid | None = None, retries: int = 0, **kwargs: Any) -> None:
+    def __init__(self, grid: Publishes | None = None, retries: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if grid is None:
             raise GridError("the joblib backend got no grid", hint='Say parallel_config("grid", grid=g)')
@@ -79,7 +76,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
             self._initializer = None
         elif last is None or (last.function, last.args) != (function, args):  # the same one has run already
             self._initializer = Initializer(function, args)
-        self._calls = Calls(self._grid, crew.service_id, crew, self._retries, self._initializer)
+        self._calls = Calls(crew.service, crew, self._retries, self._initializer)
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:

@@ -23,7 +23,7 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import Function, Initializer, crew_of
+from grid.compat.crew import Function, Initializer, Publishes, crew_of
 from grid.compat.errors import PoolTraceback, told
 from grid.compat.quick import Missing, small_map
 from grid.compat.work import Calls, FunctionMap
@@ -32,8 +32,6 @@ from grid.services.mapping import MapResult, _Failed
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from grid.grids.abstract import AbstractGrid
 
     _Pool = object  # what it says of its arguments and values is less than is true here
 else:
@@ -60,7 +58,7 @@ class GridPool(_Pool):
 
     def __init__(
         self,
-        grid: AbstractGrid,
+        grid: Publishes,
         *,
         retries: int = 0,
         initializer: Callable[..., Any] | None = None,
@@ -70,7 +68,7 @@ class GridPool(_Pool):
         self._crew = crew_of(grid)
         self._retries = retries
         self._initializer = None if initializer is None else Initializer(initializer, tuple(initargs))
-        self._calls = Calls(grid, self._crew.service_id, self._crew, retries, self._initializer)
+        self._calls = Calls(self._crew.service, self._crew, retries, self._initializer)
         self._maps: weakref.WeakSet[FunctionMap] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._state = "RUN"

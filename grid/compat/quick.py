@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from grid.compat.crew import Crew, Function
 from grid.errors import SerialisationError, ServerLost
 from grid.services.mapping import _Failed, unpacked
-from grid.services.result import Waiter
 
 if TYPE_CHECKING:
     from grid.services.proxy import Proxy
@@ -31,8 +30,8 @@ WORTH_S = 0.0002
 
 def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: bool) -> list[Any] | None:
     """Outcomes of the items in their order (`_Failed` for an error); None: make an ordinary map of it."""
-    grid = crew.grid
-    if function.run_s is None or not items or grid.keeper is not None or grid.trace is not None:
+    service, ground = crew.service, crew.service.ground
+    if function.run_s is None or not items or ground.keeper is not None or ground.trace is not None:
         return None
     total_s = function.run_s * len(items)
     wanted = min(len(items), 1 + int(total_s / WORTH_S))
@@ -41,7 +40,7 @@ def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: boo
     proxies = _free(crew, wanted)
     if not proxies or total_s > QUICK_S * len(proxies):
         for proxy in proxies:
-            grid.release_service(proxy)
+            service.release(proxy)
         return None
     size = math.ceil(len(items) / len(proxies))
     sent: list[tuple[int, int, Any]] = []
@@ -59,7 +58,7 @@ def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: boo
         return None
     finally:
         for proxy in proxies:
-            grid.release_service(proxy)  # late: each is free when it has answered
+            service.release(proxy)  # late: each is free when it has answered
     return _collect(crew, function, sent, len(items))
 
 
@@ -72,17 +71,9 @@ class Missing:
 
 def _free(crew: Crew, wanted: int) -> list[Proxy]:
     """As many free servers as there are, up to `wanted`; none where others wait for one."""
-    grid = crew.grid
-    service = grid._service(crew.service_id)
     found: list[Proxy] = []
-    while len(found) < wanted:
-        waiter = Waiter()
-        with grid._lock:
-            if not service.roster.free or service.roster.waiting:
-                break
-            actions = service.roster.acquire(waiter)
-        grid._carry_out(service, actions)
-        found += [grid._hand_out(service, server) for server in waiter.granted or ()]
+    while len(found) < wanted and (proxy := crew.grid._service(crew.service_id).at_once()) is not None:
+        found.append(proxy)
     return found
 
 

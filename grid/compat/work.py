@@ -26,10 +26,10 @@ from grid.services.mapping import MapWork, _Failed, _Holder, _Pack
 from grid.services.packing import Packing
 
 if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
     from grid.services.proxy import Proxy
     from grid.services.result import Result
     from grid.services.server import Server
+    from grid.services.service import Service
 
 EVERYTHING = sys.maxsize
 """Of results that may wait to be fetched."""
@@ -68,8 +68,7 @@ class FunctionMap(MapWork):
         self._crew, self._function, self._then = crew, known, then
         self._whole_packs, self._initializer = whole_packs, initializer
         super().__init__(
-            crew.grid,
-            crew.grid._service(crew.service_id),
+            crew.service,
             known.name,
             items,
             star=star,
@@ -84,9 +83,10 @@ class FunctionMap(MapWork):
         return self._function.title
 
     def _keep(self, item: Any, error: BaseException) -> None:
-        if self.grid.keeper is not None and self._function.function is not None:
+        keeper = self.service.ground.keeper
+        if keeper is not None and self._function.function is not None:
             args = tuple(item) if self.star else (item,)
-            self.grid.keeper.keep(self._function.function, None, args, {}, error)
+            keeper.keep(self._function.function, None, args, {}, error)
 
     def _send(self, holder: _Holder, pack: _Pack) -> None:
         self._crew.prepare(self._initializer, holder.proxy)
@@ -196,13 +196,12 @@ class Calls:
 
     def __init__(
         self,
-        grid: AbstractGrid,
-        service_id: str,
+        service: Service,
         crew: Crew | None = None,
         retries: int = 0,
         initializer: Initializer | None = None,
     ) -> None:
-        self.grid, self.service_id, self.crew, self.retries = grid, service_id, crew, retries
+        self.service, self.crew, self.retries = service, crew, retries
         self.initializer = initializer
         self.lock = threading.Condition()
         self.waiting: deque[Call] = deque()
@@ -222,7 +221,7 @@ class Calls:
         return self._enter(Call(self, "run", args, kwargs, function))
 
     def _enter(self, call: Call) -> Future[Any]:
-        self.grid._check_usable()
+        self.service.ground._check_usable()
         if self.broken is not None:
             raise self.broken
         with self.lock:
@@ -298,8 +297,7 @@ class _Worker(MapWork):
         self._busy_at = time.monotonic()
         self.is_over = False
         super().__init__(
-            calls.grid,
-            calls.grid._service(calls.service_id),
+            calls.service,
             "a function",
             (),
             star=False,
@@ -398,8 +396,9 @@ class _Worker(MapWork):
             if call.taken is not None and self._calls.crew is not None:
                 refused = self._calls.crew.refusal(call.taken, server)
             outcome = _Failed(refused or exc)
-            if self.grid.keeper is not None and call.function is not None:
-                self.grid.keeper.keep(call.function, None, call.args, call.kwargs, outcome.error)
+            keeper = self.service.ground.keeper
+            if keeper is not None and call.function is not None:
+                keeper.keep(call.function, None, call.args, call.kwargs, outcome.error)
         mean_s = self._calls.mean_s
         self._calls.mean_s = result.seconds if mean_s is None else 0.8 * mean_s + 0.2 * result.seconds
         self._arrive(pack.first, [outcome])

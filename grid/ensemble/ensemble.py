@@ -50,7 +50,7 @@ class Ensemble:
         tell: str = "set_temperature",
     ) -> None:
         self._grid, self._service_id, self._tell = grid, service_id, tell
-        self.replicas: list[Proxy] = grid._hold_group(service_id, None)
+        self.replicas: list[Proxy] = grid._service(service_id).hold_group(None)
         try:
             made = list(parameters(len(self.replicas)) if callable(parameters) else parameters)
             if len(made) != len(self.replicas):

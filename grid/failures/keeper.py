@@ -15,18 +15,23 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from grid import trust
-
-if TYPE_CHECKING:
-    from grid.services.result import Result
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 MOST = 100
 """Failures that a grid keeps: the first ones."""
+
+
+class Called(Protocol):
+    """The future of a call."""
+
+    method: str
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None: ...
 
 
 class Keeper:
@@ -48,7 +53,7 @@ class Keeper:
         self.kept: list[Path] = []
         self._lock = threading.Lock()
 
-    def watch(self, result: Result, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def watch(self, result: Called, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep a call of a method if it fails."""
         method = {"@call": "__call__"}.get(result.method, result.method)
         if method.startswith("@") or getattr(instance, "_runs_functions", False):

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from grid.batch import BatchSystem, JobSpec, JobState, parse_walltime
@@ -36,6 +37,7 @@ from grid.grids.home import Home
 from grid.grids.pilots import Pilot, PilotConnection, Rank
 from grid.hosts import FixedHosts, Host, as_hosts
 from grid.launch import Connection, connect
+from grid.services.roster import Roster
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +214,7 @@ class BatchGrid(Grid):
                 while len(self._held) < self._wanted:
                     self._submit()
             except BaseException:
-                self._terminate_all(force=True)
+                self._ending.everything(force=True)
                 raise
             self._tending = threading.Thread(target=self._tend, name="grid-pilots", daemon=True)
             self._tending.start()
@@ -663,19 +665,13 @@ class BatchGrid(Grid):
 
     def _tell_expectations(self) -> None:
         hoping = self._hoping()
-        with self._lock:
-            services = list(self._services.values())
+        services = self._services.all()
         for service in services:
-            with self._lock:
-                actions = service.roster.expect(hoping)
-            self._carry_out(service, actions)
+            service.happen(partial(Roster.expect, expecting=hoping))
         with self._changed:
             self._changed.notify_all()
 
-    def _why_waiting(self, service: Any) -> str:
-        return "; ".join([super()._why_waiting(service).removesuffix(". "), *self._describe_pilots()])
-
-    def _describe_pilots(self) -> list[str]:
+    def _on_their_way(self) -> list[str]:
         words = []
         for held in self._held:
             if not held.over:

@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from grid._version import __version__
@@ -35,19 +35,18 @@ from grid.extras import need
 from grid.grids.abstract import AbstractGrid
 from grid.hosts import Host
 from grid.kernel import seat, serve
+from grid.services.hold import Waiter
+from grid.services.load import Load
 from grid.services.proxy import methods_of
-from grid.services.result import NOBODY, Result, Waiter
+from grid.services.result import NOBODY, Result
 from grid.services.roster import Event, State
-from grid.services.server import Load, Server
+from grid.services.server import Holder, Server
 from grid.wire import codec
 from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
 from grid.wire.edited import edited_since, told_of
 from grid.wire.frames import HEAD, Kind, pack
 from grid.wire.mainimage import MainImage, wrap
-
-if TYPE_CHECKING:
-    from grid.services.proxy import Proxy
 
 need("DaskGrid", "dask", "distributed")
 
@@ -86,9 +85,9 @@ class Desk:
 class ActorResult(Result):
     """The outcome of a call on an actor."""
 
-    server: ActorServer  # type: ignore[assignment]
+    server: ActorServer
 
-    def __init__(self, server: ActorServer, proxy: Proxy | None, method: str, number: int) -> None:
+    def __init__(self, server: ActorServer, proxy: Holder | None, method: str, number: int) -> None:
         self._link = server.desk  # type: ignore[assignment]
         self._blobs = None
         self.server = server
@@ -103,7 +102,7 @@ class ActorServer(Server):
 
     def __init__(self, grid: DaskGrid, service_id: str, name: str, host: Host, address: str, here: bool) -> None:
         super().__init__(service_id, name, host)
-        self.desk, self.address = grid._desk, address
+        self._grid, self.desk, self.address = grid, grid._desk, address
         self._client: Any = grid.client
         self._limits = grid.limits
         self._here = here  # the worker is this very process: its `__main__` is ours
@@ -126,10 +125,10 @@ class ActorServer(Server):
     def idle(self) -> bool:
         return not self._pending
 
-    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> ActorResult:
+    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> ActorResult:
         return self._make(method, codec.dumps_call(method, args, kwargs), proxy)
 
-    def _make(self, method: str, dumped: Dumped, proxy: Proxy | None) -> ActorResult:
+    def _make(self, method: str, dumped: Dumped, proxy: Holder | None) -> ActorResult:
         if len(self._pending) >= self._limits.in_flight:
             with self.desk.news:
                 most = self._limits.in_flight
@@ -252,13 +251,13 @@ class ActorServer(Server):
 
     def lost(self, what: str) -> None:
         """Its worker is gone: its calls fail."""
-        grid = self.grid
+        grid = self._grid
         was_final = self.final_state is not None
-        if isinstance(grid, DaskGrid) and not was_final:
+        if not was_final:
             grid._server_gone(self, Event.LOST, what)
         oldest = self.oldest()
         error = self._loss(what, "The call was not repeated", oldest.method if oldest is not None else None)
-        if isinstance(grid, DaskGrid) and not was_final:
+        if not was_final:
             logger.warning("%s", error)
             grid.failures.setdefault(self.name, error)
         self._fail_all(error)
@@ -368,7 +367,7 @@ class DaskGrid(AbstractGrid):
             PublishError: No worker took it; `.failures` says why, worker by worker.
         """
         self.start()
-        known = self._published.get(id(instance))
+        known = self._services.published.get(id(instance))
         if known is not None and known[0] is instance and not republish:
             return known[1]
         dumped = codec.dumps_instance(instance)
@@ -378,7 +377,7 @@ class DaskGrid(AbstractGrid):
             ActorServer(self, service_id, f"{service_id}/{number}", host, address, here)
             for number, (host, address, here) in enumerate(self._places)
         ]
-        self._announce(service, servers)
+        service.announce(servers)
         failures: dict[str, Exception] = {}
         for server, loaded in [(server, server.start(dumped)) for server in servers]:
             try:
@@ -397,7 +396,7 @@ class DaskGrid(AbstractGrid):
                 "no server came up", service_id=service_id, hint="Why, worker by worker:", failures=failures
             )
         self.failures.update(failures)
-        self._published[id(instance)] = (instance, service_id)
+        self._services.note(instance, service_id)
         return service_id
 
     # -- the engine ------------------------------------------------------------------------------------------------
@@ -422,8 +421,7 @@ class DaskGrid(AbstractGrid):
 
     def _look(self) -> None:
         self._look_after()
-        with self._lock:
-            servers = [each for service in self._services.values() for each in service.servers.values()]
+        servers = self._services.servers()
         if not servers or self._halted:
             return
         try:
@@ -448,8 +446,7 @@ class DaskGrid(AbstractGrid):
         if self._halted:
             return
         self._halted = True
-        with self._lock:
-            servers = [each for service in self._services.values() for each in service.servers.values()]
+        servers = self._services.servers()
         self._desk.rouse()
         threads = [
             threading.Thread(target=server.end, kwargs={"force": force}, name="grid-shutdown", daemon=True)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from grid.errors import GridError, HostError, StagingError
 from grid.grids.home import Home
 from grid.hosts import Host
-from grid.services.proxy import Proxy
+from grid.services.result import NOBODY
 from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
 from grid.staging.select import DEFAULT_EXCLUDE, Selection, StagedFile, misfits, select
 from grid.wire import bulk
@@ -83,8 +83,7 @@ class Files(_Base):
         self._work_with_files = True
         for server in [server for home in self._homes if home.local for server in self.servers_of(home)]:
             if server.connected:
-                moved = server.submit("@workdir", (None,), {}, Proxy(self, server, frozenset()))
-                moved.add_done_callback(lambda _, server=server: self._free_if_idle(server))  # type: ignore[misc]
+                server.submit("@workdir", (None,), {}, NOBODY)
 
     def servers_of(self, home: Home) -> list[KernelServer]:
         raise NotImplementedError

@@ -33,7 +33,7 @@ from grid.errors import (
 )
 from grid.grids import generators
 from grid.grids.absent import Absent, Missing, Rest, lines
-from grid.grids.abstract import AbstractGrid, _Service
+from grid.grids.abstract import AbstractGrid
 from grid.grids.allocation import allocation_hosts
 from grid.grids.files import Files
 from grid.grids.home import Home
@@ -54,11 +54,13 @@ from grid.launch.allocation import find_allocation
 from grid.launch.command import this_python
 from grid.launch.cores import usable_cores
 from grid.limits import Limits, checked_timeout
+from grid.services.hold import Waiter
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
-from grid.services.result import Result, Waiter
+from grid.services.result import Result
 from grid.services.roster import Event
 from grid.services.server import Server
+from grid.services.service import Service
 from grid.wire import codec
 from grid.wire.codec import Dumped
 from grid.wire.edited import as_they_are, code_of
@@ -343,7 +345,7 @@ class Grid(Files, Moves, AbstractGrid):
         if service is None or count < 1:
             return
         servers = self._new_servers(publication.service_id, home, count)
-        self._announce(service, servers)
+        service.announce(servers)
         self.in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
 
     def _start_home(self, home: Home) -> None:
@@ -416,13 +418,8 @@ class Grid(Files, Moves, AbstractGrid):
         return self._homes
 
     def _connected_servers(self) -> list[KernelServer]:
-        with self._lock:
-            return [
-                server
-                for service in self._services.values()
-                for server in service.servers.values()
-                if isinstance(server, KernelServer) and server.connected
-            ]
+        servers = self._services.servers()
+        return [server for server in servers if isinstance(server, KernelServer) and server.connected]
 
     def _wait(self, waiter: Waiter | Result, timeout: float | None) -> bool:
         assert self._link is not None
@@ -491,7 +488,7 @@ class Grid(Files, Moves, AbstractGrid):
                     return known
                 made.append(self.create_service_id(instance))
                 self._publish(instance, code, made[0], wanted_word, lenient, patience, restarts, reseed, words)
-                self._published[id(instance)] = (instance, made[0])
+                self._services.note(instance, made[0])
                 return made[0]
 
         def withdraw() -> None:
@@ -512,7 +509,7 @@ class Grid(Files, Moves, AbstractGrid):
         """The service that this live object has; None: nobody else publishes it until the end of the block."""
         while True:
             with self._changed:
-                known = self._published.get(id(instance))
+                known = self._services.published.get(id(instance))
                 if known is not None and known[0] is instance and not republish:
                     publication = self._publications.get(known[1])
                     if publication is None or publication.code == code:
@@ -559,7 +556,7 @@ class Grid(Files, Moves, AbstractGrid):
             homes = [home for home in self._homes if home.slots]
         make_room(DESCRIPTORS * self._size_of_a_service())
         plan = [(home, self._new_servers(service_id, home, home.slots)) for home in homes]
-        self._announce(service, [server for _, servers in plan for server in servers])
+        service.announce([server for _, servers in plan for server in servers])
         for home, servers in plan:
             self.in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
         total = self._size_of_a_service()
@@ -681,7 +678,7 @@ class Grid(Files, Moves, AbstractGrid):
         """Whether homes are on their way that nobody can name yet."""
         return False
 
-    def _wait_for_servers(self, service: _Service, wanted: int, timeout: float) -> None:
+    def _wait_for_servers(self, service: Service, wanted: int, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
@@ -705,7 +702,7 @@ class Grid(Files, Moves, AbstractGrid):
                     return
                 self._changed.wait(min(remaining, 1.0))
 
-    def _insist(self, service: _Service, wanted: int, timeout: float) -> None:
+    def _insist(self, service: Service, wanted: int, timeout: float) -> None:
         """Raise PublishError where fewer servers are up than were waited for."""
         with self._lock:
             up = len(self.servers[service.service_id])
@@ -936,7 +933,7 @@ class Grid(Files, Moves, AbstractGrid):
             return None
         self._losses[server.service_id] = losses + 1
         servers = self._new_servers(server.service_id, home, 1)
-        self._announce(service, servers)  # before the old one leaves, so that waiters keep hope
+        service.announce(servers)  # before the old one leaves, so that waiters keep hope
         return home, publication, servers
 
     def _end_at_once(self, servers: Sequence[Server]) -> None:

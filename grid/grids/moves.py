@@ -82,7 +82,7 @@ class Moves(_Base):
         def look(_: Any) -> None:
             if reply.exception() is not None:
                 logger.warning("%s of server %s failed: %s", what, server.name, reply.exception())
-            self._free_if_idle(server)
+            server.free_if_idle()
 
         reply.when_done(look)
         return reply
@@ -120,7 +120,7 @@ class Moves(_Base):
             self.failures[f"{server.name} (move)"] = exc
             server.stay()
             self.set_aside(server, False)
-            self._free_if_idle(server)
+            server.free_if_idle()
             return
         assert self._link is not None
         self.processes.remove(server.number)
@@ -237,7 +237,7 @@ class Moves(_Base):
             move.origin.detach(old)
         logger.info("server %s moved from %s to %s", server.name, move.origin.host.label, move.home.host.label)
         self.set_aside(server, False)
-        self._free_if_idle(server)
+        server.free_if_idle()
 
     def _turned_away(self, home: Home) -> None:
         """A host was lost to which servers were on their way: they look for another."""
@@ -265,6 +265,4 @@ class Moves(_Base):
         service = self._services.get(server.service_id)
         if service is None:
             return
-        with self._lock:
-            actions = service.roster.away(server.name) if aside else service.roster.back(server.name)
-        self._carry_out(service, actions)
+        service.set_aside(server, aside)

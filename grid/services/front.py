@@ -15,7 +15,7 @@ call goes on from there, on whichever server it is made. So a parameter that is 
 the one before. One that was set here since is sent as it was set.
 
 Lives here: parameters, the order of calls on the server, which answer counts as the latest.
-Elsewhere:  acquiring and late release (`grids/abstract.py`), names on an acquired server (`proxy.py`).
+Elsewhere:  acquiring and late release (`service`), names on an acquired server (`proxy.py`).
 """
 
 from __future__ import annotations
@@ -23,15 +23,27 @@ from __future__ import annotations
 import reprlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from grid.errors import ServiceError
 from grid.services import html
 from grid.services.result import Result
 
 if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
     from grid.services.proxy import Proxy
+    from grid.services.service import Service
+
+
+class Acquires(Protocol):
+    """What a front needs of a grid."""
+
+    def acquire_service(self, service_id: str, timeout: float | None = None) -> Proxy: ...
+
+    def release_service(self, proxy: Proxy) -> None: ...
+
+    def size(self, service_id: str) -> int: ...
+
+    def _service(self, service_id: str) -> Service: ...
 
 
 class FrontResult(Result):
@@ -71,7 +83,7 @@ class GridService:
 
     def __init__(
         self,
-        grid: AbstractGrid,
+        grid: Acquires,
         service_id: str,
         parameters: Mapping[str, Any] | None = None,
         set_methods: Mapping[str, str] | None = None,

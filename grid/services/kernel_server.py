@@ -24,8 +24,7 @@ from grid.wire.kept import Kept
 from grid.wire.link import Link, Peer
 
 if TYPE_CHECKING:
-    from grid.services.proxy import Proxy
-    from grid.services.remote_value import RemoteValue
+    from grid.services.server import Holder, Remote
 
 
 class Home(Protocol):
@@ -58,7 +57,7 @@ class KernelServer(Server):
     """See the module.
 
     It may move: `leave` has its state sent here after the calls that it has, later calls are kept, `settle` sends them
-    to the process on another host that has that state. Its name stays, and so does who has it acquired.
+    to the process on another host that has that state. It keeps its name and its holder.
     """
 
     peer: Peer
@@ -69,7 +68,6 @@ class KernelServer(Server):
         self.home = home
         self.number = number
         self.connected = False
-        self.on_end: Callable[[], None] | None = None
         self._moving = threading.Lock()
         self._kept: list[tuple[Dumped, Result]] = []  # calls made while it moves, in order
 
@@ -83,7 +81,7 @@ class KernelServer(Server):
     def idle(self) -> bool:
         return not self.connected or not (self.peer.pending or self._kept)
 
-    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
         peer = self.peer
         dumped = codec.dumps_call(method, args, kwargs)
         image = None
@@ -96,27 +94,27 @@ class KernelServer(Server):
             self.link.call(peer, dumped, result, image)
         except Moving:
             self._keep(dumped, result)
-        if self.keeper is not None and self.grid is not None:
-            self.keeper.watch(result, self.grid._instance(self.service_id), args, kwargs)
+        if self.keeper is not None and self.service is not None:
+            self.keeper.watch(result, self.service.instance, args, kwargs)
         return result
 
     # -- values that stay on their host ----------------------------------------------------------------------------
 
-    def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+    def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
         home = self.home
         result = self.submit("@keep", (method, args, kwargs), {}, proxy)
         result.method = method  # by which it is shown
         result.home = result.home or home  # another one where the call was kept while this server moved
         return result
 
-    def receive(self, value: RemoteValue, kept: Kept) -> Callable[[str, Proxy], Result]:
+    def receive(self, value: Remote, kept: Kept) -> Callable[[str, Holder], Result]:
         home, peer = self.home, self.peer
         same = value.home is home
         bring = None if same else home.bring(value.home, kept.blob, kept.sizes)
 
-        def call(method: str, proxy: Proxy) -> Result:
+        def call(method: str, proxy: Holder) -> Result:
             here = kept if bring is None else replace(kept, blob=bring())
-            if proxy._released:
+            if proxy._hold.released:
                 raise proxy._gone(method)
             dumped = Dumped(pickle.dumps(("@take", (method, here), {"drop": not same}), 5))
             image = home.prepare(kept.needs(), peer.image)
@@ -138,7 +136,7 @@ class KernelServer(Server):
 
     def fetch_early(self, result: Result) -> None:
         """A large result waits on the host until somebody asks for it: have it here before host or grid ends."""
-        if self.home.ends_at is not None or (self.grid is not None and self.grid.ishalted()):
+        if self.home.ends_at is not None or (self.service is not None and self.service.has_ended()):
             threading.Thread(target=result.exception, name="grid-fetch", daemon=True).start()
 
     def stay(self) -> None:

@@ -8,7 +8,7 @@ wait for it and its turn is over, so that a long map starves nobody. Each item h
 leaves the others alone.
 
 Lives here: handing out, collecting, retries, cancelling, bounds.
-Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), queues of servers (`grids/abstract.py`).
+Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), queues of servers (`service`).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import reprlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from grid.errors import CallTimeout, GridError, NoServers, SerialisationError, ServerLost
+from grid.errors import CallTimeout, GridError, SerialisationError, ServerLost, ServiceError
 from grid.services import html
 from grid.services.awaiting import Awaitable, Changed
+from grid.services.hold import Waiter
 from grid.services.packing import Packing
-from grid.services.result import Waiter
 from grid.wire import raised
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid, _Service
     from grid.services.proxy import Proxy
     from grid.services.result import Result
+    from grid.services.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ class MapWork:
 
     def __init__(
         self,
-        grid: AbstractGrid,
-        service: _Service,
+        service: Service,
         method: str,
         items: Iterable[Any],
         *,
@@ -100,7 +99,7 @@ class MapWork:
         ahead: int,
         packing: Packing,
     ) -> None:
-        self.grid, self.service, self.method, self.star = grid, service, method, star
+        self.service, self.method, self.star = service, method, star
         self.retries, self.most, self.ahead, self.packing = retries, servers, ahead, packing
         self._items = iter(items)
         length = getattr(items, "__len__", None)
@@ -162,8 +161,8 @@ class MapWork:
         try:
             what, about = self._news.get(timeout=limit)
         except Empty:
-            if self.grid.ishalted():
-                self.grid._check_usable()
+            if self.service.has_ended():
+                self.service.ground._check_usable()
             if self._full_since is not None and time.monotonic() - self._full_since >= _TELL_S:
                 self._full_since = float("inf")  # said once
                 logger.warning(
@@ -202,7 +201,7 @@ class MapWork:
         """Give packs to the servers that we have, ask for more servers, give back those that we need not."""
         if self.cancelled and self._end_at is not None and time.monotonic() >= self._end_at:
             self._end_at = None
-            self.grid._end_at_once([holder.proxy._server for holder in self._holders if holder.packs])
+            self.service.ground._end_at_once([holder.proxy._server for holder in self._holders if holder.packs])
         elif self.cancelled:
             for holder in self._holders:
                 for result in reversed(list(holder.packs)):
@@ -222,10 +221,7 @@ class MapWork:
                 self._give_back(holder)
         if self._waiter is None and not self._refused and self._wants_more():
             self._waiter = Waiter()
-            self._waiter.told = lambda waiter: self._news.put((self._granted, (waiter,)))
-            with self.grid._lock:
-                actions = self.service.roster.acquire(self._waiter)
-            self.grid._carry_out(self.service, actions)
+            self.service.ask(self._waiter, lambda waiter: self._news.put((self._granted, (waiter,))))
 
     def _take_back(self) -> None:
         """Items behind one that takes unexpectedly long can run elsewhere."""
@@ -262,18 +258,16 @@ class MapWork:
         self._waiter = None
         if waiter.granted is None:
             if not any(holder.packs for holder in self._holders):
-                self.grid._check_usable()
-                raise NoServers(
-                    self.grid._epitaph(self.service), service_id=self.service.service_id, hint="Publish it again"
-                ) from self._last_loss
+                self.service.ground._check_usable()
+                raise self.service.no_servers() from self._last_loss
             self._refused = True  # until the packs under way are back, and tell more
             return
         for server in waiter.granted:
-            self._holders.append(_Holder(self.grid._hand_out(self.service, server)))
+            self._holders.append(_Holder(self.service.hand_out(server)))
 
     def _give_back(self, holder: _Holder) -> None:
         self._holders.remove(holder)
-        self.grid.release_service(holder.proxy)
+        self.service.release(holder.proxy)
 
     def _is_full(self) -> bool:
         if self.arrived - self.fetched < self.ahead:
@@ -346,12 +340,12 @@ class MapWork:
         except CancelledError as exc:
             outcomes = [_Failed(exc)] * len(pack.items)
         except GridError as exc:
-            if self.grid.ishalted():
+            if self.service.has_ended():
                 raise
             outcomes = [_Failed(exc)] * len(pack.items)
         except Exception as exc:
             outcomes = [_Failed(exc)] * len(pack.items)
-        if self.grid.keeper is not None:
+        if self.service.ground.keeper is not None:
             for item, outcome in zip(pack.items, outcomes, strict=True):
                 if type(outcome) is _Failed:
                     self._keep(item, outcome.error)
@@ -359,11 +353,10 @@ class MapWork:
         self._arrive(pack.first, outcomes)
 
     def _keep(self, item: Any, error: BaseException) -> None:
-        assert self.grid.keeper is not None
-        target = self.grid._instance(self.service.service_id)
-        if target is None:
+        keeper, target = self.service.ground.keeper, self.service.instance
+        if keeper is None or target is None:
             return  # the service has just been withdrawn
-        self.grid.keeper.keep(target, self.method, tuple(item) if self.star else (item,), {}, error)
+        keeper.keep(target, self.method, tuple(item) if self.star else (item,), {}, error)
 
     def _lost(self, pack: _Pack, error: BaseException) -> None:
         """Its server died: try again where that is allowed, one by one, so that a fatal item takes no others along."""
@@ -409,10 +402,10 @@ class MapWork:
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             waiter.told = None
-            if self.grid._give_up(self.service, waiter):
-                self.grid._return(self.service, waiter.granted or ())
+            if self.service.give_up(waiter):
+                self.service.give_back(waiter)
         for holder in self._holders:
-            self.grid.release_service(holder.proxy)
+            self.service.release(holder.proxy)
         with self.changed:
             self.total = self._next if self.failure is None and not self.cancelled else self.total
             self.ended = True
@@ -436,7 +429,7 @@ class MapWork:
         """What it waits for, in words."""
         with self.changed:
             if self._waiter is not None and not self._holders:
-                return "no server is free. " + self.grid._why_waiting(self.service)
+                return "no server is free. " + self.service.why_waiting()
             doing = "; ".join(f"{h.proxy._server.name}: {h.proxy._server.doing()}" for h in list(self._holders)[:8])
             return f"{self.arrived} items are done, {self._next - self.arrived} are under way. {doing}"
 
@@ -449,10 +442,35 @@ def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]], where: str =
     return values
 
 
+def map_over(
+    service: Service,
+    method: str,
+    iterables: Sequence[Iterable[Any]],
+    *,
+    retries: int = 0,
+    servers: int | None = None,
+    ahead: int = 100_000,
+    pack: int | None = None,
+) -> MapWork:
+    """A map of a method; arguments and errors as of `AbstractGrid.map`."""
+    if not iterables:
+        raise ServiceError(
+            "map got nothing to map over", service_id=service.service_id, hint="Pass an iterable of items"
+        )
+    service.check_method(method)
+    if retries < 0 or ahead < 1 or (servers is not None and servers < 1):
+        raise ValueError(f"retries {retries!r}, ahead {ahead!r} and servers {servers!r} must not be that small")
+    star = len(iterables) > 1
+    items = Zipped(iterables) if star else iterables[0]
+    return MapWork(
+        service, method, items, star=star, retries=retries, servers=servers, ahead=ahead, packing=Packing(fixed=pack)
+    )
+
+
 class Zipped:
     """Several iterables side by side, up to the end of the shortest; knows its length if they do."""
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...]) -> None:
+    def __init__(self, iterables: Sequence[Iterable[Any]]) -> None:
         self._iterables = iterables
         lengths = [getattr(each, "__len__", None) for each in iterables]
         if None not in lengths:

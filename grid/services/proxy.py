@@ -10,33 +10,39 @@ Public methods of the instance are methods here. Any other public name reads or 
 waits for it; `proxy.get(name)` and `proxy.set(name, value)` do so without waiting, unless the instance has methods of
 those names. Names with an underscore belong to the proxy itself.
 
-Lives here: names, the rule when a server is free again.
-Elsewhere:  sending (`Server.submit`), the queue (`roster`).
+Lives here: names, and what becomes of them.
+Elsewhere:  sending (`Server.submit`), who has the server and when it is free again (`hold`, `server`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Callable
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import Released
 from grid.kernel.serve import is_method
 from grid.services import html
+from grid.services.hold import Hold
 
 if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
     from grid.services.result import Result
     from grid.services.server import Server
 
 
+class Owner(Protocol):
+    """What a proxy needs of its grid."""
+
+    _pid: int
+
+    def release_service(self, proxy: Any) -> None: ...
+
+
 def _calling(name: str) -> Callable[..., Result]:
     def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Result:
-        if self._released:
+        if self._hold.released:
             raise self._gone(name)
         if self._failed is not None:
             self._raise_failure()
@@ -52,14 +58,6 @@ def proxy_type(methods: frozenset[str]) -> type[Proxy]:
     """The class of a service's proxies: their methods are methods, so that a proxy that is dropped is gone."""
     members: dict[str, Any] = {name: _calling(name) for name in methods if name.isidentifier()}
     return type("Proxy", (Proxy,), {**members, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__})
-
-
-def _caller() -> str:
-    """The line of the user's code that is running: file and number."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("grid", "contextlib"):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class Method:
@@ -81,26 +79,16 @@ class Method:
 class Proxy:
     """One acquired server; see the module. As a context manager it releases the server at its end."""
 
+    _grid: Owner
+    _server: Server
+    _methods: frozenset[str]
+    _hold: Hold  # its server's, as long as this is the one that has it
+    _strict = False
     _failed: Result | None = None  # of a strict one: the first call that failed and that nobody has asked about
-    _live = False  # it is the one that has its server
-    _where: str | None = None  # the line that acquired it, where that was the user's
-    _thread = 0  # ... and its thread
 
-    def __init__(
-        self, grid: AbstractGrid, server: Server, methods: frozenset[str], *, strict: bool = False, ours: bool = True
-    ) -> None:
-        self._grid = grid
-        self._server = server
-        self._methods = methods
-        self._strict = strict
-        self._released = False  # somebody said that no more calls will come
-        self._freed = False  # the server is back in its queue, or gone
-        if not ours:
-            self._where, self._thread = _caller(), threading.get_ident()
-
-    def __del__(self) -> None:
-        if self._live and not self._released:
-            self._grid._proxy_dropped(self)
+    def __init__(self, grid: Owner, server: Server, methods: frozenset[str], *, strict: bool = False) -> None:
+        # one store for all: `__setattr__` below is a function of ours
+        self.__dict__.update(_grid=grid, _server=server, _methods=methods, _strict=strict, _hold=server.hold or Hold())
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -136,7 +124,7 @@ class Proxy:
     # -- calls -----------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
-        if self._released:
+        if self._hold.released:
             raise self._gone(method)
         if self._failed is not None:
             self._raise_failure()
@@ -174,11 +162,11 @@ class Proxy:
         raise TypeError("a proxy belongs to its grid and can't be sent; send the service id, or the value")
 
     def _repr_html_(self) -> str:
-        title = f"proxy of {self._server.service_id}{', released' if self._released else ''}"
+        title = f"proxy of {self._server.service_id}{', released' if self._hold.released else ''}"
         return html.table(title, html.SERVERS, [html.server(self._server)])
 
     def __repr__(self) -> str:
-        return f"<Proxy of {self._server.name}{', released' if self._released else ''}>"
+        return f"<Proxy of {self._server.name}{', released' if self._hold.released else ''}>"
 
 
 def methods_of(instance: object) -> frozenset[str]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,15 @@ from grid.errors import Released
 from grid.wire.kept import Kept
 
 if TYPE_CHECKING:
-    from grid.services.proxy import Proxy
     from grid.services.result import Result
+    from grid.services.server import Holder
+    from grid.services.waste import Waste
 
 
 class RemoteValue:
     """See the module. Its blob is removed by `drop`, at the end of `with`, and when nobody holds it any more."""
 
-    def __init__(self, result: Result, waste: SimpleQueue[Callable[[], bool]]) -> None:
+    def __init__(self, result: Result, waste: Waste) -> None:
         self._result, self._waste = result, waste
         self._under_way: list[Result] = []
         self._dropped = False
@@ -44,7 +44,7 @@ class RemoteValue:
         """Whether the method has returned."""
         return self._result.done()
 
-    def to(self, proxy: Proxy, method: str, timeout: float | None = None) -> Result:
+    def to(self, proxy: Holder, method: str, timeout: float | None = None) -> Result:
         """Call `method` of another server (or of the same) with the value; returns the Result of that call.
 
         Waits until the value is there, and until it is on the other host. It can be handed to any number of servers.
@@ -57,11 +57,11 @@ class RemoteValue:
         """
         return self.offer(proxy, method, timeout)()
 
-    def offer(self, proxy: Proxy, method: str, timeout: float | None = None) -> Callable[[], Result]:
+    def offer(self, proxy: Holder, method: str, timeout: float | None = None) -> Callable[[], Result]:
         """Like `to`, in two steps: the value sets out for the other host now, the function waits for it and calls."""
         value = self._value(timeout)
         if not isinstance(value, Kept):
-            return lambda: proxy._call(method, (value,), {})
+            return partial(proxy._call, method, (value,), {})
         give = proxy._server.receive(self, value)
 
         def call() -> Result:

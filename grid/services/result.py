@@ -18,8 +18,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import CallTimeout, ConnectError, GridError, GridStopped
 from grid.services import html
@@ -29,9 +28,12 @@ from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
-    from grid.services.kernel_server import Home, KernelServer
-    from grid.services.proxy import Proxy
-    from grid.wire.link import Link
+    from grid.failures.keeper import Keeper
+    from grid.hosts import Host
+    from grid.services.load import Load
+    from grid.services.waste import Waste
+    from grid.trace import Trace
+    from grid.wire.link import Link, Peer
 
 logger = logging.getLogger(__name__)
 
@@ -321,25 +323,33 @@ class Reply(Future[Any]):
         return f"<{type(self).__name__} {'done' if self.done_flag else 'pending'}>"
 
 
-class Waiter:
-    """Waits for a grant instead of a reply; the link treats it alike."""
+class Owner(Protocol):
+    """What a result needs of the service whose server it asks."""
 
-    left: tuple[Any, ...] = ()
-    """Of what was granted, what its owner has not taken over."""
+    waste: Waste
 
-    def __init__(self) -> None:
-        self.done_flag = False
-        self.call = 0
-        self.batons: list[Any] | None = None
-        self.granted: tuple[Any, ...] | None = None
-        self.told: Callable[[Waiter], None] | None = None
-        """Called with itself when it was granted or refused; must not wait."""
+    def has_ended(self) -> bool: ...
 
-    def deliver(self, flags: int, seconds: float, data: bytes) -> None:
-        raise AssertionError("a waiter gets no replies")
 
-    def fail(self, error: BaseException) -> None:
-        self.done_flag = True
+class Callee(Protocol):
+    """What a result needs of its server."""
+
+    name: str
+    host: Host
+    load: Load
+    link: Link
+    peer: Peer
+    home: Any
+    trace: Trace | None
+    keeper: Keeper | None
+    hold: Any
+    service: Any  # an Owner
+
+    def free_if_idle(self) -> None: ...
+    def fetch_early(self, result: Any) -> None: ...
+    def withdraw(self, call: int) -> bool: ...
+    def oldest(self) -> Any: ...
+    def doing(self, about: Any = None) -> str: ...
 
 
 class _Unfetched:
@@ -347,8 +357,8 @@ class _Unfetched:
 
     __slots__ = ("_blob", "_home", "_waste")
 
-    def __init__(self, home: Home, blob: str, waste: SimpleQueue[Callable[[], bool]]) -> None:
-        self._home: Home | None = home
+    def __init__(self, home: Any, blob: str, waste: Waste) -> None:
+        self._home = home
         self._blob, self._waste = blob, waste
 
     def fetched(self) -> None:
@@ -363,7 +373,7 @@ class _Unfetched:
             self._waste.put(partial(_forget, home, self._blob))  # any thread, any lock held: so no more than that
 
 
-def _forget(home: Home, blob: str) -> bool:
+def _forget(home: Any, blob: str) -> bool:
     home.forget(blob)
     return True
 
@@ -371,7 +381,7 @@ def _forget(home: Home, blob: str) -> bool:
 class _Nobody:
     """Stands for the proxy of a call that is through, and of what the grid itself asks."""
 
-    _released = _strict = False
+    _strict = False
     _failed: Result | None = None
 
 
@@ -381,7 +391,7 @@ _AFTER = 64
 
 
 class Result(Reply):
-    """The outcome, some day, of one call on one server. What it is, is told by `Reply`."""
+    """The future of one call on one server. States and waiting: see `Reply`."""
 
     home: Any = None
     """The host that keeps the value, where one does."""
@@ -389,11 +399,11 @@ class Result(Reply):
     _untold: Untold | None = None
     _before: Result | None = None  # a call of the same strict proxy that failed before this one ran
 
-    def __init__(self, server: KernelServer, proxy: Proxy, method: str) -> None:
+    def __init__(self, server: Callee, proxy: Any, method: str) -> None:
         self._link = server.link
         self._blobs = server.peer.blobs
-        self.server: KernelServer = server
-        self.proxy: Proxy = proxy
+        self.server: Any = server
+        self.proxy = proxy
         self.method = method
         self.call = 0
         self._made = time.monotonic()
@@ -406,8 +416,9 @@ class Result(Reply):
             if server.trace is not None:
                 self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
-        if proxy._released and server.idle and server.grid is not None:
-            server.grid._release_service(proxy)
+        hold = server.hold
+        if hold is not None and hold.released:
+            server.free_if_idle()
         if not self.done_flag:  # else it was cancelled, and that was told already
             if flags:
                 self._note(flags, data)
@@ -429,18 +440,19 @@ class Result(Reply):
 
     def _note(self, flags: int, data: bytes) -> None:
         """A large value, or an error."""
-        server, grid = self.server, self.server.grid
-        if grid is None:
+        server = self.server
+        if server.service is None:
             return
+        waste = server.service.waste
         if flags & BULK and self._unfetched is None:
             blob, _, _ = bulk.split(unpack(data).pickle)
-            self._unfetched = _Unfetched(server.home, blob, grid._waste)
-            grid._unfetched.add(self)
+            self._unfetched = _Unfetched(server.home, blob, waste)
+            waste.unfetched.add(self)
         if flags & ERROR and not flags & BULK and self._untold is None:
             method = {"@call": "__call__", "@set": "setting an attribute"}.get(self.method, self.method)
             if method[:1] != "@":
-                self._untold = Untold(data, (method, server.name, server.host.label), grid._waste)
-                grid._untold.add(self._untold)
+                self._untold = Untold(data, (method, server.name, server.host.label), waste)
+                waste.untold.add(self._untold)
                 if self.proxy._strict and self.proxy._failed is None:
                     self.proxy._failed = self
 
@@ -455,8 +467,8 @@ class Result(Reply):
         try:
             return super()._take_apart(raw)
         except (FileNotFoundError, ConnectError) as exc:
-            grid = self.server.grid
-            if grid is None or not grid.ishalted():
+            service = self.server.service
+            if service is None or not service.has_ended():
                 raise
             raise GridStopped(
                 f"the large value of {self.method!r} stayed on host {self.server.host.label!r} and was lost when the "
@@ -506,9 +518,9 @@ class Result(Reply):
         method = {"@call": "__call__"}.get(self.method, self.method)
         call = {"@map": "a call of a map", "@get": "reading an attribute"}.get(method, repr(method))
         where = f"That was {call} on server {self.server.name} at host {self.server.host.label!r}"
-        grid = self.server.grid
-        if grid is not None and grid.keeper is not None:
-            return f"{where}. It is kept in {grid.keeper.directory}: see `grid debug`."
+        keeper = self.server.keeper
+        if keeper is not None:
+            return f"{where}. It is kept in {keeper.directory}: see `grid debug`."
         return f"{where}. To make it again here in a debugger: keep_failures=DIR of the grid, then `grid debug`."
 
     def _why(self) -> str:

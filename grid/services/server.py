@@ -1,58 +1,57 @@
-"""One server of a service, as its grid sees it, and its load statistics.
+"""One server of a service, as its grid sees it.
 
-Lives here: `Server`, `Load`.
-Elsewhere:  its state (`roster`), its process (`kernel/serve.py`), what is said to it (`proxy`).
+Lives here: `Server`, the rule when a released server is free.
+Elsewhere:  its state (`roster`), who has it (`hold`), its process (`kernel/serve.py`), what is said to it (`proxy`).
 """
 
 from __future__ import annotations
 
-import time
-import weakref
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.services import html
-from grid.services.roster import State
+from grid.services.hold import Hold
+from grid.services.load import Load
+from grid.services.result import Owner
+from grid.services.roster import Roster, State
 
 if TYPE_CHECKING:
     from grid.failures.keeper import Keeper
-    from grid.grids.abstract import AbstractGrid
     from grid.hosts import Host
-    from grid.services.proxy import Proxy
-    from grid.services.remote_value import RemoteValue
     from grid.services.result import Result
     from grid.trace import Trace
     from grid.wire.kept import Kept
 
 
-class Load:
-    """How busy a server is and was.
+class Holder(Protocol):
+    """What a server needs of the proxy that has it."""
 
-    `time`: durations of its last 50 calls in seconds, newest first, at the very start one of 0.0.
-    `jobs`: how often it was acquired. `calls`: calls finished. `acquired`: whether somebody has it.
-    """
+    _hold: Hold
+    _server: Server
 
-    __slots__ = ("acquired", "calls", "jobs", "last_seen", "time", "total")
+    def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result: ...
 
-    def __init__(self) -> None:
-        self.time: deque[float] = deque([0.0], maxlen=50)
-        self.jobs = 0
-        self.calls = 0
-        self.total = 0.0
-        self.acquired = False
-        self.last_seen = time.monotonic()
+    def _gone(self, method: str) -> Exception: ...
 
-    def add(self, seconds: float) -> None:
-        """A call took `seconds`."""
-        self.time.appendleft(seconds)
-        self.calls += 1
-        self.total += seconds
+
+class Remote(Protocol):
+    """A value that another server made and that stayed on its host."""
 
     @property
-    def mean(self) -> float:
-        """Mean of `time`, in seconds."""
-        return sum(self.time) / len(self.time)
+    def home(self) -> Any: ...
+
+    def get(self) -> Any: ...
+
+
+class OfService(Owner, Protocol):
+    """What a server needs of its service."""
+
+    roster: Roster
+    instance: Any
+
+    def free(self, server: Server, hold: Hold) -> None: ...
+
+    def end(self, server: Server) -> None: ...
 
 
 class Server:
@@ -66,40 +65,44 @@ class Server:
     keeper: Keeper | None = None
     """Keeps calls that fail, where somebody wants them."""
 
-    def __init__(self, service_id: str, name: str, host: Host, proxy: Proxy | None = None) -> None:
+    def __init__(self, service_id: str, name: str, host: Host, proxy: Holder | None = None) -> None:
         self.service_id = service_id
         self.name = name
         self.host = host
-        self.grid: AbstractGrid | None = None
+        self.service: OfService | None = None
         self.load = Load()
         self.reason = ""
         """Why it is lost, where it is."""
         self.final_state: State | None = None
-        self.leaving: Proxy | None = None
-        """The proxy that was released, until the last call is through."""
-        self.claim_ref: weakref.ref[Any] | None = None  # to whoever it was granted, until a proxy has it
-        # weak: a proxy that nobody holds gives the server back
-        self._proxy_ref = None if proxy is None else weakref.ref(proxy)
+        self.hold: Hold | None = None
+        """Who has it, until it is free again."""
         if proxy is not None:
+            self.hold = proxy._hold = Hold(proxy)
             proxy._server = self
 
-    def is_orphan(self) -> bool:
-        """Whether its proxy, or who should have made one, is dropped, and no call is under way."""
-        holder = self._proxy_ref or self.claim_ref
-        return holder is not None and holder() is None and self.idle
-
     @property
-    def proxy(self) -> Proxy | None:
-        """Who has it acquired now."""
-        return None if self._proxy_ref is None else self._proxy_ref()
+    def proxy(self) -> Any:
+        """The `Proxy` that has it now, or None."""
+        hold = self.hold
+        holder = None if hold is None or hold.holder is None else hold.holder()
+        return holder if getattr(holder, "_server", None) is self else None  # else who waited for it has it yet
+
+    def free_if_idle(self) -> None:
+        """Free it if nobody will call it any more, and no call is under way: the one place that says when.
+
+        Whoever ends something on it asks: a release, a reply, a move, the watch. Once more does no harm.
+        """
+        hold = self.hold
+        if hold is not None and hold.released and self.idle and self.service is not None:
+            self.service.free(self, hold)
 
     @property
     def state(self) -> State:
         """Starting, free, acquired, lost or terminated."""
         if self.final_state is not None:
             return self.final_state
-        roster = self.grid._roster(self.service_id) if self.grid is not None else None
-        return (roster.state(self.name) if roster is not None else None) or State.STARTING
+        state = None if self.service is None else self.service.roster.state(self.name)
+        return state or State.STARTING
 
     @property
     def idle(self) -> bool:
@@ -116,15 +119,15 @@ class Server:
         left = self.left_s
         return left is None or left >= seconds
 
-    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+    def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
         """Send one call; the calls of a server run in the order in which they are submitted."""
         raise NotImplementedError
 
-    def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Proxy) -> Result:
+    def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
         """Like `submit`, but a large value stays on the host; its `Kept` comes instead. Here: all values come."""
         return self.submit(method, args, kwargs, proxy)
 
-    def receive(self, value: RemoteValue, kept: Kept) -> Callable[[str, Proxy], Result]:
+    def receive(self, value: Remote, kept: Kept) -> Callable[[str, Holder], Result]:
         """Begin to bring a value that another server made; the function calls a method with it. Here: by the client."""
         return lambda method, proxy: proxy._call(method, (value.get(),), {})
 
@@ -138,8 +141,8 @@ class Server:
 
     def terminate(self) -> None:
         """End this server and take it off its service."""
-        if self.grid is not None:
-            self.grid._terminate_servers([self])
+        if self.service is not None:
+            self.service.end(self)
 
     def _repr_html_(self) -> str:
         return html.table(self.service_id, html.SERVERS, [html.server(self)])

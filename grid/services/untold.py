@@ -13,11 +13,13 @@ from __future__ import annotations
 import logging
 import re
 from functools import partial
-from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING
 
 from grid.wire import codec
 from grid.wire.frames import unpack
+
+if TYPE_CHECKING:
+    from grid.services.waste import Waste
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ class Untold:
 
     __slots__ = ("__weakref__", "_facts", "_raw", "_waste")
 
-    def __init__(self, raw: bytes, facts: tuple[str, str, str], waste: SimpleQueue[Any]) -> None:
+    def __init__(self, raw: bytes, facts: tuple[str, str, str], waste: Waste) -> None:
         self._raw: bytes | None = raw
         self._facts, self._waste = facts, waste
 

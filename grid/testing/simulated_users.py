@@ -11,11 +11,12 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from grid.errors import Backlog, CallTimeout, GridError, ServerLost
-from grid.grids.abstract import _Service
+from grid.services.hold import Waiter
 from grid.services.kernel_server import KernelServer
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
-from grid.services.result import Result, Waiter
+from grid.services.result import Result
+from grid.services.service import Service
 
 
 class Violation(AssertionError):
@@ -43,7 +44,7 @@ class Users:
     open: dict[int, Call]  # ... and that were not seen done
     ended: list[int]  # numbers of calls, told by call-backs
     held: list[Proxy]
-    waiting: list[tuple[_Service, Waiter]]
+    waiting: list[tuple[Service, Waiter]]
     granted: list[Waiter]  # not yet handed out
     blocked: list[Any]  # somebody stands still for it
     packings: dict[Proxy, Packing]
@@ -56,7 +57,7 @@ class Users:
             self.complaints.append(otherwise)  # a server would make a reply of it
             raise Violation(otherwise)
 
-    def _some_service(self) -> _Service | None:
+    def _some_service(self) -> Service | None:
         services = self.grid._services
         return services[self.rng.choice(list(services))] if services else None
 
@@ -70,15 +71,14 @@ class Users:
         odd = kind == 1
         fits = (lambda name: (ord(name[-1]) & 1) == odd) if kind <= 1 else None
         self.waiting.append((service, waiter))
-        actions = service.roster.acquire(waiter, everyone=kind == 2, fits=fits)
-        self.grid._carry_out(service, actions)
+        service.carry_out(service.roster.acquire(waiter, everyone=kind == 2, fits=fits))
 
     def _give_up(self) -> None:
         if self.waiting:
             service, waiter = self.rng.choice(self.waiting)
             if not waiter.done_flag:
                 self.waiting.remove((service, waiter))
-                self.grid._give_up(service, waiter)
+                service.give_up(waiter)
 
     def _stand_in_line(self) -> None:
         """A user who stands still until a server is there, or patience is over."""
@@ -89,7 +89,7 @@ class Users:
             if self.rng.random() < 0.7:
                 self._take(self.grid.acquire_service(service.service_id, self.rng.randint(0, 20)))
             else:
-                for proxy in self.grid._hold_group(service.service_id, self.rng.randint(0, 20)):
+                for proxy in service.hold_group(self.rng.randint(0, 20)):
                     self._note_grant(proxy)
         except (GridError, ValueError):
             pass  # in time, or there is none: `check` knows better

@@ -27,15 +27,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from grid.errors import Backlog, ServerLost
-from grid.grids.abstract import _Service
 from grid.grids.grid import Grid
 from grid.grids.silence import Event
 from grid.kernel.presence import NAP_S
 from grid.limits import Limits
+from grid.services.hold import Waiter
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
-from grid.services.result import Result, Waiter
+from grid.services.result import Result
 from grid.services.roster import State
+from grid.services.service import Service
 from grid.testing.cables import Clock, Network
 from grid.testing.simulated_hosts import Instance, SimulatedHost, value_of
 from grid.testing.simulated_users import Call, Users, Violation
@@ -70,7 +71,7 @@ class SimulatedGrid(Grid):
     def _furnish(self, home: Any) -> None:
         """Nothing was copied."""
 
-    def _wait_for_servers(self, service: _Service, wanted: int, timeout: float) -> None:
+    def _wait_for_servers(self, service: Service, wanted: int, timeout: float) -> None:
         """Nobody waits."""
 
     def _room(self, home: Any, service_id: str) -> int:
@@ -108,7 +109,7 @@ class World(Users):
         self.ended: list[int] = []  # numbers of calls, told by call-backs
         self.ran: Counter[str] = Counter()  # server -> calls that it ran
         self.held: list[Proxy] = []
-        self.waiting: list[tuple[_Service, Waiter]] = []
+        self.waiting: list[tuple[Service, Waiter]] = []
         self.granted: list[Waiter] = []  # not yet handed out
         self.blocked: list[Waiter] = []  # somebody stands still for it
         self.packings: dict[Proxy, Packing] = {}
@@ -369,9 +370,9 @@ class World(Users):
             if waiter.granted is None:
                 self.demand(not service.roster.alive, f"a waiter for {service.service_id} is refused without need")
             for server in waiter.granted or ():
-                self._take(self.grid._hand_out(service, server))
+                self._take(service.hand_out(server))
 
-    def _check_service(self, service: _Service) -> None:
+    def _check_service(self, service: Service) -> None:
         roster = service.roster
         free, away = roster._free, roster._away
         collected = {name for names in roster._collected.values() for name in names} if roster._collected else ()
@@ -387,11 +388,12 @@ class World(Users):
             server = service.servers[name]
             proxy = server.proxy
             if state is State.BUSY:
-                owners = (proxy is not None) + (name in collected) + (name in given and proxy is None)
+                leaving = server.hold is not None and server.hold.released
+                owners = (proxy is not None or leaving) + (name in collected) + (name in given and proxy is None)
                 if owners != 1:
                     raise Violation(f"{name} is acquired by {owners}")
                 moves = server.peer.refuses is not None  # type: ignore[attr-defined]
-                if proxy is not None and proxy._released and server.idle and not moves:
+                if leaving and server.idle and not moves:
                     raise Violation(f"{name} is released and idle, and still not free")
             elif proxy is not None:
                 raise Violation(f"{name} is {state.value} and somebody's")
@@ -429,7 +431,7 @@ class World(Users):
         for service, waiter in list(self.waiting):
             if waiter in service.roster._fits and not waiter.done_flag:  # no server may ever suit it
                 self.waiting.remove((service, waiter))
-                self.grid._give_up(service, waiter)
+                service.give_up(waiter)
         if len(self.hosts) < 2:  # servers that move need another host
             self._add_host(self.hosts[0].host)
         for _ in range(600):
@@ -571,7 +573,7 @@ def episode(seed: int, steps: int = EPISODE) -> World:
     finally:
         world.link.on_event = world.link.on_welcome = lambda *_: None  # type: ignore[assignment]
         world.grid._halted = True
-        world.grid._terminate_all(force=True)
+        world.grid._ending.everything(force=True)
     return world
 
 

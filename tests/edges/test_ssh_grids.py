@@ -286,7 +286,7 @@ def test_a_host_that_is_switched_off_fails_its_calls_and_the_others_go_on() -> N
         limits = Limits(heartbeat_s=0.5, lost_s=2.0, orphan_s=3.0, stop_s=1.0)
         with SSHGrid(["on", "off"], limits=limits, output=None) as g:
             sid = g.publish(Probe(), wait="all")
-            proxies = {proxy.where().get(10)[0]: proxy for proxy in g._hold_group(sid, 10)}
+            proxies = {proxy.where().get(10)[0]: proxy for proxy in g._service(sid).hold_group(10)}
             call = proxies["off"].wait_for("/never")
             lab.hosts["off"].kill()
             with pytest.raises(ServerLost, match="'off'"):

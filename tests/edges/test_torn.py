@@ -124,7 +124,7 @@ def test_an_end_that_is_torn_off_is_an_end() -> None:
         g.start()
         with torn_at(at):
             g.terminate()
-        wait_until(g.ishalted, "the end") if g._terminating is not None else g.terminate()
+        wait_until(g.ishalted, "the end") if g._ending.under_way is not None else g.terminate()
         g.terminate()
         wait_until(lambda g=g: not g.is_alive(), "the end of its thread")  # type: ignore[misc]
 
@@ -206,5 +206,5 @@ def test_a_release_that_was_torn_off_after_its_first_word_is_done_by_the_watch()
         sid = g.publish(Model(), wait="all")
         proxy = g.acquire_service(sid)
         assert proxy.f(1).get(10) == 2
-        proxy._server.leaving = proxy  # an exception came right behind this
+        proxy._hold.released = True  # an exception came right behind this
         is_whole(g, sid, "the torn release")

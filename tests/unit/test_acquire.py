@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from grid.errors import AcquireTimeout
-from grid.grids.abstract import AbstractGrid, _Service
+from grid.grids.abstract import AbstractGrid
 from grid.hosts import Host
 from grid.services.roster import Action
 from grid.services.server import Server
+from grid.services.service import Service
 
 
 class Idle(Server):
@@ -42,10 +43,14 @@ class Told(AbstractGrid):
     def _rouse(self, waiter: Any) -> None:
         pass
 
-    def granted_but_not_told(self) -> tuple[_Service, list[Action]]:
+    def granted_but_not_told(self) -> tuple[Service, list[Action]]:
         """The part of a release that happens under the lock; another thread will carry the rest out."""
         service = self._service("s")
         return service, service.roster.release("s/0")
+
+
+def carry_out(service: Service, actions: list[Action]) -> None:
+    service.carry_out(actions)
 
 
 @pytest.mark.row("G12")
@@ -58,7 +63,7 @@ def test_a_server_that_is_granted_as_patience_ends_is_taken() -> None:
         if not actions:
             actions.append(g.granted_but_not_told())
             return False
-        g._carry_out(*actions[0])
+        carry_out(*actions[0])
         return bool(waiter.done_flag)
 
     g.then = out_of_time
@@ -76,11 +81,11 @@ def test_ctrl_c_at_the_moment_of_the_grant_loses_no_server(told: bool) -> None:
 
     def interrupted(waiter: Any) -> bool:
         if later:
-            g._carry_out(*later.pop())
+            carry_out(*later.pop())
             return True
         later.append(g.granted_but_not_told())
         if told:
-            g._carry_out(*later[0])
+            carry_out(*later[0])
         raise KeyboardInterrupt
 
     g.then = interrupted

@@ -89,8 +89,8 @@ def never_serves_a_group(self: Roster, ticket: Any) -> tuple[str, ...]:
 
 
 def frees_at_once(self: AbstractGrid, proxy: Any) -> None:
-    proxy._released = True
-    self._release_service(proxy)
+    proxy._hold.released = True
+    proxy._server.service.free(proxy._server, proxy._hold)
 
 
 def never_frees_late(self: Result, flags: int, seconds: float, data: bytes) -> None:
