@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from grid.compat.crew import RESTARTS, Crew, Initializer, Publishes, crew_of
@@ -24,9 +25,18 @@ from grid.compat.errors import told
 from grid.compat.work import EVERYTHING, Calls, FunctionMap
 from grid.errors import ServiceError
 from grid.services.mapping import MapResult, MapWork, map_over
+from grid.services.unfinished import Source, wait_for
 
 if TYPE_CHECKING:
     from grid.services.service import Service
+
+
+_TELL_SOON_S = 3.0
+"""After an error the user waits for an end and not for results."""
+_STILL = (
+    "{} has ended the block of this executor, which waits for calls that it was given: %s. Ctrl-C withdraws those that "
+    "have not begun, and ends those that run; shutdown(cancel_futures=True) within the block does the first alone"
+)
 
 
 class GridExecutor(ProcessPoolExecutor):
@@ -190,6 +200,9 @@ class GridExecutor(ProcessPoolExecutor):
             self._maps.add(work)
         return _values(values, deadline)
 
+    def _queues(self) -> list[Calls]:
+        return [queue for queue in (self._functions, self._methods) if queue is not None]
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work. The servers stay: they are the grid's.
 
@@ -200,7 +213,7 @@ class GridExecutor(ProcessPoolExecutor):
         with self._lock:
             self._closed = True
             maps = list(self._maps)
-        queues = [queue for queue in (self._functions, self._methods) if queue is not None]
+        queues = self._queues()
         if cancel_futures:
             for queue in queues:
                 queue.cancel_waiting()
@@ -210,14 +223,28 @@ class GridExecutor(ProcessPoolExecutor):
         for queue in queues:
             queue.close()
         if wait:
-            for queue in queues:
-                queue.join()
-            for work in maps:
-                with work.changed:
-                    work.changed.wait_for(lambda work=work: work.ended)  # type: ignore[misc]
+            sources: list[Source] = [*queues, *maps]
+            for source in sources:
+                source.join()
             if self._ours is not None and not self._grid.ishalted() and self._ours in self._grid.servers:
                 self._grid.terminate(self._ours)
                 self._ours = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what was submitted, also after an error, as the executors of the standard library do.
+
+        Unlike them it says so then. Ctrl-C while it waits withdraws what has not begun, and ends calls that run.
+        """
+        try:
+            if kind is not None:
+                self.shutdown(wait=False)
+                wait_for([*self._queues(), *self._maps], _STILL.format(kind.__name__), _TELL_SOON_S)
+            self.shutdown()
+        except BaseException:
+            self.terminate_workers()
+            raise
 
     def terminate_workers(self) -> None:
         """Take no more work, withdraw what has not begun, and end calls of functions that run."""

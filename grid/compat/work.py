@@ -111,15 +111,6 @@ class FunctionMap(MapWork):
         if self._then is not None:
             self._then(self)
 
-    def left(self) -> list[str]:
-        """What is not done, for `Unfinished`: this map."""
-        return [] if self.ended else [f"a map of {self.name}"]
-
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is under way or left; False after `timeout` seconds."""
-        with self.changed:
-            return bool(self.changed.wait_for(lambda: self.ended, timeout))
-
 
 def check_initializer(initializer: Initializer | None, server: Server) -> None:
     """Raises InitializerFailed if it failed there."""

@@ -425,6 +425,15 @@ class MapWork:
                 self.cancel()
             raise
 
+    def left(self) -> list[str]:
+        """What is not done, for `Unfinished`: this map."""
+        return [] if self.ended else [f"a map of {self.name}"]
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is under way or left; False after `timeout` seconds."""
+        with self.changed:
+            return bool(self.changed.wait_for(lambda: self.ended, timeout))
+
     def why(self) -> str:
         """What it waits for, in words."""
         with self.changed:

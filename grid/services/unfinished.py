@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
+from collections.abc import Iterable
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -40,21 +41,13 @@ class Unfinished:
         """`source` has calls, or will have."""
         self._sources.add(source)
 
-    def _left(self) -> list[str]:
-        return [name for source in list(self._sources) for name in source.left()]
-
     def finish(self) -> None:
         """Wait until all are done; Ctrl-C ends that. They fail when their servers are lost, so this ends."""
-        told = time.monotonic()
-        for source in list(self._sources):
-            while not source.join(0.5):
-                if time.monotonic() - told >= _TELL_S:
-                    told = time.monotonic()
-                    logger.warning("calls that nobody waited for are finished first: %s", _named(self._left()))
+        wait_for(self._sources, "calls that nobody waited for are finished first: %s", _TELL_S)
 
     def say_dropped(self) -> None:
         """The grid ends now: name what has not been done."""
-        left = self._left()
+        left = _left(self._sources)
         if left:
             logger.warning(
                 "the grid ends, and %d calls that nobody waited for are dropped: %s. Wait for their futures, or "
@@ -62,6 +55,21 @@ class Unfinished:
                 len(left),
                 _named(left),
             )
+
+
+def wait_for(sources: Iterable[Source], word: str, first_s: float) -> None:
+    """Wait until nothing is left; `word` says after `first_s` seconds, and now and then, what is waited for."""
+    waited = list(sources)
+    tell_at = time.monotonic() + first_s
+    for source in waited:
+        while not source.join(0.5):
+            if time.monotonic() >= tell_at:
+                tell_at = time.monotonic() + _TELL_S
+                logger.warning(word, _named(_left(waited)))
+
+
+def _left(sources: Iterable[Source]) -> list[str]:
+    return [name for source in list(sources) for name in source.left()]
 
 
 def _named(names: list[str]) -> str:

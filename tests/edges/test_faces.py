@@ -240,6 +240,56 @@ def test_calls_that_nobody_waited_for_are_finished_or_named(how: str, left: int 
         assert len(files) == left and done.stderr == ""
 
 
+INTERRUPTED = """
+import sys, time
+from grid import LocalGrid
+def work(n):
+    time.sleep(SECONDS)
+    return n
+if __name__ == "__main__":
+    with LocalGrid(2, output=None) as g:
+        try:
+            with g.executor() as ex:
+                due = [ex.submit(work, n) for n in range(4)]
+                while not due[0].running():
+                    time.sleep(0.01)
+                print("go", flush=True)
+                RAISE
+        except BaseException as exc:
+            print(type(exc).__name__, sum(each.done() and not each.cancelled() for each in due), flush=True)
+"""
+
+
+def interrupted(place: Path, seconds: float, what: str) -> subprocess.Popen[str]:
+    (place / "script.py").write_text(INTERRUPTED.replace("SECONDS", str(seconds)).replace("RAISE", what))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    run = subprocess.Popen([sys.executable, "script.py"], cwd=place, env=environment, **pipes)
+    assert run.stdout is not None and run.stdout.readline() == "go\n"
+    return run
+
+
+@pytest.mark.row("E04")
+def test_an_executor_that_waits_after_ctrl_c_says_so_and_a_second_one_ends_it(tmp_path: Path) -> None:
+    with interrupted(tmp_path, 600, "time.sleep(600)") as run:
+        assert run.stdout is not None and run.stderr is not None
+        run.send_signal(signal.SIGINT)
+        said = run.stderr.readline()
+        assert "KeyboardInterrupt has ended the block of this executor" in said and "work" in said
+        assert "Ctrl-C withdraws" in said
+        run.send_signal(signal.SIGINT)
+        assert run.stdout.readline() == "KeyboardInterrupt 0\n"
+        assert run.wait(60) == 0
+
+
+@pytest.mark.row("E04")
+def test_after_an_error_in_its_block_an_executor_finishes_what_it_was_given(tmp_path: Path) -> None:
+    with interrupted(tmp_path, 2.5, "raise ValueError") as run:
+        out, said = run.communicate(timeout=120)
+    assert out == "ValueError 4\n"
+    assert "ValueError has ended the block of this executor" in said
+
+
 # -- what functions carry --------------------------------------------------------------------------------------------
 
 

@@ -150,15 +150,24 @@ def storm(work: Callable[[], object], check: Callable[[], None], count: int) -> 
                     work()
             except Alarm:
                 pass
-            while signal.getitimer(signal.ITIMER_REAL)[0]:
+            while True:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 0)
-                except Alarm:
+                    break
+                except Alarm:  # one that was under way; `check` is never torn off
                     pass
             check()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def at_once(answers: list[float]) -> None:
+    """Every call was answered within the second; `-rP` shows the figures."""
+    answers.sort()
+    median, late = answers[len(answers) // 2], answers[len(answers) * 99 // 100]
+    print(f"{len(answers)} calls, each after a signal: {median:.4f} s, p99 {late:.4f} s, longest {answers[-1]:.4f} s")
+    assert answers[-1] < ANSWER_S, answers[-5:]
 
 
 @pytest.mark.row("U02", "U03")
@@ -176,7 +185,7 @@ def test_after_each_signal_of_a_storm_the_next_call_is_answered_at_once(grid: Lo
         storm(lambda: [result.get() for result in [proxy.f(i) for i in range(200)]], check, STORM)
     storm(lambda: call(grid, sid), lambda: None, STORM // 2)
     is_whole(grid, sid, "the storm")
-    assert max(slow) < ANSWER_S, sorted(slow)[-5:]
+    at_once(slow)
     grid.terminate(sid)
 
 
@@ -197,7 +206,7 @@ def test_a_storm_of_signals_over_ssh(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
 
             storm(lambda: proxy.f(1).get(), check, STORM)
             storm(lambda: [result.get() for result in [proxy.f(i) for i in range(200)]], check, STORM)
-        assert max(slow) < ANSWER_S, sorted(slow)[-5:]
+        at_once(slow)
 
 
 @pytest.mark.row("U02")
