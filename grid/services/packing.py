@@ -1,11 +1,11 @@
-"""How many items of a map go into the next pack: small enough to share servers out, large enough to hide the way.
+"""How many items of a map, or tasks, go into the next pack: few, to share servers out, and many, to hide the way.
 
 The first packs hold one item, to see how long one takes. Then a pack is made to take `TARGET_S`, grows at most fourfold
 over what was seen to work, and near the end (where that is known) shrinks, so that no server starts a long pack while
 the others run out of work (guided self-scheduling: Polychronopoulos and Kuck, IEEE Trans. Comput. C-36, 1987).
 
 Lives here: the rule, pure: no clock, no thread.
-Elsewhere:  who sends packs (`mapping`), what a server does with one (`kernel/serve.py`).
+Elsewhere:  who sends packs (`mapping`, `tasks/schedule.py`), what a server does with one (`kernel/serve.py`).
 """
 
 from __future__ import annotations
@@ -63,18 +63,19 @@ class Packing:
         """Items of the largest pack that came back."""
         return self._tried
 
-    def take(self, servers: int, left: int | None = None) -> int:
+    def take(self, servers: int = 1, left: int | None = None, speed: float = 1.0) -> int:
         """Items of the next pack, at least 1.
 
         Args:
             servers: How many servers share the work.
             left: Items that are not sent yet, if that is known.
+            speed: Of the server that it is for, beside the others.
         """
         if self._fixed is not None:
             return self._fixed
         if self._item_s is None:
             return 1
-        fitting = self._largest if self._item_s <= 0 else int(min(self._largest, self._target_s / self._item_s))
+        fitting = self._largest if self._item_s <= 0 else int(min(self._largest, speed * self._target_s / self._item_s))
         size = min(fitting, _GROWTH * self._tried, self._largest)
         if left is not None:
             size = min(size, math.ceil(left / (2 * max(1, servers))))

@@ -11,7 +11,7 @@ Names are loaded when they are first used: on a host only `abstract`, `runner` a
 module that says `from grid.tasks import Task, run_system` must be importable there, too.
 
     abstract     what users write, and the interfaces: stands on nothing
-    slaves, strategies, schedule, packing, statistics    who gets which task: pure, no clock, thread or socket
+    slaves, strategies, schedule, statistics    who gets which task: pure, no clock, thread or socket
     runner       what is published: runs tasks on a server; parcel: how things travel
     service      a system as a job
     workers, manager, scheduler, system, master, application, run    servers, slaves, systems under way, who asks

@@ -24,9 +24,9 @@ from typing import Any
 from weakref import WeakSet
 
 from grid.errors import StrategyError, TaskError
+from grid.services.packing import Packing
 from grid.tasks.abstract import Task, TaskScheduleStrategy
 from grid.tasks.limits import TaskLimits
-from grid.tasks.packing import Packing
 from grid.tasks.slaves import Registry, Slave, SlaveState
 
 Key = str | None
@@ -267,7 +267,7 @@ class Schedule:
                 blocked += 1  # another system may use the slaves that this one can't
                 self._ring.rotate(-1)
                 continue
-            size = 1 if entry.task.prefers else queue.packing.take(slave.speed, queue.left, self.workers)
+            size = 1 if entry.task.prefers else queue.packing.take(self.workers, queue.left, slave.speed)
             try:
                 entries = queue.take(size)
             except BaseException as exc:
@@ -332,7 +332,7 @@ class Schedule:
     def _ahead(self, queue: _Queue) -> int:
         # Where the end is in sight nothing waits behind what a slow slave runs, as a fast one may be free first.
         left = queue.left
-        return 1 if left is not None and left <= 2 * self.workers else queue.packing.ahead
+        return 1 if left is not None and left <= 2 * self.workers else queue.packing.ahead(queue.packing.take())
 
     # -- counts ----------------------------------------------------------------------------------------------------
 
@@ -367,9 +367,9 @@ class Schedule:
             return False
         if seconds is None:
             return True
-        expected = queue.packing.task_s
+        expected = queue.packing.item_s
         pack.slave.done += len(pack.entries)
-        queue.packing.took(len(pack.entries), seconds)
+        queue.packing.took(len(pack.entries), seconds, 0.0)
         pack.slave.took(len(pack.entries), seconds, expected if expected is not None else seconds / len(pack.entries))
         pack.slave.ahead = self._ahead(queue)
         return True

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import grid.tasks
 from grid import StrategyError, TaskError
 from grid.launch.cores import quota, usable_cores
+from grid.services.packing import Packing
 from grid.tasks import (
     LeastLoaded,
     Locality,
@@ -31,7 +32,6 @@ from grid.tasks import (
     abstract,
 )
 from grid.tasks.abstract import as_pair
-from grid.tasks.packing import Packing
 from grid.tasks.schedule import Failed, Idle, Pack, Schedule, checked
 from grid.tasks.slaves import Registry, Slave, SlaveState
 from grid.tasks.statistics import Statistics
@@ -633,17 +633,17 @@ def test_handing_out_does_not_depend_on_how_many_tasks_wait_and_little_on_how_ma
 @pytest.mark.row("K30")
 def test_packs_grow_for_short_tasks_stay_single_for_long_ones_and_shrink_at_the_end() -> None:
     packing = Packing(0.05, 2000)
-    assert packing.take() == 1 and packing.ahead == 1
+    assert packing.take() == 1 and packing.ahead(packing.take()) == 1
     sizes = []
     for _ in range(8):
         sizes.append(packing.take())
-        packing.took(sizes[-1], sizes[-1] * 1e-5)
-    assert sizes == [1, 4, 16, 64, 256, 1024, 2000, 2000] and packing.ahead == 2
-    assert packing.take(left=100, workers=5) == 10 and packing.take(left=0) == 1
+        packing.took(sizes[-1], sizes[-1] * 1e-5, 0.0)
+    assert sizes == [1, 4, 16, 64, 256, 1024, 2000, 2000] and packing.ahead(packing.take()) == 2
+    assert packing.take(5, left=100) == 10 and packing.take(left=0) == 1
     assert packing.take(speed=0.1) < packing.take()
     for _ in range(20):
-        packing.took(1, 2.0)
-    assert packing.take() == 1 and packing.ahead == 1
+        packing.took(1, 2.0, 0.0)
+    assert packing.take() == 1 and packing.ahead(packing.take()) == 1
 
 
 @pytest.mark.row("K42")
