@@ -259,7 +259,7 @@ class HandOver(CodePickler):
 
     def __init__(self, stream: io.BytesIO, buffer_callback: Callable[[pickle.PickleBuffer], bool]) -> None:
         super().__init__(stream, buffer_callback)
-        self._kinds = {**self._kinds, io.TextIOWrapper: self._text}
+        self._kinds = _kinds_but_files()
 
     def _text(self, file: Any) -> Any:
         _check_read_only(file)
@@ -279,6 +279,8 @@ class HandOver(CodePickler):
     def other(self, obj: Any) -> Any:
         kind = type(obj)
         self.random = self.random or randoms.is_generator(kind)
+        if kind is io.TextIOWrapper:
+            return self._text(obj)
         if kind in _dill_kinds():
             return self._by_dill(obj)
         if kind.__module__ == "__main__" and any(getattr(kind, each) is not getattr(object, each) for each in _REDUCE):
@@ -313,6 +315,14 @@ def _check_read_only(file: Any) -> None:
             f"a file that is open for writing ({name!r}) belongs to the process that opened it; send its name, "
             "and open it there"
         )
+
+
+@lru_cache(maxsize=1)
+def _kinds_but_files() -> dict[type, kinds.Reducer]:
+    """Without that for which a method of the pickler would stand here: such a circle would keep the pickler's memo, and
+    all that was pickled, until the collector comes by.
+    """
+    return {kind: reducer for kind, reducer in kinds.reducers().items() if kind is not io.TextIOWrapper}
 
 
 @lru_cache(maxsize=1)
