@@ -19,12 +19,15 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
 _LOOK_S = 0.01
+_AGAIN_S = 0.5
+"""What a server left is looked for a second time after this: Linux may leave a child out of the list while a sibling
+ends (proc(5), /proc/pid/task/tid/children), and with a server its whole process group does."""
 
 
 def adopt() -> None:
@@ -34,38 +37,51 @@ def adopt() -> None:
 
 
 class Orphans:
-    """The adopted children of this process. One thread."""
+    """The adopted children of this process. One thread.
 
-    def __init__(self) -> None:
+    Args:
+        children: Lists them, those that have ended and were not reaped as well.
+    """
+
+    def __init__(self, children: Callable[[], list[int]] | None = None) -> None:
+        self._children = children or _children
         self._doomed: dict[int, float] = {}  # when to kill
+        self._again: list[tuple[float, set[bytes], Container[int]]] = []  # when to look for them a second time
 
     def end_of(self, names: Iterable[str], servers: Container[int]) -> None:
         """Begin to end what some servers left. `servers`: children of ours that are servers, and alive."""
         wanted = {f"GRID_SERVER={name}".encode() for name in names}
-        for pid in _children():
+        self._end_those_of(wanted, servers)
+        self._again.append((time.monotonic() + _AGAIN_S, wanted, servers))
+
+    def _end_those_of(self, wanted: set[bytes], servers: Container[int]) -> None:
+        for pid in self._children():
             if pid not in servers and pid not in self._doomed and wanted & _variables(pid):
                 self._doom(pid)
 
     def tend(self) -> float | None:
-        """Kill those whose time is over; seconds until the next, None if there is none."""
+        """Kill those whose time is over; seconds until this is needed again, None if nothing is to be done."""
         now = time.monotonic()
+        while self._again and now >= self._again[0][0]:
+            self._end_those_of(*self._again.pop(0)[1:])
         for pid, at in list(self._doomed.items()):
             if not os.path.exists(f"/proc/{pid}"):
                 del self._doomed[pid]
             elif now >= at:
                 _signal(pid, signal.SIGKILL)
                 self._doomed[pid] = now + GRACE_S
-        return max(0.0, min(self._doomed.values()) - now) if self._doomed else None
+        until = [*self._doomed.values(), *(at for at, _, _ in self._again[:1])]
+        return max(0.0, min(until) - now) if until else None
 
     def end_all(self) -> None:
         """End every child of this process and what they leave in turn; takes `GRACE_S` at most, and a moment."""
-        for pid in _children():
+        for pid in self._children():
             if pid not in self._doomed:
                 self._doom(pid)
         deadline = time.monotonic() + GRACE_S
-        while reaped() or _children():
+        while reaped() or self._children():
             late = time.monotonic() > deadline
-            for pid in _children():
+            for pid in self._children():
                 if late:
                     _signal(pid, signal.SIGKILL)
                 elif pid not in self._doomed:

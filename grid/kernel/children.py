@@ -1,0 +1,323 @@
+"""The servers of one agent: started a few at a time by its zygote, heard, told, ended, and reported when they end.
+
+    Nursery     the zygote and the line to it. To have one is to have forked: its maker has no thread and no ZeroMQ
+    Children    the table of servers; everything that one of them prints, says or suffers ends up here
+
+Both are of the agent's one thread. What the client is to know leaves by `Answers`: events, and answers to `cancel`.
+
+Lives here: the table, wishes for servers, news of the zygote and of servers, what is told of them.
+Elsewhere:  one server (`child`), lines of words (`control`), forking (`zygote`), who asks for servers (`requests`),
+            how much output may be under way (`outgoing`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import signal
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from grid.kernel import descriptors
+from grid.kernel.answers import Answers
+from grid.kernel.child import Child, how_it_ended
+from grid.kernel.control import Control
+from grid.kernel.ground import Ground
+from grid.kernel.lease import Lease
+from grid.kernel.orphans import adopt
+from grid.kernel.outgoing import Outgoing
+from grid.kernel.zygote import TOLD, Zygote
+from grid.limits import Limits
+
+_AT_ONCE = 8
+"""Servers that are started between two looks at everybody else."""
+_DESCRIPTORS = 8
+"""What one more server may need here while it starts."""
+
+
+class Nursery:
+    """The zygote, as its agent has it. Making one forks.
+
+    Only what must be on this side of the fork is done before: directories, the lease. What must not be shared with
+    the zygote takes a `Nursery` as an argument, or is done here after the fork.
+    """
+
+    def __init__(self, config: dict[str, Any], ground: Ground, lease: Lease) -> None:
+        adopt()  # should the zygote be killed
+        ours, theirs = socket.socketpair()
+        will = {name: config[name] for name in ("client", "in_job", "script")}
+        will["base"] = str(ground.base or "")
+        will["ours"] = [str(path) for path in [*ground.ours, lease.path]]
+        # a batch system that kills its job at one stroke must leave one to clean up; that ends by itself
+        self._zygote = Zygote(theirs, will, ground.log, new_session=config["in_job"])
+        theirs.close()
+        self.pid = config["heir"] = self._zygote.pid
+        lease.name_zygote(self.pid)
+        self.socket = ours
+        self.line = Control(ours)
+        descriptors.raise_limit()  # servers keep the limit that their user knows; here is room for strangers
+        ground.hold(self._zygote)
+
+    def ask(self, spec: dict[str, Any], output: int, control: int) -> None:
+        """Have a server forked. Raises OSError."""
+        data = pickle.dumps(spec, 5)
+        socket.send_fds(self.socket, [struct.pack("<I", len(data))], [output, control])
+        self.socket.sendall(data)
+
+    def end(self, limit_s: float, *, told: bool) -> None:
+        """End the zygote, which kills what is left and removes our directories.
+
+        Args:
+            told: A signal told us to end; whoever sent it may be about to kill our client as well.
+        """
+        if told:
+            try:
+                self.socket.sendall(TOLD)
+            except OSError:
+                pass  # it is dead
+        self.line.close()
+        self._zygote.end(limit_s)
+
+
+class Children:
+    """See the module.
+
+    Args:
+        common: What the spec of every server says besides the client's wish.
+        forked: Called when there is a new process, for the lease.
+    """
+
+    def __init__(
+        self,
+        nursery: Nursery,
+        poller: zmq.Poller,
+        ground: Ground,
+        answers: Answers,
+        limits: Limits,
+        common: dict[str, Any],
+        forked: Callable[[], None],
+    ) -> None:
+        self._nursery, self._poller, self._ground, self._answers = nursery, poller, ground, answers
+        self._limits, self._common, self._forked = limits, common, forked
+        self._wishes: deque[dict[str, Any]] = deque()  # servers to be started
+        self._servers: dict[str, Child] = {}
+        self._by_pid: dict[int, Child] = {}
+        self._outgoing = Outgoing()
+        self.fault = ""  # what the zygote died of, if it could say
+        poller.register(nursery.line.fileno(), zmq.POLLIN)
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._servers)
+
+    # -- what the client asks for ----------------------------------------------------------------------------------
+
+    def wish(self, wishes: list[dict[str, Any]], published: dict[str, Any]) -> None:
+        """Servers are to be started. Each wish: name, service_id, peer, niceness; `published`: blob, sizes, image."""
+        self._wishes += ({**wish, **published} for wish in wishes)
+
+    def stop(self, names: list[str], force: bool) -> None:
+        """End servers: at once if `force`, else after a polite word (they were said BYE) and some patience."""
+        now, wanted = time.monotonic(), set(names)
+        never = [wish["name"] for wish in self._wishes if wish["name"] in wanted]
+        if never:
+            self._wishes = deque(wish for wish in self._wishes if wish["name"] not in wanted)
+        for name in never:
+            self._answers.tell(("failed", name, "it was ended before it was started", ""))
+        patience = 0.0 if force else self._limits.stop_s
+        first = signal.SIGKILL if force else signal.SIGTERM
+        for name in names:
+            if name in self._servers:
+                self._servers[name].condemn([(now + patience, first), (now + 2 * patience, signal.SIGKILL)])
+
+    def stop_all(self, force: bool) -> None:
+        """End all of them in that way."""
+        self.stop(list(self._servers), force)
+
+    def cancel(self, name: str, which: int, asked: int) -> bool:
+        """Ask a server to withdraw its call `which`; call `asked` of the client is answered when it has told."""
+        server = self._servers.get(name)
+        if server is None or not server.ready:
+            return False
+        server.cancels[which] = asked
+        server.control.say({"cancel": which})
+        return True
+
+    def set_debug(self, debug: bool) -> None:
+        """Change the log level of all servers, and of those started later."""
+        self._common["debug"] = debug
+        for server in self._servers.values():
+            server.control.say({"debug": debug})
+
+    def tail(self, name: str, lines: int) -> str:
+        """Last lines that a server printed; empty if there is none of that name."""
+        server = self._servers.get(name)
+        return server.tail(lines) if server else ""
+
+    def status(self) -> list[dict[str, Any]]:
+        """For the client: each server's name, pid, whether it is ready, its log."""
+        return [
+            {"name": s.name, "pid": s.pid, "ready": s.ready, "log": str(self._ground.log_of(s.name))}
+            for s in self._servers.values()
+        ]
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def hear_zygote(self, ready: dict[Any, int]) -> bool:
+        """News of processes, if there are any; false once the zygote is dead."""
+        line = self._nursery.line
+        if ready.get(line.fileno(), 0) & zmq.POLLIN:
+            for words in line.hear():
+                self._hear_of(words)
+        return not line.ended
+
+    def _hear_of(self, words: dict[str, Any]) -> None:
+        if "forked" in words:
+            server = self._servers[words["forked"]]
+            server.pid = words["pid"]
+            self._by_pid[server.pid] = server
+            self._forked()
+        elif "died" in words:
+            self.fault = f": {words['died']}"
+        elif "refused" in words:
+            refused = self._servers[words["refused"]]
+            refused.failed = words["why"]
+            refused.exit = {"status": 0, "peak_kb": 0}
+            self._maybe_ended(refused)
+        else:
+            ended = self._by_pid.pop(words["exited"], None)
+            if ended is not None:
+                ended.exit = words
+                self._maybe_ended(ended)
+
+    def start_some(self) -> None:
+        """Some of the servers that are wished for: others come up meanwhile, and have to be heard."""
+        for _ in range(_AT_ONCE):
+            if not self._wishes:
+                break
+            wish = self._wishes.popleft()
+            try:
+                self._start(wish)
+            except OSError as exc:
+                why = f"this host has no room for it ({exc.strerror}; {descriptors.limit()})"
+                self._answers.tell(("failed", wish["name"], why, ""))
+        # looked at again as soon as the zygote takes more
+        self._poller.modify(self._nursery.line.fileno(), zmq.POLLIN | (zmq.POLLOUT if self._wishes else 0))
+
+    def _start(self, wish: dict[str, Any]) -> None:
+        if descriptors.left() < _DESCRIPTORS:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        name = wish["name"]
+        server = Child(name, wish["peer"], reader, Control(ours), self._ground.log_of(name))
+        try:
+            self._nursery.ask({**wish, **self._common}, writer, theirs.fileno())
+        finally:
+            os.close(writer)
+            theirs.close()
+        self._servers[name] = server
+        self._poller.register(reader, zmq.POLLIN)
+        self._poller.register(ours.fileno(), zmq.POLLIN)
+
+    def hear_servers(self, ready: dict[Any, int]) -> None:
+        """What servers have printed and said."""
+        for server in list(self._servers.values()):
+            if server.output in ready:
+                self._take_output(server, server.read)
+                self._maybe_ended(server)
+            if server.control.fileno() in ready:
+                self._hear(server)
+
+    def _take_output(self, server: Child, read: Callable[[], str | None]) -> None:
+        fd = server.output
+        if (printed := read()) is not None:
+            self._outgoing.add(server.name, printed)
+        if server.output < 0:
+            self._poller.unregister(fd)
+
+    def _hear(self, server: Child) -> None:
+        fd = server.control.fileno()
+        for words in server.control.hear():
+            if "ready" in words:
+                server.ready = True
+                self._answers.tell(("ready", server.name, *words["ready"], words["pid"]))
+            elif "failed" in words:
+                server.failed = words["failed"] + "\n" + words["traceback"]
+            elif "cancelled" in words:
+                asked = server.cancels.pop(words["cancelled"], None)
+                if asked is not None:
+                    self._answers.answer(asked, words["granted"])
+        if server.control.ended:  # the zygote tells when its process ends
+            self._poller.unregister(fd)
+            server.control.close()
+
+    def relay(self, unconfirmed: int) -> None:
+        """Pass on what servers printed, as much as the client takes: it has `unconfirmed` bytes under way."""
+        if printed := self._outgoing.take(unconfirmed):
+            self._answers.tell(("output", printed))
+
+    # -- ends ------------------------------------------------------------------------------------------------------
+
+    def _maybe_ended(self, server: Child) -> None:
+        """Once its process is reaped and its output read to the end."""
+        if server.exit is None or server.name not in self._servers:
+            return
+        if server.output >= 0:
+            self._take_output(server, server.last_words)
+        if not server.control.ended:
+            self._hear(server)
+            if not server.control.ended:
+                self._poller.unregister(server.control.fileno())
+        del self._servers[server.name]
+        server.forget()
+        self._ground.drop_sockets(server.peer, server.pid)
+        for asked in server.cancels.values():
+            self._answers.answer(asked, False)
+        certificate = server.certificate(self._limits.output_lines)
+        if printed := self._outgoing.take_all():
+            self._answers.tell(("output", printed))
+        if server.ready:
+            self._answers.tell(("ended", server.name, certificate))
+        else:
+            why = server.failed or how_it_ended(certificate)
+            self._answers.tell(("failed", server.name, why, certificate["last_output"]))
+
+    @property
+    def due(self) -> list[float]:
+        """When servers get their next signals."""
+        return [at for server in self._servers.values() if (at := server.due) is not None]
+
+    def signal_due(self, now: float) -> None:
+        """Send what is due to servers that are to end."""
+        for server in self._servers.values():
+            server.signal_due(now)
+
+    def start_no_more(self) -> None:
+        """The agent ends: forget what was wished for."""
+        self._wishes.clear()
+
+    def condemn(self, patience: float) -> None:
+        """Have all of them end now, and kill them after `patience` seconds."""
+        now = time.monotonic()
+        for server in self._servers.values():
+            server.condemn([(now, signal.SIGTERM), (now + patience, signal.SIGKILL)])
+        self.signal_due(now)
+
+    def pids(self) -> dict[str, int]:
+        """For the lease: name -> pid of those that have a process."""
+        return {server.name: server.pid for server in self._servers.values() if server.pid}
+
+    def kill_all(self) -> None:
+        """Whatever they do."""
+        for server in self._servers.values():
+            server.signal(signal.SIGKILL)

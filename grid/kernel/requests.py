@@ -1,0 +1,224 @@
+"""What a client may ask of an agent. Each `do_` method is one request; the rest of its name is what travels.
+
+It gets the number of the call first. What it returns is the answer, unless that is `LATER`: then the answer comes from
+a thread of its own (unpacking, copying between hosts), when a server has told (`cancel`), or at the end (`shutdown`).
+
+Lives here: the requests, work in the background.
+Elsewhere:  servers (`children`), directories (`ground`), answers as they travel (`answers`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from grid.kernel.answers import Answers
+from grid.kernel.children import Children
+from grid.kernel.ground import Ground, cant_write
+from grid.limits import Limits
+from grid.wire import bulk, codec
+from grid.wire.frames import BULK, Frame
+from grid.wire.keys import Keys
+
+LATER = object()
+"""In place of an answer: it comes later."""
+
+
+class Background:
+    """Work that takes long, each piece in a thread of its own; the agent's thread takes the outcomes.
+
+    `reader` is readable when there are some.
+    """
+
+    def __init__(self) -> None:
+        self._done: queue.SimpleQueue[tuple[int, Any, BaseException | None]] = queue.SimpleQueue()
+        self.reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+
+    def start(self, call: int, work: Callable[[], Any]) -> None:
+        """Have `work()` done; its outcome will be that of `call`."""
+
+        def run() -> None:
+            try:
+                outcome: tuple[int, Any, BaseException | None] = (call, work(), None)
+            except BaseException as exc:
+                outcome = (call, None, exc)
+            self._done.put(outcome)
+            os.write(self._writer, b".")
+
+        threading.Thread(target=run, name="grid-background", daemon=True).start()
+
+    def finish(self, answers: Answers) -> None:
+        """Answer the calls whose work is done; `reader` is readable."""
+        os.read(self.reader, 4096)
+        while not self._done.empty():
+            call, value, error = self._done.get()
+            if error is not None:
+                answers.fail(call, error)
+            else:
+                answers.answer(call, value)
+
+
+class Requests:
+    """See the module.
+
+    Args:
+        keys: Of the grid; None on the client's own machine.
+        path: Directories besides `sys.path` where servers find modules.
+        shut_down: Called with the number of the call that asks the agent to end.
+    """
+
+    def __init__(
+        self,
+        children: Children,
+        ground: Ground,
+        answers: Answers,
+        limits: Limits,
+        *,
+        keys: Keys | None,
+        path: list[str],
+        zygote: int,
+        shut_down: Callable[[int], None],
+    ) -> None:
+        self._children, self._ground, self._answers, self._limits = children, ground, answers, limits
+        self._keys, self._path, self._zygote, self._shut_down = keys, path, zygote, shut_down
+        self.background = Background()
+
+    def answer(self, frame: Frame) -> None:
+        """Do what a call asks for, and answer it now or later."""
+        try:
+            words, buffers = frame.pickle, frame.buffers
+            if frame.flags & BULK:
+                words, buffers = bulk.bring_together(self._ground.store, words, frame.flags)
+            method, args, kwargs = codec.loads(words, buffers)
+            outcome = getattr(self, f"do_{method}")(frame.call, *args, **kwargs)
+        except Exception as exc:
+            self._answers.fail(frame.call, exc)
+            return
+        if outcome is not LATER:
+            self._answers.answer(frame.call, outcome)
+
+    # -- servers ---------------------------------------------------------------------------------------------------
+
+    def do_start(self, call: int, wishes: list[dict[str, Any]], published: dict[str, Any]) -> None:
+        """Start servers. Each wish: name, service_id, peer, niceness; `published`: blob, sizes, image."""
+        self._children.wish(wishes, published)
+
+    def do_stop(self, call: int, names: list[str], force: bool) -> None:
+        """End servers: at once if `force`, else after a polite word (they were said BYE) and some patience."""
+        self._children.stop(names, force)
+
+    def do_cancel(self, call: int, name: str, which: int) -> Any:
+        """Withdraw a call of a server if it has not begun; answers whether it was."""
+        return LATER if self._children.cancel(name, which, call) else False
+
+    def do_set_debug(self, call: int, debug: bool) -> None:
+        """Change the log level here, of all servers, and of those started later."""
+        logging.getLogger().setLevel(logging.DEBUG if debug else logging.INFO)
+        self._children.set_debug(debug)
+
+    def do_tail(self, call: int, name: str, lines: int) -> str:
+        """Last lines that a server printed."""
+        return self._children.tail(name, lines)
+
+    def do_status(self, call: int) -> dict[str, Any]:
+        """What runs here."""
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        ours = {"pid": os.getpid(), "zygote": self._zygote, "load": load, "root": str(self._ground.root)}
+        return {**ours, "servers": self._children.status()}
+
+    def do_shutdown(self, call: int, force: bool) -> Any:
+        """End all servers, then this process. Answered when the servers have ended."""
+        self._children.stop_all(force)
+        self._shut_down(call)
+        return LATER
+
+    # -- blobs and files -------------------------------------------------------------------------------------------
+
+    def do_drop(self, call: int, blob: str) -> None:
+        """Remove a blob."""
+        self._ground.store.drop(blob)
+
+    def do_fetch(self, call: int, blob: str, address: str, port: int) -> Any:
+        """Copy a blob of the agent on another host here; answers with its name. ConnectError: no way leads there."""
+        assert self._keys is not None, "only other machines have a lane"
+        keys, store = self._keys, self._ground.store
+
+        def work() -> str:
+            lane = bulk.Lane(
+                lambda: socket.create_connection((address, port), self._limits.probe_s),
+                keys.tls(server=False),
+                address,
+                self._limits.control_s,
+            )
+            try:
+                return lane.bring(blob, store)
+            finally:
+                lane.close()
+
+        self.background.start(call, work)
+        return LATER
+
+    def do_missing_modules(self, call: int, names: list[str]) -> list[str]:
+        """Those of some top-level modules that servers here could not import."""
+        importlib.invalidate_caches()
+        path = [str(self._ground.root), *sys.path, *self._path]
+        return [name for name in names if not _can_import(name, path)]
+
+    def do_unpack(self, call: int, blob: str, subroot: str) -> Any:
+        """Unpack staged files from a blob below the root; answers with the list of names."""
+        from grid.kernel.unpack import unpack
+
+        root, store = self._ground.below_root(subroot), self._ground.store
+
+        def work() -> list[str]:
+            try:
+                with open(store.path(blob), "rb") as file:
+                    return list(unpack(file, str(root)))
+            except OSError as exc:
+                raise cant_write(exc.filename or str(root), exc) from exc
+            finally:
+                store.drop(blob)
+
+        self.background.start(call, work)
+        return LATER
+
+    def do_make_directory(self, call: int, subroot: str) -> str:
+        """Make a directory below the root."""
+        path = self._ground.below_root(subroot)
+        path.mkdir(parents=True, exist_ok=True)
+        return str(path)
+
+    def do_list_files(self, call: int) -> list[str]:
+        """Names of files below the root, relative to it; not byte code, not hidden ones; about 5,000 at most."""
+        return self._ground.files()
+
+    def do_probe(self, call: int, token: str, write: bool) -> bool:
+        """Write, or look for, a file that proves that a directory is shared."""
+        path = self._ground.root / f".probe-{token}"
+        if write:
+            path.write_text(token)
+            return True
+        os.listdir(self._ground.root)  # makes NFS look anew
+        return path.exists() and path.read_text() == token
+
+    def do_unprobe(self, call: int, token: str) -> None:
+        """Remove that file."""
+        (self._ground.root / f".probe-{token}").unlink(missing_ok=True)
+
+
+def _can_import(name: str, path: list[str]) -> bool:
+    if name in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(name):
+        return True
+    try:
+        return importlib.machinery.PathFinder.find_spec(name, path) is not None
+    except (ImportError, ValueError):
+        return False
