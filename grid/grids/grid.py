@@ -95,7 +95,7 @@ class _Publication:
 
     def wishes(self) -> dict[str, Any]:
         """What the kernel of each of its servers is told."""
-        return {"reseed": bool(self.reseed), "logging": self.logging}
+        return {"reseed": bool(self.reseed), "logging": self.logging, "argv": list(sys.argv)}
 
 
 class Grid(Files, Moves, AbstractGrid):

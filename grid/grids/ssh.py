@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from grid.grids.grid import Grid
 from grid.hosts import Host
+
+_KNOWN = 6
+"""Positions after `hosts`, up to `shared_temp_path`. What stood behind it in older grids is not needed here."""
 
 
 class SSHGrid(Grid):
@@ -16,4 +20,10 @@ class SSHGrid(Grid):
     """
 
     def __init__(self, hosts: Sequence[str | Host], *args: Any, **kw: Any) -> None:
-        super().__init__(hosts, *args, **kw)
+        if of_old := args[_KNOWN:]:
+            warnings.warn(
+                f"SSHGrid takes no name server, no terminate_during_publish and no method: {of_old} are ignored",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        super().__init__(hosts, *args[:_KNOWN], **kw)

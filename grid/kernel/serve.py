@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+from multiprocessing import process
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -117,7 +118,9 @@ class Server:
         # Not the place where it works: a file there may have the name of a module.
         sys.path[:] = [spec["root"], *filter(None, sys.path)]
         sys.path += [entry for entry in spec["path"] if entry not in sys.path]
-        sys.argv = [self.name]
+        sys.argv = spec["argv"] or [self.name]
+        me: Any = process.current_process()
+        me.name, me._identity = self.name, (int(self.name.rpartition("/")[2]) + 1,)  # as in a pool of multiprocessing
         # new ones: those of the zygote were opened on its log
         sys.stdout, sys.stderr = (
             open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

@@ -116,6 +116,8 @@ def dial(target: Target, timeout: float) -> tuple[Wire, str]:
         hint = "Is the host on? A firewall that drops packets looks the same"
     elif any("refused" in fault for fault in faults):
         hint = "The host is up but no sshd listens there: is the port right?"
+        if target.hostname in ("localhost", "127.0.0.1", "::1"):
+            hint += " This machine needs none: LocalGrid(), or Host('localhost', ssh='local') among others"
     else:
         hint = "Is this machine on a network that leads there?"
     raise ConnectError(f"can't connect to {where}: {'; '.join(faults)}", host=target.label, hint=hint, stage="port")

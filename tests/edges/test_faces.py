@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grid import CallTimeout, GridStopped, LocalGrid, SerialisationError, ServerLost, Task
+from grid import CallTimeout, GridStopped, Host, LocalGrid, PublishError, SerialisationError, ServerLost, SSHGrid, Task
 from grid.compat.crew import crew_of
 from tests.conftest import ROOT
 
@@ -608,3 +608,49 @@ def test_a_task_can_be_made_of_its_name_its_system_and_its_client() -> None:
     task = Old(3, "system-1", "client-1")
     assert (task.name, task.system_id, task.client_id) == ("old 3", "system-1", "client-1")
     assert Task.__init__(Old.__new__(Old)) is None and Old.name == "" and Old.client_id is None
+
+
+@pytest.mark.row("E13")
+def test_what_stood_behind_shared_temp_path_is_ignored_with_a_word() -> None:
+    with pytest.warns(
+        DeprecationWarning, match="no name server, no terminate_during_publish and no method: .None, True"
+    ):
+        g = SSHGrid(["a-host"], None, False, 0.0, False, False, False, None, True, "thread")
+    assert g.hosts[0].name == "a-host" and g.shared_temp_path is False
+
+
+@pytest.mark.row("E13")
+def test_a_server_that_nobody_has_acquired_has_no_proxy(g: LocalGrid) -> None:
+    sid = g.publish(Held(), wait="all")
+    assert all(server.proxy is None for server in g.servers[sid])
+    with g.acquire_service(sid) as proxy:
+        assert [server.proxy for server in g.servers[sid] if server.proxy is not None] == [proxy]
+
+
+class Held:
+    """Nothing but to be published."""
+
+
+@pytest.mark.row("E13")
+def test_without_an_sshd_on_this_machine_the_way_that_needs_none_is_named() -> None:
+    with SSHGrid([Host("localhost", port=1)], output=None) as g, pytest.raises(PublishError, match="ssh='local'"):
+        g.publish(Held())
+
+
+# -- where a function thinks that it runs ------------------------------------------------------------------------------
+
+
+def about_me() -> tuple[list[str], str, int]:
+    me: Any = multiprocessing.current_process()
+    return sys.argv, me.name, me._identity[0]
+
+
+@pytest.mark.row("E15")
+def test_a_function_sees_the_arguments_of_the_script_and_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fit.py", "--fast", "a b"])
+    with LocalGrid(2, output=None) as g:
+        found = [g.executor().submit(about_me).result(30) for _ in range(8)]
+    assert all(argv == ["fit.py", "--fast", "a b"] for argv, _, _ in found)
+    assert all(name != "MainProcess" and name.endswith(f"/{number - 1}") for _, name, number in found)

@@ -95,3 +95,18 @@ def test_a_grid_search_of_scikit_learn_gives_the_numbers_of_the_serial_one(g: Lo
         if "time" not in name and name != "params":
             assert list(there.cv_results_[name]) == list(values), name
     assert g.servers[crew_of(g).service_id][0].load.calls > 0
+
+
+def endless(depth: int) -> int:
+    return endless(depth + 1)
+
+
+def nested_endless(_: int) -> list[int]:
+    return list(joblib.Parallel(n_jobs=2)(joblib.delayed(endless)(n) for n in range(2)))
+
+
+@pytest.mark.row("E08")
+@pytest.mark.parametrize("function", [endless, nested_endless])
+def test_a_recursion_error_is_one_also_from_a_nested_parallel(g: LocalGrid, function: Any) -> None:
+    with joblib.parallel_config("grid", grid=g), pytest.raises(RecursionError):
+        joblib.Parallel(n_jobs=2)(joblib.delayed(function)(n) for n in range(2))
