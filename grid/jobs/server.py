@@ -24,7 +24,6 @@ from grid.jobs.conditions.tree import from_tree
 from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
-from grid.jobs.manager.admission import build
 from grid.jobs.manager.history import KEPT
 from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.record import Record
@@ -39,7 +38,7 @@ WAIT_S = 2.0
 def add_user(manager: JobManager, name: str) -> str:
     """Give a user a new token, which is shown this once: the store keeps its hash."""
     token = secrets.token_urlsafe(32)
-    manager.keep_user(name, token=_hash(token))
+    manager.change_user(name, token=_hash(token))
     return token
 
 
@@ -134,9 +133,7 @@ class Server(Calls):
                 `archived` (True: these instead), `last` (only so many, the newest).
         """
         wanted = check_wanted(wanted)
-        with self.manager._lock:
-            records = list(self.manager.records.values())
-        found = [record for record in records if self._may_see(record) and fits(record, wanted)]
+        found = [record for record in self.manager.book.all() if self._may_see(record) and fits(record, wanted)]
         if wanted.get("last") is not None:
             found = found[-int(wanted["last"]) :]
         return [record.summary() for record in found]
@@ -200,9 +197,7 @@ class Server(Calls):
         It starts nothing: a download is satisfied if its file is there, a job elsewhere is known if some job waits
         for it.
         """
-        manager = self.manager
-        condition = build(tree, manager.settings.most, manager.records.__contains__, self._may_wait)
-        manager.look(condition)
+        condition = self.manager.evaluate(tree, self._may_wait)
         culprits = condition.responsible()
         return {
             "state": condition.state.value,
@@ -219,21 +214,10 @@ class Server(Calls):
 
     def explain(self, job: str) -> str:
         """Why a job is not running yet, or ended as it did."""
-        return self._told(self.manager.record(job))
-
-    def _told(self, record: Record) -> str:
-        """Why that job is where it is."""
-        with self.manager._lock:
-            registration = self.manager._registrations.get(record.id)
-            if registration is not None:
-                return f"job {record.id} is {record.state}: {registration.condition.explain()}"
-        why = record.reason or record.error
-        return f"job {record.id} is {record.state}{f': {why}' if why else ''}"
+        return self.manager.explain(self.manager.record(job))
 
     def graph(self) -> list[dict[str, Any]]:
         """Each job with the jobs that it waits for, or waited for: `id`, `state`, `service`, `after`, `condition`."""
-        with self.manager._lock:
-            records = [record for record in self.manager.records.values() if not record.archived]
         return [
             {
                 "id": record.id,
@@ -242,8 +226,8 @@ class Server(Calls):
                 "after": sorted(jobs_of(record.condition)),
                 "condition": from_tree(record.condition).text(8) if record.condition else None,
             }
-            for record in records
-            if self._may_see(record)
+            for record in self.manager.book.all()
+            if not record.archived and self._may_see(record)
         ]
 
     # -- other -----------------------------------------------------------------------------------------------------
@@ -257,7 +241,7 @@ class Server(Calls):
         from grid.jobs.manager.admission import check_email, check_mails
 
         values = {"email": check_email(email or ""), **({} if mails is None else {"mails": check_mails(mails)})}
-        self.manager.keep_user(self._check(), **values)
+        self.manager.change_user(self._check(), **values)
 
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""
@@ -315,18 +299,15 @@ class Server(Calls):
         """The last messages of a kind, `Log` or `Improved`, that a job said; see `manager/history.py`."""
         if kind not in KEPT:
             raise RequestError(f"no messages of the kind {kind!r} are kept", hint=f"There are {', '.join(KEPT)}")
-        with self.manager._lock:
-            return [message.to_plain() for message in self.manager.history.of(job, kind)]
+        return [message.to_plain() for message in self.manager.book.kept(job, kind)]
 
     def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
         """What a job said up to that number of its stream, as far as it is kept."""
-        manager = self.manager
-        with manager._lock:
-            return [message.to_plain() for message in manager.history.said(job, number, manager.began)]
+        return [message.to_plain() for message in self.manager.book.said(job, number)]
 
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
-        return str(self.manager.fetched(url))
+        return str(self.manager.conditions.fetched(url))
 
     def listen(self, key: str, target: Any) -> Any:
         """Header, then messages of a stream, into a queue: a job's, `jobs` or `condition`."""

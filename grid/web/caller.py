@@ -105,11 +105,9 @@ class Caller(Server):
         """The jobs that fit, oldest first. What can't be seen of others' can't be searched."""
         wanted = check_wanted(wanted)
         searched = bool(wanted.get("text") or wanted.get("tags"))
-        with self.manager._lock:
-            records = list(self.manager.records.values())
         return [
             record
-            for record in records
+            for record in self.manager.book.all()
             if self._within(record) and fits(record, wanted) and (not searched or self._may_see(record))
         ]
 

@@ -86,7 +86,7 @@ class Hub:
 
     def open(self) -> None:
         """Begin to listen."""
-        with self.manager._lock:
+        with self.manager.lock:
             self._last = self.manager.streams.number(self.key)
             self.manager.listen(self.key, self)
 
@@ -209,7 +209,7 @@ class ListHub(Hub):
             found = self._headers.get(whose)
             if found is not None and (after := self.since(found[0], BATCH)) is not None and len(after) < BATCH // 2:
                 return found
-            with self.manager._lock:
+            with self.manager.lock:
                 number = self.manager.streams.number(QUEUE)
                 records = [record for record in self.manager.records.values() if not record.archived]
                 jobs = [caller.shown(record) for record in records]
@@ -256,11 +256,11 @@ class JobHub(Hub):
         self._ended = self._ended or message.kind in ENDS
 
     def header(self, caller: Caller) -> tuple[int, bytes]:
-        with self.manager._lock:
-            message = self.manager._join(self.manager.record(self.key))
+        with self.manager.lock:
+            message = self.manager.book.join(self.manager.record(self.key))
             with self._lock:
                 number = self._ring[-1].number - 1 if self._ended else self._last
-            message.job, message.number, message.time = self.key, number, self.manager.streams._clock()
+            message.job, message.number, message.time = self.key, number, self.manager.streams.clock()
         return number, frame(self.epoch, message.to_plain())
 
     @property

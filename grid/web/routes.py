@@ -270,7 +270,7 @@ async def _all_about(site: Site, asking: Caller, job: str) -> dict[str, Any]:
 
 def _about(asking: Caller, job: str) -> dict[str, Any]:
     """All about a job, as the caller may see it."""
-    with asking.manager._lock:
+    with asking.manager.lock:
         record = asking._known(job)
         mine = asking._may_see(record)
         about = asking.standing(record)
@@ -278,7 +278,11 @@ def _about(asking: Caller, job: str) -> dict[str, Any]:
         about |= {"explain": f"job {job} is {record.state}"}
         about |= {"after": [], "condition": None, "request": None, "inputs": None, "error": "", "trace": ""}
         if mine:
-            about |= {"explain": asking._told(record), "after": _after(asking, record), "condition": record.condition}
+            about |= {
+                "explain": asking.manager.explain(record),
+                "after": _after(asking, record),
+                "condition": record.condition,
+            }
             about |= {"request": record.request, "inputs": record.inputs, "error": record.error, "trace": record.trace}
         return about
 

@@ -55,7 +55,7 @@ class Site:
 
     async def quick(self, function: Callable[..., T], *arguments: Any) -> T:
         """A call that needs the manager's lock for a moment: here, if nobody has it."""
-        lock = self.manager._lock
+        lock = self.manager.lock
         if lock.acquire(blocking=False):
             try:
                 return function(*arguments)

@@ -605,7 +605,8 @@ def _default_or_none() -> Any:
 
 @pytest.mark.row("P19", "P20")
 def test_the_local_service_is_made_when_it_is_first_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from grid.jobs import context, local_service
+    from grid.jobs import local_service
+    from grid.jobs.client import context
 
     monkeypatch.setenv("GRID_JOBS_DIR", str(tmp_path / "mine"))
     monkeypatch.setenv("GRID_LOCAL", "1")

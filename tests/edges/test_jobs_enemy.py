@@ -178,7 +178,7 @@ def test_a_condition_whose_tests_can_not_keep_up_is_cancelled_and_says_so(tmp_pa
         until(lambda: deaf.state is JobState.ACTIVE)
         tree = {"atom": "result", "job": deaf.id, "expression": "value > 3"}
         (waiting,) = manager.submit("mara", [square(when=tree)])
-        with manager._judge._news:  # the judge gets no turn
+        with manager.conditions.judge._news:  # the judge gets no turn
             for value in range(10):
                 manager.improved(deaf.id, 0.1 * value, loud=True)
             until(lambda: waiting.state is JobState.CANCELLED)
@@ -540,7 +540,7 @@ def test_races_that_are_open_are_counted_and_decided_ones_make_room(tmp_path: Pa
         for _ in range(20):
             race = manager.race([done.id], "value > 1")
             until(lambda race=race: manager.race_status(race)["over"])
-        assert len(manager._races) <= 6
+        assert len(manager.races) <= 6
         for _ in range(5):
             manager.race([waiting.id], "value > 1")
         with pytest.raises(RequestError, match="5 races are open"):

@@ -152,7 +152,7 @@ def test_a_digest_comes_once_a_day_also_after_a_restart_and_nothing_if_nothing_h
         managed.service.set_email("mara@x.org")  # daily, as nothing else is said
         for value in range(3):
             Square.submit(value=value).wait(LIMIT_S)
-        again = managed.manager._mailer.look()
+        again = managed.manager.mailer.look()
         assert not inbox.letters and again is not None and clock.now < again <= clock.now + 25 * 3600
     assert not inbox.letters  # stopping does not hurry it
     clock.now = again + 1
@@ -162,16 +162,16 @@ def test_a_digest_comes_once_a_day_also_after_a_restart_and_nothing_if_nothing_h
         until(lambda: not managed.store.count_notes())
         for _ in range(3):
             clock.now += DAY
-            assert managed.manager._mailer.look() is None
+            assert managed.manager.mailer.look() is None
         Square.submit(value=9).wait(LIMIT_S)
         managed.service.set_email("mara@x.org", "hourly")  # counts for what waits, too
         clock.now += 3601
-        managed.manager._mailer.look()
+        managed.manager.mailer.look()
         assert len(until(lambda: inbox.letters)) == 2
         Square.submit(value=9).wait(LIMIT_S)
         managed.service.set_email("mara@x.org", "off")
         clock.now += DAY
-        assert managed.manager._mailer.look() is None
+        assert managed.manager.mailer.look() is None
     assert len(inbox.letters) == 2
 
 

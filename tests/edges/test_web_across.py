@@ -288,7 +288,7 @@ def test_a_download_that_breaks_goes_on_where_it_was(local: ServerProxy) -> None
         assert done["resumed"] >= 1 and asked[0] == (None, None) and asked[1][1] == '"one"'
         assert Path(job.filename).name == "run_7.h5" and Path(job.filename).read_bytes() == content
         assert len(job.files()) == 1  # no half of it is left
-        assert any(message.kind == "Log" for message in local._server.manager.history.of(job.id, "Log"))
+        assert any(message.kind == "Log" for message in local._server.manager.book.kept(job.id, "Log"))
 
 
 @pytest.mark.row("C34")

@@ -10,17 +10,16 @@ Elsewhere:  downloading (`download.py`), credentials (`deposits.py`), jobs that 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from grid.jobs.fetch.download import Download, Permanent
+from grid.jobs.fetch.deposits import Deposits
+from grid.jobs.fetch.download import Download, Permanent, Policy
 from grid.jobs.host.errors import AccessError, RequestError
 from grid.jobs.host.request import Request
 from grid.jobs.host.service import Service, ServiceHandler
-
-if TYPE_CHECKING:
-    from grid.jobs.manager.telling import Telling
 
 SERVICE = "grid.fetch"
 ATTEMPTS = 6
@@ -50,7 +49,9 @@ class FetchURL(Service):
     version = "1"
     request_class = FetchRequest
     at_manager = True
-    manager: ClassVar[Telling]
+    policy: ClassVar[Policy]
+    deposits: ClassVar[Deposits]
+    owner_of: ClassVar[Callable[[str], str]]
 
     def prepare(self, request: Request) -> None:
         self._done: tuple[int, int | None] = (0, None)
@@ -89,8 +90,7 @@ class FetchURL(Service):
     def _download(self, handler: ServiceHandler, data: dict[str, Any]) -> Download:
         headers, context = {}, None
         if data.get("auth"):
-            owner = self.manager.record(handler.job).owner
-            deposit = self.manager.deposits.get(data["auth"], owner)
+            deposit = self.deposits.get(data["auth"], type(self).owner_of(handler.job))
             if not deposit.covers(data["url"]):
                 raise AccessError("these credentials are for another server", hint="Make some at the one of the URL")
             if deposit.token:
@@ -104,5 +104,10 @@ class FetchURL(Service):
             self._done = (k, n)
             handler.ready()
 
-        policy = self.manager.settings.fetch
-        return Download(data["url"], Path(data["filename"]), policy, headers=headers, context=context, told=told)
+        return Download(data["url"], Path(data["filename"]), self.policy, headers=headers, context=context, told=told)
+
+
+def downloading(policy: Policy, deposits: Deposits, owner_of: Callable[[str], str]) -> type[FetchURL]:
+    """The service of one manager; `owner_of` gives the owner of a job, whose credentials it may use."""
+    own = {"policy": policy, "deposits": deposits, "owner_of": staticmethod(owner_of)}
+    return type(FetchURL.__name__, (FetchURL,), own)

@@ -75,7 +75,7 @@ class Streams:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._lock = threading.RLock()
-        self._clock = clock
+        self.clock = clock
         self._listeners: dict[str, list[Listener]] = {}
         self._taps: dict[str, list[Callable[[Message], None]]] = {}
         self._headers: dict[str, Header] = {}
@@ -85,7 +85,7 @@ class Streams:
         """Number a message, stamp it, and give it to all who listen to the stream, in order."""
         with self._lock:
             number = self._numbers[key] = self._numbers.get(key, 0) + 1
-            message.job, message.number, message.time = key, number, self._clock()
+            message.job, message.number, message.time = key, number, self.clock()
             for listener in self._listeners.get(key, ()):
                 listener.offer(message)
             taps = list(self._taps.get(key, ()))
@@ -104,7 +104,7 @@ class Streams:
         with self._lock:
             header = self.header(key)
             if header is not None:
-                header.job, header.number, header.time = key, self._numbers.get(key, 0), self._clock()
+                header.job, header.number, header.time = key, self._numbers.get(key, 0), self.clock()
                 listener.offer(header)
             self._listeners.setdefault(key, []).append(listener)
         return listener

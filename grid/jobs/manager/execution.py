@@ -1,7 +1,8 @@
 """One active job: a thread that talks with its runner until it ends, is lost, or has to be ended by force.
 
 Lives here: `Execution`: messages in and out, the grace time, what is done when a runner dies.
-Elsewhere:  the other end (`host/runner.py`), what follows from an end (`job_manager.py`), units (`desk.py`).
+Elsewhere:  the other end (`host/runner.py`), what follows from what it says (`runs.py`), units
+            (`desk.py`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,17 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from grid.errors import GridStopped, ServerLost
 from grid.jobs.host.messages import Abort, Message
 from grid.jobs.host.service import Service
+from grid.jobs.manager.desk import Desk
 from grid.jobs.manager.engine import Place
 from grid.jobs.record import Record
+from grid.jobs.settings import Settings
 from grid.text import clean
 from grid.wire import raised
-
-if TYPE_CHECKING:
-    from grid.jobs.manager.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +32,32 @@ IDLE_S = (0.03, 0.25)
 _Timeout = (TimeoutError, concurrent.futures.TimeoutError)
 
 
+class Reports(Protocol):
+    """Who is told what a job does: `runs.Runs`."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def desk(self) -> Desk: ...
+    def said(self, job: str, message: Message) -> None: ...
+    def improved(self, job: str, value: Any, *, loud: bool) -> None: ...
+    def store_checkpoint(self, job: str, state: bytes) -> None: ...
+    def store_file(self, job: str, name: str, data: bytes) -> None: ...
+    def ended(self, job: str, outcome: str, value: Any, error: str, trace: str) -> None: ...
+    def suspended(self, job: str, reason: str) -> None: ...
+    def lost(self, job: str, why: str) -> None: ...
+    def execution_over(self, execution: Execution) -> None: ...
+
+
 class Execution(threading.Thread):
     """See the module."""
 
     def __init__(
-        self, manager: Running, record: Record, service: type[Service], spec: dict[str, Any], place: Place
+        self, reports: Reports, record: Record, service: type[Service], spec: dict[str, Any], place: Place
     ) -> None:
         super().__init__(name=f"job-{record.id}", daemon=True)
         self.record = record
-        self._manager, self._service, self._spec, self._place = manager, service, spec, place
+        self._reports, self._service, self._spec, self._place = reports, service, spec, place
         self._lock = threading.Lock()
         self._incoming: deque[tuple[Any, ...]] = deque()
         self._maps: dict[int, int] = {}  # units that are not back, by map
@@ -75,7 +92,7 @@ class Execution(threading.Thread):
 
     def fail(self, reason: str) -> None:
         """End it with an error, by force if it does not listen."""
-        self.abort(reason, self._manager.settings.abort_grace_s)
+        self.abort(reason, self._reports.settings.abort_grace_s)
         with self._lock:
             self._forced_error = True
 
@@ -110,14 +127,14 @@ class Execution(threading.Thread):
         except ServerLost as exc:
             self._lost(exc)
         except GridStopped:
-            self._manager.suspended(job, "the grid was stopped")
+            self._reports.suspended(job, "the grid was stopped")
         except Exception as exc:
             if not isinstance(exc, _Killed):
                 logger.warning("job %s failed outside of its service", job, exc_info=exc)
-                self._manager.ended(job, "error", None, clean(f"{type(exc).__name__}: {exc}", 2_000), "")
+                self._reports.ended(job, "error", None, clean(f"{type(exc).__name__}: {exc}", 2_000), "")
                 self._place.kill()  # its service may still run there
         finally:
-            self._manager.execution_over(self)
+            self._reports.execution_over(self)
             try:
                 self._place.release()
             except Exception as exc:  # the grid is gone
@@ -134,7 +151,7 @@ class Execution(threading.Thread):
             self.ready_age, self.paused = reply["ready_age"], reply["paused"]
             if reply["over_limit"] and self._deadline is None:
                 self._why, self._forced_error = reply["over_limit"], True
-                self._deadline = time.monotonic() + self._manager.settings.abort_grace_s
+                self._deadline = time.monotonic() + self._reports.settings.abort_grace_s
             for event in reply["events"]:
                 if self._take_in(event):
                     return True
@@ -161,39 +178,39 @@ class Execution(threading.Thread):
             return
         job, how = self.record.id, "it came to no safe point in time and was ended by force"
         if self._suspending:
-            self._manager.suspended(job, self._why)
+            self._reports.suspended(job, self._why)
         else:
             outcome = "error" if self._forced_error else "aborted"
-            self._manager.ended(job, outcome, None, f"{self._why}; {how}", "")
+            self._reports.ended(job, outcome, None, f"{self._why}; {how}", "")
         self._place.kill()
         raise _Killed
 
     def _take_in(self, event: tuple[Any, ...]) -> bool:
-        manager, job = self._manager, self.record.id
+        reports, job = self._reports, self.record.id
         kind = event[0]
         if kind == "message":
-            manager.said(job, Message.from_plain(event[1]))
+            reports.said(job, Message.from_plain(event[1]))
         elif kind == "improved":
-            manager.improved(job, event[1], loud=event[2])
+            reports.improved(job, event[1], loud=event[2])
         elif kind == "checkpoint":
-            manager.keep_checkpoint(job, event[1])
+            reports.store_checkpoint(job, event[1])
         elif kind == "units":
             _, number, key, task, work, attempts = event
             with self._lock:
                 self._maps[number] = self._maps.get(number, 0) + len(work)
-            manager.desk.add(job, number, key, task, work, attempts, self.deliver)
+            reports.desk.add(job, number, key, task, work, attempts, self.deliver)
         elif kind == "unmap":
             with self._lock:
                 self._maps.pop(event[1], None)
-            manager.desk.drop(job, event[1])
+            reports.desk.drop(job, event[1])
         elif kind == "kept":
-            manager.keep_file(job, event[1], event[2])
+            reports.store_file(job, event[1], event[2])
         elif kind == "end":
             _, outcome, value, error, trace = event
             if outcome == "suspended":
-                manager.suspended(job, error)
+                reports.suspended(job, error)
             else:
-                manager.ended(job, outcome, value, error, trace)
+                reports.ended(job, outcome, value, error, trace)
             return True
         return False
 
@@ -201,9 +218,9 @@ class Execution(threading.Thread):
         with self._lock:
             asked = self._deadline is not None
         if asked and not self._suspending:
-            self._manager.ended(self.record.id, "aborted", None, f"{self._why} (its process died: {exc.what})", "")
+            self._reports.ended(self.record.id, "aborted", None, f"{self._why} (its process died: {exc.what})", "")
         else:
-            self._manager.lost(self.record.id, str(exc))
+            self._reports.lost(self.record.id, str(exc))
 
 
 class _Killed(Exception):

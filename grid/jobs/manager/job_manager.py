@@ -1,45 +1,118 @@
 """The job manager: keeps the list of jobs, starts those whose time has come, and tells everybody what changes.
 
-    submit --> admission --> store --> Depends --(ready)--> pending --> start thread --> Execution, one per active job
-                                          ^                                                 |  units --> Desk
-                                          |____ atoms <---- ends, messages, results <-------|
+    submit --> admission --> Book --> Conditions --(ready)--> Dispatch --> Starter --> Runs: an Execution per active job
+                                         ^                                                 |  units --> Desk
+                                         |____ atoms <---- ends, messages, results <-------|
 
-Threads: `jobs-start` (gives pending jobs runners), `jobs-units` (the desk's), `jobs-tick` (what is stored a little
-later; servers counted), `jobs-mail` (where there are mails to send), `jobs-judge` (tests conditions), `jobs-wait`
-(for a while after the start: builds conditions that were stored), `jobs-fetch` (some), one per active job. All state
-is behind one lock, under which nothing is computed, fetched or checked that a client's input makes long; every state
-change is stored before anybody hears of it, but for moves that follow from conditions: after a crash they follow
-again.
+| part | its state | its lock |
+| --- | --- | --- |
+| `Book` | records, streams, history, what is not stored yet; the only writer | `Book.lock` |
+| `Conditions`, `Races` | conditions and races that wait, their atoms | `Book.lock` |
+| `Dispatch`, `Fitting` | pending jobs in their order, those whose service is not here | `Book.lock` |
+| `Runs` | jobs at work, messages for jobs that have not begun | `Book.lock` |
+| `Users` | addresses, tokens, credits as stored | its own |
+| `Desk`, `Judge`, `Fetcher`, `Mailer`, `Registry`, `Modules`, `Streams` | units, tests, files, letters | their own |
 
-Lives here: `JobManager`: start and stop, recovery, submission, the tick.
-Elsewhere:  its layers, from the bottom: `telling.py`, `waiting.py`, `running.py`, `asking.py`; checks at submission
-            (`admission.py`), the store (`store/`), what clients may ask (`server.py`).
+Why `Book.lock` is one for five: see `book.py`. Own locks are taken inside of it, never the other way round.
+
+Threads: `jobs-start` (the starter's), `jobs-units` (the desk's), `jobs-tick` (what is stored a little later; servers
+counted), `jobs-mail` (where there are mails to send), `jobs-judge` (tests conditions), `jobs-wait` (for a while after
+the start: builds conditions that were stored), `jobs-fetch` (some), one per active job.
+
+Lives here: `JobManager`: its parts put together, start and stop, submission, the tick; what clients ask is handed on.
+Elsewhere:  checks at submission (`admission.py`), the store (`store/`), what clients may ask (`server.py`).
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from grid.jobs.conditions.algebra import Condition
 from grid.jobs.conditions.atoms import KnownAtom
-from grid.jobs.conditions.tree import atoms_in
-from grid.jobs.host.errors import JobError, RequestError, StoreError
+from grid.jobs.conditions.depends import Depends
+from grid.jobs.fetch.deposits import Deposits
+from grid.jobs.fetch.job import downloading
+from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
+from grid.jobs.host.plain import dumps
+from grid.jobs.mails.mailer import Mailer
 from grid.jobs.manager.admission import admit, build
-from grid.jobs.manager.asking import Asking
-from grid.jobs.modules.install import SERVICE as INSTALL
+from grid.jobs.manager.book import Book
+from grid.jobs.manager.conditions import Conditions
+from grid.jobs.manager.desk import Desk
+from grid.jobs.manager.dispatch import Dispatch
+from grid.jobs.manager.engine import Engine
+from grid.jobs.manager.fitting import Fitting
+from grid.jobs.manager.memory import Memory
+from grid.jobs.manager.races import Races
+from grid.jobs.manager.registry import Registry
+from grid.jobs.manager.runs import Runs
+from grid.jobs.manager.starter import Starter
+from grid.jobs.manager.users import Users
+from grid.jobs.modules.install import Modules, installing
 from grid.jobs.record import Record
+from grid.jobs.rules.credits import Ledger
+from grid.jobs.rules.scheduler import Scheduler
 from grid.jobs.rules.states import JobState
+from grid.jobs.settings import Settings
+from grid.jobs.store.store import Store
+from grid.text import clean
 
 logger = logging.getLogger(__name__)
 
+REASON_CHARS = 2_000
+"""Longest reason that a client gives; the rest is cut off."""
+JOIN_S = 10.0
+"""For a thread to end once the manager has halted."""
+RARE = 20
+"""Ticks between looks at credits, and at the room that the store sets aside."""
 
-class JobManager(Asking):
+
+class JobManager:
     """See the module. `start` recovers what the store has; `stop` gives active jobs back to it."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        settings: Settings | None = None,
+        registry: Registry | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.store, self.engine = store, engine
+        self.settings = settings = settings or Settings()
+        self.registry = registry or Registry()
+        self.book = Book(store, settings, clock)
+        self.users = Users(store)
+        self.ledger = Ledger(settings.allowance, settings.half_life_s)
+        self.desk = Desk(
+            engine,
+            Scheduler(
+                self.ledger,
+                rules=settings.rules,
+                minimum_share=settings.minimum_share,
+                lease_s=settings.lease_s,
+                weights=settings.weights,
+            ),
+        )
+        self.deposits = Deposits(store.directory)
+        self.modules = Modules(store.directory, self.registry)
+        self.mailer = Mailer(store, settings, self.users.all, clock)
+        memory, dispatch = Memory(store), Dispatch(self.book.records.get)
+        self.runs = Runs(self.book, self.desk, dispatch, memory, self.mailer)
+        self.conditions = Conditions(self.book, self.deposits, engine.size)
+        self.races = Races(self.book, self.conditions, self.abort)
+        self.fitting = Fitting(self.book, self.registry)
+        self.starter = Starter(engine, self.registry, self.conditions, dispatch, self.fitting, memory, self.runs)
+        self._threads: list[threading.Thread] = []
+        engine.paths = [str(self.modules.code)]
+        self.registry.add(downloading(settings.fetch, self.deposits, self._owner_of))
+        self.registry.add(installing(self.modules, self._owner_of))
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -50,46 +123,38 @@ class JobManager(Asking):
         waiting = self._recover()
         self.engine.start()
         self.desk.start()
-        self._judge.start()
-        self._mailer.nudge()
-        for name, body, given in (
-            ("jobs-start", self._start_jobs, ()),
-            ("jobs-tick", self._tick, ()),
-            ("jobs-wait", self._resume, (waiting,)),
-        ):
-            thread = threading.Thread(target=body, args=given, name=name, daemon=True)
+        self.conditions.start()
+        self.mailer.nudge()
+        self.starter.start()
+        for name, body in (("jobs-tick", self._tick), ("jobs-wait", functools.partial(self._resume, waiting))):
+            thread = threading.Thread(target=body, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
         return self
 
     def stop(self) -> None:
         """Have active jobs take a checkpoint and go back to the store; then end. Harmless if done already."""
-        with self._news:
-            if self._stopping:
+        book = self.book
+        with book.news:
+            if book.stopping:
                 return
-            self._stopping = True
-            if self._troubled:
+            book.stopping = True
+            if book.troubled:
                 self.store.give_room()  # what is at work has to be stored now
-            active = list(self._active.values())
-            self._news.notify_all()
-            self._ends.notify_all()
-        for execution in active:
-            execution.suspend("the server stopped", self.settings.suspend_s)
-        deadline = time.monotonic() + self.settings.suspend_s + 10.0
-        for execution in active:
-            execution.join(max(0.1, deadline - time.monotonic()))
-        self._halted.set()
+            book.news.notify_all()
+            book.ends.notify_all()
+        self.runs.suspend_all("the server stopped", self.settings.suspend_s)
+        book.halted.set()
+        self.starter.join(JOIN_S)
         for thread in self._threads:
-            thread.join(10.0)
+            thread.join(JOIN_S)
         self.desk.stop()
-        self._judge.stop()
-        self._fetcher.stop()
-        self._elsewhere.stop()
+        self.conditions.stop()
         self.modules.close()
-        self._mailer.stop()
-        self._save_dirty()
+        self.mailer.stop()
+        self._save()
         self.engine.stop()
-        self.streams.hangup()
+        book.streams.hangup()
         self.store.close()
 
     def __enter__(self) -> JobManager:
@@ -101,63 +166,68 @@ class JobManager(Asking):
     @property
     def stopped(self) -> bool:
         """Whether it has been told to stop."""
-        return self._stopping
+        return self.book.stopping
 
     def _recover(self) -> list[Record]:
         """Take in what the store has; the jobs whose conditions are to be built yet."""
-        records = self.store.load()
-        back = {
-            record.id: {"state": JobState.PENDING, "reason": "the server was restarted"}
-            for record in records
-            if record.state is JobState.ACTIVE
-        }
-        if back:
-            self.store.update(back)
-        now = time.monotonic()
-        self._users = self.store.users()
-        used = {}
-        for user, row in self._users.items():
-            age = max(0.0, time.time() - row["used_at"])
-            used[user] = (row["used"] * 0.5 ** (age / self.settings.half_life_s), now)
-        self.ledger.load(used)
-        with self._lock:
-            for record in records:
-                for name, value in back.get(record.id, {}).items():
-                    setattr(record, name, value)
-                self.records[record.id] = record
-                self._count(record, 1)
-            self._numbers = itertools.count(max((record.number for record in records), default=0) + 1)
+        records = self.book.load()
+        self.users.load(self.ledger, self.settings.half_life_s)
+        with self.book.lock:
             for record in records:
                 if record.state is JobState.PENDING:
-                    self._enqueue(record)
-            for race, (jobs, expression) in self.store.races().items():
-                self._open_race(race, jobs, expression)
+                    self.starter.add(record)
+            self.races.load()
         return [record for record in records if record.state is JobState.WAITING]
 
     def _resume(self, waiting: list[Record]) -> None:
         """Thread: conditions and races that were stored wait again; they may hold many expressions."""
+        book = self.book
         for record in waiting:
-            if self._stopping:
+            if book.stopping:
                 return
             try:
-                condition = build(record.condition, self.settings.most, self.records.__contains__)
+                condition = build(record.condition, self.settings.most, book.records.__contains__)
                 why = ""
             except Exception as exc:  # a job that it waited for was deleted by hand, say, or it is of an older version
                 condition, why = None, str(exc)
-            with self._news:
-                if record.state is not JobState.WAITING or self.records.get(record.id) is not record:
+            with book.lock:
+                if record.state is not JobState.WAITING or book.records.get(record.id) is not record:
                     continue
                 if condition is None:
-                    self._decided.append((record.id, why))
+                    self.conditions.decide(record.id, why)
                 else:
-                    self._wait_for_condition(record, condition)
-                self._settle()
-        for race in list(self._races):
-            if self._stopping:
-                return
-            self._run_race(race)
+                    self.conditions.wait_for(record, condition)
+                self.conditions.settle()
+        self.races.run()
 
-    # -- submission ------------------------------------------------------------------------------------------------
+    # -- the tick --------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Thread: what is stored a little later, what announces itself to nobody."""
+        turn = 0
+        while not self.book.halted.wait(self.settings.tick_s):
+            turn += 1
+            try:
+                self._save()
+                self.desk.expire()
+                with self.book.lock:
+                    self.conditions.count_servers()
+                    for service in self.fitting.mended():
+                        self.starter.service_came(service)
+                if turn % RARE == 0:
+                    self.users.save_credits(self.desk.usage())
+                    self.store.set_aside()
+            except Exception:
+                logger.exception("the tick stumbled, and goes on")
+
+    def _save(self) -> None:
+        for job, exc in self.book.save().items():
+            with self.book.lock:
+                execution = self.runs.execution(job)
+            if execution is not None:
+                execution.fail(f"what it said can't be stored: {exc}")
+
+    # -- jobs come -------------------------------------------------------------------------------------------------
 
     def submit(
         self,
@@ -172,9 +242,10 @@ class JobManager(Asking):
         Args:
             may_wait: Raises for an atom that the owner may not wait for.
         """
+        book = self.book
         admitted = []
         for plain in submissions:
-            number = next(self._numbers)
+            number = book.next_number()
             admitted.append(
                 admit(
                     plain,
@@ -184,131 +255,164 @@ class JobManager(Asking):
                     now=time.time(),
                     directory=self.store.directory,
                     registry=self.registry,
-                    exists=self.records.__contains__,
+                    exists=book.records.__contains__,
                     most=self.settings.most,
                     may_wait=may_wait,
-                    installing=self._installing,
+                    installing=self.fitting.installing,
                 )
             )
-        if self._stopping:
+        if book.stopping:
             raise JobError("the job server is stopping", hint="Submit again when it is back")
-        self._check_share(owner, [each.record for each in admitted])
-        if admitted:
-            self.store.insert([each.record for each in admitted])
-        with self._news:
+        book.insert(owner, [each.record for each in admitted])
+        with book.lock:
             for each in admitted:
-                record = each.record
-                self.records[record.id] = record
-                self._count(record, 1)
                 if each.late:
-                    self._late[record.id] = each.memo
-                self._tell_queue("created", record)
+                    self.fitting.came_early(each.record.id, each.memo)
+                book.enter(each.record)
             for each in admitted:
                 if each.condition is None:
-                    self._enqueue(each.record)
+                    self.starter.add(each.record)
                 else:
-                    self._wait_for_condition(each.record, each.condition)
-            self._settle()
-            self._news.notify_all()
+                    self.conditions.wait_for(each.record, each.condition)
+            self.conditions.settle()
         return [each.record for each in admitted]
-
-    def _check_share(self, owner: str, records: Sequence[Record]) -> None:
-        """Whether a user may have so many more jobs. Raises RequestError."""
-        most, most_bytes = self.settings.jobs_each, self.settings.bytes_each
-        jobs, size = self._owned.get(owner, (0, 0))
-        if jobs + len(records) > most or size + sum(record.size for record in records) > most_bytes:
-            raise RequestError(
-                f"{owner} has {jobs} jobs here, with {size} bytes of requests; {most} and {most_bytes} are kept",
-                hint="Delete some that have ended: grid jobs delete",
-            )
-
-    def _installing(self, owner: str, service: str, tree: Any) -> str | None:
-        """The job that installs the module of a service which is not here yet: one that the condition names, else one
-        of the owner's that has not ended and is for a module of that name.
-        """
-        with self._lock:
-            named = {str(atom.get("job")) for atom in atoms_in(tree) if atom.get("atom") == "completed"}
-            installs = [record for record in self.records.values() if record.service == INSTALL]
-        module = service.rpartition("/")[2].partition(".")[0]
-        mine = [each for each in installs if each.id in named or (each.owner == owner and not each.state.ended)]
-        for record in reversed(mine):
-            if record.id in named or record.request["data"].get("name") == module:
-                return record.id
-        return None
 
     def register(self, service: Any) -> None:
         """Make a service available; jobs that waited for it can start."""
         self.registry.add(service)
-        with self._news:
-            for job in self._homeless.pop(service.name(), set()):
-                record = self.records.get(job)
-                if record is not None and record.state is JobState.PENDING:
-                    self._enqueue(record)
-            self._news.notify_all()
+        with self.book.lock:
+            self.starter.service_came(service.name())
 
-    # -- the tick --------------------------------------------------------------------------------------------------
+    # -- what is asked about jobs ----------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        """Thread: what is stored a little later, what announces itself to nobody."""
-        turn = 0
-        while not self._halted.wait(self.settings.tick_s):
-            turn += 1
-            try:
-                self._save_dirty()
-                self.desk.expire()
-                with self._news:
-                    self._look_at_servers()
-                    self._look_at_sources()
-                if turn % 20 == 0:
-                    self._save_credits()
-                    self.store.set_aside()
-            except Exception:
-                logger.exception("the tick stumbled, and goes on")
+    @property
+    def lock(self) -> threading.RLock:
+        """Held by whoever reads several things that have to fit together; see `book.py`."""
+        return self.book.lock
 
-    def _save_dirty(self) -> None:
-        with self._lock:
-            dirty, self._dirty = self._dirty, {}
-            dirty = {job: values for job, values in dirty.items() if job in self.records}
-            said = self.history.take()
-        self._write_history(said)
-        if dirty:
-            try:
-                self._store_dirty(dirty)
-            except StoreError as exc:
-                logger.warning("%s; trying again", exc)
-                with self._lock:
-                    for job, values in dirty.items():
-                        self._dirty[job] = {**values, **self._dirty.get(job, {})}
+    @property
+    def records(self) -> dict[str, Record]:
+        """Id -> record of every job that is not deleted."""
+        return self.book.records
 
-    def _store_dirty(self, dirty: dict[str, dict[str, Any]]) -> None:
-        try:
-            self.store.update(dirty)
-            return
-        except RequestError:
-            pass  # of one of them, and the others go on
-        for job, values in dirty.items():
-            try:
-                self.store.update({job: values})
-            except RequestError as exc:
-                logger.error("what job %s said can't be stored: %s", job, exc)
-                with self._news:
-                    execution = self._active.get(job)
-                if execution is not None:
-                    execution.fail(f"what it said can't be stored: {exc}")
+    @property
+    def streams(self) -> Any:
+        """What is told, see `line/streams.py`."""
+        return self.book.streams
 
-    def _write_history(self, said: dict[str, list[Message]]) -> None:
-        self.history.flush(said)
-        with self._lock:
-            for job in said.keys() - self.records.keys():
-                self.history.forget(job)  # it was deleted meanwhile
+    @property
+    def depends(self) -> Depends:
+        """The conditions that wait."""
+        return self.conditions.depends
 
-    def _save_credits(self) -> None:
-        used = self.desk.usage()
-        changed = {
-            user: {"used": amount, "used_at": time.time()}
-            for user, amount in used.items()
-            if abs(amount - self._users.get(user, {}).get("used", 0.0)) > 0.01
-        }
-        if changed:
-            for user, values in changed.items():
-                self.keep_user(user, **values)
+    def record(self, job: str) -> Record:
+        """The job's record. Raises UnknownJob."""
+        return self.book.record(job)
+
+    def _owner_of(self, job: str) -> str:
+        return self.record(job).owner
+
+    def listen(self, key: str, target: Any = None, size: int | None = None) -> Any:
+        """Listen to a stream: header, then messages; see `Book.listen`."""
+        return self.book.listen(key, target, size)
+
+    def status(self, job: str) -> dict[str, Any]:
+        """State, progress, times, reason; of active jobs the seconds since the last safe point and the oldest unit."""
+        with self.lock:
+            record = self.record(job)
+            execution = self.runs.execution(job)
+            condition = self.conditions.waits_for(job) if record.state is JobState.WAITING else None
+            return {
+                **record.summary(),
+                "ready_age": execution.ready_age if execution is not None else None,
+                "paused": execution.paused if execution is not None else False,
+                "oldest_unit": self.desk.oldest(job) if record.state is JobState.ACTIVE else None,
+                "waits_for": condition.text(8) if condition is not None else None,
+            }
+
+    def explain(self, record: Record) -> str:
+        """Why that job is where it is, in a sentence."""
+        with self.lock:
+            condition = self.conditions.waits_for(record.id)
+            if condition is not None:
+                return f"job {record.id} is {record.state}: {condition.explain()}"
+        why = record.reason or record.error
+        return f"job {record.id} is {record.state}{f': {why}' if why else ''}"
+
+    def evaluate(self, tree: Any, may_wait: Callable[[KnownAtom], None]) -> Condition:
+        """The condition of a tree, as things stand now; see `Conditions.look`."""
+        condition = build(tree, self.settings.most, self.records.__contains__, may_wait)
+        self.conditions.look(condition)
+        return condition
+
+    def wait(self, job: str, timeout: float | None) -> Record | None:
+        """Until it has ended; None if that takes longer than `timeout` seconds."""
+        return self.book.wait(job, timeout)
+
+    # -- what is done with jobs ------------------------------------------------------------------------------------
+
+    def abort(self, job: str, reason: str = "", grace_s: float | None = None) -> None:
+        """Ask a job to end; harmless if it has."""
+        with self.lock:
+            record = self.record(job)
+            execution = self.runs.execution(job)
+            if record.state in (JobState.WAITING, JobState.PENDING):
+                self.cancel(job, clean(reason, REASON_CHARS) or "aborted before it ran")
+            elif record.state is JobState.ACTIVE and execution is not None:
+                grace = self.settings.abort_grace_s if grace_s is None else grace_s
+                execution.abort(clean(reason, REASON_CHARS) or "aborted", grace)
+
+    def stop_job(self, job: str, reason: str = "") -> None:
+        """End a job at once. Raises UnknownJob if it is unknown or has ended."""
+        with self.lock:
+            record = self.record(job)
+            if record.state.ended:
+                raise UnknownJob(f"job {job!r} does not run: it is {record.state}", hint="Nothing to stop", job=job)
+            self.abort(job, reason or "stopped", grace_s=0.0)
+
+    def cancel(self, job: str, reason: str) -> None:
+        """A job that does not run yet shall never run. Raises MoveError: it runs, or has ended."""
+        with self.lock:
+            record = self.record(job)
+            self.book.move(record, JobState.CANCELLED, forget=True, reason=reason, ended=time.time())
+            self.conditions.forget(job)
+
+    def control(self, job: str, message: Message) -> None:
+        """A message for a job: now, or when it starts; dropped if it has ended.
+
+        Raises:
+            RequestError: It is too large, or too many wait.
+        """
+        most, size = self.settings.message_bytes, len(dumps(message.to_plain()))
+        if size > most:
+            raise RequestError(f"a message of {size} bytes", hint=f"At most {most}; submit what is larger")
+        with self.lock:
+            self.runs.control(self.record(job), message)
+
+    def archive(self, jobs: Sequence[str], archived: bool = True) -> None:
+        """Mark jobs that have ended; they leave the list."""
+        self.book.archive(jobs, archived)
+
+    def delete(self, jobs: Sequence[str]) -> None:
+        """Remove jobs that have ended, with all that belongs to them; what depends on them is cancelled."""
+        self.book.delete(jobs)
+
+    def race(self, jobs: Sequence[str], expression: str) -> str:
+        """The first of these jobs with a result for which the expression holds ends the others; returns its id."""
+        return self.races.open(jobs, expression)
+
+    def race_status(self, race: str) -> dict[str, Any]:
+        """`jobs`, `expression`, `winner` (a job, or None), `over`."""
+        return self.races.status(race)
+
+    # -- users -----------------------------------------------------------------------------------------------------
+
+    def user(self, name: str) -> dict[str, Any]:
+        """What is known of a user: `email`, `mails`, `token` (its hash), `used`, `used_at`."""
+        return self.users.find(name)
+
+    def change_user(self, name: str, **values: Any) -> None:
+        """Change what is known of a user."""
+        self.users.change(name, **values)
+        if "email" in values or "mails" in values:
+            self.mailer.nudge()

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -37,7 +37,6 @@ from grid.jobs.host.service import Service, ServiceHandler
 
 if TYPE_CHECKING:
     from grid.jobs.manager.registry import Registry
-    from grid.jobs.manager.telling import Telling
 
 SERVICE = "grid.install"
 FILES = 2_000
@@ -331,10 +330,15 @@ class InstallService(Service):
     service = SERVICE
     version = "1"
     at_manager = True
-    manager: ClassVar[Telling]
+    modules: ClassVar[Modules]
+    owner_of: ClassVar[Callable[[str], str]]
 
     def run(self, handler: ServiceHandler) -> Any:
         data = self.request.data
-        owner = self.manager.record(handler.job).owner
-        about = self.manager.modules.install(owner, str(data.get("upload")), str(data.get("sha256")))
+        about = self.modules.install(type(self).owner_of(handler.job), str(data.get("upload")), str(data.get("sha256")))
         return {name: value for name, value in about.items() if name != "alias"}
+
+
+def installing(modules: Modules, owner_of: Callable[[str], str]) -> type[InstallService]:
+    """The service of one manager; `owner_of` gives the owner of a job."""
+    return type(InstallService.__name__, (InstallService,), {"modules": modules, "owner_of": staticmethod(owner_of)})

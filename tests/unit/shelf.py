@@ -1,0 +1,99 @@
+"""A store of jobs in memory, for tests of what a job manager decides: it may refuse, and notes what was asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grid.jobs.host.errors import RequestError, StoreError
+from grid.jobs.manager.book import Book, Hearer
+from grid.jobs.record import Record
+from grid.jobs.rules.states import JobState
+from grid.jobs.settings import Settings
+
+
+class Shelf:
+    """The part of `Store` that a `Book`, `Races` and `Users` use."""
+
+    def __init__(self, directory: Path, records: Sequence[Record] = ()) -> None:
+        self.directory, self.records = directory, list(records)
+        self.refuses = False
+        self.unfit: set[str] = set()  # columns that can't be stored
+        self.written: list[dict[str, dict[str, Any]]] = []
+        self.forgotten: list[str] = []
+        self.open_races: dict[str, tuple[list[str], str]] = {}
+        self.known_users: dict[str, dict[str, Any]] = {}
+
+    def _check(self) -> None:
+        if self.refuses:
+            raise StoreError("the store is full")
+
+    def load(self) -> list[Record]:
+        return list(self.records)
+
+    def insert(self, records: Sequence[Record]) -> None:
+        self._check()
+        self.records += records
+
+    def update(self, changes: Mapping[str, dict[str, Any]], forget_checkpoints: Sequence[str] = ()) -> None:
+        self._check()
+        for values in changes.values():
+            if self.unfit & values.keys():
+                raise RequestError("a value can't be stored")
+        self.written.append({job: dict(values) for job, values in changes.items()})
+        self.forgotten += forget_checkpoints
+
+    def complete(self, job: str, values: Mapping[str, Any], *_: Any) -> bool:
+        self._check()
+        self.written.append({job: dict(values)})
+        return True
+
+    def delete(self, jobs: Sequence[str]) -> None:
+        self._check()
+        self.records = [record for record in self.records if record.id not in jobs]
+
+    def races(self) -> dict[str, tuple[list[str], str]]:
+        return dict(self.open_races)
+
+    def keep_race(self, race: str, jobs: Sequence[str], expression: str) -> None:
+        self._check()
+        self.open_races[race] = (list(jobs), expression)
+
+    def end_race(self, race: str) -> None:
+        del self.open_races[race]
+
+    def users(self) -> dict[str, dict[str, Any]]:
+        return {name: dict(row) for name, row in self.known_users.items()}
+
+    def keep_users(self, users: Mapping[str, Mapping[str, Any]]) -> None:
+        self._check()
+        for name, values in users.items():
+            self.known_users.setdefault(name, {}).update(values)
+
+
+class Ear(Hearer):
+    """Notes what it is told of jobs."""
+
+    def __init__(self, book: Book) -> None:
+        self.notes: list[tuple[str, str]] = []
+        book.hearers.append(self)
+
+    def heard(self, job: str, message: Any) -> None:
+        self.notes.append((job, message.kind))
+
+    def moved(self, record: Record) -> None:
+        self.notes.append((record.id, f"is {record.state}"))
+
+
+def record(number: int, state: JobState = JobState.PENDING, owner: str = "mara", **values: Any) -> Record:
+    request = {"grid_request": 1, "service": "fits.Fit", "version": "1", "data": {}}
+    return Record(f"job-{number}", number, owner, "fits.Fit", "1", request, state=state, **values)
+
+
+def book_of(directory: Path, *records: Record, **limits: Any) -> tuple[Book, Shelf]:
+    """A book that has these jobs, and its store."""
+    shelf = Shelf(directory, records)
+    book = Book(shelf, Settings(**limits), lambda: 1_000.0)  # type: ignore[arg-type]
+    book.load()
+    return book, shelf
