@@ -74,7 +74,7 @@ def main() -> None:
         service = make_service(Path(place, "b"), engine=NoPlaces(1, 1), services=[Absent])
         gate = service.submit(Absent.request(n=0))
         service.submit_all([(Absent.request(n=n), {"after": gate}) for n in range(10_000)])
-        manager = service._server.manager
+        manager = service.calls.manager
         began = time.perf_counter()
         manager.cancel(gate.id, "for the benchmark")
         print(f"  one event that decides 10,000: {ms(began):.0f} ms")

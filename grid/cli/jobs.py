@@ -169,7 +169,7 @@ def show(job: str, as_json: bool, server: str, user: str | None) -> None:
     """
     with _connected(server, user) as service:
         handle = service.job(job)
-        detail = {**service._server.fetch(job), **handle.status, "explain": handle.explain(), "files": handle.files()}
+        detail = {**service.calls.fetch(job), **handle.status, "explain": handle.explain(), "files": handle.files()}
     if as_json:
         print_json(detail)
         return
@@ -226,7 +226,7 @@ def log(job: str, as_json: bool, server: str, user: str | None) -> None:
       grid jobs log job-12
     """
     with _connected(server, user) as service:
-        found = service._server.history(job, "Log")
+        found = service.calls.history(job, "Log")
     if as_json:
         print_json(found)
         return

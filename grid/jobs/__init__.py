@@ -42,8 +42,8 @@ _WHERE = {
         "WireError",
     ),
     "grid.jobs.host.messages": ("Message", "Monitor"),
-    "grid.jobs.host.request": ("Request", "request"),
-    "grid.jobs.host.service": ("AbortService", "Service", "ServiceHandler"),
+    "grid.jobs.host.request": ("Request",),
+    "grid.jobs.host.service": ("AbortService", "Service", "ServiceHandler", "request"),
     "grid.jobs.conditions.algebra": ("And", "Atom", "Cancelled", "Condition", "Not", "Or", "all_of"),
     "grid.jobs.conditions.atoms": (
         "HasServers",

@@ -278,7 +278,7 @@ def test_a_job_waits_for_downloads_that_are_checked(service: ServerProxy, tmp_pa
             digest = hashlib.sha256(content).hexdigest()
             good = Square.submit(value=2, when=IsFetched(f"{url}/data.bin", sha256=digest, size=len(content)))
             assert good.wait(LIMIT_S) == 4
-            assert Path(service._server.fetched(f"{url}/data.bin")).read_bytes() == content
+            assert Path(service.calls.fetched(f"{url}/data.bin")).read_bytes() == content
             flaky = Square.submit(value=3, when=[f"{url}/flaky", good])
             wrong = Square.submit(value=1, when=IsFetched(f"{url}/wrong", sha256="0" * 64))
             none = Square.submit(value=1, when=f"{url}/none")
@@ -370,7 +370,7 @@ def test_a_list_follows_the_queue_from_whole_to_each_change_once(service: Server
 @pytest.mark.row("J18", "J16", "J15")
 def test_a_slow_listener_holds_up_nobody_and_is_told_what_it_missed(service: ServerProxy) -> None:
     small: queue.Queue[Message] = queue.Queue(3)
-    service._server.listen("jobs", small)
+    service.calls.listen("jobs", small)
     blocked = threading.Event()
     with JobList(service, lambda jobs, message: message.kind == "Jobs" or blocked.wait(LIMIT_S), size=5) as slow:
         for n in range(30):
@@ -383,7 +383,7 @@ def test_a_slow_listener_holds_up_nobody_and_is_told_what_it_missed(service: Ser
     assert [message.kind for message in kinds] == ["Jobs", "JobChanged", "Gap"] and kinds[2].missed > 50
     Square.submit(value=1)
     assert small.get(timeout=LIMIT_S).kind == "JobChanged"
-    service._server.hangup("jobs", small)
+    service.calls.hangup("jobs", small)
 
 
 @pytest.mark.row("J03", "J04", "P05", "P10", "P09", "P23")
@@ -413,7 +413,7 @@ def test_jobs_are_found_by_tags_state_service_text_or_a_function(service: Server
 def test_ended_jobs_are_archived_and_deleted(service: ServerProxy) -> None:
     job, running = Writes.submit(), Steps.submit()
     job.wait(LIMIT_S)
-    folder = service._server.manager.store.directory / "jobs" / job.id
+    folder = service.calls.manager.store.directory / "jobs" / job.id
     assert folder.is_dir()
     job.archive()
     assert job not in service.jobs() and service.jobs(archived=True) == [job] and job.wait(1) == {"lines": 1}
@@ -548,7 +548,7 @@ def test_there_is_one_handle_for_each_job_of_the_class_for_its_service(service: 
     class Special(ServerProxy):
         handles = {"tests.edges.jobs_services.Square": SquareJob}  # noqa: RUF012
 
-    special = Special(service._server)
+    special = Special(service.calls)
     job = special.submit(Square.request(value=3))
     assert isinstance(job, SquareJob) and job.root() == 3.0
     assert special.job(job.id) is job is special.jobs()[0]
@@ -656,7 +656,7 @@ def test_units_are_charged_by_priority_and_credits_survive_a_restart(tmp_path: P
         Square.submit(values=list(range(20)), priority=3).wait(LIMIT_S)
         used = service.credits()["used"]
         assert used == pytest.approx(20 * 6, rel=0.01)
-        until(lambda: service._server.manager.user("mara")["used"] > 100)
+        until(lambda: service.calls.manager.user("mara")["used"] > 100)
     with open_one() as service:
         assert service.credits()["used"] == pytest.approx(used, rel=0.01)
 
@@ -669,10 +669,10 @@ def test_what_a_job_said_outlives_a_restart_and_goes_with_the_job(tmp_path: Path
     with open_one() as service:
         job = Steps.submit(n=30)
         job.wait(LIMIT_S)
-        said = [service._server.history(job.id, kind) for kind in ("Log", "Improved")]
+        said = [service.calls.history(job.id, kind) for kind in ("Log", "Improved")]
         assert said[1][-1]["partial"]
     with open_one() as service:
-        assert [service._server.history(job.id, kind) for kind in ("Log", "Improved")] == said
+        assert [service.calls.history(job.id, kind) for kind in ("Log", "Improved")] == said
         service.delete([job.id])
         assert list((tmp_path / "s" / "history").iterdir()) == []
 
@@ -730,7 +730,7 @@ class _NoPlaces(ThreadEngine):
 def test_ten_thousand_jobs_wait_and_are_decided_together(tmp_path: Path) -> None:
     n = 10_000
     with open_service(tmp_path / "s", engine=_NoPlaces(1, 1), services=ALL) as service:
-        manager = service._server.manager
+        manager = service.calls.manager
         gates = service.submit_all([Square.request(value=1), Square.request(value=2)])
         many = service.submit_all([(Square.request(value=n), {"after": gates[0]}) for n in range(n)])
         tree = {"op": "or", "of": [{"atom": "completed", "job": job.id} for job in many]}
@@ -750,12 +750,12 @@ def test_submitting_is_one_durable_write_for_a_job_and_one_for_two_hundred(tmp_p
     """What it takes in time is in benchmarks/jobs.py: a disk waits for each write, whoever else uses it."""
     with open_service(tmp_path / "s", engine=_NoPlaces(1, 1), services=ALL) as service:
         writes: list[object] = []
-        sqlalchemy.event.listen(service._server.manager.store._engine, "commit", writes.append)
+        sqlalchemy.event.listen(service.calls.manager.store._engine, "commit", writes.append)
         service.submit(Square.request(value=0))
         assert len(writes) == 1
         service.submit_all([Square.request(value=n) for n in range(200)])
         assert len(writes) == 2
-        with service._server.manager.store._engine.connect() as connection:
+        with service.calls.manager.store._engine.connect() as connection:
             assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
 

@@ -145,7 +145,7 @@ def test_units_of_jobs_at_work_are_shared_by_priority(grid: LocalGrid, tmp_path:
     settings = Settings(tick_s=0.05, rules=rules, allowance=1e9)
     service = make_service(tmp_path / "s", grid, settings=settings, user="mara")
     done: list[str] = []
-    desk = service._server.manager.desk
+    desk = service.calls.manager.desk
     deliver = desk._deliver
     desk._deliver = lambda unit, ok, value: (done.append(unit.job), deliver(unit, ok, value))  # type: ignore[assignment]
     with service:
@@ -161,7 +161,7 @@ def test_units_of_jobs_at_work_are_shared_by_priority(grid: LocalGrid, tmp_path:
 @pytest.mark.row("J10", "H13")
 def test_a_machine_that_somebody_gave_does_its_owners_work_first_or_only(grid: LocalGrid, tmp_path: Path) -> None:
     service = make_service(tmp_path / "s", grid, settings=QUICK, user="ole")
-    manager = service._server.manager
+    manager = service.calls.manager
     manager.desk.donate("localhost", "mara", only=True)
     with service:
         others = Where.submit(n=5)

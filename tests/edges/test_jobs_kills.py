@@ -33,7 +33,7 @@ def check(place: str, log: Path, lives: int, folders: Path) -> None:
     assert len(set(submitted)) == len(submitted)
     service = make_service(place, engine=ThreadEngine(3, 6), settings=SETTINGS, services=ALL, directory=folders)
     try:
-        manager = service._server.manager
+        manager = service.calls.manager
         assert set(submitted) <= set(manager.records)
         for id in completed:
             assert manager.records[id].state is JobState.COMPLETE, "what was announced was stored before"
@@ -98,7 +98,7 @@ def check_soon(url: str, log: Path, tmp_path: Path) -> None:
         url, engine=ThreadEngine(3, 6), settings=SETTINGS, services=ALL, directory=tmp_path / "folders"
     )
     try:
-        records = service._server.manager.records
+        records = service.calls.manager.records
         assert submitted <= set(records) and max(completed.values(), default=1) == 1
         deadline = time.monotonic() + LIMIT_S
         while not all(record.state.ended for record in records.values()):

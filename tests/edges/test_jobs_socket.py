@@ -105,10 +105,10 @@ def test_errors_come_over_the_socket_as_what_they_are(service: ServerProxy) -> N
     with pytest.raises(JobError, match="registered where the server runs"):
         service.register(Square)
     with pytest.raises(RequestError, match="wrong arguments"):
-        service._server._call("status", 1, 2, 3)
+        service.calls._call("status", 1, 2, 3)
     for name in ("close", "_record", "manager", "listen", "__init__"):
         with pytest.raises(RequestError, match="has no call"):
-            service._server._call(name)
+            service.calls._call(name)
     assert service.status(service.submit(Square.request(value=1)).id)  # the connection still works
 
 

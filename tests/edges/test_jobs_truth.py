@@ -143,10 +143,10 @@ def read_at_every_door(service: ServerProxy, job: Job) -> dict[str, Any]:
     summary = next(each for each in service.summaries() if each["id"] == job.id)
     status = service.status(job.id)
     assert status["state"] == summary["state"]
-    detail = service._server.fetch(job.id)
+    detail = service.calls.fetch(job.id)
     json.dumps([summary, status, detail], allow_nan=False).encode()
     for kind in ("Log", "Improved"):
-        json.dumps(service._server.history(job.id, kind), allow_nan=False)
+        json.dumps(service.calls.history(job.id, kind), allow_nan=False)
     last = [message.kind for message in job.messages(LIMIT_S)][-1]
     assert last == {"complete": "Completed", "error": "Error"}[status["state"]]
     assert job.request == Says.request(hook=job.request.hook, word=job.request.word)
@@ -183,7 +183,7 @@ def test_whatever_a_service_says_its_job_ends_and_everybody_else_is_untouched(se
     jobs = {name: say(service, hook, value) for name, value in ODD_VALUES.items()}
     states = {name: end(service, job) for name, job in jobs.items()}
     assert other.wait(LIMIT_S) == "fine"
-    details = {name: service._server.fetch(job.id) for name, job in jobs.items()}
+    details = {name: service.calls.fetch(job.id) for name, job in jobs.items()}
     for name, state in states.items():
         assert (state == "error") == bool(details[name]["error"]), name
         assert "\x1b" not in details[name]["error"] and len(details[name]["error"]) < 70_000
@@ -206,7 +206,7 @@ def test_whatever_a_service_says_its_job_ends_and_everybody_else_is_untouched(se
 def test_a_progress_that_is_no_number_is_not_shown_and_the_log_says_why(service: ServerProxy) -> None:
     job = say(service, "progress", (float("inf"), 10, "steps"))
     assert job.wait(LIMIT_S) == 7 and service.status(job.id)["progress"] is None
-    lines = [line["text"] for line in service._server.history(job.id)]
+    lines = [line["text"] for line in service.calls.history(job.id)]
     assert len(lines) == 1 and "progress() gave k = inf" in lines[0]
 
 

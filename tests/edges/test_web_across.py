@@ -113,7 +113,7 @@ def test_a_result_goes_from_one_server_to_the_next_and_jobs_wait_across(
     assert late.state == "waiting"
     gate.abort("enough")
     assert late.wait(LIMIT_S) == {"read": fetch.filename, "n": 7}
-    records = json.dumps([there._server.fetch(job.id) for job in (fetch, late)])
+    records = json.dumps([there.calls.fetch(job.id) for job in (fetch, late)])
     stored = all_files(sites[1].place / "jobs") + sites[1].place.joinpath("jobs.sqlite").read_text(errors="replace")
     for secret in (credentials.token, credentials.token[16:]):
         assert secret not in records and secret not in stored and secret not in caplog.text
@@ -159,7 +159,7 @@ def test_credentials_are_for_one_purpose_and_end_with_what_they_were_made_of(
             for_square.close()
         with pytest.raises(ConditionError, match="files of the server"):
             there.fetch_url("file:///etc/passwd")
-        elsewhere = there.fetch_url(f"{there._server.path}/api/v1/me", auth=narrow)
+        elsewhere = there.fetch_url(f"{there.calls.path}/api/v1/me", auth=narrow)
         with pytest.raises(JobFailed, match="for another server"):
             elsewhere.wait(LIMIT_S)
         (parent,) = [each for each in sites[0].tokens.list() if each["parent"] is None]
@@ -201,7 +201,7 @@ def test_conditions_elsewhere_that_can_not_be_are_refused_or_cancelled(
 ) -> None:
     here, there = clients
     what = {"atom": "completed", "job": "job-77"}
-    url = here._server.path
+    url = here.calls.path
     with pytest.raises(JobCancelled, match="credentials"):
         there.submit(Square.request(value=1), when=IsElsewhere(url, what, "credentials-nothing")).wait(LIMIT_S)
     job = here.submit(Square.request(value=1))
@@ -288,7 +288,7 @@ def test_a_download_that_breaks_goes_on_where_it_was(local: ServerProxy) -> None
         assert done["resumed"] >= 1 and asked[0] == (None, None) and asked[1][1] == '"one"'
         assert Path(job.filename).name == "run_7.h5" and Path(job.filename).read_bytes() == content
         assert len(job.files()) == 1  # no half of it is left
-        assert any(message.kind == "Log" for message in local._server.manager.book.kept(job.id, "Log"))
+        assert any(message.kind == "Log" for message in local.calls.manager.book.kept(job.id, "Log"))
 
 
 @pytest.mark.row("C34")

@@ -32,8 +32,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerP
         try:
             service = remote_service(web.url, user="mara")
             # classes that a test defines are registered where the manager is; all else goes over HTTP
-            service._server.in_process, service._server.manager = True, manager
-            service._server.register = manager.register
+            service.calls.in_process, service.calls.manager = True, manager
+            service.calls.register = manager.register
             try:
                 with service:
                     yield service

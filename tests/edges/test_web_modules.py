@@ -229,9 +229,9 @@ def test_archives_that_can_not_be_installed_leave_nothing_at_the_server(site: Si
     try:
         for kind in ("no zip", "up", "link", "bomb", "two modules"):
             with pytest.raises(RequestError):
-                mara._server.upload(base64.b64encode(HOSTILE[kind]()).decode())
+                mara.calls.upload(base64.b64encode(HOSTILE[kind]()).decode())
         with pytest.raises(RequestError, match="base64"):
-            mara._server.upload("ä")
+            mara.calls.upload("ä")
         for source, words in (
             (b"raise SystemExit(3)", "can't be imported"),
             (b"import nothing_like_this", "can't be imported"),
@@ -239,13 +239,13 @@ def test_archives_that_can_not_be_installed_leave_nothing_at_the_server(site: Si
             (b"def (", "does not parse"),
         ):
             data = archive(("m.py", source))
-            request = Request(upload=mara._server.upload(base64.b64encode(data).decode()), name="m")
+            request = Request(upload=mara.calls.upload(base64.b64encode(data).decode()), name="m")
             request.sha256 = hashlib.sha256(data).hexdigest()
             request.service, request.version = "grid.install", "1"
             with pytest.raises(JobFailed, match=words):
                 mara.submit(request).wait(LIMIT_S)
         request.sha256 = "0" * 64
-        request.upload = mara._server.upload(base64.b64encode(archive(("m.py", b""))).decode())
+        request.upload = mara.calls.upload(base64.b64encode(archive(("m.py", b""))).decode())
         with pytest.raises(JobFailed, match="has the hash"):
             mara.submit(request).wait(LIMIT_S)
         request.upload = "../../jobs.sqlite"

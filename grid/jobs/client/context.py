@@ -62,13 +62,13 @@ def default_service() -> ServerProxy:
     if stack:
         return stack[-1]
     named = os.environ.get("GRID_JOBS")
-    if not named and (_local is None or _local._closed.is_set()) and _serves(DEFAULT):
+    if not named and (_local is None or _local.closed) and _serves(DEFAULT):
         named = DEFAULT
     if not named or named == "local":
         return local_service()
     with _lock:
         service = _bottom.get(named)
-        if service is None or service._closed.is_set():
+        if service is None or service.closed:
             service = _bottom[named] = remote_service(named)
         return service
 
@@ -97,7 +97,7 @@ def local_service() -> ServerProxy:
     """
     global _local
     with _lock:
-        if _local is None or _local._closed.is_set():
+        if _local is None or _local.closed:
             _local = make_service()
             atexit.register(_local.close)
         return _local

@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import difflib
 import time
-from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from grid.jobs.conditions.algebra import Atom, Value
+from grid.jobs.api import Calls
+from grid.jobs.client.listening import Listening
+from grid.jobs.conditions.algebra import Atom, Condition, Value
 from grid.jobs.conditions.atoms import IsCancelled, IsCompleted, IsMessage, IsResult
 from grid.jobs.host.errors import JobAborted, JobCancelled, JobError, JobFailed, WaitTimeout
 from grid.jobs.host.messages import ENDS, Message
@@ -21,12 +23,25 @@ from grid.jobs.host.references import Field, Reference
 from grid.jobs.host.request import Request
 from grid.jobs.rules.states import JobState
 
-if TYPE_CHECKING:
-    from grid.jobs.client.proxy import ServerProxy
-
-
 _ENDED = ("done", "finished", "ended", "completed", "running", "ready", "success", "successful", "succeeded")
 """What others call the state of a job; a result rarely does."""
+
+
+class Connection(Protocol):
+    """What handles need of the connection by which they came: `ServerProxy`."""
+
+    calls: Calls
+
+    def job(self, id: str) -> Job: ...
+    def status(self, id: str) -> dict[str, Any]: ...
+    def abort(self, id: str, reason: str = "", grace_s: float | None = None) -> None: ...
+    def stop(self, id: str, reason: str = "") -> None: ...
+    def control(self, id: str, message: Message | str, **fields: Any) -> None: ...
+    def ask(self, id: str, message: Message | str, timeout: float = 30.0, **fields: Any) -> Any: ...
+    def listen(self, key: str) -> Listening: ...
+    def evaluate(self, condition: Condition) -> tuple[Value, str]: ...
+    def archive(self, jobs: Sequence[str | Job]) -> None: ...
+    def delete(self, jobs: Sequence[str | Job]) -> None: ...
 
 
 class ResultOf(Reference):
@@ -46,7 +61,7 @@ class Job:
     attribute is an AttributeError, which names both: `job.result["stats"]` is a part of the result in any case.
     """
 
-    def __init__(self, service: ServerProxy, detail: Mapping[str, Any]) -> None:
+    def __init__(self, service: Connection, detail: Mapping[str, Any]) -> None:
         self._service = service
         self.id: str = detail["id"]
         self._request = detail.get("request")
@@ -57,7 +72,7 @@ class Job:
     def request(self) -> Request:
         """A copy of its request, as the server has it."""
         if self._request is None:
-            self._request = self._service._server.fetch(self.id)["request"]
+            self._request = self._service.calls.fetch(self.id)["request"]
         return Request.from_plain(self._request)
 
     @property
@@ -73,7 +88,7 @@ class Job:
     @property
     def error(self) -> str:
         """What went wrong; empty if nothing did."""
-        return str(self._service._server.fetch(self.id)["error"])
+        return str(self._service.calls.fetch(self.id)["error"])
 
     @property
     def best(self) -> Any:
@@ -133,7 +148,7 @@ class Job:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            detail = self._service._server.wait(self.id, left)
+            detail = self._service.calls.wait(self.id, left)
             if detail is not None:
                 return outcome(detail)
             if left is not None and left <= 0:
@@ -185,25 +200,25 @@ class Job:
 
     def explain(self) -> str:
         """Why it is where it is."""
-        return str(self._service._server.explain(self.id))
+        return str(self._service.calls.explain(self.id))
 
     def files(self) -> dict[str, int]:
         """Output files that it kept: name -> bytes."""
-        found: dict[str, int] = self._service._server.files(self.id)
+        found: dict[str, int] = self._service.calls.files(self.id)
         return found
 
     def read(self, name: str) -> bytes:
         """The contents of one of them."""
         parts: list[bytes] = []
         while True:  # the server reads a piece at a time
-            part = base64.b64decode(self._service._server.read_file(self.id, name, sum(map(len, parts))))
+            part = base64.b64decode(self._service.calls.read_file(self.id, name, sum(map(len, parts))))
             if not part:
                 return b"".join(parts)
             parts.append(part)
 
     def url(self, name: str) -> str:
         """Where an output file lies, for `fetch_url` of another server. Raises JobError if that can't reach it."""
-        where = getattr(self._service._server, "where", None)
+        where = getattr(self._service.calls, "where", None)
         if where is None:
             raise JobError("the files of this server can't be reached by URL", hint="grid serve --http", job=self.id)
         return f"{where['url']}/api/v1/jobs/{self.id}/files/{name}"
@@ -262,13 +277,13 @@ def outcome(detail: Mapping[str, Any]) -> Any:
 class Race:
     """Jobs of which the first that is good enough ends the others."""
 
-    def __init__(self, service: ServerProxy, id: str, jobs: list[Job]) -> None:
+    def __init__(self, service: Connection, id: str, jobs: list[Job]) -> None:
         self._service, self.id, self.jobs = service, id, jobs
 
     @property
     def winner(self) -> Job | None:
         """Who was first; None while nobody was."""
-        name = self._service._server.race_status(self.id)["winner"]
+        name = self._service.calls.race_status(self.id)["winner"]
         return self._service.job(name) if name is not None else None
 
     def wait(self, timeout: float | None = None) -> Any:
@@ -281,7 +296,7 @@ class Race:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         while True:
-            status = self._service._server.race_status(self.id)
+            status = self._service.calls.race_status(self.id)
             left = None if deadline is None else deadline - time.monotonic()
             if status["winner"] is not None:
                 return self._service.job(status["winner"]).wait(left)

@@ -1,7 +1,8 @@
 """The client's view of a job server: submitting, handles, listening. The same for one in this process or elsewhere.
 
-Lives here: `ServerProxy`, `Listening`, `usertag`.
-Elsewhere:  the backend (`server.py`), handles (`handle.py`), which service a script uses (`context.py`).
+Lives here: `ServerProxy`, `usertag`.
+Elsewhere:  the backend (`server.py`), handles (`handle.py`), options of a submission (`submission.py`), listening
+            (`listening.py`), which service a script uses (`context.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import itertools
 import logging
 import os
-import queue
 import secrets
 import socket
 import threading
@@ -20,24 +20,17 @@ from typing import Any, ClassVar
 
 from grid.jobs.api import Calls
 from grid.jobs.client.handle import Job, Race
-from grid.jobs.conditions.algebra import Condition, Value, all_of
-from grid.jobs.conditions.atoms import IsElsewhere, KnownAtom
-from grid.jobs.conditions.tree import as_condition, to_tree
+from grid.jobs.client.listening import LISTENER_SIZE, Listening, Monitors
+from grid.jobs.client.submission import Options, deposit, reachable
+from grid.jobs.conditions.algebra import Condition, Value
+from grid.jobs.conditions.tree import to_tree
 from grid.jobs.fetch.deposits import Credentials
-from grid.jobs.host.errors import ConditionError, JobError, RequestError, WaitTimeout
+from grid.jobs.host.errors import JobError, RequestError
 from grid.jobs.host.messages import ENDS, Message
-from grid.jobs.host.plain import to_plain
 from grid.jobs.host.request import Request
-from grid.jobs.line.lines import error_from_plain
 from grid.jobs.rules.tags import check_tags
-from grid.text import clean
 
 logger = logging.getLogger(__name__)
-
-LISTENER_SIZE = 10_000
-ELSEWHERE_S = 7 * 86400.0
-"""How long a condition on a job of another server may wait."""
-_TURN_S = 0.5
 
 
 def usertag(environment: Mapping[str, str] | None = None) -> str:
@@ -54,43 +47,6 @@ def usertag(environment: Mapping[str, str] | None = None) -> str:
     return next((tag for tag in candidates if tag), None) or socket.gethostname()
 
 
-class Listening:
-    """Messages of one stream; a context manager, whose end hangs up."""
-
-    def __init__(self, server: Calls, key: str, size: int) -> None:
-        self._server, self.key = server, key
-        self._queue: queue.Queue[Message] = queue.Queue(size)
-        server.listen(key, self._queue)
-
-    def get(self, timeout: float | None = None) -> Message:
-        """The next message.
-
-        Raises:
-            TimeoutError: None came in time.
-            JobError: The server is gone, or what it says went wrong with this stream.
-        """
-        try:
-            message = self._queue.get(timeout=timeout)
-        except queue.Empty:
-            raise WaitTimeout(f"no message of {self.key} for {timeout:g} s", hint="The stream goes on") from None
-        if message.kind == "Lost":
-            self._queue.put(message)  # for whoever asks again
-            if message.fields.get("error"):
-                raise error_from_plain(message.error)
-            raise JobError(f"the job server at {message.path} has gone", hint="Jobs go on when it is back")
-        return message
-
-    def close(self) -> None:
-        """Hang up."""
-        self._server.hangup(self.key, self._queue)
-
-    def __enter__(self) -> Listening:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class ServerProxy:
     """A job server, connected. Base of new kinds: `server` has the calls of `Server`.
 
@@ -101,12 +57,13 @@ class ServerProxy:
     """Service name -> class of handles of its jobs, where that is not `Job`."""
 
     def __init__(self, server: Calls, user: str | None = None, token: str | None = None) -> None:
-        self._server = server
+        self.calls = server
+        """All that the server can be asked, by the table in `jobs/api.py`."""
         self._lock = threading.Lock()
         self._jobs: dict[str, Job] = {}
         self._last: str | None = None
-        self._closed = threading.Event()
-        self._pumps: list[threading.Thread] = []
+        self._monitors = Monitors(server)
+        self._closed = False
         self._questions = itertools.count(1)
         self._tags: list[str] = []
         self._on_close: list[Callable[[], Any]] = []
@@ -119,7 +76,7 @@ class ServerProxy:
             AccessError: The token is wrong.
         """
         tag = usertag()
-        answer = self._server.connect(user or tag, token)
+        answer = self.calls.connect(user or tag, token)
         self.user: str = answer["user"]
         self.queue: str = answer["queue"]
         self._tags = [tag]
@@ -146,7 +103,7 @@ class ServerProxy:
             email: None: nowhere.
             mails: `immediate`, `hourly`, `daily` (at first) or `off`; None: as before.
         """
-        self._server.set_email(email, mails)
+        self.calls.set_email(email, mails)
 
     # -- submitting ------------------------------------------------------------------------------------------------
 
@@ -190,41 +147,15 @@ class ServerProxy:
         plain = []
         for each in requests:
             request, options = each if isinstance(each, tuple) else (each, {})
-            plain.append(self._plain(request, **options))
-        details = self._server.submit(plain)
+            service = request.__dict__.get("_service_class") if isinstance(request, Request) else None
+            if service is not None and self.calls.in_process:
+                self.calls.register(service)
+            plain.append(Options(**options).to_plain(request, self._tags, lambda atom: reachable(atom, self.calls)))
+        details = self.calls.submit(plain)
         jobs = [self._handle(detail) for detail in details]
         if jobs:
             self._last = jobs[-1].id
         return jobs
-
-    def _plain(
-        self,
-        request: Request,
-        when: Any = None,
-        after: Any = None,
-        tags: Iterable[str] = (),
-        priority: int = 0,
-        inputs: Sequence[Any] | None = None,
-        memo: bool | None = None,
-        notify: str | None = None,
-        mails: str | None = None,
-    ) -> dict[str, Any]:
-        if not isinstance(request, Request):
-            raise RequestError(f"{request!r} is no request", hint="Make one with Service.request(...)")
-        service = request.__dict__.get("_service_class")
-        if service is not None and self._server.in_process:
-            self._server.register(service)
-        condition = all_of([part for part in (as_condition(when), as_condition(after)) if part is not None])
-        return {
-            "request": request.to_plain(),
-            "when": None if condition is None else to_tree(condition, swap=self._swap),
-            "tags": check_tags([*self._tags, *([tags] if isinstance(tags, str) else tags)]),
-            "priority": priority,
-            "inputs": None if inputs is None else _inputs(inputs),
-            "memo": memo,
-            "notify": notify,
-            "mails": mails,
-        }
 
     def start(self, request: Request, inputs: Sequence[Any] | None = None) -> str:
         """Add a job, to be run once or, with inputs, once for each; returns its id."""
@@ -233,11 +164,11 @@ class ServerProxy:
     def register(self, *services: Any) -> None:
         """Make service classes available; for a server in this process."""
         for service in services:
-            self._server.register(service)
+            self.calls.register(service)
 
     def race(self, jobs: Sequence[Job | str], until: str) -> Race:
         """The first of these jobs with a result for which the expression holds ends the others."""
-        race = self._server.race([str(job) for job in jobs], until)
+        race = self.calls.race([str(job) for job in jobs], until)
         return Race(self, race, [self.job(str(job)) for job in jobs])
 
     # -- other servers ---------------------------------------------------------------------------------------------
@@ -266,7 +197,7 @@ class ServerProxy:
         """
         from grid.jobs.fetch.job import SERVICE, FetchRequest
 
-        left = self._deposit(auth) if auth is not None else None
+        left = deposit(self.calls, auth) if auth is not None else None
         given = {"sha256": sha256, "size": size, "name": name, "auth": left}
         request = FetchRequest(url=url, **{key: value for key, value in given.items() if value is not None})
         request.service, request.version = SERVICE, "1"
@@ -287,14 +218,14 @@ class ServerProxy:
         from grid.jobs.modules.install import SERVICE, pack
 
         name, archive = pack(module)
-        upload = self._server.upload(base64.b64encode(archive).decode())
+        upload = self.calls.upload(base64.b64encode(archive).decode())
         request = Request(name=name, upload=upload, sha256=hashlib.sha256(archive).hexdigest())
         request.service, request.version = SERVICE, "1"
         return self.submit(request, **options)
 
     def modules(self) -> list[dict[str, Any]]:
         """What users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, `installed`."""
-        found: list[dict[str, Any]] = self._server.modules()
+        found: list[dict[str, Any]] = self.calls.modules()
         return found
 
     def credentials(
@@ -313,29 +244,9 @@ class ServerProxy:
         """
         services = [service] if service is not None else None
         names = [str(job) for job in jobs] if jobs is not None else None
-        answer = self._server.credentials(list(scopes), services, names, lifetime_s)
-        where = self._server.where or {}
+        answer = self.calls.credentials(list(scopes), services, names, lifetime_s)
+        where = self.calls.where or {}
         return Credentials(**answer, url=where.get("url", ""), fingerprint=where.get("fingerprint", ""))
-
-    def _swap(self, atom: KnownAtom) -> KnownAtom:
-        """For a condition on a job of another server: one that this server can listen to, with credentials for it."""
-        job: Any = getattr(atom, "handle", None)
-        other: Any = getattr(job, "_service", self)
-        if other is self or _are_one(other._server, self._server):
-            return atom
-        if getattr(other._server, "where", None) is None:
-            raise ConditionError(
-                f"job {job.id} is at a server that can't be reached by others", hint="grid serve --http", job=job.id
-            )
-        credentials = other.credentials(jobs=[job.id], lifetime_s=ELSEWHERE_S)
-        what = {"atom": atom.kind, **atom.arguments}
-        return IsElsewhere(credentials.url, what, self._deposit(credentials))
-
-    def _deposit(self, credentials: Credentials) -> str:
-        if not isinstance(credentials, Credentials):
-            raise RequestError(f"{type(credentials).__name__} is no credentials", hint="See service.credentials(...)")
-        name: str = self._server.deposit(credentials.to_plain())
-        return name
 
     # -- handles ---------------------------------------------------------------------------------------------------
 
@@ -351,7 +262,7 @@ class ServerProxy:
         """The handle of a job, always the same one. Raises UnknownJob."""
         with self._lock:
             known = self._jobs.get(id)
-        return known if known is not None else self._handle(self._server.fetch(id))
+        return known if known is not None else self._handle(self.calls.fetch(id))
 
     def jobs(self, filter: Any = None, **wanted: Any) -> list[Job]:
         """Handles of all jobs that you may see and that are not archived.
@@ -366,31 +277,31 @@ class ServerProxy:
         """Summaries of the same."""
         if isinstance(filter, str):
             wanted["text"] = filter
-        found: list[dict[str, Any]] = self._server.jobs(wanted)
+        found: list[dict[str, Any]] = self.calls.jobs(wanted)
         return [each for each in found if filter(each)] if callable(filter) else found
 
     # -- asking and telling ----------------------------------------------------------------------------------------
 
     def fetch(self, id: str) -> Request:
         """A copy of a job's request, with what was filled in when it was queued."""
-        return Request.from_plain(self._server.fetch(id)["request"])
+        return Request.from_plain(self.calls.fetch(id)["request"])
 
     def status(self, id: str) -> dict[str, Any]:
         """See `Server.status`. Raises UnknownJob (a KeyError)."""
-        found: dict[str, Any] = self._server.status(id)
+        found: dict[str, Any] = self.calls.status(id)
         return found
 
     def abort(self, id: str, reason: str = "", grace_s: float | None = None) -> None:
         """See `Job.abort`."""
-        self._server.abort(str(id), reason, grace_s)
+        self.calls.abort(str(id), reason, grace_s)
 
     def stop(self, id: str, reason: str = "") -> None:
         """See `Job.stop`."""
-        self._server.stop(str(id), reason)
+        self.calls.stop(str(id), reason)
 
     def control(self, id: str, message: Message | str, **fields: Any) -> None:
         """See `Job.control`. Raises RequestError if the message can't be serialised."""
-        self._server.control(str(id), _message(message, fields).to_plain())
+        self.calls.control(str(id), _message(message, fields).to_plain())
 
     def ask(self, id: str, message: Message | str, timeout: float = 30.0, **fields: Any) -> Any:
         """See `Job.ask`."""
@@ -414,41 +325,41 @@ class ServerProxy:
 
     def archive(self, jobs: Sequence[str | Job]) -> None:
         """Take jobs that have ended off the list."""
-        self._server.archive([str(job) for job in jobs])
+        self.calls.archive([str(job) for job in jobs])
 
     def delete(self, jobs: Sequence[str | Job]) -> None:
         """Remove jobs that have ended, and their data."""
         names = [str(job) for job in jobs]
-        self._server.delete(names)
+        self.calls.delete(names)
         with self._lock:
             for name in names:
                 self._jobs.pop(name, None)
 
     def services(self) -> dict[str, list[str]]:
         """Services that the server has: name -> versions."""
-        found: dict[str, Any] = self._server.services()
+        found: dict[str, Any] = self.calls.services()
         return found
 
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""
-        found: dict[str, Any] = self._server.credits()
+        found: dict[str, Any] = self.calls.credits()
         return found
 
     def graph(self) -> list[dict[str, Any]]:
         """Each job with the jobs that it waits for."""
-        found: list[dict[str, Any]] = self._server.graph()
+        found: list[dict[str, Any]] = self.calls.graph()
         return found
 
     def evaluate(self, condition: Condition) -> tuple[Value, str]:
         """What a condition is at the server now, and why."""
-        answer = self._server.evaluate(to_tree(condition))
+        answer = self.calls.evaluate(to_tree(condition))
         return Value(answer["state"]), answer["reason"]
 
     # -- listening -------------------------------------------------------------------------------------------------
 
     def listen(self, key: str, size: int = LISTENER_SIZE) -> Listening:
         """Messages of a stream: that of a job, `jobs` (changes of the list), `condition` (notices)."""
-        return Listening(self._server, key, size)
+        return Listening(self.calls, key, size)
 
     def monitor(self, job: Job | str, monitor: Any) -> None:
         """Have a job's messages given to `monitor.put`, in a thread, until the job ends.
@@ -456,50 +367,21 @@ class ServerProxy:
         First how things stand (`Join`), then what the job has said already, from its `Start` on, then what it says.
         Of a long job the server keeps the last messages of each kind, see `grid/jobs/manager/history.py`.
         """
-        listener = self.listen(str(job))
-        thread = threading.Thread(target=self._pump, args=(listener, monitor), name="jobs-monitor", daemon=True)
-        self._pumps = [pump for pump in self._pumps if pump.is_alive()] + [thread]
-        thread.start()
-
-    def _pump(self, listener: Listening, monitor: Any) -> None:
-        last = 0
-        with listener:
-            while not self._closed.is_set():
-                try:
-                    message = listener.get(_TURN_S)
-                    missed = self._missed(listener.key, message, last)
-                except WaitTimeout:
-                    continue
-                except JobError as exc:
-                    logger.warning("%s", exc)
-                    return
-                for each in (message, *missed):
-                    last = max(last, each.number)
-                    try:
-                        monitor.put(each)
-                    except Exception:
-                        logger.exception("the monitor of %s failed", listener.key)
-                if message.kind in ENDS:
-                    return
-
-    def _missed(self, job: str, message: Message, last: int) -> list[Message]:
-        """What was said before a listener came, or while it could not keep up."""
-        if message.kind not in ("Join", "Gap"):
-            return []
-        said = map(Message.from_plain, self._server.said(job, message.number))
-        if not last:
-            return list(said)
-        return [each for each in said if last < each.number <= message.number]
+        self._monitors.start(str(job), monitor)
 
     def close(self) -> None:
         """End this connection; jobs go on."""
-        if not self._closed.is_set():
-            self._closed.set()
-            for pump in self._pumps:
-                pump.join(5.0)
-            self._server.close()
+        if not self._closed:
+            self._closed = True
+            self._monitors.close()
+            self.calls.close()
             for action in reversed(self._on_close):
                 action()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this connection was ended here."""
+        return self._closed
 
     def __enter__(self) -> ServerProxy:
         from grid.jobs.client.context import push
@@ -516,27 +398,9 @@ class ServerProxy:
         return f"<{type(self).__name__} of {self.user}>"
 
 
-def _inputs(inputs: Any) -> Any:
-    """Inputs of a job, as JSON has them: a list, a tuple, an array or an iterator of them."""
-    if isinstance(inputs, (str, bytes, bytearray, Mapping)) or not isinstance(inputs, Iterable):
-        raise RequestError(
-            f"inputs is {clean(repr(inputs), 80)}, which is no list of inputs",
-            hint="Give a list: the job runs once for each of its elements",
-        )
-    return to_plain(list(inputs), "inputs")
-
-
 def _message(message: Message | str, fields: Mapping[str, Any]) -> Message:
     if isinstance(message, str):
         return Message(message, **fields)
     if fields:
         raise RequestError("give a message, or its kind with fields, not both", hint="job.control('Kind', a=1)")
     return Message.from_plain(message.to_plain())
-
-
-def _are_one(one: Any, other: Any) -> bool:
-    """Whether two connections lead to the same server: the manager of this process, a socket, a URL."""
-    return one is other or any(
-        getattr(one, name, None) is not None and getattr(one, name) == getattr(other, name, None)
-        for name in ("manager", "path", "where")
-    )

@@ -6,7 +6,7 @@ A request names its service and the service's version; all other public attribut
 
 so that other languages can write one, and a later version of grid can tell what it is before trusting anything in it.
 
-Lives here: `Request`, `request`, reading and saving, the hook at queue time.
+Lives here: `Request`, reading and saving, the hook at queue time.
 Elsewhere:  services (`service.py`), which service answers (`manager/registry.py`).
 """
 
@@ -16,14 +16,11 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from grid.jobs.host.errors import RequestError
 from grid.jobs.host.plain import from_plain, to_plain
 from grid.text import clean
-
-if TYPE_CHECKING:
-    from grid.jobs.host.service import Service
 
 FORMAT = 1
 """Of saved requests; a reader refuses a newer one."""
@@ -39,7 +36,7 @@ class QueueContext(Protocol):
 
 
 class Request:
-    """A request for a service; see the module. `request(cls, **data)` makes one without a class of its own.
+    """A request for a service; see the module. `grid.jobs.request(cls, **data)` makes one without a class of its own.
 
     `service` and `version` are None here and come from the service class, or from a subclass.
     """
@@ -158,26 +155,3 @@ def check_plain(plain: Any) -> None:
         raise RequestError(
             f"the saved request has a value {clean(repr(wrong[0]), 80)}", hint="Public names only, and not of Request"
         )
-
-
-def service_name(cls: type[Service]) -> str:
-    """The name of a service class: its `service`, else module and class."""
-    return cls.service or f"{cls.__module__}.{cls.__qualname__}"
-
-
-def request(cls: type[Service], /, **data: Any) -> Request:
-    """A request for the service `cls`.
-
-    Raises:
-        AttributeError: The class has no version.
-        RequestError: A name is taken.
-    """
-    if cls.version is None:
-        raise AttributeError(f"the service class {cls.__qualname__} has no version: set one, e.g. version = '1'")
-    made = cls.request_class(**data)
-    made._service_class = cls  # type: ignore[attr-defined]  # stays at home: a server in this process learns of it
-    if made.service is None:
-        made.service = service_name(cls)
-    if made.version is None:
-        made.version = str(cls.version)
-    return made

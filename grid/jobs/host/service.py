@@ -19,7 +19,7 @@
 Order of calls, each at most once: `prepare(request)` or, where a checkpoint is there, `restore(state)`; `run(handler)`
 (once for each input, where there are inputs); `cleanup()`, if prepare or restore was begun, whatever happened.
 
-Lives here: `Service`, `ServiceHandler` as it looks to `run`, `AbortService`.
+Lives here: `Service`, `request` for one, `ServiceHandler` as it looks to `run`, `AbortService`.
 Elsewhere:  who calls them (`runner.py`), what they are asked to do (`request.py`).
 """
 
@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from grid.jobs.host.messages import Message
-from grid.jobs.host.request import Request, request, service_name
+from grid.jobs.host.request import Request
 
 if TYPE_CHECKING:
     from grid.jobs.client.handle import Job
@@ -119,6 +119,24 @@ class ServiceHandler(Protocol):
 
     def answer(self, question: Message, value: Any) -> None:
         """Answer a message that came by `job.ask`."""
+
+
+def request(cls: type[Service], /, **data: Any) -> Request:
+    """A request for the service `cls`.
+
+    Raises:
+        AttributeError: The class has no version.
+        RequestError: A name is taken.
+    """
+    if cls.version is None:
+        raise AttributeError(f"the service class {cls.__qualname__} has no version: set one, e.g. version = '1'")
+    made = cls.request_class(**data)
+    made._service_class = cls  # type: ignore[attr-defined]  # stays at home: a server in this process learns of it
+    if made.service is None:
+        made.service = cls.name()
+    if made.version is None:
+        made.version = str(cls.version)
+    return made
 
 
 class Service:
@@ -213,16 +231,19 @@ class Service:
 
         The other arguments are those of `ServerProxy.submit`.
         """
-        from grid.jobs.client.context import choose_service  # at the client only
+        # By the front door, which loads the client's side when it is first used: nothing of that comes along to hosts,
+        # where this is never called.
+        from grid import jobs
 
         options = {"after": after, "tags": tags, "priority": priority, "inputs": inputs, "memo": memo}
         options.update(notify=notify, mails=mails)
-        return choose_service(service).submit(request(cls, **data), monitor, when, **options)
+        job: Job = jobs.submit(request(cls, **data), monitor, when, service=service, **options)
+        return job
 
     @classmethod
     def name(cls) -> str:
         """Its name as requests have it."""
-        return service_name(cls)
+        return cls.service or f"{cls.__module__}.{cls.__qualname__}"
 
     def __getstate__(self) -> dict[str, Any]:
         """A bound method may be given to `map`: what belongs to the running job stays behind."""
