@@ -2,8 +2,8 @@
 
 Each method of `Calls` is a row: its name, its arguments with their types, the scope that it needs, whose jobs it is
 about, and whether it may be repeated when a connection breaks. To add a call takes two files: a method here, and its
-work in `server.py`. Clients get it by themselves, as do the socket, HTTP, the table in docs/server.md and the tests
-that walk it.
+work in `server.py` (a test adds one so). Clients get it by themselves, as do the socket, HTTP, the table in
+docs/server.md and the tests that walk it.
 
     ServerProxy --> Calls.carry (over a socket, over HTTP) --> ask(server, name, ...) --> guarded method of Server or
     Caller
@@ -105,7 +105,7 @@ API: dict[str, Call] = {}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _call(
+def row(
     scope: str | None, whose: Whose, *, again: bool = False, quick: bool = False, long: tuple[str, ...] = ()
 ) -> Callable[[F], F]:
     """Make a method of `Calls` a row; clients carry it to where the server is."""
@@ -115,7 +115,7 @@ def _call(
         signature = inspect.signature(method)
         hints = typing.get_type_hints(method)
         about = (method.__doc__ or "").strip().partition("\n")[0]
-        row = Call(
+        call = Call(
             name=name,
             scope=scope,
             whose=whose,
@@ -126,11 +126,11 @@ def _call(
             types=hints,
             about=about,
         )
-        API[name] = row
+        API[name] = call
 
         @functools.wraps(method)
         def carry(self: Calls, *args: Any, **kw: Any) -> Any:
-            return self.carry(row, args, kw)
+            return self.carry(call, args, kw)
 
         return typing.cast(F, carry)
 
@@ -167,12 +167,12 @@ class Calls:
 
     # -- who is asking ---------------------------------------------------------------------------------------------
 
-    @_call(None, Whose.NOBODYS, again=True, quick=True)
+    @row(None, Whose.NOBODYS, again=True, quick=True)
     def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
         """Say who is asking: `user`, `queue`, `tokens`."""
         raise NotImplementedError
 
-    @_call(None, Whose.OWN)
+    @row(None, Whose.OWN)
     def credentials(
         self,
         scopes: Sequence[str] = ("read",),
@@ -185,146 +185,146 @@ class Calls:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    @_call(SUBMIT, Whose.SIEVED, long=("submissions",))
+    @row(SUBMIT, Whose.SIEVED, long=("submissions",))
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """New jobs, all or none; each as `admission.admit` says. Returns their details."""
         raise NotImplementedError
 
-    @_call(READ, Whose.SIEVED, again=True)
+    @row(READ, Whose.SIEVED, again=True)
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Summaries, oldest first, of jobs that are not archived and fit all that is wanted."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def fetch(self, job: str) -> dict[str, Any]:
         """All about a job, with the request to make it again."""
         raise NotImplementedError
 
-    @_call(READ, Whose.KNOWN, again=True, quick=True)
+    @row(READ, Whose.KNOWN, again=True, quick=True)
     def status(self, job: str) -> dict[str, Any]:
         """State, progress, times, reason, what it waits for, seconds since the last safe point."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN, long=("reason",))
+    @row(CONTROL, Whose.OWN, long=("reason",))
     def abort(self, job: str, reason: str = "", grace_s: float | None = None) -> None:
         """Ask a job to end, by force after the grace time; harmless if it has ended."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN, long=("reason",))
+    @row(CONTROL, Whose.OWN, long=("reason",))
     def stop(self, job: str, reason: str = "") -> None:
         """End a job at once. Raises UnknownJob (a KeyError) if it is unknown or has ended."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN, long=("reason",))
+    @row(CONTROL, Whose.OWN, long=("reason",))
     def cancel(self, job: str, reason: str = "cancelled") -> None:
         """A job that does not run yet shall never run."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN, long=("message",))
+    @row(CONTROL, Whose.OWN, long=("message",))
     def control(self, job: str, message: Mapping[str, Any]) -> None:
         """A message for a job; dropped if it has ended."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def wait(self, job: str, timeout: float | None = None) -> dict[str, Any] | None:
         """The details of a job once it has ended; None if that takes longer than `timeout` (and the server's limit)."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN)
+    @row(CONTROL, Whose.OWN)
     def archive(self, jobs: Sequence[str], archived: bool = True) -> None:
         """Take jobs that have ended off the list, or put them back."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN)
+    @row(CONTROL, Whose.OWN)
     def delete(self, jobs: Sequence[str]) -> None:
         """Remove jobs that have ended, and their data."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.OWN)
+    @row(CONTROL, Whose.OWN)
     def forget(self, job: str | None = None) -> int:
         """Forget the remembered result of a job, or all; returns how many there were."""
         raise NotImplementedError
 
-    @_call(SUBMIT, Whose.OWN)
+    @row(SUBMIT, Whose.OWN)
     def race(self, jobs: Sequence[str], expression: str) -> str:
         """The first of these jobs with a result for which the expression holds ends the others; returns its id."""
         raise NotImplementedError
 
-    @_call(READ, Whose.SIEVED, again=True)
+    @row(READ, Whose.SIEVED, again=True)
     def race_status(self, race: str) -> dict[str, Any]:
         """`jobs`, `expression`, `winner` (a job, or None), `over`."""
         raise NotImplementedError
 
     # -- conditions ------------------------------------------------------------------------------------------------
 
-    @_call(READ, Whose.SIEVED, again=True, long=("tree",))
+    @row(READ, Whose.SIEVED, again=True, long=("tree",))
     def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`. Starts nothing."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def explain(self, job: str) -> str:
         """Why a job is not running yet, or ended as it did."""
         raise NotImplementedError
 
-    @_call(READ, Whose.SIEVED, again=True)
+    @row(READ, Whose.SIEVED, again=True)
     def graph(self) -> list[dict[str, Any]]:
         """Each job with the jobs that it waits for, or waited for: `id`, `state`, `service`, `after`, `condition`."""
         raise NotImplementedError
 
     # -- other -----------------------------------------------------------------------------------------------------
 
-    @_call(READ, Whose.NOBODYS, again=True)
+    @row(READ, Whose.NOBODYS, again=True)
     def services(self) -> dict[str, list[str]]:
         """Services that there are: name -> versions."""
         raise NotImplementedError
 
-    @_call(CONTROL, Whose.NOBODYS)
+    @row(CONTROL, Whose.NOBODYS)
     def set_email(self, email: str | None, mails: str | None = None) -> None:
         """Where mails about this user's jobs go (None: nowhere), and when (None: as before, at first `daily`)."""
         raise NotImplementedError
 
-    @_call(READ, Whose.NOBODYS, again=True)
+    @row(READ, Whose.NOBODYS, again=True)
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def files(self, job: str) -> dict[str, int]:
         """Output files that a job kept: name -> bytes."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def read_file(self, job: str, name: str, start: int = 0) -> str:
         """The contents of one from a byte on, in base64: a piece (8 MB at most); an empty one is the end."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
         """The last messages of a kind, such as `Log` or `Improved`, that a job said."""
         raise NotImplementedError
 
-    @_call(READ, Whose.OWN, again=True)
+    @row(READ, Whose.OWN, again=True)
     def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
         """What a job said up to that number of its stream, as far as it is kept; for those who come late."""
         raise NotImplementedError
 
-    @_call(READ, Whose.NOBODYS, again=True)
+    @row(READ, Whose.NOBODYS, again=True)
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
         raise NotImplementedError
 
-    @_call(READ, Whose.NOBODYS, again=True)
+    @row(READ, Whose.NOBODYS, again=True)
     def modules(self) -> list[dict[str, Any]]:
         """Modules that users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
         raise NotImplementedError
 
-    @_call(UPLOAD, Whose.NOBODYS, long=("archive",))
+    @row(UPLOAD, Whose.NOBODYS, long=("archive",))
     def upload(self, archive: str) -> str:
         """Put down a module's archive (base64), to be installed by a job of the service `grid.install`; its name."""
         raise NotImplementedError
 
-    @_call(SUBMIT, Whose.NOBODYS)
+    @row(SUBMIT, Whose.NOBODYS)
     def deposit(self, credentials: Mapping[str, Any]) -> str:
         """Leave credentials for another server here, for jobs of this user; their name."""
         raise NotImplementedError
@@ -347,19 +347,19 @@ def ask(server: Calls, name: Any, args: Any, kw: Any) -> Any:
 
 
 def guarded(cls: type[Any]) -> None:
-    """Have each call that a class answers checked first: by `may` and `admit` of the class who asks about what."""
+    """Have each call that a class answers checked first: its `rights` say who may ask that, and about what."""
     for name, call in API.items():
         method = cls.__dict__.get(name)
-        if method is not None:
+        if method is not None and not hasattr(method, "__wrapped__"):
             setattr(cls, name, _guarded(call, method))
 
 
 def _guarded(call: Call, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def checked(self: Any, *args: Any, **kw: Any) -> Any:
-        self.may(call)  # first: who may not call it learns nothing of its arguments
+        self.rights.may(call)  # first: who may not call it learns nothing of its arguments
         given = call.bind(args, kw)
-        self.admit(call, given)
+        self.rights.admit(call, given)
         return method(self, **given)
 
     return checked

@@ -2,11 +2,11 @@
 
 Every argument and every answer is a plain value (`host/plain.py`), so that a wire has nothing to do but carry them.
 Who may call what about whose jobs is said by the table of calls alone, and is checked before a method here runs
-(`admit`).
+(`rights.py`).
 
-Lives here: `Server`, who may see what.
+Lives here: `Server`.
 Elsewhere:  the table of calls (`api.py`), the client's view (`client/proxy.py`), the wire (`line/door.py`), the work
-            (`manager/job_manager.py`).
+            (`manager/`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grid.jobs.api import CONDITIONS, LAST, QUEUE, Call, Calls, Whose, guarded
-from grid.jobs.conditions.atoms import JobAtom, KnownAtom
+from grid.jobs.api import CONDITIONS, LAST, QUEUE, Calls, guarded
 from grid.jobs.conditions.tree import from_tree
-from grid.jobs.host.errors import AccessError, JobError, RequestError, UnknownJob
+from grid.jobs.host.errors import AccessError, JobError, RequestError
 from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
 from grid.jobs.manager.history import KEPT
 from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.record import Record
+from grid.jobs.rights import Rights
 from grid.jobs.rules.tags import matches
 
 FILE_PIECE = 8 << 20
@@ -54,9 +54,9 @@ class Server(Calls):
     def __init_subclass__(cls) -> None:
         guarded(cls)
 
-    def __init__(self, manager: JobManager) -> None:
+    def __init__(self, manager: JobManager, rights: Rights | None = None) -> None:
         self.manager = manager
-        self.user: str | None = None
+        self.rights = rights or Rights(manager)
         self.queue = QUEUE
 
     # -- who is asking ---------------------------------------------------------------------------------------------
@@ -64,25 +64,6 @@ class Server(Calls):
     def register(self, service: Any) -> None:
         """Make a service class of this process available."""
         self.manager.register(service)
-
-    def may(self, call: Call) -> None:
-        """Before each call: whether this one may make it at all. Raises AccessError."""
-        if call.name != "connect":
-            self._check()
-
-    def admit(self, call: Call, given: Mapping[str, Any]) -> None:
-        """Then: whether they may make it about those jobs.
-
-        Raises:
-            AccessError: They may not.
-            UnknownJob: There is no such job for them.
-        """
-        if call.whose is Whose.KNOWN:
-            self._known(given["job"])
-        elif call.whose is Whose.OWN:
-            one = given.get("job")
-            for job in ([] if one is None else [one]) + list(given.get("jobs") or ()):
-                self._record(job)
 
     def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
         """Say who is asking.
@@ -96,34 +77,15 @@ class Server(Calls):
             known = self.manager.user(user)["token"]
             if not token or not known or not hmac.compare_digest(known, _hash(token)):
                 raise AccessError(f"this token is not one of {user!r}", hint="Ask who runs the server for a token")
-        self.user = user
+        self.rights.user = user
         return {"user": user, "queue": self.queue, "tokens": self.manager.settings.tokens}
-
-    def _known(self, job: str) -> Record:
-        """A job of which the caller may know that it is there."""
-        return self._record(job)
-
-    def _record(self, job: str) -> Record:
-        """A job that the caller may see in full."""
-        record = self.manager.record(job)
-        if not self._may_see(record):
-            raise UnknownJob(f"there is no job {job!r}", hint="See `grid jobs list`", job=job)
-        return record
-
-    def _check(self) -> str:
-        if self.user is None:
-            raise AccessError("nobody has said who is asking", hint="Call connect first")
-        return self.user
-
-    def _may_see(self, record: Record) -> bool:
-        return not self.manager.settings.tokens or record.owner == self.user
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """New jobs, all or none; each as `admission.admit` says. Returns their details."""
-        owner = self._check()
-        return [record.detail() for record in self.manager.submit(owner, submissions, self._may_wait)]
+        owner = self.rights.check()
+        return [record.detail() for record in self.manager.submit(owner, submissions, self.rights.may_wait)]
 
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Summaries, oldest first, of jobs that are not archived and fit all that is wanted.
@@ -133,7 +95,7 @@ class Server(Calls):
                 `archived` (True: these instead), `last` (only so many, the newest).
         """
         wanted = check_wanted(wanted)
-        found = [record for record in self.manager.book.all() if self._may_see(record) and fits(record, wanted)]
+        found = [record for record in self.manager.book.all() if self.rights.may_see(record) and fits(record, wanted)]
         if wanted.get("last") is not None:
             found = found[-int(wanted["last"]) :]
         return [record.summary() for record in found]
@@ -197,20 +159,13 @@ class Server(Calls):
         It starts nothing: a download is satisfied if its file is there, a job elsewhere is known if some job waits
         for it.
         """
-        condition = self.manager.evaluate(tree, self._may_wait)
+        condition = self.manager.evaluate(tree, self.rights.may_wait)
         culprits = condition.responsible()
         return {
             "state": condition.state.value,
             "reason": "; ".join(dict.fromkeys(atom.reason for atom in culprits if atom.reason)),
             "explain": condition.explain(),
         }
-
-    def _may_wait(self, atom: KnownAtom) -> None:
-        """Raise for an atom of a condition that this one may not wait for, or ask about."""
-        if isinstance(atom, JobAtom):
-            record = self.manager.records.get(atom.job)
-            if record is not None and not self._may_see(record):
-                raise UnknownJob(f"there is no job {atom.job!r}", hint="See `grid jobs list`", job=atom.job)
 
     def explain(self, job: str) -> str:
         """Why a job is not running yet, or ended as it did."""
@@ -227,7 +182,7 @@ class Server(Calls):
                 "condition": from_tree(record.condition).text(8) if record.condition else None,
             }
             for record in self.manager.book.all()
-            if not record.archived and self._may_see(record)
+            if not record.archived and self.rights.may_see(record)
         ]
 
     # -- other -----------------------------------------------------------------------------------------------------
@@ -241,11 +196,11 @@ class Server(Calls):
         from grid.jobs.manager.admission import check_email, check_mails
 
         values = {"email": check_email(email or ""), **({} if mails is None else {"mails": check_mails(mails)})}
-        self.manager.change_user(self._check(), **values)
+        self.manager.change_user(self.rights.check(), **values)
 
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""
-        user = self._check()
+        user = self.rights.check()
         return {"user": user, **self.manager.desk.credits(user)}
 
     def files(self, job: str) -> dict[str, int]:
@@ -268,7 +223,7 @@ class Server(Calls):
 
     def upload(self, archive: str) -> str:
         """Put down a module's archive (base64), to be installed by a job of the service `grid.install`; its name."""
-        user = self._check()
+        user = self.rights.check()
         try:
             data = base64.b64decode(archive, validate=True)
         except (TypeError, ValueError) as exc:
@@ -282,7 +237,7 @@ class Server(Calls):
 
     def deposit(self, credentials: Mapping[str, Any]) -> str:
         """Leave credentials for another server here, for jobs of this user; their name. See `fetch/deposits.py`."""
-        user = self._check()
+        user = self.rights.check()
         return self.manager.deposits.keep(user, credentials)
 
     def credentials(
@@ -311,11 +266,11 @@ class Server(Calls):
 
     def listen(self, key: str, target: Any) -> Any:
         """Header, then messages of a stream, into a queue: a job's, `jobs` or `condition`."""
-        self._check()
+        self.rights.check()
         if key not in (QUEUE, CONDITIONS):
-            self._record(key)
+            self.rights.record(key)
         elif self.manager.settings.tokens:
-            target = _Sieve(self, target)
+            target = _Sieve(self.rights, target)
         return self.manager.listen(key, target)
 
     def hangup(self, key: str, target: Any) -> None:
@@ -332,12 +287,12 @@ guarded(Server)
 class _Sieve:
     """Lets pass what a user may see of the list of jobs."""
 
-    def __init__(self, server: Server, target: Any) -> None:
-        self._server, self.target = server, target
+    def __init__(self, rights: Rights, target: Any) -> None:
+        self._rights, self.target = rights, target
         self._number = 0
 
     def put_nowait(self, message: Message) -> None:
-        mine = self._server.user
+        mine = self._rights.user
         if message.kind == "JobChanged" and message.summary["owner"] != mine:
             return
         if message.kind == "Gap":

@@ -31,8 +31,9 @@ from grid.jobs.host.errors import AccessError, JobError
 from grid.jobs.host.messages import ENDS, Message
 from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.rules.states import JobState
-from grid.web.caller import Caller, hide
+from grid.web.caller import Caller
 from grid.web.limits import WebLimits
+from grid.web.rights import hide
 
 HEADERS = ("Jobs", "Join")
 ENDED = frozenset(state.value for state in JobState if state.ended)
@@ -212,7 +213,7 @@ class ListHub(Hub):
             with self.manager.lock:
                 number = self.manager.streams.number(QUEUE)
                 records = [record for record in self.manager.records.values() if not record.archived]
-                jobs = [caller.shown(record) for record in records]
+                jobs = [caller.rights.shown(record) for record in records]
             plain = {**Message("Jobs", jobs=[]).to_plain(), "job": QUEUE, "number": number, "jobs": jobs}
             if len(self._headers) >= 32:
                 self._headers.clear()
@@ -307,7 +308,7 @@ class Hubs:
         if key == CONDITIONS and not caller.who.sees_all:
             raise AccessError("notices about conditions are for admins", hint="Listen to your jobs instead")
         if key not in (QUEUE, CONDITIONS):
-            caller._record(key)
+            caller.rights.record(key)
         hub = self._hubs.get(key)
         if hub is not None:
             return hub

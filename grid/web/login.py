@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from grid.jobs.host.errors import AccessError, RequestError
 from grid.jobs.line.client import logins_file, read_logins
 from grid.jobs.line.pins import check_fingerprint
+from grid.web.requests import Requests
 
 _KEYRING = "grid job server"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -37,13 +38,11 @@ def login(
         AccessError: The token is not valid there, or the server is not the one with that fingerprint.
         JobError: It can't be reached.
     """
-    from grid.web.client import HttpServer
-
     if name is not None and not _NAME.fullmatch(name):
         raise RequestError(f"{name!r} can't be the name of a job server", hint="Letters, digits, dash and dot")
     url = url_of(url)
     pin = check_fingerprint(fingerprint) if fingerprint else None
-    server = HttpServer(url, token, pin)
+    server = Requests(url, token, pin, find=find)
     try:
         me: dict[str, Any] = server.ask("GET", "/me")
     finally:

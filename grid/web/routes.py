@@ -94,7 +94,7 @@ def make_routes(site: Site) -> APIRouter:
     @routes.get("/hosts", tags=["server"], responses=answers(models.Hosts))
     async def hosts(request: Request) -> Response:
         """The hosts where jobs run, and their servers, busy and free."""
-        caller(request).need(READ)
+        caller(request).rights.need(READ)
         return Json(await site.run(hosts_of, site.manager.engine))
 
     # -- jobs ----------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def make_routes(site: Site) -> APIRouter:
     async def job(request: Request, job: JobId) -> Response:
         """All about a job but its result."""
         asking = caller(request)
-        asking.need(READ)
+        asking.rights.need(READ)
         return Json(await _all_about(site, asking, job))
 
     @routes.get("/jobs/{job}/status", tags=["jobs"], responses=answers(models.Summary, 200, 404))
@@ -170,8 +170,8 @@ def make_routes(site: Site) -> APIRouter:
     async def file(request: Request, job: JobId, name: str) -> Response:
         """One of them; parts of it by `Range`."""
         asking = caller(request)
-        asking.need(READ)
-        record = asking._record(job)
+        asking.rights.need(READ)
+        record = asking.rights.record(job)
         path = site.manager.store.directory / "jobs" / safe_key(record.id) / safe_key(name, "name of a file")
         if not await site.run(path.is_file):
             raise NoFile(f"job {job} has kept no file {name!r}", hint="See the list of its files", job=job)
@@ -196,7 +196,7 @@ def make_routes(site: Site) -> APIRouter:
 
     async def stream(request: Request, key: str, after: str) -> Any:
         asking = caller(request)
-        asking.need(READ)
+        asking.rights.need(READ)
         hub = await site.hubs.get(key, asking)
         seen = request.headers.get("last-event-id") or after
         return EventStream(site.hubs, hub, asking, seen, lambda: site.holds(asking.who))
@@ -244,8 +244,8 @@ def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
     if wanted.active is not None:
         fit = {state for state in models.State.__args__ if (state not in ENDED) == wanted.active}  # type: ignore[attr-defined]
         states = fit if states is None else states & fit
-    asking.need(READ)
-    found = asking.found(
+    asking.rights.need(READ)
+    found = asking.rights.found(
         {
             "state": None if states is None else sorted(states),
             "owner": wanted.owner,
@@ -257,7 +257,7 @@ def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
     )
     if wanted.order == "newest":
         found.reverse()
-    part = [asking.shown(record) for record in found[wanted.offset : wanted.offset + wanted.limit]]
+    part = [asking.rights.shown(record) for record in found[wanted.offset : wanted.offset + wanted.limit]]
     return {"jobs": part, "total": len(found), "offset": wanted.offset, "limit": wanted.limit}
 
 
@@ -271,9 +271,9 @@ async def _all_about(site: Site, asking: Caller, job: str) -> dict[str, Any]:
 def _about(asking: Caller, job: str) -> dict[str, Any]:
     """All about a job, as the caller may see it."""
     with asking.manager.lock:
-        record = asking._known(job)
-        mine = asking._may_see(record)
-        about = asking.standing(record)
+        record = asking.rights.known(job)
+        mine = asking.rights.may_see(record)
+        about = asking.rights.standing(record)
         about |= {"mine": mine, "controllable": mine and asking.who.may(CONTROL)}
         about |= {"explain": f"job {job} is {record.state}"}
         about |= {"after": [], "condition": None, "request": None, "inputs": None, "error": "", "trace": ""}

@@ -68,10 +68,10 @@ class Site:
         if not isinstance(timeout, (int, float, type(None))) or isinstance(timeout, bool) or timeout != timeout:
             raise RequestError(f"{timeout!r} is no time to wait", hint="Give seconds")
         most = self.limits.wait_s if timeout is None else min(max(float(timeout), 0.0), self.limits.wait_s)
-        caller.need("read")
+        caller.rights.need("read")
         assert isinstance(self._list, ListHub)
         with self._list.waiting(job) as ended:
-            record = caller._record(job)
+            record = caller.rights.record(job)
             if not record.state.ended and not self.hubs.closed:
                 try:
                     await asyncio.wait_for(ended, most)
@@ -79,4 +79,4 @@ class Site:
                     return None
             if self.hubs.closed:
                 raise Busy("the job server stops", hint="The job goes on when it is back", job=job)
-        return caller._record(job).detail()
+        return caller.rights.record(job).detail()

@@ -180,7 +180,7 @@ def test_a_condition_whose_tests_can_not_keep_up_is_cancelled_and_says_so(tmp_pa
         (waiting,) = manager.submit("mara", [square(when=tree)])
         with manager.conditions.judge._news:  # the judge gets no turn
             for value in range(10):
-                manager.improved(deaf.id, 0.1 * value, loud=True)
+                manager.runs.improved(deaf.id, 0.1 * value, loud=True)
             until(lambda: waiting.state is JobState.CANCELLED)
         assert "more than 5 messages waited" in waiting.reason
         (tmp_path / "end").touch()

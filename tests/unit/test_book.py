@@ -39,7 +39,8 @@ def test_a_move_that_the_table_does_not_have_changes_nothing(tmp_path: Path) -> 
 def test_an_end_is_told_after_the_state_and_once_more_to_whoever_comes_later(tmp_path: Path) -> None:
     book, _ = book_of(tmp_path, record(1))
     ear = Ear(book)
-    book.move(book.record("job-1"), JobState.CANCELLED, reason="because", ended=5.0)
+    with book.lock:
+        book.move(book.record("job-1"), JobState.CANCELLED, reason="because", ended=5.0)
     assert ear.notes == [("job-1", "State"), ("job-1", "Cancelled"), ("job-1", "is cancelled")]
     late = book.listen("job-1")
     assert [late.get(0).kind for _ in range(2)] == ["Join", "Cancelled"]

@@ -30,8 +30,9 @@ class World:
     def end(self, job: str, state: JobState = JobState.COMPLETE, **values: Any) -> None:
         record = self.book.record(job)
         record.state = JobState.ACTIVE
-        self.book.move(record, state, ended=1.0, **values)
-        while self.conditions.judge.step():
+        with self.book.lock:
+            self.book.move(record, state, ended=1.0, **values)
+        while self.conditions.judge.turn():
             pass
 
 

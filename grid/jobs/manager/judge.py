@@ -73,17 +73,25 @@ class Judge:
                     self._news.wait()
                 if self._stopping:
                     return
-                key, (atom, events) = next(iter(self._waiting.items()))
-                event = events.popleft()
-                if events:
-                    self._waiting.move_to_end(key)
-                else:
-                    del self._waiting[key]
-            found = verdict(atom, event)
-            if found is not None:
-                with self._lock:
-                    if atom._state is F:
-                        atom.decide(*found)
+            self.turn()
+
+    def turn(self) -> bool:
+        """Test one event of the atom whose turn it is; False: nothing waits."""
+        with self._news:
+            if not self._waiting:
+                return False
+            key, (atom, events) = next(iter(self._waiting.items()))
+            event = events.popleft()
+            if events:
+                self._waiting.move_to_end(key)
+            else:
+                del self._waiting[key]
+        found = verdict(atom, event)
+        if found is not None:
+            with self._lock:
+                if atom._state is F:
+                    atom.decide(*found)
+        return True
 
 
 def verdict(atom: JobAtom, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
