@@ -1,7 +1,7 @@
 """`grid serve`: a job server of this user on this machine.
 
-Lives here: which services and which grid it has, its life until a signal.
-Elsewhere:  the server itself (`grid/jobs`), what clients do with it (`cli/jobs.py`).
+Lives here: which services, grid and doors it has; waiting for a signal.
+Elsewhere:  the server itself (`jobs/serving.py`), what clients do with it (`cli/jobs.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +24,7 @@ from grid.cli.show import print_json, say
 
 if TYPE_CHECKING:
     from grid.grids.grid import Grid
-    from grid.jobs.manager.job_manager import JobManager
-    from grid.web.server import WebServer
+    from grid.jobs.serving import Door
 
 
 @click.command(epilog=exits.EPILOG, short_help="Run a job server on this machine.")
@@ -86,99 +83,67 @@ def serve(
       grid serve fits.py --http 0.0.0.0:8440 --tls self
       grid serve fits.py --http --no-token
     """
-    from grid.jobs.client.context import data_directory
     from grid.jobs.fetch.download import Policy
-    from grid.jobs.line.door import SocketServer
-    from grid.jobs.line.lines import socket_path
-    from grid.jobs.manager.engine import GridEngine, ThreadEngine
-    from grid.jobs.manager.job_manager import JobManager
-    from grid.jobs.server import add_user as new_token
+    from grid.jobs.serving import SocketDoor, new_token, open_server
     from grid.jobs.settings import Settings
-    from grid.jobs.store.store import Store
 
-    services = [cls for module in modules for cls in _services(module)]
+    usable = [cls for module in modules for cls in _services(module)]
     try:  # who comes over the network may not have us look around in ours
         fetch = Policy(private=http_at is None or no_token, allow=fetch_allow)
     except ValueError as exc:
         raise click.UsageError(f"--fetch-allow: {exc}") from exc
     settings = Settings(checkpoint_s=checkpoint_s, abort_grace_s=grace_s, tokens=tokens, fetch=fetch, **mail)
     if add_user:
-        opened = Store(store or data_directory())
-        try:
-            token = new_token(JobManager(opened, ThreadEngine(0, 0), settings), add_user)
-            print_json({"user": add_user, "token": token}) if as_json else click.echo(token)
-        finally:
-            opened.close()
+        token = new_token(store, add_user)
+        print_json({"user": add_user, "token": token}) if as_json else click.echo(token)
         return
-    make_web = _web(http_at, no_token, cert, key, tls)
-    if not services:
+    doors: list[Door] = [SocketDoor(name), *_http(http_at, no_token, cert, key, tls)]
+    if not usable:
         say("grid: no services yet; jobs that wait for one stay pending")
     told = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: told.set())
-    path = socket_path(name)
-    opened = Store(store or data_directory())
-    try:
-        with _grid(local, hosts_from, group) as grid:
-            manager = JobManager(opened, GridEngine(grid, at_once), settings)
-            for cls in services:
-                manager.register(cls)
-            with manager:
-                with ExitStack() as closing:
-                    closing.callback(SocketServer(manager, path).close)
-                    web = make_web(manager) if make_web is not None else None
-                    names = ", ".join(manager.registry.services()) or "no services"
-                    say(f"job server {name!r} at {path}: {names}; {grid.n_hosts} servers")
-                    found = {"name": name, "path": path, "services": manager.registry.services()}
-                    if web is not None:
-                        closing.callback(web.close)
-                        found |= {"url": web.url, "fingerprint": web.fingerprint}
-                        say(f"on the network: {web.url}{f'  fingerprint {web.fingerprint}' if web.fingerprint else ''}")
-                    if as_json:
-                        click.echo(json.dumps({**found, "servers": grid.n_hosts}))
-                    while not told.wait(3600.0):
-                        pass
-                    say("stopping: jobs at work take a checkpoint")
-    finally:
-        opened.close()
+    with open_server(
+        store,
+        lambda: _grid(local, hosts_from, group),
+        settings=settings,
+        at_once=at_once,
+        services=usable,
+        doors=doors,
+    ) as server:
+        about, n_servers = server.about, server.n_servers
+        named = ", ".join(server.services) or "no services"
+        say(f"job server {name!r} at {about['path']}: {named}; {n_servers} servers")
+        if "url" in about:
+            pin = f"  fingerprint {about['fingerprint']}" if about["fingerprint"] else ""
+            say(f"on the network: {about['url']}{pin}")
+        if as_json:
+            click.echo(json.dumps({"name": name, **about, "services": server.services, "servers": n_servers}))
+        while not told.wait(3600.0):
+            pass
+        say("stopping: jobs at work take a checkpoint")
     ctx.exit(exits.OK)
 
 
-def _web(
-    at: str | None, no_token: bool, cert: str | None, key: str | None, tls: str | None
-) -> Callable[[JobManager], WebServer] | None:
-    """What makes the web server, if one is wanted; all that can be wrong with the options is found here."""
+def _http(at: str | None, no_token: bool, cert: str | None, key: str | None, tls: str | None) -> list[Door]:
+    """The door to the network, if one is wanted; all that can be wrong with the options is found here."""
     if at is None:
         if no_token or cert or key or tls:
             raise click.UsageError("--no-token, --cert, --key and --tls go with --http")
-        return None
+        return []
     if bool(cert) != bool(key) or (cert and tls):
         raise click.UsageError("give --cert and --key, or --tls self")
     try:
-        from grid.web.server import WebServer, address
+        from grid.jobs.host.errors import AccessError
+        from grid.web.serving import HttpDoor
     except ImportError as exc:
         raise click.UsageError(f"--http needs the module {exc.name}. Run: pip install 'sshgrid[web]'") from exc
-    from grid.web.names import is_loopback
-    from grid.web.tls import Certificate
-    from grid.web.tokens import Tokens
 
-    listen = address(at)
-    if no_token and not is_loopback(listen[0]):
-        raise click.UsageError(f"--no-token is for 127.0.0.1: others can reach {listen[0]}, and they need tokens")
-    if not is_loopback(listen[0]) and not (cert or tls):
-        raise click.UsageError(f"tokens would go to {listen[0]} in clear text. Give --cert and --key, or --tls self")
-
-    def make(manager: JobManager) -> WebServer:
-        directory = manager.store.directory
-        certificate = Certificate(cert, key) if cert and key else None
-        if tls:
-            certificate = Certificate.own(directory, listen[0])
-        tokens = None if no_token else Tokens(directory)
-        if tokens is not None and not tokens.list():
-            say("grid: there are no tokens yet; make one with grid token create USER")
-        return WebServer(manager, listen, tokens=tokens, certificate=certificate)
-
-    return make
+    certificate = (cert, key) if cert and key else None
+    try:
+        return [HttpDoor(at=at, tokens=not no_token, certificate=certificate, own_certificate=bool(tls))]
+    except AccessError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 def _grid(local: int | None, hosts_from: str | None, group: str | None) -> Grid:

@@ -24,7 +24,7 @@ _store = click.option("--store", metavar="DIR", help="Where the server keeps its
 
 
 def _tokens(store: str | None) -> Tokens:
-    from grid.jobs.client.context import data_directory
+    from grid.jobs.settings import data_directory
     from grid.web.tokens import Tokens
     from grid.wire.places import store_dir
 

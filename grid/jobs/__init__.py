@@ -67,6 +67,7 @@ _WHERE = {
     "grid.jobs.client.proxy": ("ServerProxy", "usertag"),
     "grid.jobs.rules.states": ("JobState",),
     "grid.jobs.server": ("Server", "add_user"),
+    "grid.jobs.serving": ("JobServer", "SocketDoor", "open_server"),
     "grid.jobs.settings": ("Settings",),
     "grid.jobs.client.shortcuts": ("proxy", "race", "submit"),
     "grid.jobs.store.store": ("Store",),

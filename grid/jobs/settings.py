@@ -1,14 +1,22 @@
-"""Every limit and choice of a job manager in one frozen value. Times in seconds."""
+"""Every limit and choice of a job manager in one frozen value, times in seconds; where jobs of a user lie."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from grid.jobs.conditions.tree import Most
 from grid.jobs.conditions.work import UNITS
 from grid.jobs.fetch.download import Policy
 from grid.jobs.rules.scheduler import MINIMUM_SHARE, RULES
+
+
+def data_directory() -> Path:
+    """Where jobs of this user lie: $GRID_JOBS_DIR, else ~/.local/share/grid/jobs."""
+    named = os.environ.get("GRID_JOBS_DIR")
+    return Path(named) if named else Path("~/.local/share/grid/jobs").expanduser()
 
 
 @dataclass(frozen=True, kw_only=True)

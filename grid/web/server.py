@@ -120,6 +120,16 @@ class WebServer:
         return f"{self.scheme}://{host}:{self.port}"
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What clients need to find it; `fingerprint` of a certificate of its own, else empty."""
+        return {"url": self.url, "fingerprint": self.fingerprint}
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """Those that it asks for; None: everybody may do all."""
+        return self.site.tokens
+
+    @property
     def manager(self) -> JobManager:
         """The one that it serves."""
         return self.site.manager

@@ -50,9 +50,9 @@ def condition_of(manager: JobManager, job: Mapping[str, Any]) -> dict[str, Any]:
         job: Its `id`, `state`, `started` and `condition` (a tree).
     """
     tree: dict[str, Any] = job["condition"]
-    registration = manager._registrations.get(job["id"])
-    if registration is not None:
-        return with_states(tree, registration.condition)
+    waiting = manager.conditions.waits_for(job["id"])
+    if waiting is not None:
+        return with_states(tree, waiting)
     condition = from_tree(tree)
-    manager.look(condition)
+    manager.conditions.look(condition)
     return with_states(tree, condition, T if job["started"] or job["state"] not in _BEFORE else None)

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grid.jobs.client.proxy import ServerProxy
@@ -103,12 +102,6 @@ def local_service() -> ServerProxy:
         return _local
 
 
-def data_directory() -> Path:
-    """Where jobs of this user lie: $GRID_JOBS_DIR, else ~/.local/share/grid/jobs."""
-    named = os.environ.get("GRID_JOBS_DIR")
-    return Path(named) if named else Path("~/.local/share/grid/jobs").expanduser()
-
-
 def make_service(
     store: str | os.PathLike[str] | None = None,
     grid: AbstractGrid | None = None,
@@ -131,35 +124,15 @@ def make_service(
         services: Classes to begin with; others are registered as they are used.
     """
     # here, so that a client of a server elsewhere needs no database
-    from grid.jobs.manager.engine import GridEngine
-    from grid.jobs.manager.job_manager import JobManager
     from grid.jobs.server import Server
-    from grid.jobs.store.store import Store
+    from grid.jobs.serving import open_server
 
-    opened = Store(store if store is not None else data_directory(), directory)
-    own = None
-    try:
-        if engine is None:
-            if grid is None:
-                from grid.grids.grid import Grid
-
-                own = grid = Grid.auto()
-                grid.start()
-            engine = GridEngine(grid, at_once)
-        manager = JobManager(opened, engine, settings)
-        for service in services:
-            manager.register(service)
-        manager.start()
-    except BaseException:
-        opened.close()
-        if own is not None:
-            own.terminate()
-        raise
-    proxy = ServerProxy(Server(manager), user)
-    if own is not None:
-        proxy._on_close.append(own.terminate)
-    proxy._on_close.append(manager.stop)
-    proxy._on_close.append(lambda: _tell_unfinished(manager))
+    server = open_server(
+        store, grid, engine=engine, settings=settings, at_once=at_once, directory=directory, services=services
+    )
+    proxy = ServerProxy(Server(server.manager), user)
+    proxy._on_close.append(server.close)
+    proxy._on_close.append(lambda: _tell_unfinished(server.manager))
     return proxy
 
 

@@ -44,6 +44,11 @@ class SocketServer:
         self._thread = threading.Thread(target=self._accept, name="jobs-accept", daemon=True)
         self._thread.start()
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What clients need to find it."""
+        return {"path": self.path}
+
     def _accept(self) -> None:
         while True:
             try:
