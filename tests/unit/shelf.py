@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from grid.jobs.conditions.atoms import KnownAtom
+from grid.jobs.fetch.deposits import Deposits
 from grid.jobs.host.errors import RequestError, StoreError
+from grid.jobs.manager.admission import atom_id
 from grid.jobs.manager.book import Book, Hearer
+from grid.jobs.manager.conditions import Conditions
+from grid.jobs.manager.races import Races
 from grid.jobs.record import Record
 from grid.jobs.rules.states import JobState
 from grid.jobs.settings import Settings
@@ -97,3 +102,34 @@ def book_of(directory: Path, *records: Record, **limits: Any) -> tuple[Book, She
     book = Book(shelf, Settings(**limits), lambda: 1_000.0)  # type: ignore[arg-type]
     book.load()
     return book, shelf
+
+
+class World:
+    """Conditions and races over a store in memory; no thread but those that a test starts."""
+
+    def __init__(self, book: Book, shelf: Shelf, directory: Path) -> None:
+        self.book, self.shelf, self.servers, self.aborted = book, shelf, 0, list[tuple[str, str]]()
+        self.conditions = Conditions(book, Deposits(directory), lambda: self.servers)
+        self.races = Races(book, self.conditions, lambda job, reason: self.aborted.append((job, reason)))
+
+    def end(self, job: str, state: JobState = JobState.COMPLETE, **values: Any) -> None:
+        """A job ends; what waits for it is tested and moves."""
+        record = self.book.record(job)
+        record.state = JobState.ACTIVE
+        with self.book.lock:
+            self.book.move(record, state, ended=1.0, **values)
+        while self.conditions.judge.turn():
+            pass
+
+    def wait_for(self, job: str, atom: KnownAtom) -> None:
+        """A job waits for that."""
+        atom.id = atom_id(atom.kind, atom.arguments)
+        with self.book.lock:
+            self.conditions.wait_for(self.book.record(job), atom)
+            self.conditions.settle()
+
+
+def world_of(directory: Path) -> World:
+    """Jobs 1 to 3 are pending, 4 and 5 wait."""
+    waiting = [record(number, JobState.WAITING) for number in (4, 5)]
+    return World(*book_of(directory, *map(record, (1, 2, 3)), *waiting, races=2), directory)

@@ -104,8 +104,8 @@ class Fitting:
         return found
 
     def installing(self, owner: str, service: str, tree: Any) -> str | None:
-        """The job that installs the module of a service which is not here yet: one that the condition names, else one
-        of the owner's that has not ended and is for a module of that name.
+        """The job that installs the module of a service which is not here yet: the newest of those that the condition
+        names, and of those of the owner's that have not ended and are for a module of that name.
         """
         named = {str(atom.get("job")) for atom in atoms_in(tree) if atom.get("atom") == "completed"}
         installs = [record for record in self._book.all() if record.service == INSTALL]
