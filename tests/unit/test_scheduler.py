@@ -1,4 +1,4 @@
-"""Decisions about jobs: states, who gets the next unit, credits, tags and ids, messages and their dispatch."""
+"""Who gets the next unit: shares of users, priorities, free work, machines that somebody gave, workers that die."""
 
 from __future__ import annotations
 
@@ -11,33 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grid.jobs import JobState, Message, Monitor, MoveError, RequestError
-from grid.jobs.host import messages
-from grid.jobs.host.messages import dispatch
-from grid.jobs.host.names import safe_key
-from grid.jobs.rules.credits import Ledger, rate
+from grid.jobs.rules.credits import Ledger
 from grid.jobs.rules.scheduler import RULES, Scheduler, Unit
-from grid.jobs.rules.states import ENDED, MOVES, check_move
-from grid.jobs.rules.tags import check_tags, matches
-
-
-@pytest.mark.row("J21")
-@pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
-def test_states_change_by_the_table(before: JobState, after: JobState) -> None:
-    if after in MOVES[before]:
-        check_move("job-1", before, after)
-    else:
-        with pytest.raises(MoveError, match="job job-1"):
-            check_move("job-1", before, after)
-
-
-@pytest.mark.row("J21")
-def test_every_job_can_end_and_the_only_way_back_is_from_active_to_pending() -> None:
-    order = list(JobState)
-    back = [(a, b) for a, targets in MOVES.items() for b in targets if order.index(b) < order.index(a)]
-    assert back == [(JobState.ACTIVE, JobState.PENDING)]
-    assert all(MOVES[state] == frozenset() for state in ENDED)
-    assert all(state.ended is (state in ENDED) for state in JobState)
 
 
 def fill(scheduler: Scheduler, jobs: dict[str, tuple[str, int]], units: int = 5000) -> None:
@@ -160,38 +135,6 @@ def test_on_a_machine_that_somebody_gave_the_owner_comes_first() -> None:
         Scheduler(rules=["fastest"])
 
 
-@pytest.mark.row("J08", "J09")
-def test_credits_are_charged_by_priority_and_fade() -> None:
-    ledger = Ledger(allowance=100, half_life_s=3600)
-    assert rate(0) == 0 and [rate(p) for p in (1, 2, 3, 4)] == [1, 3, 6, 10]
-    assert all(rate(p + 1) > rate(p) for p in range(50))
-    assert ledger.charge("u", 0, now=0.0, units=1000) == 0 and ledger.balance("u", 0.0) == 100
-    ledger.charge("u", 3, now=0.0, units=10)
-    assert ledger.balance("u", 0.0) == 40
-    assert ledger.balance("u", 3600.0) == pytest.approx(70)
-    assert ledger.can_pay("u", 4, 0.0) and ledger.can_pay("u", 0, 0.0)
-    ledger.charge("u", 9, now=0.0)
-    assert not ledger.can_pay("u", 4, 0.0) and ledger.can_pay("u", 0, 0.0)
-    other = Ledger(100, 3600)
-    other.load(ledger.dump())
-    assert other.balance("u", 50.0) == ledger.balance("u", 50.0)
-
-
-@pytest.mark.row("J08")
-def test_who_has_no_credits_left_is_served_as_free_work_until_they_come_back() -> None:
-    ledger = Ledger(allowance=30, half_life_s=100.0)
-    scheduler = Scheduler(ledger, rules=("share", "users", "priority"))
-    fill(scheduler, {"spender": ("a", 3), "saver": ("b", 0)})
-    first = hand_out(scheduler, 5, now=0.0)
-    assert first["spender"] >= 4
-    while ledger.can_pay("a", 3, 0.0):
-        hand_out(scheduler, 1, now=0.0)
-    before = hand_out(scheduler, 200, now=0.0)
-    assert before["spender"] == pytest.approx(100, abs=5)  # equal users now
-    later = hand_out(scheduler, 4, now=1000.0)
-    assert later["spender"] >= 3  # all is forgotten
-
-
 @pytest.mark.row("J05")
 def test_a_decision_takes_less_than_a_millisecond_with_a_thousand_jobs() -> None:
     scheduler = Scheduler(Ledger(allowance=1e9))
@@ -283,77 +226,3 @@ def test_whatever_happens_no_unit_counts_twice_and_none_is_forgotten(events: lis
         assert unit.key not in finished
     leased = {key for key, lease in scheduler._leases.items()}
     assert added == set(finished) | given_up | removed | rest | leased
-
-
-@pytest.mark.row("J24")
-@pytest.mark.parametrize("key", ["a", "job-1", "A.b_c-9", "x" * 128])
-def test_safe_keys(key: str) -> None:
-    assert safe_key(key) == key
-
-
-@pytest.mark.row("J24")
-@pytest.mark.parametrize("key", ["", ".a", "..", "a/b", "a b", "ä", "a\n", "x" * 129, "a\0", None, 3])
-def test_unsafe_keys_are_refused(key: object) -> None:
-    with pytest.raises(RequestError):
-        safe_key(key)  # type: ignore[arg-type]
-
-
-@pytest.mark.row("J03", "J04")
-def test_tags_are_words_or_pairs_and_found_all_together_times_by_their_beginning() -> None:
-    tags = check_tags(["mara", "name=first try", "started=2026-11-21T10:00:00", "mara"])
-    assert tags == ["mara", "name=first try", "started=2026-11-21T10:00:00"]
-    assert matches(tags, ["mara"]) and matches(tags, ["mara", "started=2026-11"]) and matches(tags, ["name=first*"])
-    assert not matches(tags, ["mara", "other"]) and not matches(tags, ["name=first"])
-    assert check_tags("word") == ["word"]
-    for wrong in (["a,b"], [""], [" x"], [3], ["a\nb"]):
-        with pytest.raises(RequestError):
-            check_tags(wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.row("V20")
-def test_standard_messages_travel_as_json_with_job_number_and_time() -> None:
-    sent = messages.Progress(k=3, n=10, units="cycles")
-    sent.job, sent.number, sent.time = "job-7", 12, 1e9
-    back = Message.from_plain(sent.to_plain())
-    assert type(back) is messages.Progress and back == sent
-    assert (back.time, back.k, back.units) == (1e9, 3, "cycles")
-    for name in ("Start", "Join", "Progress", "Improved", "Completed", "Error", "Aborted", "Log"):
-        assert messages.KINDS[name].kind == name
-    unknown = Message.from_plain({"kind": "FromElsewhere", "a": [1, {"$float": "inf"}], "job": None})
-    assert type(unknown) is Message and unknown.kind == "FromElsewhere" and unknown.a == [1, float("inf")]
-    with pytest.raises(AttributeError, match="has no field 'b'; it has a"):
-        _ = unknown.b
-    with pytest.raises(RequestError, match=r"field 'x' of Improved is a builtins\.object"):
-        messages.Improved(x=object()).to_plain()
-    for wrong in ({"kind": "a b"}, {}, {"kind": "A", "_b": 1}):
-        with pytest.raises(RequestError):
-            Message.from_plain(wrong)
-
-
-@pytest.mark.row("V21")
-def test_messages_find_the_method_named_after_their_class() -> None:
-    heard: list[str] = []
-
-    class SetTemperature(Message):
-        pass
-
-    class Mine(Monitor):
-        def on_improved(self, message: Message) -> None:
-            heard.append(f"improved {message.partial}")
-
-        def on_SetTemperature(self, message: Message) -> None:
-            heard.append(f"set {message.kelvin}")
-
-        def on_message(self, message: Message) -> None:
-            heard.append(f"else {message.kind}")
-
-    monitor = Mine()
-    for message in (messages.Improved(partial=1), SetTemperature(kelvin=300), messages.Log(text="x")):
-        monitor.put(message)
-    assert heard == ["improved 1", "set 300", "else Log"]
-
-    class Snake:
-        def on_set_temperature(self, message: Message) -> str:
-            return "snake"
-
-    assert dispatch(Snake(), SetTemperature()) == "snake" and dispatch(Snake(), messages.Log()) is None
