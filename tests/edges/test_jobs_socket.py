@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from grid.jobs import (
     default_service,
     remote_service,
 )
+from grid.jobs.api import API
 from grid.jobs.host.errors import AccessError, StoreLocked
 from grid.jobs.line.door import SocketServer
 from tests.edges.jobs_services import ALL, Add, Fail, Reads, Square, Steps, Writes
@@ -105,10 +107,10 @@ def test_errors_come_over_the_socket_as_what_they_are(service: ServerProxy) -> N
     with pytest.raises(JobError, match="registered where the server runs"):
         service.register(Square)
     with pytest.raises(RequestError, match="wrong arguments"):
-        service.calls._call("status", 1, 2, 3)
+        service.calls.carry(API["status"], (1, 2, 3), {})
     for name in ("close", "_record", "manager", "listen", "__init__"):
         with pytest.raises(RequestError, match="has no call"):
-            service.calls._call(name)
+            service.calls.carry(replace(API["status"], name=name), (), {})
     assert service.status(service.submit(Square.request(value=1)).id)  # the connection still works
 
 
