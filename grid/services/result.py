@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import reprlib
 import threading
 import time
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from grid.wire.link import Link, Peer
 
 logger = logging.getLogger(__name__)
+
+_HEAD_SIZE = HEAD.size
 
 _lazily = threading.Lock()
 """Guards the moment in which a result gets its condition, list of waiters or call-backs."""
@@ -165,7 +168,10 @@ class Reply(Future[Any]):
         raw = self._raw
         if raw is not None and not self._flags and raw[2:4] == b"\0\0":  # a plain value, without buffers
             try:
-                value = codec.loads(memoryview(raw)[HEAD.size :])
+                if len(raw) < codec.MANY:
+                    value = pickle.loads(memoryview(raw)[_HEAD_SIZE:])
+                else:
+                    value = codec.loads(memoryview(raw)[_HEAD_SIZE:])
             except Exception as exc:
                 if came_by_signal(exc):
                     raise
@@ -410,8 +416,8 @@ class Result(Reply):
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
-        server, proxy = self.server, self.proxy
-        if not (flags & CANCELLED or self.done_flag):
+        server, done = self.server, self.done_flag
+        if not (done or flags & CANCELLED):
             server.load.add(seconds)
             if server.trace is not None:
                 self._tell(seconds, "error" if flags & ERROR else "ok")
@@ -419,17 +425,18 @@ class Result(Reply):
         hold = server.hold
         if hold is not None and hold.released:
             server.free_if_idle()
-        if not self.done_flag:  # else it was cancelled, and that was told already
+        if not done:  # else it was cancelled, and that was told already
             if flags:
                 self._note(flags, data)
-            if proxy._failed is not None:
+            failed = self.proxy._failed
+            if failed is not None:
                 flags |= _AFTER
-                self._before = proxy._failed
+                self._before = failed
             self._flags, self.seconds, self._raw = flags, seconds, data
             self.done_flag = True
         if self._watched:
             self._done()
-        if flags & BULK:
+        if flags and flags & BULK:
             server.fetch_early(self)
         self.proxy = NOBODY  # so that one which is dropped gives its server back now
 

@@ -72,7 +72,7 @@ def put_apart(
     A long pickle goes the same way as arrays: its frame would be slow under CURVE, and frames have a limit.
     """
     whole = len(data) >= LARGE
-    if not whole and sum(map(len, buffers)) < LARGE:
+    if not whole and (not buffers or sum(map(len, buffers)) < LARGE):
         return data, buffers, flags
     parts = [memoryview(data), *buffers] if whole else buffers
     name = blobs.write(parts)

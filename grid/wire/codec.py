@@ -89,6 +89,8 @@ def dumps(obj: object, what: str = "object", *, in_band: int = IN_BAND) -> Dumpe
     Raises:
         SerialisationError: It can't travel; the message names the part that is to blame.
     """
+    if type(obj) in _SCALARS:  # what most calls return
+        return Dumped(pickle.dumps(obj, 5))
     if not _holds_code(obj):
         buffers: list[memoryview] = []
         try:
@@ -205,12 +207,8 @@ def _refusal(obj: object, what: str, exc: Exception) -> SerialisationError:
 
 def dumps_call(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Dumped:
     """Serialise a call. The commonest, with numbers and words only, needs none of what `dumps` is prepared for."""
-    for arg in args:
-        if type(arg) not in _SCALARS:
-            break
-    else:
-        if not kwargs:
-            return Dumped(pickle.dumps((method, args, kwargs), 5))
+    if not kwargs and _SCALARS.issuperset(map(type, args)):
+        return Dumped(pickle.dumps((method, args, kwargs), 5))
     return dumps((method, args, kwargs), f"an argument of {method!r}")
 
 
@@ -219,7 +217,7 @@ _SCALARS = frozenset({int, float, str, bool, type(None), bytes})
 
 def loads(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
     """Rebuild what `dumps` took apart; arrays are writable when the buffers are."""
-    if len(data) < _MANY or not gc.isenabled():
+    if len(data) < MANY or not gc.isenabled():
         return pickle.loads(data, buffers=buffers)
     gc.disable()  # it would look through the new objects again and again, and find nothing
     try:
@@ -228,7 +226,7 @@ def loads(data: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
         gc.enable()
 
 
-_MANY = 64 * 1024
+MANY = 64 * 1024
 """Bytes of a pickle that may hold thousands of objects."""
 
 

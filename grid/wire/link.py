@@ -408,8 +408,9 @@ class Link:
             return True
         if self._foreign:
             raise fork_error()
-        timeout = checked_timeout(timeout)
-        deadline = None if timeout is None else self._clock() + timeout
+        deadline = None
+        if timeout is not None and (timeout := checked_timeout(timeout)) is not None:
+            deadline = self._clock() + timeout
         while True:
             if self._dirty:
                 self._flush_all()
