@@ -7,14 +7,17 @@
         one, two = master.start_system(a), master.start_system(b)
         print(one.get(), two.get())
 
-Names are loaded when they are first used: on a host only `abstract`, `runner` and `service` are there, and a user's
-module that says `from grid.tasks import Task, run_system` must be importable there, too.
+Names are loaded when they are first used: on a host only `abstract`, `life`, `runner` and `service` are there, and a
+user's module that says `from grid.tasks import Task, run_system` must be importable there, too.
 
     abstract     what users write, and the interfaces: stands on nothing
+    life         what a system does next: pure
     slaves, strategies, schedule, statistics    who gets which task: pure, no clock, thread or socket
     runner       what is published: runs tasks on a server; parcel: how things travel
     service      a system as a job
-    workers, manager, scheduler, system, master, application, run    servers, slaves, systems under way, who asks
+    workers, manager, attendance    servers, the workers of a slave, slaves that come and go
+    system, application, systems    the handle of a system, who asks, all that are under way
+    loop, scheduler, master, run    the thread, what goes out and comes back, the shell, one call for all of it
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 
 Call-backs are called in the master's thread, one at a time; what they raise is logged. All may be left out.
 
-Lives here: `Application`, `Client`. Elsewhere: who calls them (`master`).
+Lives here: `Application`, `Client`. Elsewhere: who calls them (`systems`, `master`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import CallTimeout, TaskError
 from grid.tasks.abstract import Task, TaskSystem
@@ -26,8 +26,6 @@ from grid.tasks.system import SystemHandle
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from grid.tasks.master import Master
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +62,19 @@ class Application:
         """The master ended: by itself, or by an error."""
 
 
+class ClientsMaster(Protocol):
+    """What a client needs of its master."""
+
+    def start_system(self, system: TaskSystem | bytes) -> SystemHandle: ...
+    def push_tasks(self, tasks: Iterable[Task | None]) -> bool: ...
+    def keep(self, handle: SystemHandle) -> None: ...
+    def forget(self, client: Client) -> None: ...
+
+
 class Client:
     """What an application has at a master. When it goes its systems are removed, except for those that it detached."""
 
-    def __init__(self, master: Master, application: Application) -> None:
+    def __init__(self, master: ClientsMaster, application: Application) -> None:
         self.client_id = uuid.uuid4().hex
         self.application = application
         self._master = master
@@ -116,7 +123,7 @@ class Client:
                 task.__dict__["client_id"] = self.client_id
             with self._idle:
                 self._tasks.update(ids)
-            self._master.scheduler.push_tasks(group)
+            self._master.push_tasks(group)
         except Exception as exc:
             self.tell("push_tasks_failed", [task.task_id for task in group if isinstance(task, Task)], exc)
             raise

@@ -1,9 +1,9 @@
 """The task manager of one slave: its worker processes, the tasks that they have, and the results.
 
-A master has one for each host and sends packs to its `crew`. Used alone it is a small pool of its own: `start` makes a
+A master has one for each host and sends packs to its `staff`. Used alone it is a small pool of its own: `start` makes a
 grid of this machine (its zygote forks the workers, no thread of ours does), `push_task` queues, results are queued.
 
-Lives here: `WorkerManager`. Elsewhere: who gets the next pack (`workers.Crew`), running a task (`runner`).
+Lives here: `WorkerManager`. Elsewhere: who gets the next pack (`workers.Staff`), running a task (`runner`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from grid.grids.grid import Grid, local_host
 from grid.launch.cores import usable_cores
 from grid.limits import Limits
 from grid.tasks.abstract import Task, TaskManager
+from grid.tasks.life import checked, hear
 from grid.tasks.limits import TaskLimits
 from grid.tasks.runner import read_answer
-from grid.tasks.schedule import Entry, Pack, checked
+from grid.tasks.schedule import Pack, TaskEntry
 from grid.tasks.slaves import Slave
-from grid.tasks.workers import Crew, Pool, SendFailed
+from grid.tasks.workers import Hiring, SendFailed, Staff
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -56,12 +57,12 @@ class WorkerManager(TaskManager):
         self.identity = ""
         self.address: tuple[str, int] | None = None
         self.limits = limits or TaskLimits()
-        self.crew = Crew(self._back)
+        self.staff = Staff(self._back)
         self._given, self._grid = g, g
-        self._pool: Pool | None = None
+        self._hiring: Hiring | None = None
         self._results: queue.SimpleQueue[Record] = queue.SimpleQueue()
         self._changed = threading.Condition(threading.RLock())
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[TaskEntry] = deque()
         self._outstanding = 0
         self._accepting = False
 
@@ -79,7 +80,17 @@ class WorkerManager(TaskManager):
             raise TaskError("a task manager needs an identity", hint="Give the name of its node")
         self.identity, self.address = identity, address
 
+    def serve_master(self, identity: str, back: Callable[[Pack], None]) -> None:
+        """Be the workers of one slave of a master in this process, which hires them; `back` gets packs with answers."""
+        self.init(identity)
+        self.staff = Staff(back)
+
     def get_num_workers(self) -> int:
+        return self._num_workers
+
+    def count(self) -> int:
+        """How many of a master's workers work here now."""
+        self._num_workers = self.staff.size
         return self._num_workers
 
     def start(self) -> None:
@@ -90,15 +101,15 @@ class WorkerManager(TaskManager):
         """
         if not self.identity:
             raise TaskError("the task manager does not know who it is", hint="Call init(identity, address) first")
-        if self._pool is not None:
+        if self._hiring is not None:
             raise TaskError(f"the task manager {self.identity!r} runs already", hint="Call stop() before starting anew")
         if self._grid is None:
             self._grid = Grid([local_host(self._num_workers)], output=None, wait="all", limits=_OWN)
-        self.crew.want = self._num_workers
-        self._pool = Pool(self._grid, self._hired, self._nobody_left, retry_s=self.limits.hire_s)
+        self.staff.want = self._num_workers
+        self._hiring = Hiring(self._grid, self._hired, self._nobody_left, retry_s=self.limits.hire_s)
         self._accepting = True
         try:
-            self._pool.start()
+            self._hiring.start()
         except BaseException:
             self.abandon()
             raise
@@ -119,7 +130,7 @@ class WorkerManager(TaskManager):
         with self._changed:
             self._accepting = False
             self._waiting.clear()
-            pool, self._pool = self._pool, None
+            pool, self._hiring = self._hiring, None
         if pool is not None:
             pool.stop(self.limits.stop_s)
         if self._given is None and self._grid is not None:
@@ -127,7 +138,7 @@ class WorkerManager(TaskManager):
             self._grid = None
         with self._changed:
             self._outstanding = 0
-            self.crew = Crew(self._back)
+            self.staff = Staff(self._back)
             self.identity = ""
             self._changed.notify_all()
 
@@ -150,14 +161,14 @@ class WorkerManager(TaskManager):
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise ValueError(f"update_pool({n!r}): a pool has 1 worker or more, a whole number")
         with self._changed:
-            lacking = n - max(self._num_workers, len(self.crew.everybody)) if self._pool is not None else 0
+            lacking = n - max(self._num_workers, len(self.staff.everybody)) if self._hiring is not None else 0
             if lacking > 0 and (self._given is not None or not isinstance(self._grid, Grid)):
                 raise TaskError(
-                    f"{self.identity!r} has {len(self.crew.everybody)} servers, and {n} workers are asked for",
+                    f"{self.identity!r} has {len(self.staff.everybody)} servers, and {n} workers are asked for",
                     hint="Add hosts to its grid, or slots to its host",
                 )
-            self._num_workers = self.crew.want = n
-            self.crew.adjust()
+            self._num_workers = self.staff.want = n
+            self.staff.adjust()
             grid = self._grid
         if lacking > 0:
             assert isinstance(grid, Grid)
@@ -172,7 +183,7 @@ class WorkerManager(TaskManager):
 
     def push_task(self, task: Task) -> bool:
         """Queue a task for the workers; False if the manager does not run."""
-        entry = Entry(checked(task, getattr(task, "system_id", None)))
+        entry = TaskEntry(checked(task, getattr(task, "system_id", None)))
         with self._changed:
             if not self._accepting:
                 return False
@@ -192,16 +203,13 @@ class WorkerManager(TaskManager):
 
     def task_finished(self, task: Task, result: Any, error: BaseException | None) -> None:
         """A task was performed: tell the task. What its `finished` raises is logged."""
-        try:
-            task.finished(result, error)
-        except Exception:
-            logger.exception("finished() of %r failed", task)
+        hear(task, result, error)
 
     # -- alone: from the queue to the workers and back ---------------------------------------------------------------
 
     def _hired(self, proxy: Proxy) -> None:
         with self._changed:
-            self.crew.hire(proxy)
+            self.staff.hire(proxy)
             self._changed.notify_all()
         self._feed()
 
@@ -210,10 +218,10 @@ class WorkerManager(TaskManager):
 
     def _feed(self) -> None:
         with self._changed:
-            while self._waiting and any(worker.packs == 0 for worker in self.crew.working):
+            while self._waiting and any(worker.packs == 0 for worker in self.staff.working):
                 entry = self._waiting.popleft()
                 try:
-                    self.crew.send(Pack(None, Slave(self.identity), [entry]))
+                    self.staff.send(Pack(None, Slave(self.identity), [entry]))
                 except SendFailed as exc:
                     entry.sends += 1
                     if exc.contents or entry.sends >= self.limits.sends:
@@ -225,13 +233,13 @@ class WorkerManager(TaskManager):
         """In the grid's thread: an answer is there."""
         (entry,) = pack.entries
         with self._changed:
-            if self._pool is None or pack.worker not in self.crew.everybody:
+            if self._hiring is None or pack.worker not in self.staff.everybody:
                 return
-            self.crew.settle(pack.worker)
+            self.staff.settle(pack.worker)
             try:
                 value, error = read_answer(pack.result.get(0)[0], entry.task)
             except ServerLost as exc:
-                self.crew.fire(pack.worker)
+                self.staff.fire(pack.worker)
                 entry.losses += 1
                 if entry.losses < self.limits.losses:
                     self._waiting.appendleft(entry)
@@ -247,7 +255,7 @@ class WorkerManager(TaskManager):
                     self._ended(entry, value, error)
         self._feed()
 
-    def _ended(self, entry: Entry, value: Any, error: BaseException | None) -> None:
+    def _ended(self, entry: TaskEntry, value: Any, error: BaseException | None) -> None:
         self.task_finished(entry.task, value, error)
         self._results.put((entry.task, value, error))
         self._outstanding -= 1

@@ -1,15 +1,8 @@
 """The master: runs task systems over the servers of a grid, several at once.
 
-For each system, in the scheduler's thread and never two at a time:
-
-    init_system -> generate_tasks -> for each finished task: task.finished, system.task_finished, ranks, is_complete
-                        ^                                                                             │
-                        └── not complete, nothing waits, nothing is under way ────────────────────────┤
-                                                                                                      v
-                                                                                               gather_result
-
-Lives here: the life of systems, slaves that come and go, detached results, the end.
-Elsewhere:  the thread and the queue (`scheduler`), servers (`workers`), one call for all this (`run`).
+Lives here: the public shell: start and end, systems that are started, detached results, what there is to be told.
+Elsewhere:  the life of systems (`systems`, `life`), slaves that come and go (`attendance`), the thread and the queue
+            (`scheduler`), servers (`workers`), one call for all this (`run`).
 
 The seam for another place to keep systems, such as a job service: a system comes as bytes (`parcel`), its outcome
 leaves by `SystemHandle.add_done_callback`; `keep` and `fetch` hold results in this process only.
@@ -19,31 +12,30 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grid.errors import DuplicateSystem, GridStopped, ServerLost, Stalled, TaskError
+from grid.errors import DuplicateSystem, GridStopped, TaskError
 from grid.grids.leftover import LeftOver, UnderWay
-from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem, as_pair
+from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem
 from grid.tasks.application import Application, Client
+from grid.tasks.attendance import Attendance
 from grid.tasks.limits import TaskLimits
 from grid.tasks.manager import WorkerManager
 from grid.tasks.parcel import pack_system, unpack_system
-from grid.tasks.schedule import Idle, Key, Pack
+from grid.tasks.schedule import Key, Pack
 from grid.tasks.scheduler import Scheduler
-from grid.tasks.slaves import Registry, Slave, SlaveState
+from grid.tasks.slaves import SlaveRegistry, SlaveState
 from grid.tasks.strategies import LeastLoaded
-from grid.tasks.system import Running, SystemHandle, failure
-from grid.tasks.workers import Crew, Pool
+from grid.tasks.system import SystemHandle
+from grid.tasks.systems import Systems
+from grid.tasks.workers import Hiring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from grid.grids.abstract import AbstractGrid
-    from grid.services.proxy import Proxy
 
 logger = logging.getLogger(__name__)
 
@@ -66,23 +58,20 @@ class Master:
     ) -> None:
         self.grid = g
         self.limits = limits or TaskLimits()
-        self.registry = Registry(self.limits.heartbeat_s, self.limits.inactive_after, self.limits.removed_after)
-        self.managers: dict[str, WorkerManager] = {}
-        self._absent: dict[str, WorkerManager] = {}  # removed, and not back yet
-        self.scheduler = Scheduler(strategy or LeastLoaded())
-        self._pool = Pool(
+        self.registry = SlaveRegistry(self.limits.heartbeat_s, self.limits.inactive_after, self.limits.removed_after)
+        self.scheduler = Scheduler(strategy or LeastLoaded(), self.registry, self.limits)
+        self.attendance = Attendance(g, self.registry, self.limits, self.scheduler.back)
+        self.systems = Systems(self, self.scheduler.schedule, self._stop)
+        self._hiring = Hiring(
             g,
-            on_worker=lambda proxy: self.scheduler.do(lambda: self._hired(proxy)),
+            on_worker=lambda proxy: self.scheduler.do(lambda: self.attendance.hired(proxy)),
             on_empty=lambda reason: self.scheduler.do(lambda: self._nobody(reason)),
             retry_s=self.limits.hire_s,
         )
         self._left_over = LeftOver(g)
-        self._running: dict[str, Running] = {}
         self._kept: OrderedDict[str, SystemHandle] = OrderedDict()
-        self._clients: list[Client] = []
         self._lock = threading.Lock()
         self._started = self._closed = False
-        self._why_none = "no worker is up yet"
         self._reporter = ("masters", self.status)
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -102,7 +91,7 @@ class Master:
         self.scheduler.setup(self)
         self.grid.reporters = [*self.grid.reporters, self._reporter]
         try:
-            self._pool.start()
+            self._hiring.start()
         except BaseException:
             self.close(gracefully=False)
             raise
@@ -115,12 +104,12 @@ class Master:
                 return
             self._closed = True
         error = GridStopped("the master ended before it was complete", hint="Wait for the result before closing it")
-        self.scheduler.do(lambda: self.end_all(error))
+        self.scheduler.do(lambda: self.systems.end_all(error))
         self.scheduler.stop(self.limits.stop_s)
         self._left_over.close(self.limits.stop_s)
-        self._pool.stop(self.limits.stop_s)
+        self._hiring.stop(self.limits.stop_s)
         self.grid.reporters = [each for each in self.grid.reporters if each != self._reporter]
-        for client in list(self._clients):
+        for client in list(self.systems.clients):
             client.tell("master_disconnected", gracefully)
 
     def __enter__(self) -> Master:
@@ -149,15 +138,15 @@ class Master:
         key = copy.get_system_id()
         if not isinstance(key, str) or key != copy.system_id:
             raise TaskError(f"get_system_id() answered {key!r}", system_id=copy.system_id, hint="Return self.system_id")
-        handle = SystemHandle(self, key, type(copy).__name__)
+        handle = SystemHandle(key, type(copy).__name__, self._withdraw, self.doing)
         with self._lock:
             if self._closed:
                 raise TaskError("this master has ended", system_id=key, hint="Make another one")
-            if key in self._running or key in self._kept:
-                what = "runs already" if key in self._running else "has a result here that was not fetched"
+            if self.systems.runs(key) or key in self._kept:
+                what = "runs already" if self.systems.runs(key) else "has a result here that was not fetched"
                 raise DuplicateSystem(f"a system of this id {what}", system_id=key, hint="Make another instance")
-            self._running[key] = Running(copy, handle)
-        self.scheduler.do(partial(self._begin, key))
+            self.systems.add(copy, handle)
+        self.scheduler.do(partial(self.systems.begin, key))
         return handle
 
     def push_task(self, task: Task | None) -> bool:
@@ -176,7 +165,7 @@ class Master:
         """Begin to work for an application: its system is started, or its `start_processing` called."""
         self.start()
         client = Client(self, application)
-        self._clients.append(client)
+        self.systems.clients.append(client)
         try:
             client.begin()
         except BaseException:
@@ -208,8 +197,8 @@ class Master:
 
     def forget(self, client: Client) -> None:
         """A client is gone."""
-        if client in self._clients:
-            self._clients.remove(client)
+        if client in self.systems.clients:
+            self.systems.clients.remove(client)
 
     def status(self) -> dict[str, Any]:
         """Slaves, systems and statistics, in plain values."""
@@ -225,161 +214,32 @@ class Master:
                 }
                 for slave in list(self.registry.slaves.values())
             },
-            "systems": {key: self.doing(key) for key in list(self._running)},
+            "systems": {key: self.doing(key) for key in self.systems},
             "tasks": self.scheduler.statistics.table(),
         }
 
     def runs(self, system_id: Key) -> bool:
-        """Whether a system was started and is not over."""
-        return system_id in self._running
+        """Whether a system was started and is not at its end."""
+        return self.systems.runs(system_id)
 
     def doing(self, system_id: str) -> str:
         """In words: how far a system is, and what it waits for."""
-        running = self._running.get(system_id)
-        if running is None:
+        text = self.systems.doing(system_id)
+        if not text:
             return "not under way"
-        waiting, under_way = self.scheduler.schedule.waiting(system_id)
-        more = "" if waiting == 0 else f", {waiting} waiting" if waiting is not None else ", more to come"
-        text = f"{running.handle.finished_tasks} tasks finished, {under_way} under way{more}"
         if not any(slave.state is SlaveState.ACTIVE for slave in list(self.registry.slaves.values())):
-            text += f"; no active host ({self._why_none})"
+            text += f"; no active host ({self.attendance.why_none})"
         return text
 
-    # -- the life of a system, in the scheduler's thread -----------------------------------------------------------
+    @property
+    def managers(self) -> dict[str, WorkerManager]:
+        """The workers of each slave, by its name."""
+        return self.attendance.managers
 
-    def _begin(self, key: str) -> None:
-        running = self._running.get(key)
-        if running is None:
-            return
-        schedule = self.scheduler.schedule
-        schedule.open(key)
-        if self._call(key, "init_system", running.system.init_system, self) is not _FAILED:
-            self._generate(running)
-
-    def _generate(self, running: Running) -> None:
-        key = running.system.system_id
-        try:
-            self.scheduler.start_system(running.system)
-        except TaskError as exc:
-            self.end(key, None, exc)
-        except BaseException as exc:
-            self.end(key, None, failure(key, "generate_tasks", exc))
-
-    def idle(self, step: Idle) -> None:
-        """Nothing waits, nothing is under way: it is complete, generates more, or is stalled."""
-        running = self._running.get(step.key)
-        if running is None:
-            return
-        if step.dry:
-            self.ask_complete(step.key)
-            if step.key in self._running:
-                done = running.handle.finished_tasks
-                error = Stalled(
-                    f"it is not complete after {done} tasks, none is under way, and generate_tasks gave none",
-                    system_id=step.key,
-                    hint="Let is_complete become true, or generate tasks while it is false",
-                )
-                self.end(step.key, None, error)
-        else:
-            self._generate(running)
-
-    def source_failed(self, key: str, error: BaseException) -> None:
-        """What generate_tasks returned raised, or gave what is no task."""
-        self.end(key, None, error if isinstance(error, TaskError) else failure(key, "generate_tasks", error))
-
-    def tell(self, key: Key, task: Task, result: Any, error: BaseException | None) -> bool:
-        """A task is finished: tell its system, or its client. False if that ended the system."""
-        if key is None:
-            for client in list(self._clients):
-                if client.owns_task(task.task_id):
-                    client.task_over(task, result, error)
-            return False
-        running = self._running.get(key)
-        if running is None:
-            return False
-        running.handle.finished_tasks += 1
-        if error is not None:
-            running.handle.failed_tasks += 1
-        try:
-            running.system.task_finished(self, task, result, error)
-        except BaseException as exc:
-            self.end(key, None, failure(key, "task_finished", exc))
-        return key in self._running
-
-    def ask_complete(self, key: Key) -> None:
-        """Is it complete? Then it is brought to its end."""
-        running = self._running.get(key) if key is not None else None
-        if running is None or key is None:
-            return
-        try:
-            complete = running.system.is_complete(self)
-        except BaseException as exc:
-            self.end(key, None, failure(key, "is_complete", exc))
-            return
-        if complete:
-            gathered = self._call(key, "gather_result", running.system.gather_result, self)
-            if gathered is not _FAILED:
-                self.end(key, *as_pair(gathered))
-
-    def _call(self, key: str, name: str, method: Any, *args: Any) -> Any:
-        try:
-            return method(*args)
-        except BaseException as exc:
-            self.end(key, None, failure(key, name, exc))
-            return _FAILED
-
-    def end(self, key: str, result: Any, error: BaseException | None) -> None:
-        """A system is over: what waits is dropped, what runs is left over, and its originator has the outcome."""
-        with self._lock:
-            running = self._running.pop(key, None)
-        if running is None:
-            return
-        left_over = self.scheduler.schedule.close(key)
-        if not self._closed:  # else the workers themselves are about to be stopped
-            self._left_over.stop(_under_way(left_over))
-        for callback in running.handle._settle(result, error):
-            try:
-                callback(running.handle)
-            except Exception:
-                logger.exception("a call-back of %r failed", running.handle)
-
-    def end_all(self, error: BaseException) -> None:
-        """Nothing can go on."""
-        for key in list(self._running):
-            self.end(key, None, error)
-        self._left_over_single(error)
-
-    def _left_over_single(self, error: BaseException) -> None:
-        schedule = self.scheduler.schedule
-        left_over = schedule.close(None)
-        schedule.open(None)
-        for client in list(self._clients):
-            client.give_up(error)
-        if not self._closed:
-            self._left_over.stop(_under_way(left_over))
-
-    # -- slaves, in the scheduler's thread -------------------------------------------------------------------------
-
-    def _hired(self, proxy: Proxy) -> None:
-        host = proxy._server.host.label
-        manager = self.managers.get(host) or self._absent.get(host)
-        if manager is None:
-            manager = self.managers[host] = WorkerManager(1, self.grid, limits=self.limits)
-            manager.init(host, None)
-            manager.crew = Crew(self.scheduler.back)
-        manager.crew.hire(proxy)
-        if host in self.managers:
-            self.crew_changed(manager)
-
-    def crew_changed(self, manager: WorkerManager) -> None:
-        """Workers of a slave came or went."""
-        name, workers = manager.identity, manager.crew.size
-        manager._num_workers = workers
-        known = self.registry.slaves.get(name)
-        if known is not None and known.workers == workers:
-            return
-        self.registry.register(name, workers, time.monotonic())
-        self.scheduler.registry_changed()
+    @property
+    def service_id(self) -> str:
+        """Of the service that our workers are; empty before `start`."""
+        return self._hiring.service_id
 
     def update_pool(self, slave_id: str, n: int) -> None:
         """Have `n` workers of a slave work, of those that its host has; no task is lost. From any thread."""
@@ -387,76 +247,28 @@ class Master:
             raise TaskError(f"there is no slave {slave_id!r}", hint=f"There are {', '.join(self.managers) or 'none'}")
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"update_pool({slave_id!r}, {n!r}): a slave has 0 workers or more, a whole number")
+        self.scheduler.do(lambda: self.attendance.resize(slave_id, n))
 
-        def change() -> None:
-            manager = self.managers[slave_id]
-            manager.crew.want = n
-            manager.crew.adjust()
-            self.crew_changed(manager)
+    # -- what others need of us ------------------------------------------------------------------------------------
 
-        self.scheduler.do(change)
+    def _withdraw(self, key: str, error: BaseException) -> None:
+        self.scheduler.do(lambda: self.systems.end(key, None, error))
+
+    def _stop(self, packs: list[Pack]) -> None:
+        """Nobody needs their results any more."""
+        if not self._closed:  # else the workers themselves are about to be stopped
+            self._left_over.stop(
+                [
+                    UnderWay(pack.worker.name, pack.worker.place, pack.ticket, pack.result)
+                    for pack in packs
+                    if pack.result is not None
+                ]
+            )
 
     def _nobody(self, reason: str) -> None:
-        self._why_none = reason
-        for manager in self.managers.values():
-            for worker in manager.crew.everybody:
-                if worker.packs == 0:  # the others' packs come back with the loss
-                    manager.crew.fire(worker)
-            self.crew_changed(manager)
+        """In the scheduler's thread."""
+        self.attendance.nobody(reason)
         if self.grid.ishalted():
-            self.end_all(GridStopped("the grid was terminated", hint="Make another one"))
-        elif self._running:
+            self.systems.end_all(GridStopped("the grid was terminated", hint="Make another one"))
+        elif any(self.systems):
             logger.warning("task systems wait: no active host (%s)", reason)
-
-    def heard(self, slave: Slave) -> None:
-        """An answer came from it."""
-        if self.registry.heartbeat(slave.slave_id, time.monotonic()):
-            self.scheduler.registry_changed()
-
-    def look(self) -> None:
-        """Every heartbeat: which hosts answer? Those that are silent get no tasks; long silent ones are lost."""
-        now = time.monotonic()
-        silent = silent_hosts(self.grid)
-        changed = False
-        for name in [name for name in self._absent if name not in silent]:
-            logger.info("slave %s is back", name)
-            self.managers[name] = self._absent.pop(name)
-            self.crew_changed(self.managers[name])
-        for name in self.managers:
-            if name not in silent:
-                changed |= self.registry.heartbeat(name, now)
-        silenced, removed = self.registry.check(now)
-        for slave in silenced:
-            self._why_none = f"{slave.slave_id} does not answer"
-            logger.warning("slave %s does not answer and gets no tasks", slave.slave_id)
-        for slave in removed:
-            logger.warning("slave %s is removed: it has not answered", slave.slave_id)
-            self._absent[slave.slave_id] = self.managers.pop(slave.slave_id)
-            error = ServerLost(
-                "its host has not answered",
-                service_id=self._pool.service_id,
-                server="",
-                host=slave.slave_id,
-                exit_status=None,
-                signal=None,
-                last_output="",
-            )
-            self.scheduler.slave_lost(slave.slave_id, error)
-        if changed or silenced or removed:
-            self.scheduler.registry_changed()
-
-
-def silent_hosts(g: AbstractGrid) -> set[str]:
-    """Hosts of a grid that do not answer now, as far as it knows."""
-    return {home["host"] for home in g.status().get("homes", ()) if home["state"] == "unreachable"}
-
-
-_FAILED = object()
-
-
-def _under_way(packs: Iterable[Pack]) -> list[UnderWay]:
-    return [
-        UnderWay(pack.worker.name, pack.worker.place, pack.ticket, pack.result)
-        for pack in packs
-        if pack.result is not None
-    ]

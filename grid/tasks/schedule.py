@@ -11,7 +11,7 @@ A pack holds tasks of one system and goes to one worker. Handing one out costs O
 how many tasks wait: nothing walks a queue, and sources are read only when there is a slave for what comes.
 
 Lives here: `Schedule`, its queues, the bounds on attempts.
-Elsewhere:  sending (`scheduler`), what a system does with its results (`master`), ratings (`strategies`).
+Elsewhere:  sending (`scheduler`), what a system does with its results (`systems`), ratings (`strategies`).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
 
 from grid.errors import StrategyError, TaskError
 from grid.services.packing import Packing
 from grid.tasks.abstract import Task, TaskScheduleStrategy
+from grid.tasks.life import checked
 from grid.tasks.limits import TaskLimits
-from grid.tasks.slaves import Registry, Slave, SlaveState
+from grid.tasks.slaves import Slave, SlaveRegistry
 
 Key = str | None
 """Id of a system; None for single tasks."""
 
 
-class Entry:
+class TaskEntry:
     """A task on its way, and what happened to it."""
 
     __slots__ = ("alone", "losses", "sends", "suspect", "task", "tries")
@@ -53,7 +53,7 @@ class Pack:
 
     key: Key
     slave: Slave
-    entries: list[Entry]
+    entries: list[TaskEntry]
     ticket: int = 0
     isolated: bool = False
     """Its worker gets nothing else while it has this."""
@@ -82,7 +82,7 @@ class _Queue:
 
     def __init__(self, key: Key, limits: TaskLimits) -> None:
         self.key = key
-        self.front: deque[Entry] = deque()
+        self.front: deque[TaskEntry] = deque()
         self.source: Iterator[Any] | None = None
         self.running = 0
         self.got = 0  # tasks since the last generation began
@@ -90,7 +90,7 @@ class _Queue:
         self.packing = Packing(limits.pack_s, limits.largest_pack)
         self.barred: dict[str, BaseException] = {}  # slaves on which its tasks can't run
 
-    def peek(self) -> Entry | None:
+    def peek(self) -> TaskEntry | None:
         """The next task, taken from the source if need be."""
         while not self.front:
             if self.source is None:
@@ -100,11 +100,11 @@ class _Queue:
                 self.source = None
                 return None
             if task is not None:
-                self.front.append(Entry(checked(task, self.key)))
+                self.front.append(TaskEntry(checked(task, self.key)))
                 self.got += 1
         return self.front[0]
 
-    def take(self, count: int) -> list[Entry]:
+    def take(self, count: int) -> list[TaskEntry]:
         """Up to `count` tasks that can travel together, at least one."""
         entries = [self.front.popleft()]
         if not entries[0].alone:
@@ -123,40 +123,10 @@ class _Queue:
         return None if hint < 0 else hint + len(self.front)
 
 
-def checked(task: object, key: Key) -> Task:
-    """A task, made fit to be queued.
-
-    Raises:
-        TaskError: It is none, or belongs to another system.
-    """
-    if type(task) not in _kinds and not _is_kind(task):
-        raise TaskError(
-            f"a {type(task).__name__} was given for a task ({task!r:.80})",
-            system_id=key,
-            hint="Tasks are instances of subclasses of grid.Task",
-        )
-    made: Task = task  # type: ignore[assignment]
-    made.task_id  # noqa: B018 - makes it
-    if made.system_id != key:
-        made.__dict__["system_id"] = key
-    return made
-
-
-_kinds: WeakSet[type] = WeakSet()
-"""Classes that were found to be tasks: isinstance of an abstract class takes a microsecond."""
-
-
-def _is_kind(task: object) -> bool:
-    if isinstance(task, Task):
-        _kinds.add(type(task))
-        return True
-    return False
-
-
 class Schedule:
     """See the module. Not thread-safe: the scheduler's thread owns it."""
 
-    def __init__(self, strategy: TaskScheduleStrategy, registry: Registry, limits: TaskLimits) -> None:
+    def __init__(self, strategy: TaskScheduleStrategy, registry: SlaveRegistry, limits: TaskLimits) -> None:
         self.strategy = strategy
         self.registry = registry
         self._limits = limits
@@ -209,11 +179,11 @@ class Schedule:
         """Tasks behind those that wait. They were `checked`."""
         queue = self._queues[key]
         before = len(queue.front)
-        queue.front.extend(map(Entry, tasks))
+        queue.front.extend(map(TaskEntry, tasks))
         queue.got += len(queue.front) - before
         self._list(queue)
 
-    def push_front(self, key: Key, entries: Iterable[Entry]) -> None:
+    def push_front(self, key: Key, entries: Iterable[TaskEntry]) -> None:
         """Tasks that were on their way already, before those that wait."""
         queue = self._queues.get(key)
         if queue is not None:
@@ -278,7 +248,7 @@ class Schedule:
             return self._give(queue, slave, entries)
         return None
 
-    def _choose(self, queue: _Queue, entry: Entry) -> Slave | None:
+    def _choose(self, queue: _Queue, entry: TaskEntry) -> Slave | None:
         aside: list[Slave] = []
         try:
             while (slave := self._ask(entry.task)) is not None:
@@ -315,7 +285,7 @@ class Schedule:
             )
         return slave
 
-    def _give(self, queue: _Queue, slave: Slave, entries: list[Entry]) -> Pack:
+    def _give(self, queue: _Queue, slave: Slave, entries: list[TaskEntry]) -> Pack:
         self._turns += 1
         pack = Pack(queue.key, slave, entries, self._turns, entries[0].suspect)
         slave.isolated += pack.isolated
@@ -393,7 +363,7 @@ class Schedule:
         for _ in pack.entries:
             self.finished(pack.slave)
 
-    def unsent(self, pack: Pack, error: BaseException, *, host: bool) -> list[Entry]:
+    def unsent(self, pack: Pack, error: BaseException, *, host: bool) -> list[TaskEntry]:
         """Sending failed. Back to the head of the queue; returns tasks for which that was once too often.
 
         Args:
@@ -409,8 +379,8 @@ class Schedule:
         if host:
             queue.barred[pack.slave.slave_id] = error
             hopeless = all(slave.slave_id in queue.barred for slave in self.registry.active())
-        kept: list[Entry] = []
-        given_up: list[Entry] = []
+        kept: list[TaskEntry] = []
+        given_up: list[TaskEntry] = []
         for entry in pack.entries:
             entry.sends += 1
             (given_up if hopeless or entry.sends >= self._limits.sends else kept).append(entry)
@@ -425,7 +395,7 @@ class Schedule:
                 entry.alone = True
             self.push_front(pack.key, pack.entries)
 
-    def lost(self, pack: Pack) -> list[Entry]:
+    def lost(self, pack: Pack) -> list[TaskEntry]:
         """Its server was lost. Its tasks go to others, each to a worker of its own: one may be what kills servers.
 
         So a task that is not to blame is lost once at most. Returns tasks for which that was once too often. What the
@@ -434,8 +404,8 @@ class Schedule:
         if not self._off(pack):
             return []
         self.uncount(pack)
-        kept: list[Entry] = []
-        given_up: list[Entry] = []
+        kept: list[TaskEntry] = []
+        given_up: list[TaskEntry] = []
         for entry in pack.entries:
             entry.losses += 1
             entry.alone = entry.suspect = True
@@ -446,10 +416,6 @@ class Schedule:
     def slave_lost(self, slave_id: str) -> list[Pack]:
         """Packs of a slave that is gone, for `lost`."""
         return [pack for pack in self.packs if pack.slave.slave_id == slave_id]
-
-    def is_stuck(self) -> bool:
-        """Whether tasks wait and no slave is active."""
-        return not any(slave.state is SlaveState.ACTIVE and slave.workers for slave in self.registry.slaves.values())
 
 
 _GONE: Any = object()

@@ -9,7 +9,8 @@
     job = Search.submit(digest="5d41402abc4b2a76b9719d911017c592")
 
 Lives here: `SystemService`. It runs where jobs run, so it stands on what hosts have.
-Elsewhere:  systems over the servers of a grid, without a job server (`master.py`); who gets which unit (`grid.jobs`).
+Elsewhere:  the life of a system (`life.py`); systems over the servers of a grid, without a job server (`master.py`);
+            who gets which unit (`grid.jobs`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from grid.errors import Stalled, TaskError
+from grid.errors import TaskError
 from grid.jobs.host.service import AbortService, Service, ServiceHandler
-from grid.tasks.abstract import Task, TaskSystem, as_pair
+from grid.tasks.abstract import Task, TaskSystem
+from grid.tasks.life import Event, Life, checked, live
 from grid.tasks.runner import perform, read_answer
 
 if TYPE_CHECKING:
@@ -55,33 +57,35 @@ class SystemService(Service):
                 f"make_system of {type(self).__name__} returned a {type(self.system).__name__}",
                 hint="Return an instance of a subclass of grid.TaskSystem",
             )
-        self._begin()
+        self._begin(Life())
         self.system.init_system(self)
+        self._life.move(Event.INITIALISED)
 
-    def _begin(self) -> None:
-        self._pushed: deque[Task] = deque()
+    def _begin(self, life: Life, tasks: Iterable[Task] = ()) -> None:
+        self._life = life
+        self._pushed = deque(tasks)
         self._source: Iterator[Task | None] | None = None
         self._running: dict[int, Task] = {}
         self._tries: dict[str, int] = {}
-        self._finished, self._generated = 0, 0
+        self._generated = 0  # tasks, since generate_tasks was last called
 
     def checkpoint(self) -> Any:
         """The system and what it waits for; None in the middle of a generator."""
         if self._source is not None:
             return None
-        return self.system, [*self._running.values(), *self._pushed], self._finished
+        return self.system, [*self._running.values(), *self._pushed], self._life.finished
 
     def restore(self, state: Any) -> None:
         """Go on from there."""
-        self._begin()
-        self.system, tasks, self._finished = state
-        self._pushed.extend(tasks)
-        self._generated = 1
+        self.system, tasks, finished = state
+        has_begun = bool(finished or tasks)
+        self._begin(Life(finished, has_begun=has_begun), tasks)
+        self._generated = int(has_begun)
 
     def progress(self) -> tuple[float, float, str] | None:
         """Tasks that are finished, of those that the system expects."""
         expected = self.system.expected_tasks
-        return None if expected is None else (self._finished, expected, "tasks")
+        return None if expected is None else (self._life.finished, expected, "tasks")
 
     def push_task(self, task: Task | None) -> bool:
         """Queue one more task. False: it was None."""
@@ -93,7 +97,7 @@ class SystemService(Service):
         Raises:
             TaskError: One is no task.
         """
-        fit = [self._checked(task) for task in tasks if task is not None]
+        fit = [checked(task, self.system.system_id) for task in tasks if task is not None]
         self._pushed.extend(fit)
         self._generated += len(fit)
         return bool(fit)
@@ -107,34 +111,27 @@ class SystemService(Service):
             raise
 
     def _live(self, handler: ServiceHandler) -> Any:
-        system = self.system
-        rounds = 1 if self._finished or self._pushed else 0  # restored ones have begun
         with handler.units(perform) as units:
-            while True:
+            handler.ready()
+            while (outcome := live(self._life, self.system, self, self._generate)) is None:
                 handler.ready()
                 self._hand_out(units)
                 if units.under_way:
                     self._take(units)
-                    if not system.is_complete(self):
-                        continue
-                elif not rounds or not system.is_complete(self):
-                    if rounds and not self._generated:
-                        raise Stalled(
-                            "it is not complete, no task of it is under way, and it generates none",
-                            system_id=system.system_id,
-                            hint="Should is_complete() be true, or generate_tasks() yield more?",
-                        )
-                    rounds, self._generated = rounds + 1, 0
-                    made = system.generate_tasks(self)
-                    if isinstance(made, (list, tuple)):
-                        self.push_tasks(made)
-                    else:
-                        self._source = iter(made or ())
-                    continue
-                result, error = as_pair(system.gather_result(self))
-                if error is not None:
-                    raise error
-                return result
+                else:
+                    self._life.move(Event.USED_UP if self._generated else Event.DRY)
+        result, error = outcome
+        if error is not None:
+            raise error
+        return result
+
+    def _generate(self) -> None:
+        self._generated = 0
+        made = self.system.generate_tasks(self)
+        if isinstance(made, (list, tuple)):
+            self.push_tasks(made)
+        else:
+            self._source = iter(made or ())
 
     def _hand_out(self, units: Units) -> None:
         if units.under_way > self.ahead // 2:
@@ -152,7 +149,7 @@ class SystemService(Service):
                     self._source = None
                     continue
                 if task is not None:
-                    tasks.append(self._checked(task))
+                    tasks.append(checked(task, self.system.system_id))
                     self._generated += 1
         self._running.update(zip(units.put(tasks), tasks, strict=True))
 
@@ -167,16 +164,6 @@ class SystemService(Service):
             self._tries[task.task_id] = tries + 1
             self._pushed.append(task)
             return
-        self._finished += 1
         task.finished(result, error)
         self.system.task_finished(self, task, result, error)
-
-    def _checked(self, task: Any) -> Task:
-        if not isinstance(task, Task):
-            raise TaskError(
-                f"a {type(task).__name__} was given for a task ({task!r:.80})",
-                system_id=self.system.system_id,
-                hint="Tasks are instances of subclasses of grid.Task",
-            )
-        task.__dict__["system_id"] = self.system.system_id
-        return task
+        self._life.move(Event.FINISHED)

@@ -3,8 +3,8 @@
     PENDING ──workers──> ACTIVE <──beats again── INACTIVE      No worker yet: pending. `inactive_after` beats missed:
                             └──────silent──────────^           inactive, gets no tasks. `removed_after`: removed.
 
-Lives here: `Slave`, `Registry`.
-Elsewhere:  who finds out that a host answers (`master`), who picks a slave (`strategies`).
+Lives here: `Slave`, `SlaveRegistry`.
+Elsewhere:  who finds out that a host answers (`attendance`), who picks a slave (`strategies`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Slave:
 
 
 @dataclass
-class Registry:
+class SlaveRegistry:
     """The slaves that are there. `check` says which went silent; its caller gives their tasks to others."""
 
     heartbeat_s: float = 5.0

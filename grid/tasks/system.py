@@ -1,7 +1,7 @@
-"""A system under way: the master's copy of it, its counts, and the handle that its originator holds.
+"""The handle of a system under way, which its originator holds: waiting, fetching, withdrawing.
 
-Lives here: `SystemHandle` (waiting, fetching, withdrawing), `Running` (what the master keeps).
-Elsewhere:  when which method of the system is called (`master`).
+Lives here: `SystemHandle`.
+Elsewhere:  when which method of the system is called (`life`), who settles a handle (`systems`).
 """
 
 from __future__ import annotations
@@ -9,20 +9,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from grid.errors import CallTimeout, TaskError
-
-if TYPE_CHECKING:
-    from grid.tasks.abstract import TaskSystem
-    from grid.tasks.master import Master
+from grid.errors import CallTimeout
 
 
 class SystemHandle:
-    """Of a system, or a single task, that was started; its outcome arrives here."""
+    """Of a system, or a single task, that was started; its outcome arrives here.
 
-    def __init__(self, master: Master, system_id: str, name: str) -> None:
-        self._master = master
+    Args:
+        withdraw: Called with the id and the error that shall be its outcome.
+        doing: Tells of an id how far its system is.
+    """
+
+    def __init__(
+        self,
+        system_id: str,
+        name: str,
+        withdraw: Callable[[str, BaseException], object],
+        doing: Callable[[str], str],
+    ) -> None:
+        self._withdraw, self._doing = withdraw, doing
         self.system_id = system_id
         self.name = name
         self.finished_tasks = 0
@@ -69,13 +76,12 @@ class SystemHandle:
         """Withdraw it: what waits is dropped, what runs is told to stop. False if it was done already."""
         if self.done():
             return False
-        error = CancelledError(f"{self.name} was withdrawn")
-        self._master.scheduler.do(lambda: self._master.end(self.system_id, None, error))
+        self._withdraw(self.system_id, CancelledError(f"{self.name} was withdrawn"))
         return True
 
     def doing(self) -> str:
         """In words: how far it is, and what it waits for."""
-        return self._master.doing(self.system_id)
+        return self._doing(self.system_id)
 
     def add_done_callback(self, fn: Callable[[SystemHandle], Any]) -> None:
         """Have `fn(self)` called when it is done: by the master's thread, or here and now if it is already."""
@@ -96,20 +102,3 @@ class SystemHandle:
 
     def __repr__(self) -> str:
         return f"<SystemHandle {self.name} {'done' if self.done() else 'under way'}>"
-
-
-class Running:
-    """What the master keeps of a system."""
-
-    def __init__(self, system: TaskSystem, handle: SystemHandle) -> None:
-        self.system = system
-        self.handle = handle
-
-
-def failure(system_id: str, method: str, exc: BaseException) -> TaskError:
-    """An error in a method of the system, for its originator; with the cause attached."""
-    error = TaskError(
-        f"its {method} failed ({type(exc).__name__}: {exc})", system_id=system_id, hint="Its traceback is above"
-    )
-    error.__cause__ = exc
-    return error

@@ -1,8 +1,8 @@
-"""Workers: servers of a grid that run a `Runner`, as they come and go, and the packs that each has.
+"""Workers: servers of a grid that run a `TaskRunner`, as they come and go, and the packs that each has.
 
-    Pool     publishes a runner, and tells of each server that comes up. One thread, which waits in the queue of free
+    Hiring   publishes a runner, and tells of each server that comes up. One thread, which waits in the queue of free
              servers like any other user of the grid; it ends with the service.
-    Crew     the workers of one slave: which one gets the next pack, sending it, its answer.
+    Staff    the workers of one slave: which one gets the next pack, sending it, its answer.
 
 Lives here: those two. Elsewhere: which slave (`schedule`), what an answer says (`runner`), lost servers (`grids/`).
 """
@@ -26,7 +26,7 @@ from grid.errors import (
     VersionError,
 )
 from grid.grids.grid import Grid
-from grid.tasks.runner import Runner
+from grid.tasks.runner import TaskRunner
 from grid.tasks.schedule import Pack
 from grid.wire import codec
 
@@ -42,7 +42,7 @@ RESTARTS = 100
 """Lost servers that are replaced: a task that kills its server must not leave the grid without any."""
 
 
-class Pool:
+class Hiring:
     """A published runner. `on_worker(proxy)` and `on_empty(reason)` are called by its thread."""
 
     def __init__(
@@ -67,9 +67,9 @@ class Pool:
         """
         self.grid.start()
         if isinstance(self.grid, Grid):
-            self.service_id = self.grid.publish(Runner(), restarts=RESTARTS)
+            self.service_id = self.grid.publish(TaskRunner(), restarts=RESTARTS)
         else:
-            self.service_id = self.grid.publish(Runner())
+            self.service_id = self.grid.publish(TaskRunner())
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
@@ -101,14 +101,14 @@ class Pool:
                 self._on_worker(proxy)
 
 
-class Worker:
+class TaskWorker:
     """One server of ours."""
 
-    __slots__ = ("crew", "gone", "name", "packs", "place", "proxy")
+    __slots__ = ("gone", "name", "packs", "place", "proxy", "staff")
 
-    def __init__(self, proxy: Proxy, crew: Crew) -> None:
+    def __init__(self, proxy: Proxy, staff: Staff) -> None:
         self.proxy = proxy
-        self.crew = crew
+        self.staff = staff
         self.name = proxy._server.name
         self.packs = 0
         self.gone = False
@@ -124,7 +124,7 @@ class SendFailed(Exception):
         self.error, self.host, self.contents = error, host, contents
 
 
-class Crew:
+class Staff:
     """The workers of one slave. Not thread-safe, but for `back`, which is called by the grid's thread.
 
     Args:
@@ -133,14 +133,14 @@ class Crew:
 
     def __init__(self, back: Callable[[Pack], None]) -> None:
         self._back = back
-        self._by_packs: list[dict[Worker, None]] = [{}]  # workers that have so many packs
-        self._isolated: dict[Worker, None] = {}  # have one pack, and get nothing else until it is back
-        self._parked: list[Worker] = []  # finish what they have, and get no more
+        self._by_packs: list[dict[TaskWorker, None]] = [{}]  # workers that have so many packs
+        self._isolated: dict[TaskWorker, None] = {}  # have one pack, and get nothing else until it is back
+        self._parked: list[TaskWorker] = []  # finish what they have, and get no more
         self.want: int | None = None
         """How many shall work; None: all."""
 
     @property
-    def working(self) -> list[Worker]:
+    def working(self) -> list[TaskWorker]:
         return [*(worker for level in self._by_packs for worker in level), *self._isolated]
 
     @property
@@ -149,13 +149,13 @@ class Crew:
         return sum(map(len, self._by_packs)) + len(self._isolated)
 
     @property
-    def everybody(self) -> list[Worker]:
+    def everybody(self) -> list[TaskWorker]:
         """With those that are parked."""
         return self.working + self._parked
 
-    def hire(self, proxy: Proxy) -> Worker:
+    def hire(self, proxy: Proxy) -> TaskWorker:
         """One more worker; parked, if there are as many as are wanted."""
-        worker = Worker(proxy, self)
+        worker = TaskWorker(proxy, self)
         try:
             worker.place = proxy.register()
         except GridError:
@@ -175,7 +175,7 @@ class Crew:
             worker, _ = next(level for level in [*self._by_packs, self._isolated] if level).popitem()
             self._parked.append(worker)
 
-    def fire(self, worker: Worker) -> None:
+    def fire(self, worker: TaskWorker) -> None:
         """Its server is gone."""
         worker.gone = True
         if worker in self._parked:
@@ -211,19 +211,19 @@ class Crew:
             return
         raise SendFailed(last)
 
-    def settle(self, worker: Worker) -> None:
+    def settle(self, worker: TaskWorker) -> None:
         """One of its packs is back."""
         if not worker.gone:
             self._move(worker, worker.packs - 1)
 
-    def _move(self, worker: Worker, packs: int) -> None:
+    def _move(self, worker: TaskWorker, packs: int) -> None:
         works = self._level(worker.packs).pop(worker, _GONE) is not _GONE  # else it is parked
         works |= self._isolated.pop(worker, _GONE) is not _GONE
         worker.packs = packs
         if works:
             self._level(packs)[worker] = None
 
-    def _level(self, packs: int) -> dict[Worker, None]:
+    def _level(self, packs: int) -> dict[TaskWorker, None]:
         while len(self._by_packs) <= packs:
             self._by_packs.append({})
         return self._by_packs[packs]

@@ -52,7 +52,7 @@ def test_a_system_runs_as_a_job_in_rounds_with_pushed_tasks_and_errors(tmp_path:
                 assert job.wait(LIMIT_S) == EXPECTED
                 assert job.best["sum"] == EXPECTED["sum"] and job.status["progress"][0] == 27
             assert (tmp_path / "7").read_text() == "xx"  # once for each job
-            with pytest.raises(JobFailed, match="it generates none"):
+            with pytest.raises(JobFailed, match="generate_tasks gave none"):
                 SquaresAsJob.submit(n=3, endless=True).wait(LIMIT_S)
             with pytest.raises(JobFailed, match="returned a int"):
                 NoSystem.submit().wait(LIMIT_S)

@@ -537,9 +537,9 @@ def test_tasks_of_a_lost_worker_go_to_others_and_one_that_kills_workers_fails(tm
 def test_a_worker_that_died_while_it_had_nothing_to_do_is_noticed_and_replaced() -> None:
     with LocalGrid(2, limits=QUICK, output=None) as g, Master(g) as master:
         until(lambda: master.status()["slaves"].get("localhost", {}).get("workers") == 2)
-        (pid,) = {worker.place.get(30)[1] for worker in master.managers["localhost"].crew.working[:1]}
+        (pid,) = {worker.place.get(30)[1] for worker in master.managers["localhost"].staff.working[:1]}
         os.kill(pid, signal.SIGKILL)
-        until(lambda: len(master.managers["localhost"].crew.everybody) == 3)  # with the one that replaces it
+        until(lambda: len(master.managers["localhost"].staff.everybody) == 3)  # with the one that replaces it
         handle = master.start_system(Collect(Apply(time.sleep, 0.05) for _ in range(20)))
         assert handle.get(30) == [None] * 20
         assert master.status()["slaves"]["localhost"]["workers"] == 2
@@ -549,7 +549,7 @@ def test_a_worker_that_died_while_it_had_nothing_to_do_is_noticed_and_replaced()
 def test_without_a_host_systems_wait_without_burning_cpu_say_so_and_go_on_with_a_new_one() -> None:
     with LocalGrid(1, limits=QUICK, output=None) as g, Master(g) as master:
         assert master.start_system(Collect([Square(5)])).get(30) == [25]
-        for server in g.servers[master._pool.service_id]:
+        for server in g.servers[master.service_id]:
             server.terminate()
         until(lambda: master.status()["slaves"]["localhost"]["workers"] == 0)
         handle = master.start_system(Collect(map(Square, range(3))))
@@ -797,7 +797,7 @@ def test_a_pool_changes_its_size_without_losing_tasks_and_is_stopped_in_time(tmp
         records = [results.get_nowait() for _ in range(21)]
         assert [error for _, _, error in records if error] == []
         manager.update_pool(2)
-        until(lambda: manager.crew.size == 2)
+        until(lambda: manager.staff.size == 2)
         manager.push_task(Apply(wait_for, tmp_path / "never"))
         began = time.monotonic()
         manager.stop(0.3)

@@ -32,8 +32,9 @@ from grid.tasks import (
     abstract,
 )
 from grid.tasks.abstract import as_pair
-from grid.tasks.schedule import Failed, Idle, Pack, Schedule, checked
-from grid.tasks.slaves import Registry, Slave, SlaveState
+from grid.tasks.life import checked
+from grid.tasks.schedule import Failed, Idle, Pack, Schedule
+from grid.tasks.slaves import Slave, SlaveRegistry, SlaveState
 from grid.tasks.statistics import Statistics
 
 LIMITS = TaskLimits()
@@ -51,7 +52,7 @@ class World:
     """A schedule with slaves, and shorthands."""
 
     def __init__(self, strategy: TaskScheduleStrategy | None = None, **workers: int) -> None:
-        self.registry = Registry()
+        self.registry = SlaveRegistry()
         self.strategy = strategy or LeastLoaded()
         self.schedule = Schedule(self.strategy, self.registry, LIMITS)
         self.strategy.setup(None, None)  # type: ignore[arg-type]
@@ -299,7 +300,7 @@ def test_weighted_learns_how_fast_each_slave_is() -> None:
 
 @pytest.mark.row("K35")
 def test_a_silent_slave_is_inactive_after_3_beats_and_removed_after_9() -> None:
-    registry = Registry()
+    registry = SlaveRegistry()
     registry.register("a", 2, 0.0)
     assert registry.register("b", 0, 0.0).state is SlaveState.PENDING
     assert [slave.slave_id for slave in registry.active()] == ["a"]
@@ -317,7 +318,7 @@ def test_a_silent_slave_is_inactive_after_3_beats_and_removed_after_9() -> None:
 
 @pytest.mark.row("K35")
 def test_times_of_the_registry_can_be_set() -> None:
-    registry = Registry(heartbeat_s=1.0, inactive_after=2, removed_after=4)
+    registry = SlaveRegistry(heartbeat_s=1.0, inactive_after=2, removed_after=4)
     registry.register("a", 1, 0.0)
     assert registry.check(1.9) == ([], []) and registry.check(2.0)[0] and registry.check(4.0)[1]
     with pytest.raises(ValueError, match="heartbeat_s"):

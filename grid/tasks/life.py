@@ -1,0 +1,182 @@
+"""The life of a task system, as a table. Pure: it says what comes next, and is told what came of it.
+
+    NEW ──Init──> HUNGRY ──Generate──> WORKING ──a task is finished──> ASKED ──Ask──> COMPLETE ──Gather──> ENDED
+                     ^                  │ │ ^                            └───no──> WORKING
+                     └────used up───────┘ │
+                                          └──none came──> DOUBTED ──Ask──> COMPLETE
+                                                             └───no──> STALLED
+
+Lives here: `MOVES`, `Life`; `live`, which calls a system's methods until it waits for its tasks; what is a task
+            (`checked`), and telling one that it is finished (`hear`).
+Elsewhere:  the systems of a master (`systems`), a system as a job (`service`), tasks that wait (`schedule`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Any
+from weakref import WeakSet
+
+from grid.errors import Stalled, TaskError
+from grid.tasks.abstract import Task, TaskSystem, as_pair
+
+logger = logging.getLogger(__name__)
+
+Outcome = tuple[Any, BaseException | None]
+"""A result, or the error that stands for it."""
+
+
+class Stage(Enum):
+    """Where a system is in its life."""
+
+    NEW = auto()
+    HUNGRY = auto()
+    WORKING = auto()
+    ASKED = auto()
+    DOUBTED = auto()
+    COMPLETE = auto()
+    STALLED = auto()
+    ENDED = auto()
+
+
+class Event(Enum):
+    """What happened to it."""
+
+    INITIALISED = auto()
+    GENERATED = auto()
+    FINISHED = auto()
+    """One of its tasks is finished, and the system has heard of it."""
+    USED_UP = auto()
+    """No task waits, none is under way, and nothing more comes of what it generated."""
+    DRY = auto()
+    """The same, and it generated nothing at all."""
+    YES = auto()
+    """It says that it is complete."""
+    NO = auto()
+    GATHERED = auto()
+
+
+class Step(Enum):
+    """What comes next: a method of the system, by its name."""
+
+    INIT = "init_system"
+    GENERATE = "generate_tasks"
+    ASK = "is_complete"
+    GATHER = "gather_result"
+
+
+MOVES = {
+    (Stage.NEW, Event.INITIALISED): Stage.HUNGRY,
+    (Stage.HUNGRY, Event.GENERATED): Stage.WORKING,
+    (Stage.WORKING, Event.FINISHED): Stage.ASKED,
+    (Stage.WORKING, Event.USED_UP): Stage.HUNGRY,
+    (Stage.WORKING, Event.DRY): Stage.DOUBTED,
+    (Stage.ASKED, Event.YES): Stage.COMPLETE,
+    (Stage.ASKED, Event.NO): Stage.WORKING,
+    (Stage.DOUBTED, Event.YES): Stage.COMPLETE,
+    (Stage.DOUBTED, Event.NO): Stage.STALLED,
+    (Stage.COMPLETE, Event.GATHERED): Stage.ENDED,
+}
+
+STEPS = {
+    Stage.NEW: Step.INIT,
+    Stage.HUNGRY: Step.GENERATE,
+    Stage.ASKED: Step.ASK,
+    Stage.DOUBTED: Step.ASK,
+    Stage.COMPLETE: Step.GATHER,
+}
+
+
+class Life:
+    """Of one system; see the module. `finished`: how many of its tasks are.
+
+    Args:
+        finished: Of a system that goes on from a checkpoint; it has been initialised.
+        has_begun: It has generated tasks before, so it may be complete: it is asked first.
+    """
+
+    def __init__(self, finished: int | None = None, *, has_begun: bool = False) -> None:
+        self.finished = finished or 0
+        self.stage = Stage.NEW if finished is None else Stage.ASKED if has_begun else Stage.HUNGRY
+
+    @property
+    def step(self) -> Step | None:
+        """What comes next; None: nothing, until something happens."""
+        return STEPS.get(self.stage)
+
+    def move(self, event: Event) -> None:
+        """Something happened. What is not in the table is a bug."""
+        stage = MOVES.get((self.stage, event))
+        assert stage is not None, f"{event} of a system that is {self.stage}"
+        self.stage = stage
+        self.finished += event is Event.FINISHED
+
+
+def live(life: Life, system: TaskSystem, master: Any, generate: Callable[[], None]) -> Outcome | None:
+    """Call methods of the system until it waits for its tasks (None) or has come to its end.
+
+    What a method raises is raised here, and `life.step` says which one it was.
+
+    Args:
+        generate: Calls `generate_tasks`, and keeps what it gives.
+    """
+    while (step := life.step) is not None:
+        if step is Step.INIT:
+            system.init_system(master)
+            life.move(Event.INITIALISED)
+        elif step is Step.GENERATE:
+            generate()
+            life.move(Event.GENERATED)
+        elif step is Step.ASK:
+            life.move(Event.YES if system.is_complete(master) else Event.NO)
+        else:
+            outcome = as_pair(system.gather_result(master))
+            life.move(Event.GATHERED)
+            return outcome
+    if life.stage is not Stage.STALLED:
+        return None
+    return None, Stalled(
+        f"it is not complete after {life.finished} tasks, none is under way, and generate_tasks gave none",
+        system_id=system.system_id,
+        hint="Let is_complete become true, or generate tasks while it is false",
+    )
+
+
+def checked(task: object, key: str | None) -> Task:
+    """A task of the system `key`, or a single one (None), made fit to be queued.
+
+    Raises:
+        TaskError: It is no task.
+    """
+    if type(task) not in _kinds and not _is_kind(task):
+        raise TaskError(
+            f"a {type(task).__name__} was given for a task ({task!r:.80})",
+            system_id=key,
+            hint="Tasks are instances of subclasses of grid.Task",
+        )
+    made: Task = task  # type: ignore[assignment]
+    made.task_id  # noqa: B018 - makes it
+    if made.system_id != key:
+        made.__dict__["system_id"] = key
+    return made
+
+
+def hear(task: Task, result: Any, error: BaseException | None) -> None:
+    """Tell a task that it is finished. What its `finished` raises is logged."""
+    try:
+        task.finished(result, error)
+    except Exception:
+        logger.exception("finished() of %r failed", task)
+
+
+_kinds: WeakSet[type] = WeakSet()
+"""Classes that were found to be tasks: isinstance of an abstract class takes a microsecond."""
+
+
+def _is_kind(task: object) -> bool:
+    if isinstance(task, Task):
+        _kinds.add(type(task))
+        return True
+    return False
