@@ -34,7 +34,7 @@ from grid.errors import Backlog, CallTimeout, ConnectError, HostError, PublishEr
 from grid.extras import need
 from grid.grids.abstract import AbstractGrid
 from grid.hosts import Host
-from grid.kernel import seat, serve
+from grid.kernel import seat
 from grid.services.hold import Waiter
 from grid.services.load import Load
 from grid.services.proxy import methods_of
@@ -45,7 +45,7 @@ from grid.wire import codec
 from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
 from grid.wire.edited import edited_since, told_of
-from grid.wire.frames import HEAD, Kind, pack
+from grid.wire.frames import HEAD, IMAGE, Kind, pack
 from grid.wire.mainimage import MainImage, wrap
 
 need("DaskGrid", "dask", "distributed")
@@ -159,7 +159,7 @@ class ActorServer(Server):
                 told = told_of(fresh, told)
             if told:
                 buffers.insert(0, memoryview(told))
-                flags = serve.IMAGE
+                flags = IMAGE
         return pack(Kind.CALL, 0, 0, 0, 0, dumped.data, buffers, flags)
 
     def _send(self) -> None:

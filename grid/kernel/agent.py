@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError
-from grid.kernel import hostend, title
+from grid.kernel import title
 from grid.kernel.address import address_towards
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children, Nursery
@@ -50,6 +50,7 @@ from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
 from grid.wire.lane_server import LaneServer
 from grid.wire.limits import raise_files
+from grid.wire.zeromq import HostSockets, flush
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +83,15 @@ class Agent:
         address: str = config["address"]
         self._poller = zmq.Poller()
         self._context: zmq.Context[Any] = zmq.Context()
-        self._end = HostEnd(self._context, config["peer"], limits)
+        self._carrier = HostSockets(self._context, limits)
+        self._end = HostEnd(self._carrier, config["peer"])
         self.lane: LaneServer | None = None  # for blobs from other machines
         if keys:
-            self._gatekeeper = Gatekeeper(self._context, keys.other_public, self._end.listeners)
-            self.ends = self._end.bind_ports(address, keys)
+            self._gatekeeper = Gatekeeper(self._context, keys.other_public, self._carrier.listeners)
+            self.ends = self._carrier.bind_ports(address, keys)
             self.lane = LaneServer(address, keys.tls(server=True), ground.store)
         else:
-            self.ends = self._end.bind_sockets(ground.sockets, f"p{config['peer']}")
+            self.ends = self._carrier.bind_sockets(ground.sockets, f"p{config['peer']}")
         self._answers = Answers(self._end)
         common = {
             "limits": vars(limits),
@@ -128,11 +130,11 @@ class Agent:
     def run(self) -> None:
         """Serve until told to stop, or until the client is unreachable for good."""
         done = self._requests.background.reader
-        for each in (self._end.pull, done, 0):
+        for each in (self._carrier.bell, done, 0):
             self._poller.register(each, zmq.POLLIN)
         while True:
             ready = dict(self._poller.poll(self._patience_ms()))
-            if self._end.pull in ready:
+            if self._carrier.bell in ready:
                 self._take_calls()
             if not self._children.hear_zygote(ready):
                 self._begin_stop(f"its zygote died{self._children.fault}")
@@ -154,11 +156,7 @@ class Agent:
         return max(0, min(_LOOK_MS, int((min(until) - time.monotonic()) * 1000) + 1))
 
     def _take_calls(self) -> None:
-        while True:
-            try:
-                data = self._end.pull.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        while (data := self._carrier.receive_now()) is not None:
             self._client.heard(time.monotonic())  # nobody else can put anything there
             for frame in self._end.take(data):
                 self._requests.answer(frame)
@@ -231,7 +229,7 @@ class Agent:
             else:
                 self._answers.tell(("farewell", self._stopping))
             self._end.close()
-            hostend.flush(self._context)
+            flush(self._context)
         except zmq.ZMQError:
             pass
 

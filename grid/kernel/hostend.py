@@ -1,4 +1,4 @@
-"""The host's end of one link: its sockets and its session. The counterpart of `wire/link.py`.
+"""The host's end of one link: its carrier and its session. The counterpart of `wire/link.py`.
 
 A server and an agent each have one. It takes a message only if it is the next in turn, so that no call runs twice, and
 keeps what it sent until the client has it (`wire/session.py`).
@@ -10,8 +10,9 @@ held is the outbox of the session.
 An exception of a handler that the user's code installed may come here, too: what `take` has accepted is in `due` until
 its reply is posted, so that a server which was torn out of its loop goes on where it was (`recover`).
 
-Lives here: binding, `take`, `reply`, `event`, what is held back and for how long.
-Elsewhere:  what a call does (`serve`, `agent`), numbers and repetition (`wire/session.py`), layout (`wire/frames.py`).
+Lives here: `take`, `reply`, `event`, what is held back and for how long.
+Elsewhere:  what a call does (`serve`, `requests`), what brings frames over (`wire/carrier.py`), numbers and repetition
+            (`wire/session.py`), layout (`wire/frames.py`).
 """
 
 from __future__ import annotations
@@ -21,21 +22,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import zmq
-
-from grid.limits import Limits
+from grid.wire.carrier import HostCarrier
 from grid.wire.frames import BATCH, SMALL, Frame, FrameError, Kind, pack, split, unpack
-from grid.wire.gatekeeper import patient
-from grid.wire.keys import Keys
 from grid.wire.session import Session
 
 logger = logging.getLogger(__name__)
 
 
-_LINGER_MS = 2000
 _HOLD_S = 0.002
 """A reply is held back for less than twice this."""
 _BATCH = bytes([Kind.BATCH])
@@ -47,63 +41,25 @@ _REST = 25
 
 
 class HostEnd:
-    """PULL for calls, PUSH for replies; both bound, the client connects. One thread at a time."""
+    """See the module. One thread at a time. Whoever makes it has its carrier listen, and receives from it."""
 
-    def __init__(self, context: zmq.Context[Any], peer: int, limits: Limits) -> None:
+    def __init__(self, carrier: HostCarrier, peer: int) -> None:
         self.peer = peer
-        self.pull = context.socket(zmq.PULL)
-        self.push = context.socket(zmq.PUSH)
-        beat = int(limits.heartbeat_s * 1000)
-        for socket in (self.pull, self.push):
-            socket.linger = 0
-            socket.sndhwm = socket.rcvhwm = 0  # the client bounds what is under way
-            socket.maxmsgsize = 1 << 30
-            socket.heartbeat_ivl = beat
-            socket.heartbeat_timeout = socket.heartbeat_ttl = max(beat, int(limits.lost_s * 1000) - beat)
+        self.carrier = carrier
         self.session = Session(peer)
         self.due: dict[int, Frame] = {}  # calls that were taken and have no reply yet, by number
         self.said_bye = False
         self.said_hello = False
-        self._pushing = threading.Lock()  # owner of `push` and of the outbox
+        self._pushing = threading.Lock()  # owner of the carrier's outgoing side and of the outbox
         self._holding = False
         self._something_held = threading.Event()
         self._watcher: threading.Thread | None = None
         self._closed = False
 
-    @property
-    def listeners(self) -> tuple[zmq.Socket[Any], ...]:
-        """Its sockets, for a gatekeeper to guard."""
-        return self.pull, self.push
-
-    def bind_sockets(self, directory: Path, name: str) -> tuple[str, str]:
-        """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""
-        ends = f"ipc://{directory / name}.i", f"ipc://{directory / name}.o"
-        self.pull.bind(ends[0])
-        self.push.bind(ends[1])
-        return ends
-
-    def bind_ports(self, address: str, keys: Keys) -> tuple[str, str]:
-        """Listen at free TCP ports of `address`, for holders of the keys only; returns (inlet, outlet)."""
-        keys.listen(self.pull)
-        keys.listen(self.push)
-        for socket in (self.pull, self.push):
-            patient(socket)
-            if ":" in address:
-                socket.ipv6 = True
-        shown = f"[{address}]" if ":" in address else address
-        ends = []
-        for socket in (self.pull, self.push):
-            port = socket.bind_to_random_port(f"tcp://{shown}")
-            ends.append(f"tcp://{shown}:{port}")
-        return ends[0], ends[1]
-
     def admitted(self) -> bool:
-        """Whether the client is connected for replies now: one that has shown its key, and answers heartbeats.
-
-        A PUSH has a way out to connections only whose handshake has succeeded (libzmq 4.3.3, CVE-2020-15166).
-        """
+        """Whether the client is connected for replies now: one that has shown its key, and answers heartbeats."""
         with self._pushing:
-            return bool(self.push.get(zmq.EVENTS) & zmq.POLLOUT)
+            return self.carrier.admitted()
 
     @property
     def unconfirmed(self) -> int:
@@ -161,13 +117,8 @@ class HostEnd:
         self.let_go()
 
     def _welcome(self) -> None:
-        # HELLO may overtake the connection for replies by a moment, so this one message is given time
         with self._pushing:
-            self.push.sndtimeo = 300
-            try:
-                self.push.send(self.session.welcome())
-            except zmq.Again:
-                pass  # the client asks again
+            self.carrier.send_patiently(self.session.welcome())  # if it is lost the client asks again
 
     # -- holding back ----------------------------------------------------------------------------------------------
 
@@ -188,17 +139,7 @@ class HostEnd:
         """Send what is held."""
         if self.session.waiting:
             with self._pushing:
-                self._flush()
-
-    def _flush(self) -> None:
-        self.session.flush(self)
-
-    def send(self, data: bytes, flags: int = 0) -> None:
-        """The carrier of the session. Without a connection the message is lost: the client will say HELLO."""
-        try:
-            self.push.send(data, zmq.NOBLOCK)
-        except zmq.Again:
-            pass
+                self.session.flush(self.carrier)
 
     def _watch(self) -> None:
         """Thread: nothing is held for long, whatever the call that runs meanwhile does."""
@@ -242,26 +183,18 @@ class HostEnd:
             self.due.pop(call, None)
             if not self._holding or len(frame) > SMALL or session.waiting >= BATCH:
                 if session.sent == number - 1:
-                    self.send(frame)
+                    self.carrier.send(frame)
                     session.sent = number
                 else:
-                    session.flush(self)
+                    session.flush(self.carrier)
                 return
         if not self._something_held.is_set():
             self._something_held.set()
 
     def close(self) -> None:
-        """Close both sockets; `flush` then waits a moment for what is still to be sent."""
+        """Send what is held, and close the carrier."""
         self.let_go()
         self._closed = True
         self._something_held.set()
-        self.pull.close(0)
         with self._pushing:
-            self.push.close(_LINGER_MS)
-
-
-def flush(context: zmq.Context[Any]) -> None:
-    """Wait until what closed sockets still had to send is on its way, or `_LINGER_MS` is over."""
-    thread = threading.Thread(target=context.term, daemon=True)
-    thread.start()
-    thread.join(_LINGER_MS / 1000 + 0.5)
+            self.carrier.close()

@@ -6,7 +6,7 @@ of ours is told of each signal by the interpreter, and ends the wait with an emp
 
 Code of the user may want to be told instead (asyncio's `add_signal_handler`), and may forget to give it back.
 
-Lives here: that thread, its pipe and its socket.
+Lives here: that thread and its pipe.
 Elsewhere:  who waits, and looks for signals now and then all the same (`serve`).
 """
 
@@ -15,22 +15,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Any
 
-import zmq
-
-_END = "inproc://signals"
+from grid.wire.carrier import Waker
 
 
 class Rouser:
-    """Made in the main thread, with the socket that it waits at: a PULL."""
+    """Made in the main thread, with what ends its wait for messages."""
 
-    def __init__(self, context: zmq.Context[Any], pull: zmq.Socket[Any]) -> None:
-        pull.bind(_END)
+    def __init__(self, waker: Waker) -> None:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._sent = self._ended = False
-        threading.Thread(target=self._watch, args=(context,), name="grid-signals", daemon=True).start()
+        threading.Thread(target=self._watch, args=(waker,), name="grid-signals", daemon=True).start()
         self.listen()
 
     def listen(self) -> None:
@@ -44,17 +40,14 @@ class Rouser:
         self._sent = False  # one that comes before this is handled before the next wait: no signal is missed
 
     def end(self) -> None:
-        """Close the thread's socket."""
+        """End the thread."""
         self._ended = True
         signal.set_wakeup_fd(-1)
         os.write(self._writer, b"\0")  # not closed: a forked child may have its other copy
 
-    def _watch(self, context: zmq.Context[Any]) -> None:
-        push = context.socket(zmq.PUSH)
-        push.linger = 0
-        push.connect(_END)
+    def _watch(self, waker: Waker) -> None:
         while os.read(self._reader, 4096) and not self._ended:
             if not self._sent:  # a storm of signals during a long call makes one message
                 self._sent = True
-                push.send(b"")
-        push.close()
+                waker.wake()
+        waker.close()

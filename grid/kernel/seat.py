@@ -20,7 +20,7 @@ from typing import Any
 from grid._version import __version__
 from grid.kernel import serve
 from grid.wire import codec, mainimage
-from grid.wire.frames import CANCELLED, ERROR, Kind, pack, unpack
+from grid.wire.frames import CANCELLED, ERROR, IMAGE, Kind, pack, unpack
 
 
 def report() -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Seat(serve.Server):
         try:
             frame = unpack(bytearray(data))
             buffers = frame.buffers
-            if frame.flags & serve.IMAGE:
+            if frame.flags & IMAGE:
                 mainimage.arrive(buffers[0])
                 buffers = buffers[1:]
             value: Any

@@ -28,18 +28,16 @@ import zmq
 
 from grid.errors import GridError
 from grid.kernel import logsetup, spawned
-from grid.kernel.hostend import HostEnd, flush
+from grid.kernel.hostend import HostEnd
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage, raised, randoms
-from grid.wire.frames import BULK, CANCELLED, ERROR, Frame
+from grid.wire.frames import BULK, CANCELLED, ERROR, IMAGE, Frame
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
+from grid.wire.zeromq import HostSockets, flush
 
 logger = logging.getLogger(__name__)
-
-IMAGE = 8
-"""Flag of a CALL: its first buffer is an image of `__main__`."""
 
 
 def main(spec: dict[str, Any], control: socket.socket) -> NoReturn:
@@ -76,14 +74,15 @@ class Server:
         self._limits = Limits(**spec["limits"])
         self._set_up_process(spec)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._end = HostEnd(self._context, spec["peer"], self._limits)
-        self._end.pull.rcvtimeo = _LOOK_MS
+        carrier = HostSockets(self._context, self._limits)
+        carrier.patience_ms = _LOOK_MS
+        self._end = HostEnd(carrier, spec["peer"])
         if spec["keys"]:
             keys = Keys.from_json(spec["keys"])
-            self._gatekeeper = Gatekeeper(self._context, keys.other_public, self._end.listeners)
-            ends = self._end.bind_ports(spec["address"], keys)
+            self._gatekeeper = Gatekeeper(self._context, keys.other_public, carrier.listeners)
+            ends = carrier.bind_ports(spec["address"], keys)
         else:
-            ends = self._end.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
+            ends = carrier.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
         self._store = bulk.Store(Path(spec["blobs"]))
         try:
             parts = self._store.read(spec["blob"], spec["sizes"], drop=False)
@@ -104,7 +103,7 @@ class Server:
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
         self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
-        self._rouser = Rouser(self._context, self._end.pull)
+        self._rouser = Rouser(carrier.waker())
         threading.Thread(target=self._listen, name="grid-control", daemon=True).start()
         _say(control, {"ready": list(ends), "pid": os.getpid()})
 
@@ -163,9 +162,8 @@ class Server:
         end = self._end
         due = end.due
         if not due:
-            try:
-                data = end.pull.recv()
-            except zmq.Again:  # signals that nobody told us of are handled now
+            data = end.carrier.receive()
+            if data is None:  # signals that nobody told us of are handled now
                 self._rouser.listen()
                 return
             if not data:

@@ -11,7 +11,7 @@ time:
 
 `noise` adds what TCP excludes: single messages lost, repeated or cut.
 
-Lives here: `Clock`, `Network`, and the few methods of sockets that `wire/link.py` and `kernel/hostend.py` use.
+Lives here: `Clock`, `Network`, and the few methods of sockets that `wire/zeromq.py` uses.
 Elsewhere:  who sends what, and when cables break (`simulation.py`).
 """
 
@@ -24,6 +24,9 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
+
+from grid.limits import Limits
+from grid.wire.zeromq import ClientSockets, HostSockets
 
 _EVENT = struct.Struct("=Hi")
 
@@ -266,13 +269,15 @@ class Network:
         self.bound: set[str] = set()
         self.while_waiting: Callable[[float], None] = self._pass
 
-    def client(self) -> Any:
-        """A context for `Link`."""
-        return _Context({zmq.PUSH: CallCable, zmq.PULL: ClientPull}, self)
+    def client(self, limits: Limits) -> ClientSockets:
+        """A carrier for `Link`."""
+        context: Any = _Context({zmq.PUSH: CallCable, zmq.PULL: ClientPull}, self)
+        return ClientSockets(limits, context)
 
-    def host(self) -> Any:
-        """A context for `HostEnd`."""
-        return _Context({zmq.PUSH: ReplyCable, zmq.PULL: HostPull}, self)
+    def host(self, limits: Limits) -> HostSockets:
+        """A carrier for `HostEnd`."""
+        context: Any = _Context({zmq.PUSH: ReplyCable, zmq.PULL: HostPull}, self)
+        return HostSockets(context, limits)
 
     def tell(self, event: int, endpoint: str) -> None:
         """The client's monitor has news."""

@@ -13,8 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from grid.errors import ConnectError
 from grid.grids.home import Home
 from grid.grids.liveness import Liveness
@@ -86,9 +84,10 @@ class Process(serve.Server):
         self.home, self.name = home, name
         self.instance = instance
         instance._process = self
-        self._end = self.end = HostEnd(home.world.network.host(), number, home.world.limits)
+        self.carrier = home.world.network.host(home.world.limits)
+        self._end = self.end = HostEnd(self.carrier, number)
         self.end._watcher = threading.current_thread()  # the world lets go in its place
-        self.inlet, self.outlet = self.end.bind_sockets(Path("/simulated"), f"p{number}")
+        self.inlet, self.outlet = self.carrier.bind_sockets(Path("/simulated"), f"p{number}")
         self._current = self._begun = 0
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
@@ -99,7 +98,7 @@ class Process(serve.Server):
 
     @property
     def replies(self) -> ReplyCable:
-        cable: Any = self.end.push
+        cable: Any = self.carrier.push
         return cable  # type: ignore[no-any-return]
 
     def cables(self) -> list[Any]:
@@ -124,9 +123,8 @@ class Process(serve.Server):
         if self.end.said_bye:
             self.die(exit_status=0)
             return False
-        try:
-            message = self.end.pull.recv(zmq.NOBLOCK)
-        except zmq.Again:
+        message = self.carrier.receive_now()
+        if message is None:
             return False
         if len(self.end.take(message)) > 1:
             self._batch.enter_context(self.end.holding())
@@ -142,8 +140,8 @@ class Process(serve.Server):
             self.end.close()
         else:
             self.end.session.sent = self.end.session.posted
-            self.end.pull.close(0)
-            self.end.push.close(0)
+            self.carrier.pull.close(0)
+            self.carrier.push.close(0)
         certificate = {"signal": signal, "exit_status": exit_status, "peak_kb": 1, "last_output": ""}
         self.home.news.append(("_server_ended", (self.name, certificate)))
 

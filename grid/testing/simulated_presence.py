@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from grid.errors import ConnectError
 from grid.kernel.hostend import HostEnd
 from grid.kernel.presence import Presence
@@ -27,8 +25,9 @@ class Lifeline:
     def __init__(self, world: World) -> None:
         self._world = world
         limits, number = world.limits, world.link.number()
-        self._end = HostEnd(world.network.host(), number, limits)
-        inlet, outlet = self._end.bind_sockets(Path("/simulated"), f"p{number}")
+        self._carrier = world.network.host(limits)
+        self._end = HostEnd(self._carrier, number)
+        inlet, outlet = self._carrier.bind_sockets(Path("/simulated"), f"p{number}")
         self._client = Presence(
             world.clock.now,
             start_s=limits.start_s,
@@ -39,7 +38,7 @@ class Lifeline:
         self._peer = world.link.connect(number, inlet, outlet, None, None)
         self._peer.beats = True
         self._calls: Any = world.network.calls[inlet]
-        self._replies: Any = self._end.push
+        self._replies: Any = self._carrier.push
         self._whole_at = world.clock.now  # when the client last was connected
         self.connections: list[bool] = []  # what a monitor of its sockets tells: somebody came, or went
 
@@ -69,11 +68,7 @@ class Lifeline:
         self._replies.carry(100)
         if self._calls.up and self._replies.up and not self._calls.stalled:
             self._whole_at = now
-        while True:
-            try:
-                data = self._end.pull.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        while (data := self._carrier.receive_now()) is not None:
             self._client.heard(now)
             self._end.take(data)
         if not self._client.is_over(now):
@@ -89,5 +84,5 @@ class Lifeline:
     def end(self) -> None:
         """The host is lost."""
         self._world.link.drop(self._peer, ConnectError("it is lost", host="simulated", hint="It is a simulation"))
-        self._end.pull.close(0)
-        self._end.push.close(0)
+        self._carrier.pull.close(0)
+        self._carrier.push.close(0)

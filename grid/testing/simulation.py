@@ -94,7 +94,7 @@ class World(Users):
         self.network = Network(rng, self.clock, noise=rng.choice((0.0, 0.0, 0.002, 0.02)))
         self.network.while_waiting = self._while_waiting
         self.limits = Limits(in_flight=rng.choice((60, 400)), send_s=5.0)
-        self.link = Link(self.limits, context=self.network.client(), clock=self.clock)
+        self.link = Link(self.limits, carrier=self.network.client(self.limits), clock=self.clock)
         self.threads: list[tuple[Any, Any]] = []
         self.link.callbacks = self  # type: ignore[assignment]
         names = [f"h{number}" for number in range(rng.randint(1, 4))]

@@ -5,7 +5,7 @@ Another frame would cost more than another field (measured: about 1 us each at b
 
     offset  size  field     meaning
     0       1     kind      one of `Kind`
-    1       1     flags     `ERROR`, `BULK`, `WHOLE`, `CANCELLED`
+    1       1     flags     `ERROR`, `BULK`, `WHOLE`, `CANCELLED`, `IMAGE`
     2       2     buffers   how many out-of-band buffers follow the pickle
     4       4     peer      which process on which host, numbered by the client
     8       8     seq       number of this message in its direction on this link; 0: not numbered
@@ -55,6 +55,9 @@ class Kind(IntEnum):
     WAKE = 99  # never on the network: one thread of the client rouses another
 
 
+CALL, REPLY = int(Kind.CALL), int(Kind.REPLY)
+"""The same as plain numbers, where a small call would notice the difference."""
+
 ERROR = 1
 """Flag of a REPLY: the pickle is an exception."""
 BULK = 2
@@ -63,6 +66,8 @@ WHOLE = 16
 """Flag, with `BULK`: the pickle itself is long, and is the first thing in the blob."""
 CANCELLED = 4
 """Flag of a REPLY: the call was withdrawn before it began."""
+IMAGE = 8
+"""Flag of a CALL: its first buffer is an image of `__main__`."""
 
 
 SMALL = 4096

@@ -1,10 +1,10 @@
 """The client's end of all links: calls out, replies in, nothing lost and nothing twice.
 
-    caller ── PUSH ──> server 1        One PUSH socket for each process on a host (its owner: whoever holds the
-    caller ── PUSH ──> server 2        peer's lock), one PULL for all replies (its owner: whoever holds `_incoming`).
-    leader <── PULL ── all of them
+    caller ── way ──> server 1         One way for each process on a host (its owner: whoever holds the peer's lock),
+    caller ── way ──> server 2         one inbox for all replies (its owner: whoever holds `_incoming`).
+    leader <── inbox ── all of them
 
-Whoever waits for a result *leads*: it takes replies off the PULL socket, for everybody, until its own is there. Others
+Whoever waits for a result *leads*: it takes replies out of the inbox, for everybody, until its own is there. Others
 that wait follow, and one of them is roused when the leader leaves. So a caller that waits for its own reply pays for no
 thread switch (measured: an I/O thread between caller and socket adds 25 to 60 us to each call). When nobody waits, the
 grid's own thread leads (`collect`), and yields as soon as somebody wants the lead.
@@ -21,9 +21,9 @@ handler may raise after every call and at the end of every loop. So here
   of receiving: a message may be lost, so all peers are asked), `Peer.delivering` (this reply was on its way to its
   result), `_dirty` (a peer has something to send).
 
-Lives here: sockets of the client, who leads, when outboxes are sent.
-Elsewhere:  numbers, acknowledgement, repetition (`session`), what a result is (`services/result.py`), who is lost
-            (`grids/`), the other end (`kernel/hostend.py`).
+Lives here: who leads, when outboxes are sent, what a message means.
+Elsewhere:  numbers, acknowledgement, repetition (`session`), what brings frames over (`carrier`), one process (`peer`),
+            what a result is (`services/result.py`), who is lost (`grids/`), the other end (`kernel/hostend.py`).
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
-
-import zmq
+from typing import Any
 
 from grid.errors import Backlog, ConnectError, GridStopped, fork_error
 from grid.limits import Limits, checked_timeout
-from grid.wire import bulk, monitor
+from grid.wire import bulk
 from grid.wire.callbacks import CallBacks
+from grid.wire.carrier import ClientCarrier, Closed
 from grid.wire.codec import Dumped
-from grid.wire.frames import BATCH, HEAD, SMALL, FrameError, Kind, pack, split, unpack
+from grid.wire.frames import BATCH, CALL, HEAD, IMAGE, REPLY, SMALL, FrameError, Kind, pack, split, unpack
 from grid.wire.keys import Keys
-from grid.wire.session import Session
+from grid.wire.peer import Moment, Peer, Pending
+from grid.wire.zeromq import RECONNECT_S, ClientSockets
+
+__all__ = ["RECONNECT_S", "Link", "Peer", "Pending"]
 
 logger = logging.getLogger(__name__)
 
-RECONNECT_S = 2.0
-"""Between two attempts to connect again, at most."""
 _TICK_S = 0.002
 """While callers lead, the grid's thread looks this often whether it is needed. Costs 0.3 % of a core, only then."""
 _ACK_EVERY = 64
@@ -66,87 +66,11 @@ _FOLLOW_S = 0.25
 """A follower looks this often whether somebody leads: one that was torn off may not have handed the lead over."""
 
 
-class Pending(Protocol):
-    """What waits for a reply."""
-
-    done_flag: bool
-    call: int
-    batons: list[Any] | None
-
-    def deliver(self, flags: int, seconds: float, data: bytes) -> None:
-        """The reply. It may come twice, where an exception of the user's tore us out of the first time."""
-
-    def fail(self, error: BaseException) -> None: ...
-
-
-class _Moment:
-    """Is never done: to wait for messages as such."""
-
-    done_flag = False
-    call = 0
-    batons: list[Any] | None = None
-
-    def deliver(self, flags: int, seconds: float, data: bytes) -> None: ...
-    def fail(self, error: BaseException) -> None: ...
-
-
-class Peer:
-    """One process on a host, as the client sees it."""
-
-    __slots__ = (
-        "asked_at",
-        "beats",
-        "blobs",
-        "closed",
-        "connected",
-        "delivering",
-        "dirty",
-        "endpoints",
-        "heard",
-        "image",
-        "keys",
-        "lock",
-        "number",
-        "pending",
-        "push",
-        "refuses",
-        "session",
-        "told",
-        "welcomed",
-    )
-
-    def __init__(self, number: int, push: zmq.Socket[Any], endpoints: tuple[str, str]) -> None:
-        self.number = number
-        self.push = push
-        self.endpoints = endpoints
-        self.lock = threading.Lock()  # owner of `push` and of the outbox
-        self.session = Session(number)
-        self.pending: dict[int, Pending] = {}  # calls without a reply, by number, in their order
-        self.delivering: Pending | None = None  # its reply is here, and is not noted as received yet
-        self.told = 0  # number of the last event that the grid's thread was given
-        self.welcomed = threading.Event()  # it has answered at all
-        self.connected = False  # as libzmq's heartbeats see it
-        self.asked_at = 0.0  # last HELLO, monotonic
-        self.heard = 0  # replies seen at the last look of `housekeep`
-        self.beats = False  # it wants to hear from us every heartbeat, and gives us up when it does not
-        self.blobs: bulk.Blobs | None = None
-        self.keys: Keys | None = None
-        self.image: dict[str, Any] = {}  # names of __main__ that it has, and what they were
-        self.closed: BaseException | None = None
-        self.dirty = False  # `Link._flush_all` will look at the outbox
-        self.refuses: BaseException | None = None  # what new calls get: it is closed, or moves to another host
-
-    def send(self, frame: bytes) -> None:
-        """Send a message without a number, after what waits; the caller holds the lock."""
-        self.session.flush(self.push, zmq.NOBLOCK)
-        self.push.send(frame, zmq.NOBLOCK)
-
-
 class Link:
     """All links of one grid. Thread-safe.
 
     Args:
-        context: Where its sockets come from; one of its own by default.
+        carrier: What brings frames over; sockets of ZeroMQ by default.
         clock: What tells the time, in seconds, never backwards.
     """
 
@@ -154,32 +78,21 @@ class Link:
         self,
         limits: Limits,
         *,
-        context: zmq.Context[Any] | None = None,
+        carrier: ClientCarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
         self._clock = clock
-        self._context = zmq.Context() if context is None else context
-        self._context.set(zmq.MAX_SOCKETS, 65_000)
-        self._pull = self._socket(zmq.PULL)
-        self._pull.rcvtimeo = _PATIENCE_MS
-        self._wake_address = f"inproc://grid-wake-{id(self)}"
-        self._pull.bind(self._wake_address)
-        self._waker = self._socket(zmq.PUSH)
-        self._waker.connect(self._wake_address)
-        self._waker_lock = threading.Lock()
-        self._monitor = self._pull.get_monitor_socket(
-            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED
-        )
+        self._carrier: ClientCarrier = ClientSockets(limits) if carrier is None else carrier
+        self._carrier.patience_ms = _PATIENCE_MS
         self._peers: dict[int, Peer] = {}
-        self._by_endpoint: dict[str, Peer] = {}  # by outlet, as `monitor.plain` spells it
         self._numbers = iter(range(1, 1 << 32))
         self._numbers_lock = threading.Lock()
         # who leads
-        self._incoming = threading.Lock()  # held by the leader: the owner of _pull
+        self._incoming = threading.Lock()  # held by the leader: who receives
         self._try_lead = partial(self._incoming.acquire, False)
         self._torn = False  # somebody leads, or was torn out of leading: see the module
-        self._turnstile = threading.Lock()  # held by who needs _pull for something else
+        self._turnstile = threading.Lock()  # held by who needs the inbox for something else
         self._wanted = 0
         self._queueing = threading.Lock()
         self._followers: deque[Any] = deque()
@@ -196,23 +109,6 @@ class Link:
         self.on_welcome: Callable[[Peer], None] = lambda peer: None
         self.on_connection: Callable[[Peer, bool], None] = lambda peer, up: None
 
-    def _socket(self, kind: int, keys: Keys | None = None) -> zmq.Socket[Any]:
-        socket = self._context.socket(kind)
-        socket.linger = 0
-        socket.ipv6 = True  # of both kinds
-        socket.sndhwm = socket.rcvhwm = 0  # bounded by `in_flight`: two bounds can lock each other
-        if keys is not None:
-            keys.call(socket)
-        return socket
-
-    def _liven(self, socket: zmq.Socket[Any]) -> None:
-        beat = int(self._limits.heartbeat_s * 1000)
-        socket.heartbeat_ivl = beat
-        socket.heartbeat_timeout = socket.heartbeat_ttl = max(beat, int(self._limits.lost_s * 1000) - beat)
-        socket.reconnect_ivl = 50
-        socket.reconnect_ivl_max = int(RECONNECT_S * 1000)
-        socket.handshake_ivl = int(self._limits.lost_s * 1000)
-
     # -- peers -----------------------------------------------------------------------------------------------------
 
     def number(self) -> int:
@@ -225,16 +121,11 @@ class Link:
 
         HELLO is said once replies have a way back, see `read_monitor`.
         """
-        push = self._socket(zmq.PUSH, keys)
-        self._liven(push)
-        push.connect(inlet)
-        peer = Peer(number, push, (inlet, outlet))
+        peer = Peer(number, self._carrier.way(inlet, keys), (inlet, outlet))
         peer.blobs, peer.keys = blobs, keys
         with self._own_incoming():
             self._peers[number] = peer
-            self._by_endpoint[monitor.plain(outlet)] = peer
-            self._secure(keys)
-            self._pull.connect(outlet)
+            self._carrier.attach(number, outlet, keys)
         return peer
 
     def drop(self, peer: Peer, error: BaseException) -> None:
@@ -243,15 +134,14 @@ class Link:
             if peer.closed is not None:
                 return
             peer.closed = peer.refuses = error
-            peer.push.close(0)
+            peer.way.close()
             waiting = list(peer.pending.values())
             peer.pending.clear()
             peer.session.kept.clear()
         if not self._closed:
             with self._own_incoming():
                 self._peers.pop(peer.number, None)
-                self._by_endpoint.pop(monitor.plain(peer.endpoints[1]), None)
-                _disconnect(self._pull, peer.endpoints[1])
+                self._carrier.detach(peer.number)
         for pending in waiting:
             pending.fail(error)
             self.rouse(pending)
@@ -265,24 +155,12 @@ class Link:
         with peer.lock:
             if peer.closed is not None:
                 return
-            _disconnect(peer.push, peer.endpoints[0])
-            peer.push.connect(inlet)
+            peer.way.lead(inlet)
         with self._own_incoming():
-            self._by_endpoint.pop(monitor.plain(peer.endpoints[1]), None)
-            _disconnect(self._pull, peer.endpoints[1])
+            self._carrier.detach(peer.number)
             peer.endpoints = (inlet, outlet)
-            self._by_endpoint[monitor.plain(outlet)] = peer
             peer.connected = False
-            self._secure(peer.keys)
-            self._pull.connect(outlet)
-
-    def _secure(self, keys: Keys | None) -> None:
-        """Options of the PULL socket for the connection that is made next; they stay from the one before."""
-        if keys is not None:
-            keys.call(self._pull)
-        else:
-            self._pull.plain_server = False  # back to no encryption
-        self._liven(self._pull)
+            self._carrier.attach(peer.number, outlet, peer.keys)
 
     def _hello(self, peer: Peer) -> None:
         peer.asked_at = self._clock()
@@ -320,7 +198,7 @@ class Link:
         if (buffers or len(data) >= bulk.LARGE) and peer.blobs is not None:
             data, buffers, flags = bulk.put_apart(peer.blobs, data, buffers, flags)
         if image is not None:
-            flags |= 8
+            flags |= IMAGE
             buffers = [memoryview(image), *buffers]
         under_way, session = peer.pending, peer.session
         if len(under_way) >= self._limits.in_flight:
@@ -332,9 +210,9 @@ class Link:
                 seq = session.posted + 1
                 received = session.received
                 if buffers:
-                    frame = pack(2, peer.number, seq, received, seq, data, buffers, flags)
+                    frame = pack(CALL, peer.number, seq, received, seq, data, buffers, flags)
                 else:
-                    frame = _HEAD(2, flags, 0, peer.number, seq, received, seq, 0.0, len(data)) + data
+                    frame = _HEAD(CALL, flags, 0, peer.number, seq, received, seq, 0.0, len(data)) + data
                 pending.call = seq
                 session.post(frame)
                 under_way[seq] = pending
@@ -344,14 +222,14 @@ class Link:
                 ahead = len(under_way)
                 if ahead < _ALONE or len(frame) > SMALL or then is not None:
                     if session.sent == seq - 1:
-                        peer.push.send(frame, 1)  # NOBLOCK; there is no high-water mark
+                        peer.way.send(frame)
                         session.sent = seq
                     else:
-                        session.flush(peer.push, 1)
+                        session.flush(peer.way)
                 else:
                     waits = seq - session.sent
                     if waits >= BATCH or 4 * waits >= ahead:
-                        session.flush(peer.push, 1)
+                        session.flush(peer.way)
                     elif not peer.dirty:
                         self._dirty.append(peer)
                         peer.dirty = True
@@ -375,7 +253,7 @@ class Link:
             with peer.lock:
                 peer.dirty = False
                 if peer.closed is None:
-                    peer.session.flush(peer.push, zmq.NOBLOCK)
+                    peer.session.flush(peer.way)
             try:
                 dirty.remove(peer)  # only now, so that nobody forgets it
             except ValueError:
@@ -391,7 +269,7 @@ class Link:
                 continue
             if oldest is None:
                 over = self._clock() >= deadline
-                self.wait(_Moment(), 0.01)
+                self.wait(Moment(), 0.01)
             else:
                 over = not self.wait(oldest, deadline - self._clock())
             if over:
@@ -496,14 +374,14 @@ class Link:
 
     def _ask_all(self) -> None:
         """Somebody was torn out of receiving: a message may have been taken off the socket and lost."""
-        self._pull.rcvtimeo = _PATIENCE_MS
+        self._carrier.patience_ms = _PATIENCE_MS
         for peer in list(self._peers.values()):
             if peer.welcomed.is_set():
                 self._hello(peer)
 
     def _receive(self, pending: Pending | None, deadline: float | None) -> None:
-        pull = self._pull
-        receive = pull.recv
+        carrier = self._carrier
+        receive = carrier.receive
         timed = False
         while not (pending is not None and pending.done_flag) and not self._wanted and not self._closed:
             if pending is None and (self._followers or self._shooed or self._dirty or not self._errands.empty()):
@@ -514,29 +392,27 @@ class Link:
                     break
                 if remaining * 1000 < _PATIENCE_MS:
                     timed = True
-                    pull.rcvtimeo = max(1, int(remaining * 1000))
+                    carrier.patience_ms = max(1, int(remaining * 1000))
             try:
                 data = receive()
-            except zmq.Again:
-                continue
-            except zmq.ZMQError:
+            except Closed:
                 if self._closed:
                     return
                 raise
+            if data is None:
+                continue
             if self._take_in(data) and pending is not None and pending.done_flag:
                 self._drain()  # more are under way; what is here already costs less now than one by one
         if timed and not self._closed:
-            pull.rcvtimeo = _PATIENCE_MS
+            carrier.patience_ms = _PATIENCE_MS
 
     def _drain(self) -> None:
         """Take in what has arrived, without waiting; the caller leads."""
-        receive, take_in = self._pull.recv, self._take_in
-        try:
-            for _ in range(_DRAIN):
-                if not take_in(receive(zmq.NOBLOCK)):
-                    return
-        except zmq.ZMQError:
-            pass  # nothing more there, or the grid was stopped
+        receive, take_in = self._carrier.receive_now, self._take_in
+        for _ in range(_DRAIN):
+            data = receive()
+            if data is None or not take_in(data):
+                return
 
     def _collect_now(self) -> None:
         if self._collector_leads:
@@ -567,7 +443,7 @@ class Link:
 
     @contextmanager
     def _own_incoming(self) -> Iterator[None]:
-        """Have the PULL socket for something else than receiving."""
+        """Have the inbox for something else than receiving."""
         with self._turnstile:
             self._wanted += 1
             try:
@@ -583,9 +459,8 @@ class Link:
         self._hand_over()
 
     def _rouse_leader(self) -> None:
-        with self._waker_lock:
-            if not self._closed:
-                self._waker.send(_WAKE, zmq.NOBLOCK)
+        if not self._closed:
+            self._carrier.rouse(_WAKE)
 
     def _take_in(self, data: bytes) -> bool:
         """One message from a host; the caller leads. True if its sender owes more replies."""
@@ -613,7 +488,7 @@ class Link:
         if peer is None:
             return False  # of a process that was dropped; or a WAKE
         session = peer.session
-        if kind == 10 and seq == session.received + 1:  # Kind.REPLY
+        if kind == REPLY and seq == session.received + 1:
             pending = peer.pending.get(call)
             if pending is None and peer.delivering is not None and peer.delivering.call == call:
                 pending = peer.delivering  # the first time we were torn off
@@ -642,7 +517,7 @@ class Link:
             with peer.lock:
                 if peer.closed is None:
                     session.rewind(ack)
-                    session.flush(peer.push, zmq.NOBLOCK)
+                    session.flush(peer.way)
             return False
         if not session.is_next(seq):
             if session.is_gap(seq):  # something was lost on the way: have it repeated
@@ -660,7 +535,7 @@ class Link:
             with peer.lock:
                 if peer.closed is None:
                     received = peer.session.received
-                    peer.push.send(peer.session.acknowledgement(), zmq.NOBLOCK)
+                    peer.way.send(peer.session.acknowledgement())
                     peer.session.acked = received
 
     def _event(self, peer: Peer, number: int, data: bytes) -> None:
@@ -722,24 +597,20 @@ class Link:
     # -- health ----------------------------------------------------------------------------------------------------
 
     @property
-    def monitor(self) -> zmq.Socket[Any]:
-        """Readable when a connection came or went; only `read_monitor`'s caller touches it."""
-        return self._monitor
+    def monitor(self) -> Any:
+        """For a poller: readable when a connection came or went. Only `read_monitor`'s caller touches it."""
+        return self._carrier.bell
 
     def read_monitor(self) -> None:
         """Take all news of connections; `on_connection(peer, up)` is called for each that changed."""
-        while (news := monitor.read(self._monitor)) is not None:
-            event, endpoint = news
-            peer = self._by_endpoint.get(endpoint)
-            if peer is None:
+        while (news := self._carrier.news()) is not None:
+            peer = self._peers.get(news[0])
+            if peer is None or peer.connected == news[1]:
                 continue
-            if event == zmq.EVENT_DISCONNECTED and peer.connected:
-                peer.connected = False
-                self.on_connection(peer, False)
-            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED and not peer.connected:
-                peer.connected = True
+            peer.connected = news[1]
+            if peer.connected:
                 self._hello(peer)
-                self.on_connection(peer, True)
+            self.on_connection(peer, peer.connected)
 
     def housekeep(self) -> None:
         """To be called every heartbeat or so: acknowledge what is not yet, ask again where nothing comes."""
@@ -755,10 +626,6 @@ class Link:
                 self._acknowledge(peer)
             peer.heard = peer.session.received
 
-    def outstanding(self) -> int:
-        """Calls under way, of all peers."""
-        return sum(len(peer.pending) for peer in list(self._peers.values()))
-
     def close(self) -> None:
         """Drop all peers and end the sockets. Idempotent; bounded."""
         if self._closed:
@@ -772,29 +639,19 @@ class Link:
     def forked(self) -> None:
         """In a forked child: no call, no wait. The threads that would release these locks are the parent's."""
         self._foreign = self._closed = True
-        self._incoming, self._turnstile, self._queueing, self._waker_lock = (threading.Lock() for _ in range(4))
+        self._incoming, self._turnstile, self._queueing = (threading.Lock() for _ in range(3))
         self._try_lead = partial(self._incoming.acquire, False)
         for peer in list(self._peers.values()):
             peer.lock = threading.Lock()
             peer.refuses = peer.closed = fork_error()
         self._dirty.clear()
+        self._carrier.forked()
 
     def destroy(self) -> None:
-        """Free the sockets; after the threads that used them have ended."""
+        """Free the carrier; after the threads that used it have ended."""
         self.callbacks.close(self._limits.stop_s)
-        with self._incoming, self._waker_lock:
-            self._pull.disable_monitor()
-            self._monitor.close(0)
-            self._pull.close(0)
-            self._waker.close(0)
-        self._context.term()
-
-
-def _disconnect(socket: zmq.Socket[Any], endpoint: str) -> None:
-    try:
-        socket.disconnect(endpoint)
-    except zmq.ZMQError:
-        pass  # it was never connected
+        with self._incoming:
+            self._carrier.close()
 
 
 _WAKE = pack(Kind.WAKE, 0, 0, 0)

@@ -22,22 +22,17 @@ Therefore
   that was torn while it received says so at once (`Kind.HELLO`, `Kind.WELCOME`) and does not wait until a gap shows.
 
 Lives here: numbers, acknowledgement, the outbox and its batches, repetition. Pure: no socket, no lock, no clock.
-Elsewhere:  layout of messages (`frames`), when to send and who receives (`link`, `kernel/hostend.py`). Whoever sends
-            holds a lock of its own around `post`, `outgoing` and what follows from it; one thread at a time receives.
+Elsewhere:  layout of messages (`frames`), what brings them over (`carrier`), when to send and who receives (`link`,
+            `kernel/hostend.py`). Whoever sends holds a lock of its own around `post`, `outgoing` and what follows from
+            it; one thread at a time receives.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+from grid.wire.carrier import Carrier
 from grid.wire.frames import BATCH, SMALL, Kind, pack
-
-
-class Carrier(Protocol):
-    """What takes messages to the other end: in order, without waiting. It may lose them when a connection breaks."""
-
-    def send(self, data: bytes, flags: int = 0) -> Any:
-        """Take one message. A PUSH socket of ZeroMQ is one."""
 
 
 class Session:
@@ -97,13 +92,13 @@ class Session:
             number += 1
         return parts, number
 
-    def flush(self, carrier: Carrier, flags: int = 0) -> None:
+    def flush(self, carrier: Carrier) -> None:
         """Give the outbox to the carrier."""
         while self.sent < self.posted:
             out = self.outgoing()
             if out is None:
                 return
-            carrier.send(out[0], flags)
+            carrier.send(out[0])
             self.sent = out[1]
 
     def rewind(self, they_have: int) -> None:

@@ -20,6 +20,7 @@ from grid.wire.frames import Kind, pack, unpack
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys, make_keys
 from grid.wire.session import Session
+from grid.wire.zeromq import HostSockets
 
 LIMITS = Limits(heartbeat_s=0.5, lost_s=5.0)
 PATIENCE_MS = 20_000
@@ -33,10 +34,11 @@ class House:
     def __init__(self) -> None:
         self.keys, theirs = make_keys()
         self.context: zmq.Context[Any] = zmq.Context()
-        self.end = HostEnd(self.context, 1, LIMITS)
-        self.gatekeeper = Gatekeeper(self.context, theirs.other_public, self.end.listeners)
-        self.end.pull.maxmsgsize = LONGEST
-        self.inlet, self.outlet = self.end.bind_ports("127.0.0.1", theirs)
+        self.carrier = HostSockets(self.context, LIMITS)
+        self.end = HostEnd(self.carrier, 1)
+        self.gatekeeper = Gatekeeper(self.context, theirs.other_public, self.carrier.listeners)
+        self.carrier.pull.maxmsgsize = LONGEST
+        self.inlet, self.outlet = self.carrier.bind_ports("127.0.0.1", theirs)
         self.outside: zmq.Context[Any] = zmq.Context()
         self.calls = 0
         self.pairs: list[zmq.Socket[Any]] = []
@@ -61,7 +63,7 @@ class House:
         """Numbers of calls that come through in that time, or until one does."""
         end = time.monotonic() + patience_ms / 1000
         while (left := end - time.monotonic()) > 0:
-            if self.end.pull.poll(left * 1000) and (frames := self.end.take(self.end.pull.recv())):
+            if self.carrier.pull.poll(left * 1000) and (frames := self.end.take(self.carrier.pull.recv())):
                 return [frame.seq for frame in frames]
         return []
 
@@ -71,7 +73,7 @@ class House:
         push.send(pack(Kind.CALL, 1, self.calls, 0, self.calls, b"rightful"))
         assert self.hears(PATIENCE_MS) == [self.calls]
         end = time.monotonic() + PATIENCE_MS / 1000
-        while not self.end.push.poll(50, zmq.POLLOUT):  # the way back may be a moment later
+        while not self.carrier.push.poll(50, zmq.POLLOUT):  # the way back may be a moment later
             assert time.monotonic() < end
         self.end.reply(self.calls, b"served")
         while True:
@@ -210,9 +212,9 @@ def test_a_frame_that_is_too_long_is_refused_and_the_next_is_served(house: House
 
 def test_what_we_ship_bounds_every_frame() -> None:
     context: zmq.Context[Any] = zmq.Context()
-    end = HostEnd(context, 1, LIMITS)
+    carrier = HostSockets(context, LIMITS)
     try:
-        assert end.pull.maxmsgsize == end.push.maxmsgsize == 1 << 30
+        assert carrier.pull.maxmsgsize == carrier.push.maxmsgsize == 1 << 30
     finally:
-        end.close()
+        carrier.close()
         context.term()

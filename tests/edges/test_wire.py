@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 
 from grid import Limits
 from grid.errors import ConnectError, GridError, SerialisationError, VersionError
-from grid.kernel.hostend import HostEnd, flush
+from grid.kernel.hostend import HostEnd
 from grid.services.result import Reply
 from grid.wire import bulk, byvalue, codec, frames
 from grid.wire.frames import Kind
 from grid.wire.keys import make_keys
 from grid.wire.lane_server import LaneServer
 from grid.wire.link import Link
+from grid.wire.zeromq import HostSockets, flush
 from tests.lab.host import wait_until
 
 words = st.integers(0, 2**32 - 1)
@@ -241,21 +242,23 @@ def test_blobs_travel_over_the_lane_and_strangers_get_nothing(tmp_path: Path) ->
 def test_every_call_is_answered_once_and_in_order_though_frames_are_lost_and_doubled(tmp_path: Path, seed: int) -> None:
     limits = Limits(heartbeat_s=0.1, lost_s=1.0)
     context: zmq.Context[Any] = zmq.Context()
-    end = HostEnd(context, 7, limits)
+    carrier = HostSockets(context, limits)
+    end = HostEnd(carrier, 7)
     chance, ran = random.Random(seed), []
     batches: set[int] = set()
-    inlet, outlet = end.bind_sockets(tmp_path, "p7")
-    really_send = end.send
+    inlet, outlet = carrier.bind_sockets(tmp_path, "p7")
+    really_send = carrier.send
 
-    def send(frame: bytes, flags: int = 0) -> None:  # the way back loses and doubles
+    def send(frame: bytes) -> None:  # the way back loses and doubles
         for _ in range(chance.choice((0, 1, 1, 1, 2))):
             really_send(frame)
 
-    end.send = send  # type: ignore[method-assign]
+    carrier.send = send  # type: ignore[method-assign]
 
     def serve() -> None:
         while not end.said_bye:
-            data = end.pull.recv()
+            data = carrier.receive()
+            assert data is not None
             with end.holding() if data[0] == Kind.BATCH else contextlib.nullcontext():
                 # and so does the way there
                 for frame in end.take(data) if chance.random() > 0.15 or data[0] == Kind.BYE else []:

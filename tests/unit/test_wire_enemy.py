@@ -122,15 +122,16 @@ def test_the_decoder_raises_frame_errors_only(frugal: None) -> None:
 @pytest.mark.row("G67", "G68")
 def test_a_host_drops_what_is_no_message_and_goes_on(frugal: None) -> None:
     network = Network(random.Random(2), Clock())
-    end = HostEnd(network.host(), 1, Limits())
-    end.bind_sockets(Path("/fuzz"), "p1")
+    carrier = network.host(Limits())
+    end = HostEnd(carrier, 1)
+    carrier.bind_sockets(Path("/fuzz"), "p1")
     network.replies["ipc:///fuzz/p1.o"].wanted = True
     network.replies["ipc:///fuzz/p1.o"].mend()
     due = 0
     for number, data in enumerate(enemy(random.Random(3), TAKEN_BY_HOST)):
         due += len(end.take(data))
         if not number % 1000:  # what it says to all that is of no interest; a reply of its own stays bounded, too
-            end.push.outs[-1].clear()  # type: ignore[attr-defined]
+            carrier.push.outs[-1].clear()  # type: ignore[attr-defined]
             end.reply(1, b"r")
             end.session.kept.clear()
             end.due.clear()
@@ -144,7 +145,7 @@ def test_a_host_drops_what_is_no_message_and_goes_on(frugal: None) -> None:
 @pytest.mark.row("G67", "G68")
 def test_a_client_drops_what_is_no_message_and_goes_on(frugal: None) -> None:
     network = Network(random.Random(4), Clock())
-    link = Link(Limits(), context=network.client(), clock=network.clock)
+    link = Link(Limits(), carrier=network.client(Limits()), clock=network.clock)
     hostile, honest = (link.connect(number, f"ipc://{number}.i", f"ipc://{number}.o", None, None) for number in (1, 2))
     answered = 0
     for number, data in enumerate(enemy(random.Random(5), TAKEN_BY_CLIENT)):
@@ -168,7 +169,7 @@ def test_a_client_drops_what_is_no_message_and_goes_on(frugal: None) -> None:
 
 @pytest.mark.row("G67")
 def test_calls_before_a_broken_one_in_a_batch_are_not_lost() -> None:
-    end = HostEnd(Network(random.Random(0), Clock()).host(), 1, Limits())
+    end = HostEnd(Network(random.Random(0), Clock()).host(Limits()), 1)
     calls = [pack(Kind.CALL, 1, number, 0, number, b"call") for number in (1, 2, 3)]
     taken = end.take(pack(Kind.BATCH, 1, 0, 0, buffers=[calls[0], calls[1][:-1], calls[2]]))
     assert [frame.seq for frame in taken] == [1]  # the third is repeated with the second
@@ -177,7 +178,7 @@ def test_calls_before_a_broken_one_in_a_batch_are_not_lost() -> None:
 
 def test_a_cut_reply_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(random.Random(0), Clock())
-    link = Link(Limits(), context=network.client(), clock=network.clock)
+    link = Link(Limits(), carrier=network.client(Limits()), clock=network.clock)
     peer = link.connect(1, "ipc://1.i", "ipc://1.o", None, None)
     for buffers in ((), (b"buffer",)):
         reply = Reply(link)

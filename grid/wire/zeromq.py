@@ -1,0 +1,267 @@
+"""Frames over sockets of ZeroMQ: PUSH and PULL, calls one way and replies the other.
+
+The client connects both; a process on a host binds both, to UNIX sockets in a private directory or to TCP ports that
+only holders of the keys get into (CURVE). Nothing bounds a queue here (`Limits.in_flight` bounds what is under way: two
+bounds can lock each other), and no send ever waits. Heartbeats of ZeroMQ notice connections that are cut.
+
+Lives here: options of sockets, both ends of the carrier, the last moment of a context.
+Elsewhere:  what a carrier is (`carrier`), who may come in (`gatekeeper`), keys (`keys`), events (`monitor`).
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from grid.limits import Limits
+from grid.wire import monitor
+from grid.wire.carrier import Closed
+from grid.wire.frames import MAX_FRAME
+from grid.wire.gatekeeper import patient
+from grid.wire.keys import Keys
+
+RECONNECT_S = 2.0
+"""Between two attempts to connect again, at most."""
+_LINGER_MS = 2000
+_SOON_MS = 300
+"""HELLO may overtake the connection for replies by a moment, so its answer is given time."""
+_SIGNALS = "inproc://signals"
+
+
+def _open(context: zmq.Context[Any], kind: int, limits: Limits) -> zmq.Socket[Any]:
+    socket: zmq.Socket[Any] = context.socket(kind)
+    socket.linger = 0
+    socket.sndhwm = socket.rcvhwm = 0
+    _set_beats(socket, limits)
+    if kind == zmq.PUSH:
+        socket.sndtimeo = 0
+    return socket
+
+
+def _set_beats(socket: zmq.Socket[Any], limits: Limits) -> None:
+    beat = int(limits.heartbeat_s * 1000)
+    socket.heartbeat_ivl = beat
+    socket.heartbeat_timeout = socket.heartbeat_ttl = max(beat, int(limits.lost_s * 1000) - beat)
+
+
+def _disconnect(socket: zmq.Socket[Any], endpoint: str) -> None:
+    try:
+        socket.disconnect(endpoint)
+    except zmq.ZMQError:
+        pass  # it was never connected
+
+
+class _Receiving:
+    """A PULL socket as an `Inbox`."""
+
+    def __init__(self, pull: zmq.Socket[Any]) -> None:
+        self.pull = pull
+        self._receive = pull.recv
+
+    @property
+    def patience_ms(self) -> int:
+        return int(self.pull.rcvtimeo)
+
+    @patience_ms.setter
+    def patience_ms(self, value: int) -> None:
+        self.pull.rcvtimeo = value
+
+    def receive(self) -> bytes | None:
+        try:
+            return self._receive()
+        except zmq.Again:
+            return None
+        except zmq.ZMQError as exc:
+            raise Closed(str(exc)) from exc
+
+    def receive_now(self) -> bytes | None:
+        try:
+            return self._receive(zmq.NOBLOCK)
+        except zmq.ZMQError:
+            return None
+
+
+class ClientSockets(_Receiving):
+    """A `ClientCarrier`.
+
+    Args:
+        context: Where its sockets come from; one of its own by default.
+    """
+
+    def __init__(self, limits: Limits, context: zmq.Context[Any] | None = None) -> None:
+        self._limits = limits
+        self._context = zmq.Context() if context is None else context
+        self._context.set(zmq.MAX_SOCKETS, 65_000)
+        super().__init__(self._socket(zmq.PULL))
+        wake_address = f"inproc://grid-wake-{id(self)}"
+        self.pull.bind(wake_address)
+        self._waker = self._socket(zmq.PUSH)
+        self._waker.connect(wake_address)
+        self._waker_lock = threading.Lock()
+        self._closed = False
+        self.bell = self.pull.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED
+        )
+        self._outlets: dict[int, str] = {}  # of each process that is attached
+        self._numbers: dict[str, int] = {}  # by outlet, as `monitor.plain` spells it
+
+    def _socket(self, kind: int) -> zmq.Socket[Any]:
+        socket = _open(self._context, kind, self._limits)
+        socket.ipv6 = True  # of both kinds
+        self._set_patience(socket)
+        return socket
+
+    def _set_patience(self, socket: zmq.Socket[Any]) -> None:
+        _set_beats(socket, self._limits)
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = int(RECONNECT_S * 1000)
+        socket.handshake_ivl = int(self._limits.lost_s * 1000)
+
+    def way(self, inlet: str, keys: Keys | None) -> SocketWay:
+        push = self._socket(zmq.PUSH)
+        if keys is not None:
+            keys.call(push)
+        return SocketWay(push, inlet)
+
+    def attach(self, number: int, outlet: str, keys: Keys | None) -> None:
+        self._outlets[number] = outlet
+        self._numbers[monitor.plain(outlet)] = number
+        # options of the socket are for the connection that is made next; they stay from the one before
+        if keys is not None:
+            keys.call(self.pull)
+        else:
+            self.pull.plain_server = False  # back to no encryption
+        self.pull.connect(outlet)
+
+    def detach(self, number: int) -> None:
+        outlet = self._outlets.pop(number, None)
+        if outlet is not None:
+            self._numbers.pop(monitor.plain(outlet), None)
+            _disconnect(self.pull, outlet)
+
+    def rouse(self, frame: bytes) -> None:
+        with self._waker_lock:
+            if not self._closed:
+                self._waker.send(frame)
+
+    def news(self) -> tuple[int, bool] | None:
+        while (event := monitor.read(self.bell)) is not None:
+            number = self._numbers.get(event[1])
+            if number is not None and event[0] != zmq.EVENT_CONNECT_RETRIED:
+                return number, event[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        return None
+
+    def forked(self) -> None:
+        self._waker_lock = threading.Lock()
+        self._closed = True
+
+    def close(self) -> None:
+        with self._waker_lock:
+            self._closed = True
+            self.pull.disable_monitor()
+            self.bell.close(0)
+            self.pull.close(0)
+            self._waker.close(0)
+        self._context.term()
+
+
+class SocketWay:
+    """A `Way`: a PUSH socket of its own."""
+
+    __slots__ = ("_inlet", "_socket", "send")
+
+    def __init__(self, socket: zmq.Socket[Any], inlet: str) -> None:
+        self._socket, self._inlet = socket, inlet
+        self.send = socket.send  # itself: a call pays for no step in between
+        socket.connect(inlet)
+
+    def lead(self, inlet: str) -> None:
+        _disconnect(self._socket, self._inlet)
+        self._inlet = inlet
+        self._socket.connect(inlet)
+
+    def close(self) -> None:
+        self._socket.close(0)
+
+
+class HostSockets(_Receiving):
+    """A `HostCarrier`, once one of the `bind_` methods was called."""
+
+    def __init__(self, context: zmq.Context[Any], limits: Limits) -> None:
+        super().__init__(_open(context, zmq.PULL, limits))
+        self.push = _open(context, zmq.PUSH, limits)
+        self._context = context
+        self.bell = self.pull
+        for socket in self.listeners:
+            socket.maxmsgsize = MAX_FRAME
+
+    @property
+    def listeners(self) -> tuple[zmq.Socket[Any], ...]:
+        """Its sockets, for a gatekeeper to guard."""
+        return self.pull, self.push
+
+    def bind_sockets(self, directory: Path, name: str) -> tuple[str, str]:
+        """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""
+        ends = f"ipc://{directory / name}.i", f"ipc://{directory / name}.o"
+        for socket, end in zip(self.listeners, ends, strict=True):
+            socket.bind(end)
+        return ends
+
+    def bind_ports(self, address: str, keys: Keys) -> tuple[str, str]:
+        """Listen at free TCP ports of `address`, for holders of the keys only; returns (inlet, outlet)."""
+        for socket in self.listeners:
+            keys.listen(socket)
+            patient(socket)
+            if ":" in address:
+                socket.ipv6 = True
+        shown = f"[{address}]" if ":" in address else address
+        inlet, outlet = (f"tcp://{shown}:{s.bind_to_random_port(f'tcp://{shown}')}" for s in self.listeners)
+        return inlet, outlet
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.push.send(data)
+        except zmq.Again:
+            pass  # the client will say HELLO
+
+    def send_patiently(self, data: bytes) -> None:
+        self.push.sndtimeo = _SOON_MS
+        self.send(data)
+        self.push.sndtimeo = 0
+
+    def admitted(self) -> bool:
+        """A PUSH has a way out to connections only whose handshake has succeeded (libzmq 4.3.3, CVE-2020-15166)."""
+        return bool(int(self.push.get(zmq.EVENTS)) & zmq.POLLOUT)
+
+    def waker(self) -> SocketWaker:
+        self.pull.bind(_SIGNALS)
+        return SocketWaker(self._context.socket(zmq.PUSH))
+
+    def close(self) -> None:
+        self.pull.close(0)
+        self.push.close(_LINGER_MS)
+
+
+class SocketWaker:
+    """A `Waker`."""
+
+    def __init__(self, push: zmq.Socket[Any]) -> None:
+        self._push = push
+        push.linger = 0
+        push.connect(_SIGNALS)
+
+    def wake(self) -> None:
+        self._push.send(b"")
+
+    def close(self) -> None:
+        self._push.close()
+
+
+def flush(context: zmq.Context[Any]) -> None:
+    """Wait until what closed sockets still had to send is on its way, `_LINGER_MS` and a moment at most."""
+    thread = threading.Thread(target=context.term, daemon=True)
+    thread.start()
+    thread.join(_LINGER_MS / 1000 + 0.5)
