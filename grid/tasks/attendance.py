@@ -31,12 +31,18 @@ class Attendance:
 
     Args:
         back: Called with each pack that has its answer, from any thread.
+        clock: Seconds, from any time on.
     """
 
     def __init__(
-        self, g: AbstractGrid, registry: SlaveRegistry, limits: TaskLimits, back: Callable[[Pack], None]
+        self,
+        g: AbstractGrid,
+        registry: SlaveRegistry,
+        limits: TaskLimits,
+        back: Callable[[Pack], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._grid, self._registry, self._limits, self._back = g, registry, limits, back
+        self._grid, self._registry, self._limits, self._back, self._clock = g, registry, limits, back, clock
         self.managers: dict[str, WorkerManager] = {}
         self._absent: dict[str, WorkerManager] = {}  # removed, and not back yet
         self.why_none = "no worker is up yet"
@@ -59,7 +65,7 @@ class Attendance:
         name, workers = manager.identity, manager.count()
         known = self._registry.slaves.get(name)
         if known is None or known.workers != workers:
-            self._registry.register(name, workers, time.monotonic())
+            self._registry.register(name, workers, self._clock())
             self.is_changed = True
 
     def resize(self, slave_id: str, n: int) -> None:
@@ -80,7 +86,7 @@ class Attendance:
 
     def heard(self, slave: Slave) -> None:
         """An answer came from it."""
-        self.is_changed |= self._registry.heartbeat(slave.slave_id, time.monotonic())
+        self.is_changed |= self._registry.heartbeat(slave.slave_id, self._clock())
 
     def look(self, service_id: str) -> list[tuple[str, ServerLost]]:
         """Every heartbeat: which hosts answer? Those that are silent get no tasks.
@@ -88,7 +94,7 @@ class Attendance:
         Returns:
             Slaves that were silent for too long: their tasks are lost, and why.
         """
-        now = time.monotonic()
+        now = self._clock()
         silent = silent_hosts(self._grid)
         for name in [name for name in self._absent if name not in silent]:
             logger.info("slave %s is back", name)
