@@ -17,7 +17,7 @@ from pathlib import Path
 from grid import LocalGrid
 from grid.jobs import Service, Store, ThreadEngine, make_service
 from grid.jobs.rules.credits import Ledger
-from grid.jobs.rules.scheduler import Scheduler, Unit
+from grid.jobs.rules.scheduler import Unit, UnitScheduler
 
 logging.getLogger("grid.jobs").setLevel(logging.ERROR)
 
@@ -100,7 +100,7 @@ def main() -> None:
             print(f"  on two servers: {300 / (time.perf_counter() - began):.0f}")
             service.close()
 
-    scheduler = Scheduler(Ledger(1e9))
+    scheduler = UnitScheduler(Ledger(1e9))
     for n in range(1000):
         scheduler.add_job(f"j{n}", f"u{n % 40}", n % 4)
         scheduler.add_units(Unit(f"j{n}", (n, i)) for i in range(10))

@@ -1,6 +1,6 @@
 """A job as the manager and its store have it.
 
-Lives here: `Record`, what it shows to clients (`summary`), what atoms see of it (`view`).
+Lives here: `JobRecord`, what it shows to clients (`summary`), what atoms see of it (`view`).
 Elsewhere:  where it is kept (`store/`), who changes it (`manager/job_manager.py`).
 """
 
@@ -17,7 +17,7 @@ from grid.jobs.rules.states import JobState
 
 
 @dataclass
-class Record:
+class JobRecord:
     """One job. Times are seconds since 1970 (UTC); values are plain (`host/plain.py`)."""
 
     id: str
@@ -123,7 +123,7 @@ class Record:
         ]
 
 
-FIELDS = tuple(each.name for each in fields(Record))
+FIELDS = tuple(each.name for each in fields(JobRecord))
 
 
 def iso(seconds: float) -> str:

@@ -13,7 +13,7 @@ from grid.jobs.api import Call, Whose
 from grid.jobs.conditions.atoms import JobAtom, KnownAtom
 from grid.jobs.host.errors import AccessError, UnknownJob
 from grid.jobs.manager.job_manager import JobManager
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 
 
 class Rights:
@@ -52,18 +52,18 @@ class Rights:
             raise AccessError("nobody has said who is asking", hint="Call connect first")
         return self.user
 
-    def may_see(self, record: Record) -> bool:
+    def may_see(self, record: JobRecord) -> bool:
         """Whether all about that job is for them."""
         return not self.manager.settings.tokens or record.owner == self.user
 
-    def record(self, job: str) -> Record:
+    def record(self, job: str) -> JobRecord:
         """A job that they may see in full. Raises UnknownJob, AccessError."""
         record = self.manager.record(job)
         if not self.may_see(record):
             raise UnknownJob(f"there is no job {job!r}", hint="See `grid jobs list`", job=job)
         return record
 
-    def known(self, job: str) -> Record:
+    def known(self, job: str) -> JobRecord:
         """A job of which they may know that it is there. Raises UnknownJob."""
         return self.record(job)
 

@@ -25,7 +25,7 @@ from grid.jobs.host.messages import Message
 from grid.jobs.host.names import safe_key
 from grid.jobs.manager.history import KEPT
 from grid.jobs.manager.job_manager import JobManager
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rights import Rights
 from grid.jobs.rules.tags import matches
 
@@ -332,7 +332,7 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
-def fits(record: Record, wanted: Mapping[str, Any]) -> bool:
+def fits(record: JobRecord, wanted: Mapping[str, Any]) -> bool:
     if record.archived is not bool(wanted.get("archived", False)):
         return False
     states = wanted.get("state")

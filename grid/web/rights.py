@@ -20,7 +20,7 @@ from grid.jobs.host.errors import AccessError, ConditionError, RequestError, Unk
 from grid.jobs.host.references import jobs_in
 from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.modules.install import SERVICE as INSTALL
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rights import Rights
 from grid.jobs.server import check_wanted, fits
 from grid.web.who import Who
@@ -53,31 +53,31 @@ class TokenRights(Rights):
 
     # -- who sees what ---------------------------------------------------------------------------------------------
 
-    def within(self, record: Record) -> bool:
+    def within(self, record: JobRecord) -> bool:
         """Whether the token concerns that job at all."""
         who = self.who
         return (who.jobs is None or record.id in who.jobs) and (who.services is None or record.service in who.services)
 
-    def may_see(self, record: Record) -> bool:
+    def may_see(self, record: JobRecord) -> bool:
         return self.within(record) and (self.who.open or ADMIN in self.who.scopes or record.owner == self.who.user)
 
-    def record(self, job: str) -> Record:
+    def record(self, job: str) -> JobRecord:
         record = self.known(job)
         if not self.may_see(record):
             raise AccessError(f"job {job} is somebody else's", hint="Its owner may do that, or an admin", job=job)
         return record
 
-    def known(self, job: str) -> Record:
+    def known(self, job: str) -> JobRecord:
         record = self.manager.records.get(job) if isinstance(job, str) else None
         if record is None or not self.within(record):
             raise UnknownJob(f"there is no job {job!r}", hint="See `grid jobs list`", job=str(job)[:200])
         return record
 
-    def shown(self, record: Record) -> dict[str, Any]:
+    def shown(self, record: JobRecord) -> dict[str, Any]:
         """Its summary, as this caller may see it."""
         return record.summary() if self.may_see(record) else hide(record.summary())
 
-    def found(self, wanted: Mapping[str, Any] | None) -> list[Record]:
+    def found(self, wanted: Mapping[str, Any] | None) -> list[JobRecord]:
         """The jobs that fit, oldest first. What can't be seen of others' can't be searched."""
         wanted = check_wanted(wanted)
         searched = bool(wanted.get("text") or wanted.get("tags"))
@@ -87,7 +87,7 @@ class TokenRights(Rights):
             if self.within(record) and fits(record, wanted) and (not searched or self.may_see(record))
         ]
 
-    def standing(self, record: Record) -> dict[str, Any]:
+    def standing(self, record: JobRecord) -> dict[str, Any]:
         """The status of a job, as this caller may see it."""
         if self.may_see(record):
             return self.manager.status(record.id)

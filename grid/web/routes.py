@@ -15,7 +15,7 @@ from grid._version import __version__
 from grid.jobs.api import CONDITIONS, CONTROL, QUEUE, READ, SCOPES, row_of
 from grid.jobs.host.errors import RequestError
 from grid.jobs.host.names import safe_key
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.server import jobs_of
 from grid.web import models
 from grid.web.answers import Json
@@ -287,7 +287,7 @@ def _about(asking: Caller, job: str) -> dict[str, Any]:
         return about
 
 
-def _after(asking: Caller, record: Record) -> list[dict[str, Any]]:
+def _after(asking: Caller, record: JobRecord) -> list[dict[str, Any]]:
     others = [asking.manager.records.get(job) for job in sorted(jobs_of(record.condition))]
     return [{"id": other.id, "state": other.state.value} for other in others if other is not None]
 

@@ -38,7 +38,7 @@ from grid.jobs.fetch.deposits import EACH, Deposits
 from grid.jobs.fetch.download import Forbidden, Policy
 from grid.jobs.host import plain, runner
 from grid.jobs.modules.install import check
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.web.caller import Caller
 from grid.web.client import HttpServer
 from grid.web.events import Hub
@@ -138,9 +138,9 @@ def test_a_monster_in_the_store_does_not_keep_the_server_from_coming_up(tmp_path
             tree = {"atom": "result", "id": f"r{number}", "job": done.id, "expression": text.replace("x", "value")}
             request = Square.request(value=1).to_plain()
             name = f"job-{number}"
-            monsters.append(Record(name, number, "mara", request["service"], "1", request, condition=tree))
+            monsters.append(JobRecord(name, number, "mara", request["service"], "1", request, condition=tree))
         large = {"op": "or", "of": [{"atom": "servers", "n": 99}] * 100_000}
-        monsters.append(Record("job-200", 200, "mara", monsters[0].service, "1", request, condition=large))
+        monsters.append(JobRecord("job-200", 200, "mara", monsters[0].service, "1", request, condition=large))
         for record in monsters:
             record.state, record.created = JobState.WAITING, time.time()
         manager.store.insert(monsters)

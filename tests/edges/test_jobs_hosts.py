@@ -71,10 +71,10 @@ import sys
 for name in ("sqlalchemy", "alembic", "click", "rich", "yaml", "paramiko", "cryptography"):
     sys.modules[name] = None
 from grid.jobs import AbortService, Message, Monitor, Request, Service, request
-from grid.jobs.host.runner import Runner
-from grid.jobs.host.worker import Worker
+from grid.jobs.host.runner import JobRunner
+from grid.jobs.host.worker import UnitWorker
 import grid.jobs.host.references, grid.jobs.host.limits
-assert Worker().do("x", 1) == (False, None)
+assert UnitWorker().do("x", 1) == (False, None)
 try:
     from grid.jobs import JobManager
 except ImportError as exc:

@@ -17,13 +17,13 @@ import pytest
 import sqlalchemy as sa
 
 from grid.jobs import JobState, StoreError, StoreFull, StoreLocked, StoreTooNew
-from grid.jobs.record import FIELDS, Record
+from grid.jobs.record import FIELDS, JobRecord
 from grid.jobs.rules.post import Note
 from grid.jobs.store.store import HEAD, Store
 from tests.lab.postgres import Postgres, postgres  # noqa: F401 - a fixture
 
 
-def record(number: int, **kw: Any) -> Record:
+def record(number: int, **kw: Any) -> JobRecord:
     values: dict[str, Any] = {
         "owner": "mara",
         "service": "x.Y",
@@ -33,7 +33,7 @@ def record(number: int, **kw: Any) -> Record:
         "tags": ["mara", f"n={number}"],
         **kw,
     }
-    return Record(f"job-{number}", number, **values)
+    return JobRecord(f"job-{number}", number, **values)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -145,7 +145,7 @@ def test_a_call_whose_answer_can_not_be_sent_is_an_error_and_the_server_is_there
     service: ServerProxy, manager: JobManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Says.submit(service=service, text="x").wait(LIMIT_S)
-    monkeypatch.setattr("grid.jobs.record.Record.summary", lambda self: {"state": float("nan"), "id": self.id})
+    monkeypatch.setattr("grid.jobs.record.JobRecord.summary", lambda self: {"state": float("nan"), "id": self.id})
     with pytest.raises(Exception) as told:
         service.summaries()
     assert "has gone" not in str(told.value) and "broke" not in str(told.value)
@@ -254,7 +254,7 @@ def test_a_slow_unit_is_named_with_its_age_and_its_host(tmp_path: Path) -> None:
             unit = until(lambda: service.status(job.id)["oldest_unit"])
             assert unit["job"] == job.id and unit["unit"] == 0 and unit["age"] >= 0 and unit["host"] == "localhost"
             shown = subprocess.run([sys.executable, "-m", "grid", "status"], capture_output=True, text=True, timeout=60)
-            assert f"oldest unit: 0 of {job.id}, for " in shown.stdout and " on localhost (Worker" in shown.stdout
+            assert f"oldest unit: 0 of {job.id}, for " in shown.stdout and " on localhost (UnitWorker" in shown.stdout
             gate.write_text("")
             job.wait(LIMIT_S)
             assert service.status(job.id)["oldest_unit"] is None

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from grid.jobs import IsCompleted, JobState, Store
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.web.page import FILES
 from tests.edges.jobs_services import Fail, Square
 from tests.edges.page_scene import LIMIT_S, Scene, guarded, names, row, scene, see, state, until, visit  # noqa: F401 - fixtures
@@ -30,11 +30,11 @@ ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
 
 
-def many(number: int) -> list[Record]:
+def many(number: int) -> list[JobRecord]:
     states = (JobState.COMPLETE, JobState.COMPLETE, JobState.COMPLETE, JobState.ERROR, JobState.PENDING)
     now = time.time()
     return [
-        Record(
+        JobRecord(
             f"job-{n}",
             n,
             ("mara", "ole", "jin")[n % 3],

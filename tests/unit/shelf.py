@@ -13,15 +13,15 @@ from grid.jobs.manager.admission import atom_id
 from grid.jobs.manager.book import Book, Hearer
 from grid.jobs.manager.conditions import Conditions
 from grid.jobs.manager.races import Races
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from grid.jobs.settings import Settings
 
 
 class Shelf:
-    """The part of `Store` that a `Book`, `Races` and `Users` use."""
+    """The part of `Store` that a `Book`, `Races` and `Accounts` use."""
 
-    def __init__(self, directory: Path, records: Sequence[Record] = ()) -> None:
+    def __init__(self, directory: Path, records: Sequence[JobRecord] = ()) -> None:
         self.directory, self.records = directory, list(records)
         self.refuses = False
         self.unfit: set[str] = set()  # columns that can't be stored
@@ -34,10 +34,10 @@ class Shelf:
         if self.refuses:
             raise StoreError("the store is full")
 
-    def load(self) -> list[Record]:
+    def load(self) -> list[JobRecord]:
         return list(self.records)
 
-    def insert(self, records: Sequence[Record]) -> None:
+    def insert(self, records: Sequence[JobRecord]) -> None:
         self._check()
         self.records += records
 
@@ -87,16 +87,16 @@ class Ear(Hearer):
     def heard(self, job: str, message: Any) -> None:
         self.notes.append((job, message.kind))
 
-    def moved(self, record: Record) -> None:
+    def moved(self, record: JobRecord) -> None:
         self.notes.append((record.id, f"is {record.state}"))
 
 
-def record(number: int, state: JobState = JobState.PENDING, owner: str = "mara", **values: Any) -> Record:
+def record(number: int, state: JobState = JobState.PENDING, owner: str = "mara", **values: Any) -> JobRecord:
     request = {"grid_request": 1, "service": "fits.Fit", "version": "1", "data": {}}
-    return Record(f"job-{number}", number, owner, "fits.Fit", "1", request, state=state, **values)
+    return JobRecord(f"job-{number}", number, owner, "fits.Fit", "1", request, state=state, **values)
 
 
-def book_of(directory: Path, *records: Record, **limits: Any) -> tuple[Book, Shelf]:
+def book_of(directory: Path, *records: JobRecord, **limits: Any) -> tuple[Book, Shelf]:
     """A book that has these jobs, and its store."""
     shelf = Shelf(directory, records)
     book = Book(shelf, Settings(**limits), lambda: 1_000.0)  # type: ignore[arg-type]

@@ -7,16 +7,16 @@ from collections import Counter
 import pytest
 
 from grid.jobs.rules.credits import Ledger, rate
-from grid.jobs.rules.scheduler import Scheduler, Unit
+from grid.jobs.rules.scheduler import Unit, UnitScheduler
 
 
-def fill(scheduler: Scheduler, jobs: dict[str, tuple[str, int]], units: int = 5000) -> None:
+def fill(scheduler: UnitScheduler, jobs: dict[str, tuple[str, int]], units: int = 5000) -> None:
     for job, (user, priority) in jobs.items():
         scheduler.add_job(job, user, priority)
         scheduler.add_units(Unit(job, (job, n)) for n in range(units))
 
 
-def hand_out(scheduler: Scheduler, n: int, workers: int = 4, now: float = 0.0, dt: float = 0.0) -> Counter[str]:
+def hand_out(scheduler: UnitScheduler, n: int, workers: int = 4, now: float = 0.0, dt: float = 0.0) -> Counter[str]:
     """n units go to workers in turn, each done before the worker asks again."""
     counts: Counter[str] = Counter()
     for turn in range(n):
@@ -47,7 +47,7 @@ def test_credits_are_charged_by_priority_and_fade() -> None:
 @pytest.mark.row("J08")
 def test_who_has_no_credits_left_is_served_as_free_work_until_they_come_back() -> None:
     ledger = Ledger(allowance=30, half_life_s=100.0)
-    scheduler = Scheduler(ledger, rules=("share", "users", "priority"))
+    scheduler = UnitScheduler(ledger, rules=("share", "users", "priority"))
     fill(scheduler, {"spender": ("a", 3), "saver": ("b", 0)})
     first = hand_out(scheduler, 5, now=0.0)
     assert first["spender"] >= 4

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from grid.jobs.manager.dispatch import Dispatch
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from tests.unit.shelf import record
 
 
-def dispatch_of(*records: Record) -> Dispatch:
+def dispatch_of(*records: JobRecord) -> Dispatch:
     dispatch = Dispatch({each.id: each for each in records}.get)
     for each in records:
         dispatch.add(each)
     return dispatch
 
 
-def can_start(_: Record) -> str:
+def can_start(_: JobRecord) -> str:
     return ""
 
 
@@ -72,7 +72,7 @@ def test_a_job_that_is_cancelled_while_it_is_looked_at_does_not_wait_aside() -> 
     only = record(1)
     dispatch = dispatch_of(only)
 
-    def decline(each: Record) -> str:
+    def decline(each: JobRecord) -> str:
         each.state = JobState.CANCELLED
         return "cancelled"
 

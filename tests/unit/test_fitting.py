@@ -13,9 +13,9 @@ import pytest
 from grid.jobs import Service
 from grid.jobs.manager.book import Book
 from grid.jobs.manager.fitting import Fitting
-from grid.jobs.manager.registry import Registry
+from grid.jobs.manager.registry import ServiceRegistry
 from grid.jobs.modules.install import SERVICE as INSTALL
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from tests.unit.shelf import book_of, record
 
@@ -25,13 +25,13 @@ class Fit(Service):
     version = "1"
 
 
-def fitting_of(directory: Path, *records: Record) -> tuple[Fitting, Book, Registry]:
+def fitting_of(directory: Path, *records: JobRecord) -> tuple[Fitting, Book, ServiceRegistry]:
     book, _ = book_of(directory, *records)
-    registry = Registry()
+    registry = ServiceRegistry()
     return Fitting(book, registry), book, registry
 
 
-def install(number: int, state: JobState, **values: Any) -> Record:
+def install(number: int, state: JobState, **values: Any) -> JobRecord:
     made = record(number, state, **values)
     made.service, made.request = INSTALL, {**made.request, "data": {"name": "fits"}}
     return made

@@ -12,8 +12,8 @@ import pytest
 
 from grid.jobs import AbortService, Message, Request, RequestError, Service, ServiceHandler
 from grid.jobs.host.messages import Abort, Pause, Resume
-from grid.jobs.host.runner import Runner
-from grid.jobs.host.worker import KEPT, Worker
+from grid.jobs.host.runner import JobRunner
+from grid.jobs.host.worker import KEPT, UnitWorker
 from grid.wire import raised
 
 LIMIT_S = 20.0
@@ -23,7 +23,7 @@ class Job:
     """Drives a runner as the manager does, with one worker."""
 
     def __init__(self, service: type[Service], data: dict[str, Any] | None = None, **spec: Any) -> None:
-        self.runner, self.worker = Runner(), Worker()
+        self.runner, self.worker = JobRunner(), UnitWorker()
         self.events: list[tuple[Any, ...]] = []
         self.units: list[int] = []
         self.dropped: list[int] = []
@@ -260,7 +260,7 @@ def test_when_its_allocation_ends_a_job_checkpoints_and_goes_back() -> None:
     job.runner.allocation_ends(60.0)
     assert job.end()[:3] == ("suspended", None, "its allocation ends in 60 s")
     assert [event[0] for event in job.events].count("checkpoint") == 1
-    moved = Runner.__new__(Runner)
+    moved = JobRunner.__new__(JobRunner)
     moved.__dict__.update(Job(Loop, {"n": 1}).runner.__getstate__())
     assert moved.exchange([], 0.0)["events"][0][1] == "suspended"
 
@@ -404,7 +404,7 @@ def test_what_can_not_travel_is_an_error_where_map_was_called() -> None:
 
 
 def test_a_worker_forgets_functions_that_it_has_not_used_for_longest() -> None:
-    worker = Worker()
+    worker = UnitWorker()
     for n in range(KEPT + 1):
         worker.load(f"k{n}", square)
     assert worker.do("k0", 3) == (False, None) and worker.do("k1", 3) == (True, 9)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from grid.jobs import JobState
 from grid.jobs.mails.letters import LONGEST, MOST, compose, facts, one_line, took
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.post import Letter, Note
 
 NOON = datetime(2026, 11, 21, 12, 20, tzinfo=timezone.utc).timestamp()
@@ -24,13 +24,13 @@ def note(number: int, **kw: Any) -> Note:
     return Note(**{"number": number, "job": f"job-{number}", "owner": "mara", "noted": NOON, **kw})
 
 
-def record(number: int = 1, **kw: Any) -> Record:
+def record(number: int = 1, **kw: Any) -> JobRecord:
     times = {"created": NOON, "started": NOON + 1, "ended": NOON + 201}
     values: dict[str, Any] = {"state": JobState.COMPLETE, **times, **kw}
-    return Record(f"job-{number}", number, "mara", "x.Fit", "2", {"data": {}}, **values)
+    return JobRecord(f"job-{number}", number, "mara", "x.Fit", "2", {"data": {}}, **values)
 
 
-def letter(*records: Record, **kw: Any) -> Letter:
+def letter(*records: JobRecord, **kw: Any) -> Letter:
     notes = tuple(note(each.number, facts=facts(each)) for each in records)
     return Letter(**{"id": "l1", "address": "m@x", "mails": "daily", "posted": NOON, "notes": notes, **kw})
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.jobs.mails.letters import facts
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.post import FLOOD, MAILS, Letter, Note, due, pause_s, plan, wish
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -118,6 +118,6 @@ def test_pauses_double_up_to_an_hour() -> None:
     assert [pause_s(n) for n in (1, 2, 3, 8, 10_000)] == [30.0, 60.0, 120.0, 3600.0, 3600.0]
 
 
-def letter(*records: Record, **kw: Any) -> Letter:
+def letter(*records: JobRecord, **kw: Any) -> Letter:
     notes = tuple(note(each.number, facts=facts(each)) for each in records)
     return Letter(**{"id": "l1", "address": "m@x", "mails": "daily", "posted": NOON, "notes": notes, **kw})

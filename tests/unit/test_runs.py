@@ -12,7 +12,7 @@ from grid.jobs import RequestError
 from grid.jobs.host import messages
 from grid.jobs.manager.dispatch import Dispatch
 from grid.jobs.manager.runs import Runs
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from tests.unit.shelf import Ear, Shelf, book_of, record
 
@@ -34,12 +34,12 @@ class Fakes:
     def made(self, _: str) -> dict[str, str] | None:
         return {}
 
-    def note(self, _: Record) -> None:
+    def note(self, _: JobRecord) -> None:
         return None
 
 
 class AtWork:
-    def __init__(self, directory: Path, *records: Record, **limits: Any) -> None:
+    def __init__(self, directory: Path, *records: JobRecord, **limits: Any) -> None:
         self.book, self.shelf = book_of(directory, *records, **limits)
         for each in self.book.all():
             if each.started is not None:
@@ -51,7 +51,7 @@ class AtWork:
         self.ear = Ear(self.book)
 
 
-def active(number: int, **values: Any) -> Record:
+def active(number: int, **values: Any) -> JobRecord:
     return record(number, started=1.0, **values)
 
 
@@ -143,7 +143,7 @@ def test_a_job_whose_process_died_begins_again_until_that_was_too_often(tmp_path
 @pytest.mark.row("P14", "J23")
 def test_messages_for_a_job_that_has_not_begun_wait_up_to_a_limit_and_end_with_it(tmp_path: Path) -> None:
     class Deaf(threading.Thread):
-        def __init__(self, about: Record) -> None:
+        def __init__(self, about: JobRecord) -> None:
             super().__init__()
             self.record, self.sent, self.n_waiting = about, list[str](), 0
 

@@ -1,7 +1,7 @@
 """Kinds of atoms: a job's end, its messages and results, downloads, resources.
 
 Each is two-sided. At the client it is a definition, and a probe of what goes on at the server; at the server one
-`World` (the job manager) begins its work and feeds it with what happens to its job.
+`AtomWorld` (the job manager) begins its work and feeds it with what happens to its job.
 
 Lives here: the kinds, their arguments, what event makes each T or C.
 Elsewhere:  JSON of them (`tree.py`), downloads (`fetch/fetcher.py`), who feeds them (`manager/job_manager.py`).
@@ -34,7 +34,7 @@ class JobView:
     has_best: bool = False
 
 
-class World(Protocol):
+class AtomWorld(Protocol):
     """Where atoms live at the server."""
 
     def follow(self, atom: JobAtom) -> None:
@@ -66,7 +66,7 @@ class KnownAtom(Atom):
     """Whether its work is outside of this server: it connects, or fetches."""
     owner: str = ""
     """Who waits for it, or the first of those who do: in whose share its work counts."""
-    world: World | None = None
+    world: AtomWorld | None = None
     probe: Probe | None = None
 
     @property

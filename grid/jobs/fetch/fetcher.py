@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedFile:
     """A file to be had. `key`: what it is given up by; `owner`: in whose share it counts."""
 
     key: str
@@ -54,8 +54,8 @@ class Fetcher:
         self._at_once, self._each, self._most = at_once, each, most
         self._stop = threading.Event()
         self._news = threading.Condition()  # taken inside the manager's lock, never the other way round
-        self._waiting: dict[str, Wanted] = {}
-        self._running: dict[str, Wanted] = {}
+        self._waiting: dict[str, WantedFile] = {}
+        self._running: dict[str, WantedFile] = {}
         self._threads: list[threading.Thread] = []
 
     def path(self, url: str) -> Path:
@@ -63,7 +63,7 @@ class Fetcher:
         name = "".join(c if c.isalnum() or c in "._-" else "_" for c in url.rsplit("/", 1)[-1])[:80].lstrip(".")
         return self._directory / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name or 'file'}"
 
-    def fetch(self, wanted: Wanted) -> None:
+    def fetch(self, wanted: WantedFile) -> None:
         """Call `done(None)` when it is there, `done(reason)` if it can't be had; never waits."""
         with self._news:
             taken = len(self._waiting) < self._most and not self._stop.is_set()
@@ -92,7 +92,7 @@ class Fetcher:
         for thread in self._threads:
             thread.join(TIMEOUT_S)
 
-    def _next(self) -> Wanted | None:
+    def _next(self) -> WantedFile | None:
         """The oldest whose owner has a place; with the lock held."""
         busy = Counter(each.owner for each in self._running.values())
         return next((each for each in self._waiting.values() if busy[each.owner] < self._each), None)
@@ -119,7 +119,7 @@ class Fetcher:
                     self._running.pop(wanted.key, None)
                     self._news.notify_all()
 
-    def _run(self, wanted: Wanted) -> None:
+    def _run(self, wanted: WantedFile) -> None:
         def over() -> bool:
             return self._stop.is_set() or self._running.get(wanted.key) is not wanted
 
@@ -145,14 +145,14 @@ class Fetcher:
         if not over():
             wanted.done(reason)
 
-    def _once(self, wanted: Wanted, download: Download) -> None:
+    def _once(self, wanted: WantedFile, download: Download) -> None:
         target = self.path(wanted.url)
         if target.exists() and (wanted.sha256 or wanted.size is not None) and _fits(target, wanted):
             return
         download.run(wanted.sha256, wanted.size)
 
 
-def _fits(path: Path, wanted: Wanted) -> bool:
+def _fits(path: Path, wanted: WantedFile) -> bool:
     """Whether the file is as wanted."""
     if wanted.size is not None and path.stat().st_size != wanted.size:
         return False

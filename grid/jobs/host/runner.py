@@ -13,7 +13,7 @@ To the job (`incoming`):            From the job (`events`):
                                         ("kept", name, bytes)
                                         ("end", outcome, plain result, error, trace)
 
-Lives here: `Runner`, the handler, the order of calls of a service, safe points.
+Lives here: `JobRunner`, the handler, the order of calls of a service, safe points.
 Elsewhere:  what services may do (`service.py`), the manager's side (`grid/jobs/manager/execution.py`).
 """
 
@@ -58,7 +58,7 @@ LOG_CHARS = 64 * 1024
 """Longest line of a job's log, and longest error; the rest is cut off, and the text says so."""
 
 
-class Runner:
+class JobRunner:
     """Published by the manager; each server of it runs one job at a time."""
 
     def __init__(self, paths: Sequence[str] = ()) -> None:
@@ -150,7 +150,7 @@ class RunningJob:
     # -- the manager's side ----------------------------------------------------------------------------------------
 
     def exchange(self, incoming: list[tuple[Any, ...]], wait_s: float, keep: bool = False) -> dict[str, Any]:
-        """See `Runner.exchange`; with `keep` only take in, what there is to say waits."""
+        """See `JobRunner.exchange`; with `keep` only take in, what there is to say waits."""
         for what in incoming:
             self._take(what)
         if keep:

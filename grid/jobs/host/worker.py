@@ -1,6 +1,6 @@
 """Does units of work: one instance on each server of the grid, with the functions that it was sent.
 
-Lives here: `Worker`.
+Lives here: `UnitWorker`.
 Elsewhere:  who gets which unit (`grid/jobs/rules/scheduler.py`), `handler.map` (`runner.py`).
 """
 
@@ -26,7 +26,7 @@ class UnitStopped(BaseException):
     """Raised inside a unit whose job has ended. Not an Exception: a unit should not go on after it."""
 
 
-class Worker:
+class UnitWorker:
     """Functions by key, loaded once; a call does one item. `paths`: looked for modules on hosts that see them, too."""
 
     _ticket: int | None = None

@@ -21,7 +21,7 @@ import yaml
 from grid.jobs.api import Call, Calls
 from grid.jobs.host.errors import AccessError, JobError, RequestError, WireError
 from grid.jobs.host.messages import Message
-from grid.jobs.line.lines import Line, error_from_plain, error_to_plain, socket_path
+from grid.jobs.line.lines import JsonLine, error_from_plain, error_to_plain, socket_path
 from grid.jobs.line.streams import Listener
 from grid.wire.places import runtime_dir
 
@@ -154,13 +154,13 @@ class RemoteServer(Calls):
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._idle: list[Line] = []
+        self._idle: list[JsonLine] = []
         self._who: tuple[str, str | None] | None = None
         self._ids = itertools.count(1)
-        self._streams: dict[tuple[str, int], tuple[Line, threading.Thread]] = {}
+        self._streams: dict[tuple[str, int], tuple[JsonLine, threading.Thread]] = {}
         self._closed = False
 
-    def _line(self) -> Line:
+    def _line(self) -> JsonLine:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(CONNECT_S)
         try:
@@ -170,7 +170,7 @@ class RemoteServer(Calls):
             raise JobError(
                 f"no job server answers at {self.path} ({exc.strerror or exc})", hint="Start one: grid serve"
             ) from exc
-        line = Line(connection)
+        line = JsonLine(connection)
         try:
             line.greet(f"the server at {self.path}")
             if self._who is not None:
@@ -180,7 +180,7 @@ class RemoteServer(Calls):
             raise
         return line
 
-    def _ask(self, line: Line, question: dict[str, Any]) -> Any:
+    def _ask(self, line: JsonLine, question: dict[str, Any]) -> Any:
         number = next(self._ids)
         try:
             line.send({"id": number, **question})
@@ -215,7 +215,7 @@ class RemoteServer(Calls):
         self._put_back(line)
         return value
 
-    def _put_back(self, line: Line) -> None:
+    def _put_back(self, line: JsonLine) -> None:
         with self._lock:
             if not self._closed and len(self._idle) < 8:
                 self._idle.append(line)
@@ -290,7 +290,7 @@ class RemoteServer(Calls):
             _end(line, thread)
 
 
-def _end(line: Line, thread: threading.Thread) -> None:
+def _end(line: JsonLine, thread: threading.Thread) -> None:
     try:
         line.socket.shutdown(socket.SHUT_RDWR)
     except OSError:

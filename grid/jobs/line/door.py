@@ -15,7 +15,7 @@ from typing import Any
 
 from grid.jobs.api import ask
 from grid.jobs.host.errors import JobError, StoreLocked, WireError
-from grid.jobs.line.lines import Line, error_to_plain, socket_path
+from grid.jobs.line.lines import JsonLine, error_to_plain, socket_path
 from grid.jobs.manager.job_manager import JobManager
 from grid.jobs.server import Server
 from grid.wire.places import runtime_dir
@@ -39,7 +39,7 @@ class SocketServer:
             self._socket.close()
             raise
         self._lock = threading.Lock()
-        self._lines: dict[int, tuple[Line, threading.Thread]] = {}
+        self._lines: dict[int, tuple[JsonLine, threading.Thread]] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._accept, name="jobs-accept", daemon=True)
         self._thread.start()
@@ -59,12 +59,12 @@ class SocketServer:
                 if self._closed or len(self._lines) >= CONNECTIONS:
                     connection.close()
                     continue
-                line = Line(connection)
+                line = JsonLine(connection)
                 thread = threading.Thread(target=self._serve, args=(line,), name="jobs-client", daemon=True)
                 self._lines[id(line)] = (line, thread)
                 thread.start()
 
-    def _serve(self, line: Line) -> None:
+    def _serve(self, line: JsonLine) -> None:
         """Thread: one connection."""
         server = Server(self.manager)
         try:
@@ -100,7 +100,7 @@ class SocketServer:
             with self._lock:
                 self._lines.pop(id(line), None)
 
-    def _stream(self, line: Line, server: Server, question: dict[str, Any]) -> None:
+    def _stream(self, line: JsonLine, server: Server, question: dict[str, Any]) -> None:
         """Messages of a stream, until the client or we end."""
         messages: queue.Queue[Any] = queue.Queue(QUEUED)
         try:

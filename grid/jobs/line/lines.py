@@ -37,7 +37,7 @@ def socket_path(name: str) -> str:
     return str(private_dir(private_dir(runtime_dir() / "jobs") / name) / "socket")
 
 
-class Line:
+class JsonLine:
     """A connected socket, line by line. One thread reads; whoever writes holds the owner's lock."""
 
     def __init__(self, connection: socket.socket) -> None:

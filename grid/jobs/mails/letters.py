@@ -17,7 +17,7 @@ from html import escape
 from typing import Any
 
 from grid.jobs.host.plain import dumps
-from grid.jobs.record import Record, iso
+from grid.jobs.record import JobRecord, iso
 from grid.jobs.rules.post import Letter
 
 LONGEST = 500
@@ -29,7 +29,7 @@ _ORDER = ("error", "aborted", "complete")
 _COLOURS = {"error": "#b3261e", "aborted": "#8a5a00", "complete": "#1b6e3c"}
 
 
-def facts(record: Record) -> dict[str, Any]:
+def facts(record: JobRecord) -> dict[str, Any]:
     """What is told of a job that has ended; plain values. Not its traceback, which may show more than was meant."""
     names = [tag.removeprefix("name=") for tag in record.tags if tag.startswith("name=")]
     return {

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.jobs.host.errors import JobError, StoreError
 from grid.jobs.mails.letters import compose, facts
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.post import Letter, Note, due, pause_s, plan, wish
 from grid.jobs.settings import Settings
 
@@ -72,7 +72,7 @@ class Mailer:
 
     # -- from the manager ------------------------------------------------------------------------------------------
 
-    def note(self, record: Record) -> Note | None:
+    def note(self, record: JobRecord) -> Note | None:
         """What to store together with a job's end; None if nobody wants to know."""
         found = Note(job=record.id, owner=record.owner, address=record.notify, mails=record.mails, noted=self._clock())
         if not wish(found, self._users())[0]:

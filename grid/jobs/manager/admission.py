@@ -19,8 +19,8 @@ from grid.jobs.host.errors import ConditionError, RequestError, UnknownJobServic
 from grid.jobs.host.plain import dumps, from_plain, to_plain
 from grid.jobs.host.references import jobs_in
 from grid.jobs.host.request import check_plain
-from grid.jobs.manager.registry import Registry
-from grid.jobs.record import Record
+from grid.jobs.manager.registry import ServiceRegistry
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.post import MAILS
 from grid.jobs.rules.states import JobState
 from grid.jobs.rules.tags import check_tags
@@ -46,7 +46,7 @@ class Context:
 class Admitted:
     """A record to be stored, and the condition that it waits for."""
 
-    record: Record
+    record: JobRecord
     condition: Condition | None
     late: bool = False
     """Its service is being installed: `fit_late` makes its request fit when it is there."""
@@ -67,7 +67,7 @@ def admit(
     number: int,
     now: float,
     directory: Path,
-    registry: Registry,
+    registry: ServiceRegistry,
     exists: Callable[[str], bool],
     most: Most,
     may_wait: Callable[[KnownAtom], None] = lambda atom: None,
@@ -111,7 +111,7 @@ def admit(
     if len(tags) > MOST_TAGS or any(len(tag) > MOST_TAG for tag in tags):
         raise RequestError(f"more than {MOST_TAGS} tags, or one longer than {MOST_TAG}", hint="Use fewer, shorter ones")
     memo = plain.get("memo")
-    record = Record(
+    record = JobRecord(
         job,
         number,
         owner,
@@ -131,7 +131,7 @@ def admit(
     return Admitted(record, condition, late=service is None, memo=None if memo is None else bool(memo))
 
 
-def fit_late(record: Record, directory: Path, registry: Registry, memo: bool | None) -> dict[str, Any]:
+def fit_late(record: JobRecord, directory: Path, registry: ServiceRegistry, memo: bool | None) -> dict[str, Any]:
     """Columns of a job whose service is there now, though it was not when the job was submitted.
 
     Raises:
@@ -154,7 +154,7 @@ def _checked(request: Any) -> dict[str, Any]:
     return {**request, "data": data}
 
 
-def _own(request: dict[str, Any], owner: str, registry: Registry) -> dict[str, Any]:
+def _own(request: dict[str, Any], owner: str, registry: ServiceRegistry) -> dict[str, Any]:
     """The request, for the service that its owner installed, if there is one of that name."""
     own = f"{owner}/{request.get('service')}"
     return {**request, "service": own} if own in registry.services() else request

@@ -34,7 +34,7 @@ from grid.jobs.host.names import safe_key
 from grid.jobs.host.plain import from_plain
 from grid.jobs.line.streams import Streams
 from grid.jobs.manager.history import History
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.post import Note
 from grid.jobs.rules.states import JobState, check_move
 from grid.jobs.settings import Settings
@@ -49,7 +49,7 @@ class Hearer(Protocol):
     def heard(self, job: str, message: Message) -> None:
         """A job said something, or something was said of it."""
 
-    def moved(self, record: Record) -> None:
+    def moved(self, record: JobRecord) -> None:
         """The state of a job is another; all messages about that have gone out."""
 
 
@@ -64,7 +64,7 @@ class Book:
         self.lock = threading.RLock()
         self.news = threading.Condition(self.lock)
         self.ends = threading.Condition(self.lock)
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, JobRecord] = {}
         self.hearers: list[Hearer] = []
         self.stopping = False
         """The manager was told to stop: nothing new begins."""
@@ -79,14 +79,14 @@ class Book:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def record(self, job: str) -> Record:
+    def record(self, job: str) -> JobRecord:
         """The job's record. Raises UnknownJob."""
         record = self.records.get(job)
         if record is None:
             raise UnknownJob(f"there is no job {job!r}", hint="See `grid jobs list`", job=job)
         return record
 
-    def all(self) -> list[Record]:
+    def all(self) -> list[JobRecord]:
         """All records, oldest first."""
         with self.lock:
             return list(self.records.values())
@@ -95,7 +95,7 @@ class Book:
         """For a new job or race; never given twice."""
         return next(self._numbers)
 
-    def wait(self, job: str, timeout: float | None) -> Record | None:
+    def wait(self, job: str, timeout: float | None) -> JobRecord | None:
         """Until it has ended; None if that takes longer than `timeout` seconds. Raises UnknownJob."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self.ends:
@@ -120,7 +120,7 @@ class Book:
 
     # -- jobs come and go ------------------------------------------------------------------------------------------
 
-    def load(self) -> list[Record]:
+    def load(self) -> list[JobRecord]:
         """Take in what the store has; jobs that were active are pending again. Returns all."""
         records = self.store.load()
         back = {
@@ -138,7 +138,7 @@ class Book:
             self._numbers = itertools.count(max((record.number for record in records), default=0) + 1)
         return records
 
-    def insert(self, owner: str, records: Sequence[Record]) -> None:
+    def insert(self, owner: str, records: Sequence[JobRecord]) -> None:
         """Store new jobs of one owner, all or none; takes no lock. Raises RequestError: the owner has too many."""
         most, most_bytes = self.settings.jobs_each, self.settings.bytes_each
         jobs, size = self._owned.get(owner, (0, 0))
@@ -150,7 +150,7 @@ class Book:
         if records:
             self.store.insert(records)
 
-    def enter(self, record: Record) -> None:
+    def enter(self, record: JobRecord) -> None:
         """A new job that is stored comes into the list."""
         self.records[record.id] = record
         self._count(record, 1)
@@ -184,7 +184,7 @@ class Book:
             if not self.record(job).state.ended:
                 raise JobError(f"job {job} is {self.record(job).state}", hint="Abort it first, or wait", job=job)
 
-    def _count(self, record: Record, sign: int) -> None:
+    def _count(self, record: JobRecord, sign: int) -> None:
         """A job comes (1) or is deleted (-1), in its owner's share."""
         owned = self._owned.setdefault(record.owner, [0, 0])
         owned[0] += sign
@@ -194,7 +194,7 @@ class Book:
 
     # -- changes (the caller has the lock) -------------------------------------------------------------------------
 
-    def move(self, record: Record, state: JobState, *, forget: bool = False, **values: Any) -> None:
+    def move(self, record: JobRecord, state: JobState, *, forget: bool = False, **values: Any) -> None:
         """Another state, stored and then told; `forget`: its checkpoint is not needed any more.
 
         Raises:
@@ -206,7 +206,7 @@ class Book:
         _set(record, values)
         self.announce(record)
 
-    def apply(self, record: Record, state: JobState, **values: Any) -> dict[str, Any]:
+    def apply(self, record: JobRecord, state: JobState, **values: Any) -> dict[str, Any]:
         """Another state, told at once; returns what the caller has to give to `store_soon`."""
         check_move(record.id, record.state, state)
         values["state"] = state
@@ -216,7 +216,7 @@ class Book:
 
     def complete(
         self,
-        record: Record,
+        record: JobRecord,
         values: Mapping[str, Any],
         remember: str,
         note: Note | None,
@@ -230,17 +230,17 @@ class Book:
         _set(record, values)
         return True
 
-    def change(self, record: Record, values: Mapping[str, Any]) -> None:
+    def change(self, record: JobRecord, values: Mapping[str, Any]) -> None:
         """Other columns than the state, stored and then told."""
         self.store.update({record.id: values})
         _set(record, values)
         self.tell_list("changed", record)
 
-    def mark(self, record: Record, **values: Any) -> None:
+    def mark(self, record: JobRecord, **values: Any) -> None:
         """What is stored with the next move, or not at all, such as why a pending job waits."""
         _set(record, values)
 
-    def note(self, record: Record, **values: Any) -> None:
+    def note(self, record: JobRecord, **values: Any) -> None:
         """What a running job tells of itself; `save` stores it."""
         _set(record, values)
         self._unsaved.setdefault(record.id, {}).update(values)
@@ -299,7 +299,7 @@ class Book:
 
     # -- telling (the caller has the lock) -------------------------------------------------------------------------
 
-    def announce(self, record: Record) -> None:
+    def announce(self, record: JobRecord) -> None:
         """The state of a job has changed: to the streams, to those who wait, to the other parts."""
         self.tell_list("changed", record)
         self.emit(record.id, messages.State(state=record.state.value, reason=record.reason or record.error))
@@ -320,18 +320,18 @@ class Book:
         for hearer in self.hearers:
             hearer.heard(job, message)
 
-    def tell_list(self, change: str, record: Record) -> None:
+    def tell_list(self, change: str, record: JobRecord) -> None:
         """To those who follow the list of jobs."""
         message = Message("JobChanged", change=change, summary=record.summary())
         message.__dict__["_size"] = record.best_size
         self.streams.put(QUEUE, message)
 
-    def join(self, record: Record) -> Message:
+    def join(self, record: JobRecord) -> Message:
         """How a job stands, for who begins to listen to it."""
         k, n, units = record.progress or (None, None, None)
         return messages.Join(k=k, n=n, units=units, partial=from_plain(record.best), state=record.state.value)
 
-    def open_stream(self, record: Record) -> None:
+    def open_stream(self, record: JobRecord) -> None:
         """Who listens to that job from now on hears first how it stands."""
         self.streams.set_header(record.id, lambda: self.join(record))
 
@@ -354,12 +354,12 @@ class Book:
             return listener
 
 
-def _set(record: Record, values: Mapping[str, Any]) -> None:
+def _set(record: JobRecord, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         setattr(record, name, value)
 
 
-def _end_message(record: Record) -> Message | None:
+def _end_message(record: JobRecord) -> Message | None:
     if record.state is JobState.COMPLETE:
         return messages.Completed(final=from_plain(record.result))
     if record.state is JobState.ERROR:

@@ -5,7 +5,7 @@
 
 Moves that follow from conditions are made in memory and stored together afterwards: after a crash they follow again.
 
-Lives here: `Conditions`: the register of waiting jobs, and the world in which atoms live (`conditions/atoms.World`).
+Lives here: `Conditions`: the register of waiting jobs, and the world of atoms (`conditions/atoms.AtomWorld`).
             `Book.lock` guards its tables.
 Elsewhere:  who is told when a condition is decided (`conditions/depends.py`), testing expressions (`judge.py`), files
             and other servers (`fetch/`).
@@ -29,11 +29,11 @@ from grid.jobs.conditions.tree import swapped
 from grid.jobs.conditions.work import Work
 from grid.jobs.fetch.deposits import Deposits
 from grid.jobs.fetch.elsewhere import Elsewhere
-from grid.jobs.fetch.fetcher import Fetcher, Wanted
+from grid.jobs.fetch.fetcher import Fetcher, WantedFile
 from grid.jobs.host.messages import Message
 from grid.jobs.manager.book import Book
 from grid.jobs.manager.judge import Judge, verdict
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Conditions:
 
     # -- who waits -------------------------------------------------------------------------------------------------
 
-    def wait_for(self, record: Record, condition: Condition) -> None:
+    def wait_for(self, record: JobRecord, condition: Condition) -> None:
         """The job waits for that; with `settle` it moves, if that is decided already."""
         job = record.id
         try:
@@ -182,7 +182,7 @@ class Conditions:
             self.judge.add(atom, message) if atom.is_tested else atom.hear(message)
         self.settle()
 
-    def moved(self, record: Record) -> None:
+    def moved(self, record: JobRecord) -> None:
         """To the atoms that follow the job."""
         view = None
         for atom in list(self._followers.get(record.id, ())):
@@ -203,7 +203,7 @@ class Conditions:
                 if size >= atom.n:
                     atom.satisfy()
 
-    # -- the world of atoms (`conditions.atoms.World`) -------------------------------------------------------------
+    # -- the world of atoms (`conditions.atoms.AtomWorld`) -------------------------------------------------------------
 
     def _adopted(self, atom: KnownAtom, owner: str) -> KnownAtom:
         """One atom for each definition, shared by all who wait for it."""
@@ -221,7 +221,7 @@ class Conditions:
             self.settle()
 
     def follow(self, atom: JobAtom) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
         with self._book.lock:
             record = self._book.records.get(atom.job)
             if record is None:
@@ -239,7 +239,7 @@ class Conditions:
                 see(view)
 
     def unfollow(self, atom: JobAtom) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
         with self._book.lock:
             followers = self._followers.get(atom.job, [])
             if atom in followers:
@@ -250,7 +250,7 @@ class Conditions:
             self._atoms.pop(atom.id, None)
 
     def fetch(self, atom: IsFetched) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
 
         def done(reason: str | None) -> None:
             with self._book.lock:
@@ -260,11 +260,11 @@ class Conditions:
                     atom.cancel(reason)
 
         self._fetcher.fetch(
-            Wanted(key=atom.id, owner=atom.owner, url=atom.url, sha256=atom.sha256, size=atom.size, done=done)
+            WantedFile(key=atom.id, owner=atom.owner, url=atom.url, sha256=atom.sha256, size=atom.size, done=done)
         )
 
     def unfetch(self, atom: IsFetched) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
         self._fetcher.give_up(atom.id)
         self._atoms.pop(atom.id, None)
 
@@ -273,17 +273,17 @@ class Conditions:
         return self._fetcher.path(url)
 
     def supply(self, atom: HasServers) -> None:
-        """See `conditions.atoms.World`; see `count_servers`."""
+        """See `conditions.atoms.AtomWorld`; see `count_servers`."""
 
     def unsupply(self, atom: HasServers) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
         self._atoms.pop(atom.id, None)
 
     def watch(self, atom: IsElsewhere) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
         self._elsewhere.watch(atom)
 
     def unwatch(self, atom: IsElsewhere) -> None:
-        """See `conditions.atoms.World`."""
+        """See `conditions.atoms.AtomWorld`."""
         self._elsewhere.unwatch(atom)
         self._atoms.pop(atom.id, None)

@@ -21,7 +21,7 @@ from typing import Any
 from grid.errors import GridError, GridStopped, NoServers, ServerLost
 from grid.grids.leftover import UnderWay
 from grid.jobs.manager.engine import Engine, Place
-from grid.jobs.rules.scheduler import Scheduler, Unit
+from grid.jobs.rules.scheduler import Unit, UnitScheduler
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _Sent:
 class Desk:
     """See the module."""
 
-    def __init__(self, engine: Engine, scheduler: Scheduler) -> None:
+    def __init__(self, engine: Engine, scheduler: UnitScheduler) -> None:
         self._engine, self._scheduler = engine, scheduler
         self._lock = threading.RLock()
         self._news = threading.Condition(self._lock)

@@ -1,6 +1,6 @@
 """Where jobs and their units run: servers of a grid, or threads of this process.
 
-The manager publishes two instances: `Runner`, whose servers run one job each, and `Worker`, whose servers do units.
+The manager publishes two instances: `JobRunner`, whose servers run one job each, and `UnitWorker` for units.
 They are apart, because a job that waits for its units must not hold the place that they need. A runner mostly sleeps.
 
 Lives here: `Engine`, `Place`; `GridEngine` for any grid, `ThreadEngine` for tests and for machines that shall run
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from grid.errors import AcquireTimeout, ServerLost
 from grid.grids.leftover import LeftOver, UnderWay
 from grid.jobs.host.messages import Abort
-from grid.jobs.host.runner import Runner
-from grid.jobs.host.worker import Worker
+from grid.jobs.host.runner import JobRunner
+from grid.jobs.host.worker import UnitWorker
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -124,10 +124,10 @@ class GridEngine:
     def start(self) -> None:
         """Publish both."""
         publish: Callable[..., str] = self.grid.publish
-        self._workers = publish(Worker(self.paths), restarts=RESTARTS)
-        self._runners = [publish(Runner(self.paths), restarts=RESTARTS)]
+        self._workers = publish(UnitWorker(self.paths), restarts=RESTARTS)
+        self._runners = [publish(JobRunner(self.paths), restarts=RESTARTS)]
         while self.runners() < self._at_once:
-            self._runners.append(publish(Runner(self.paths), restarts=RESTARTS))
+            self._runners.append(publish(JobRunner(self.paths), restarts=RESTARTS))
 
     def runner(self, timeout: float) -> Place | None:
         self._turn += 1
@@ -229,7 +229,7 @@ class HerePlace:
     def __init__(self, held: Place) -> None:
         self._held = held
         self.name = f"{held.name} (held)"
-        self._runner = Runner()
+        self._runner = JobRunner()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-here")
 
     def call(self, method: str, *args: Any) -> Future[Any]:
@@ -259,7 +259,7 @@ class ThreadEngine:
         self._pools: list[ThreadPoolExecutor] = []
 
     def start(self) -> None:
-        for kind, instance in (("worker", Worker), ("runner", Runner)):
+        for kind, instance in (("worker", UnitWorker), ("runner", JobRunner)):
             free: queue.SimpleQueue[_ThreadPlace] = queue.SimpleQueue()
             for number in range(self._n[kind]):
                 pool = ThreadPoolExecutor(1, thread_name_prefix=f"jobs-{kind}-{number}")

@@ -19,7 +19,7 @@ from grid.jobs.host.messages import Abort, Message
 from grid.jobs.host.service import Service
 from grid.jobs.manager.desk import Desk
 from grid.jobs.manager.engine import Place
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.settings import Settings
 from grid.text import clean
 from grid.wire import raised
@@ -53,7 +53,7 @@ class Execution(threading.Thread):
     """See the module."""
 
     def __init__(
-        self, reports: Reports, record: Record, service: type[Service], spec: dict[str, Any], place: Place
+        self, reports: Reports, record: JobRecord, service: type[Service], spec: dict[str, Any], place: Place
     ) -> None:
         super().__init__(name=f"job-{record.id}", daemon=True)
         self.record = record

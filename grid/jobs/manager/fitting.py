@@ -18,9 +18,9 @@ from grid.jobs.host.errors import RequestError, UnknownJobService
 from grid.jobs.host.plain import from_plain
 from grid.jobs.manager.admission import fit_late
 from grid.jobs.manager.book import Book
-from grid.jobs.manager.registry import Registry
+from grid.jobs.manager.registry import ServiceRegistry
 from grid.jobs.modules.install import SERVICE as INSTALL
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from grid.text import clean
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class Fitting:
     """See the module."""
 
-    def __init__(self, book: Book, registry: Registry) -> None:
+    def __init__(self, book: Book, registry: ServiceRegistry) -> None:
         self._book, self._registry = book, registry
         self._late: dict[str, bool | None] = {}  # jobs that came before their service -> what they want of memory
         self._edited: dict[str, str] = {}  # file -> service that waits, since the file is not as it was
@@ -39,7 +39,7 @@ class Fitting:
         """That job was submitted before its service was here; `memo`: whether it may use a remembered result."""
         self._late[job] = memo
 
-    def why_not(self, record: Record) -> str:
+    def why_not(self, record: JobRecord) -> str:
         """Why a pending job can't start, though there is room; empty: it can. It may cancel the job."""
         try:
             service = self._registry.find(record.service, record.version)
@@ -63,7 +63,7 @@ class Fitting:
             )
         return f"{why}; start the job server again, or undo the change"
 
-    def _fit(self, record: Record) -> str:
+    def _fit(self, record: JobRecord) -> str:
         """Its service was being installed when it was submitted, perhaps: then it is here now, or never."""
         book = self._book
         try:
@@ -88,7 +88,7 @@ class Fitting:
         book.change(record, values)
         return ""
 
-    def _decline(self, record: Record, reason: str) -> str:
+    def _decline(self, record: JobRecord, reason: str) -> str:
         """A pending job that can't run is cancelled."""
         self._late.pop(record.id, None)
         self._book.move(record, JobState.CANCELLED, reason=clean(reason, 2_000), ended=time.time())

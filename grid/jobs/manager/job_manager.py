@@ -10,8 +10,8 @@
 | `Conditions`, `Races` | conditions and races that wait, their atoms | `Book.lock` |
 | `Dispatch`, `Fitting` | pending jobs in their order, those whose service is not here | `Book.lock` |
 | `Runs` | jobs at work, messages for jobs that have not begun | `Book.lock` |
-| `Users` | addresses, tokens, credits as stored | its own |
-| `Desk`, `Judge`, `Fetcher`, `Mailer`, `Registry`, `Modules`, `Streams` | units, tests, files, letters | their own |
+| `Accounts` | addresses, tokens, credits as stored | its own |
+| `Desk`, `Judge`, `Fetcher`, `Mailer`, `ServiceRegistry`, `Modules`, `Streams` | units, files, letters | their own |
 
 Why `Book.lock` is one for five: see `book.py`. Own locks are taken inside of it, never the other way round.
 
@@ -41,6 +41,7 @@ from grid.jobs.host.errors import JobError, RequestError, UnknownJob
 from grid.jobs.host.messages import Message
 from grid.jobs.host.plain import dumps
 from grid.jobs.mails.mailer import Mailer
+from grid.jobs.manager.accounts import Accounts
 from grid.jobs.manager.admission import admit, build
 from grid.jobs.manager.book import Book
 from grid.jobs.manager.conditions import Conditions
@@ -50,14 +51,13 @@ from grid.jobs.manager.engine import Engine
 from grid.jobs.manager.fitting import Fitting
 from grid.jobs.manager.memory import Memory
 from grid.jobs.manager.races import Races
-from grid.jobs.manager.registry import Registry
+from grid.jobs.manager.registry import ServiceRegistry
 from grid.jobs.manager.runs import Runs
 from grid.jobs.manager.starter import Starter
-from grid.jobs.manager.users import Users
 from grid.jobs.modules.install import Modules, installing
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.credits import Ledger
-from grid.jobs.rules.scheduler import Scheduler
+from grid.jobs.rules.scheduler import UnitScheduler
 from grid.jobs.rules.states import JobState
 from grid.jobs.settings import Settings
 from grid.jobs.store.store import Store
@@ -81,18 +81,18 @@ class JobManager:
         store: Store,
         engine: Engine,
         settings: Settings | None = None,
-        registry: Registry | None = None,
+        registry: ServiceRegistry | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.engine = store, engine
         self.settings = settings = settings or Settings()
-        self.registry = registry or Registry()
+        self.registry = registry or ServiceRegistry()
         self.book = Book(store, settings, clock)
-        self.users = Users(store)
+        self.accounts = Accounts(store)
         self.ledger = Ledger(settings.allowance, settings.half_life_s)
         self.desk = Desk(
             engine,
-            Scheduler(
+            UnitScheduler(
                 self.ledger,
                 rules=settings.rules,
                 minimum_share=settings.minimum_share,
@@ -102,7 +102,7 @@ class JobManager:
         )
         self.deposits = Deposits(store.directory)
         self.modules = Modules(store.directory, self.registry)
-        self.mailer = Mailer(store, settings, self.users.all, clock)
+        self.mailer = Mailer(store, settings, self.accounts.all, clock)
         memory, dispatch = Memory(store), Dispatch(self.book.records.get)
         self.runs = Runs(self.book, self.desk, dispatch, memory, self.mailer)
         self.conditions = Conditions(self.book, self.deposits, engine.size)
@@ -168,10 +168,10 @@ class JobManager:
         """Whether it has been told to stop."""
         return self.book.stopping
 
-    def _recover(self) -> list[Record]:
+    def _recover(self) -> list[JobRecord]:
         """Take in what the store has; the jobs whose conditions are to be built yet."""
         records = self.book.load()
-        self.users.load(self.ledger, self.settings.half_life_s)
+        self.accounts.load(self.ledger, self.settings.half_life_s)
         with self.book.lock:
             for record in records:
                 if record.state is JobState.PENDING:
@@ -179,7 +179,7 @@ class JobManager:
             self.races.load()
         return [record for record in records if record.state is JobState.WAITING]
 
-    def _resume(self, waiting: list[Record]) -> None:
+    def _resume(self, waiting: list[JobRecord]) -> None:
         """Thread: conditions and races that were stored wait again; they may hold many expressions."""
         book = self.book
         for record in waiting:
@@ -215,7 +215,7 @@ class JobManager:
                     for service in self.fitting.mended():
                         self.starter.service_came(service)
                 if turn % RARE == 0:
-                    self.users.save_credits(self.desk.usage())
+                    self.accounts.save_credits(self.desk.usage())
                     self.store.set_aside()
             except Exception:
                 logger.exception("the tick stumbled, and goes on")
@@ -234,7 +234,7 @@ class JobManager:
         owner: str,
         submissions: Sequence[Mapping[str, Any]],
         may_wait: Callable[[KnownAtom], None] = lambda atom: None,
-    ) -> list[Record]:
+    ) -> list[JobRecord]:
         """New jobs, all or none; stored when this returns. See `admission.admit` for what each is.
 
         They are checked and stored without the lock that others need: only then are they put into the tables.
@@ -291,7 +291,7 @@ class JobManager:
         return self.book.lock
 
     @property
-    def records(self) -> dict[str, Record]:
+    def records(self) -> dict[str, JobRecord]:
         """Id -> record of every job that is not deleted."""
         return self.book.records
 
@@ -305,7 +305,7 @@ class JobManager:
         """The conditions that wait."""
         return self.conditions.depends
 
-    def record(self, job: str) -> Record:
+    def record(self, job: str) -> JobRecord:
         """The job's record. Raises UnknownJob."""
         return self.book.record(job)
 
@@ -330,7 +330,7 @@ class JobManager:
                 "waits_for": condition.text(8) if condition is not None else None,
             }
 
-    def explain(self, record: Record) -> str:
+    def explain(self, record: JobRecord) -> str:
         """Why that job is where it is, in a sentence."""
         with self.lock:
             condition = self.conditions.waits_for(record.id)
@@ -345,7 +345,7 @@ class JobManager:
         self.conditions.look(condition)
         return condition
 
-    def wait(self, job: str, timeout: float | None) -> Record | None:
+    def wait(self, job: str, timeout: float | None) -> JobRecord | None:
         """Until it has ended; None if that takes longer than `timeout` seconds."""
         return self.book.wait(job, timeout)
 
@@ -409,10 +409,10 @@ class JobManager:
 
     def user(self, name: str) -> dict[str, Any]:
         """What is known of a user: `email`, `mails`, `token` (its hash), `used`, `used_at`."""
-        return self.users.find(name)
+        return self.accounts.find(name)
 
     def change_user(self, name: str, **values: Any) -> None:
         """Change what is known of a user."""
-        self.users.change(name, **values)
+        self.accounts.change(name, **values)
         if "email" in values or "mails" in values:
             self.mailer.nudge()

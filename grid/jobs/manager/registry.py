@@ -1,6 +1,6 @@
 """Which services a server has, and in which versions. Nothing is ever imported because a client names it.
 
-Lives here: `Registry`.
+Lives here: `ServiceRegistry`.
 Elsewhere:  what a service is (`host/service.py`).
 """
 
@@ -60,7 +60,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-class Registry:
+class ServiceRegistry:
     """Services by name and version. Thread-safe."""
 
     def __init__(self) -> None:

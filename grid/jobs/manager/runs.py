@@ -26,7 +26,7 @@ from grid.jobs.manager.desk import Desk
 from grid.jobs.manager.dispatch import Dispatch
 from grid.jobs.manager.execution import Execution
 from grid.jobs.manager.memory import Memory
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from grid.text import clean
 
@@ -66,7 +66,7 @@ class Runs:
             execution.send(message)
         execution.start()
 
-    def control(self, record: Record, message: Message) -> None:
+    def control(self, record: JobRecord, message: Message) -> None:
         """A message for a job: now, or when it starts; dropped if it has ended. Raises RequestError: too many wait."""
         execution = self._active.get(record.id)
         waiting = len(self._early.get(record.id, ())) if execution is None else execution.n_waiting
@@ -99,7 +99,7 @@ class Runs:
     def heard(self, job: str, message: Message) -> None:
         """Nothing follows for jobs at work."""
 
-    def moved(self, record: Record) -> None:
+    def moved(self, record: JobRecord) -> None:
         """Messages for a job that has ended before it began are dropped."""
         if record.state.ended:
             self._early.pop(record.id, None)
@@ -133,7 +133,7 @@ class Runs:
             else:
                 self.book.whisper(job, message)
 
-    def _at_work(self, job: str) -> Record | None:
+    def _at_work(self, job: str) -> JobRecord | None:
         record = self.book.records.get(job)
         return record if record is not None and record.state is JobState.ACTIVE else None
 
@@ -229,7 +229,7 @@ class Runs:
             self.book.news.notify_all()
 
     def end(
-        self, record: Record, outcome: str, value: Any, error: str, trace: str, files: dict[str, str] | None = None
+        self, record: JobRecord, outcome: str, value: Any, error: str, trace: str, files: dict[str, str] | None = None
     ) -> None:
         """The end of an active job, stored and told; nothing happens if it has ended. The caller has the lock.
 

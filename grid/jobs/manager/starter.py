@@ -30,9 +30,9 @@ from grid.jobs.manager.engine import Engine, HerePlace, Place
 from grid.jobs.manager.execution import Execution
 from grid.jobs.manager.fitting import Fitting
 from grid.jobs.manager.memory import Memory, memo_key, versions
-from grid.jobs.manager.registry import Registry
+from grid.jobs.manager.registry import ServiceRegistry
 from grid.jobs.manager.runs import Runs
-from grid.jobs.record import Record
+from grid.jobs.record import JobRecord
 from grid.jobs.rules.states import JobState
 from grid.text import clean
 
@@ -48,7 +48,7 @@ class Starter:
     def __init__(
         self,
         engine: Engine,
-        registry: Registry,
+        registry: ServiceRegistry,
         conditions: Conditions,
         dispatch: Dispatch,
         fitting: Fitting,
@@ -68,7 +68,7 @@ class Starter:
         """Once the manager has halted: until the thread has ended."""
         self._thread.join(timeout)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: JobRecord) -> None:
         """A job is pending. The caller has the lock."""
         self._dispatch.add(record)
         self._book.news.notify_all()
@@ -84,14 +84,14 @@ class Starter:
     def heard(self, job: str, message: Message) -> None:
         """Nothing follows for pending jobs."""
 
-    def moved(self, record: Record) -> None:
+    def moved(self, record: JobRecord) -> None:
         """It may be pending now."""
         if record.state is JobState.PENDING:
             self.add(record)
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
-    def _next(self) -> Record | None:
+    def _next(self) -> JobRecord | None:
         choice = self._dispatch.choose(self._runs.owners(), self._fitting.why_not)
         for record, why in choice.waits:
             self._book.mark(record, reason=why)
@@ -130,7 +130,7 @@ class Starter:
                 if self._book.halted.wait(1.0):
                     return False
 
-    def _begin(self, record: Record, place: Place) -> bool:
+    def _begin(self, record: JobRecord, place: Place) -> bool:
         """Give a pending job that place, or what is remembered of an equal one; False if the place is free still.
 
         Reading files for the key, and copying files of a remembered job, may take time: the lock is free meanwhile.
@@ -156,7 +156,7 @@ class Starter:
                 return self._activate(record, place, "", None, clean(f"{type(exc).__name__}: {exc}", 2_000))
         return self._activate(record, place, key, known, "")
 
-    def _memo_facts(self, record: Record) -> tuple[Any, ...]:
+    def _memo_facts(self, record: JobRecord) -> tuple[Any, ...]:
         """What `memo_key` takes."""
         service = self._registry.find(record.service, record.version)
         request = {**record.request, "data": self._resolved(record.request["data"])}
@@ -186,7 +186,7 @@ class Starter:
             known |= {"result": other.result, "memo": other.memo}
         return known
 
-    def _activate(self, record: Record, place: Place, key: str, known: tuple[str, Any] | None, trouble: str) -> bool:
+    def _activate(self, record: JobRecord, place: Place, key: str, known: tuple[str, Any] | None, trouble: str) -> bool:
         """Begin a job in that place; False if it needs none: its result is `known`, or there is `trouble`."""
         with self._book.lock:
             if self._book.stopping or record.state is not JobState.PENDING:  # cancelled meanwhile
@@ -210,7 +210,7 @@ class Starter:
                 return False
         return True
 
-    def _execute(self, record: Record, place: Place) -> None:
+    def _execute(self, record: JobRecord, place: Place) -> None:
         """Start the thread of a job that is active now."""
         service = self._registry.find(record.service, record.version)
         settings = self._book.settings

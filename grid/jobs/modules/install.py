@@ -36,7 +36,7 @@ from grid.jobs.host.errors import RequestError
 from grid.jobs.host.service import Service, ServiceHandler
 
 if TYPE_CHECKING:
-    from grid.jobs.manager.registry import Registry
+    from grid.jobs.manager.registry import ServiceRegistry
 
 SERVICE = "grid.install"
 FILES = 2_000
@@ -190,7 +190,7 @@ def _check_source(path: Path, shown: str, name: str) -> None:
 class Modules:
     """See the module. `load` imports what is installed; called before jobs are recovered."""
 
-    def __init__(self, directory: Path, registry: Registry) -> None:
+    def __init__(self, directory: Path, registry: ServiceRegistry) -> None:
         self._place, self._registry = Path(directory) / "modules", registry
         self._lock = threading.Lock()
         self.code = self._place / "code"

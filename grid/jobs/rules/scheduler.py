@@ -78,7 +78,7 @@ class _User:
 
 
 @dataclass
-class Worker:
+class _Worker:
     """Who does units: its name, whose machine it is on, what it has loaded."""
 
     name: str
@@ -87,7 +87,7 @@ class Worker:
     loaded: set[str] = field(default_factory=set)
 
 
-class Scheduler:
+class UnitScheduler:
     """See the module. Not thread-safe: its owner holds a lock."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Scheduler:
         self.rules = frozenset(rules)
         self.minimum_share, self.lease_s = minimum_share, lease_s
         self.weights = dict(weights or {})
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, _Worker] = {}
         self._jobs: dict[str, _Job] = {}
         # by class: paid or free
         self._users: dict[bool, dict[str, _User]] = {True: {}, False: {}}
@@ -123,9 +123,9 @@ class Scheduler:
 
     # -- who is there ----------------------------------------------------------------------------------------------
 
-    def add_worker(self, name: str, owner: str | None = None, only: bool = False) -> Worker:
+    def add_worker(self, name: str, owner: str | None = None, only: bool = False) -> _Worker:
         """A worker; adding it again changes its owner."""
-        worker = self.workers.setdefault(name, Worker(name))
+        worker = self.workers.setdefault(name, _Worker(name))
         worker.owner, worker.only = owner, only
         return worker
 
@@ -222,7 +222,7 @@ class Scheduler:
         who.loaded.add(unit.job)
         return unit
 
-    def _choose(self, who: Worker, now: float) -> _Job | None:
+    def _choose(self, who: _Worker, now: float) -> _Job | None:
         self._reconsider(now)
         if who.owner is not None and "owner" in self.rules:
             own = self._of_user(who.owner, who)
@@ -241,7 +241,7 @@ class Scheduler:
             user, is_paid = paid, True
         return None if user is None else self._of(user, is_paid, who)
 
-    def _of_user(self, name: str, who: Worker) -> _Job | None:
+    def _of_user(self, name: str, who: _Worker) -> _Job | None:
         if "users" not in self.rules:
             found = [job for job in self._jobs.values() if job.user == name and job.units]
             return min(found, key=lambda job: (job.time, job.order), default=None)
@@ -286,7 +286,7 @@ class Scheduler:
                 return entry
         return None
 
-    def _of(self, user: _User, paid: bool, who: Worker) -> _Job | None:
+    def _of(self, user: _User, paid: bool, who: _Worker) -> _Job | None:
         head = self._head(user, paid)
         if head is None or head.job in who.loaded or "loaded" not in self.rules:
             return head

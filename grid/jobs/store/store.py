@@ -34,7 +34,7 @@ from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyEr
 from grid.errors import DiskError
 from grid.jobs.host.errors import RequestError, StoreError, StoreFull, StoreLocked, StoreTooNew
 from grid.jobs.host.plain import dumps, loads
-from grid.jobs.record import FIELDS, Record
+from grid.jobs.record import FIELDS, JobRecord
 from grid.jobs.rules.post import Note
 from grid.jobs.rules.states import JobState
 from grid.jobs.store import tables
@@ -232,7 +232,7 @@ class Store:
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
-    def load(self) -> list[Record]:
+    def load(self) -> list[JobRecord]:
         """All jobs, in the order of their submission."""
         with self._transaction("read") as connection:
             found = {
@@ -245,7 +245,7 @@ class Store:
                 found[job].tags.append(tag)
         return list(found.values())
 
-    def insert(self, records: Sequence[Record]) -> None:
+    def insert(self, records: Sequence[JobRecord]) -> None:
         """New jobs, all or none."""
         rows = [_row({name: getattr(record, name) for name in FIELDS}) for record in records]
         labels = [
@@ -461,8 +461,8 @@ def _row(values: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _record(row: Mapping[Any, Any]) -> Record:
+def _record(row: Mapping[Any, Any]) -> JobRecord:
     values = dict(row)
     for name in tables.PLAIN:
         values[name] = None if values[name] is None else loads(values[name])
-    return Record(**{**values, "state": JobState(values["state"])})
+    return JobRecord(**{**values, "state": JobState(values["state"])})

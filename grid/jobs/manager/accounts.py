@@ -1,6 +1,6 @@
 """What a job manager knows of users: their addresses and wishes for mail, hashes of tokens, credits that they used.
 
-Lives here: `Users`, with a lock of its own: under it the store is written, and nothing else is called.
+Lives here: `Accounts`, with a lock of its own: under it the store is written, and nothing else is called.
 Elsewhere:  what credits buy (`rules/credits.py`), when mails go (`rules/post.py`), tokens of the network
             (`web/tokens.py`).
 """
@@ -20,7 +20,7 @@ ROUNDING = 0.01
 """Credits that are not worth a write."""
 
 
-class Users:
+class Accounts:
     """See the module."""
 
     def __init__(self, store: Store) -> None:
