@@ -92,7 +92,7 @@ class Server(Calls):
 
         Args:
             wanted: `state` (one or a list), `tags` (all of them), `service`, `owner`, `text` (anywhere in it),
-                `archived` (True: these instead), `last` (only so many, the newest).
+                `archived` (True: these instead), `last` (this many, the newest).
         """
         wanted = check_wanted(wanted)
         found = [record for record in self.manager.book.all() if self.rights.may_see(record) and fits(record, wanted)]

@@ -92,7 +92,7 @@ class Settings:
     mail_notes: int = 50_000
     """Ends that wait to be told, at most; of more nobody is told, but the log."""
     mail_give_up_s: float = 5 * 86400.0
-    """A mail that can't be sent for so long is given up (RFC 5321, 4.5.4.1)."""
+    """After this time a mail that can't be sent is given up (RFC 5321, 4.5.4.1)."""
 
     @property
     def most(self) -> Most:

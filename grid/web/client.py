@@ -2,7 +2,7 @@
 
 Calls that only look are tried again for a while when the connection breaks; others are not, since nobody knows whether
 they were carried out. Streams reconnect and go on after the last number that came: nothing is dropped or comes twice.
-What the server could not keep for so long is told: a new list of jobs, or a `Gap` in what a job said.
+Who comes back too late is told what is missing: a new list of jobs, or a `Gap` in what a job said.
 
 Lives here: `HttpServer`, `connect`.
 Elsewhere:  single requests (`requests.py`), which token is whose (`login.py`), the server's side (`routes.py`).
@@ -28,7 +28,7 @@ from grid.web import login
 from grid.web.requests import PAUSE_S, Requests
 
 QUIET_S = 35.0
-"""A stream that says nothing for so long is broken: the server sends a sign of life every 10 s."""
+"""After this time without a word a stream is broken: the server sends a sign of life every 10 s."""
 
 
 def connect(url: str) -> HttpServer:
@@ -156,7 +156,7 @@ class _Stream:
             self._thread.join(10.0)
 
     def _run(self) -> None:
-        """Thread: read, and connect again, until hung up, or the stream is over."""
+        """Thread: read, and connect again, until it is hung up, or the stream has ended."""
         why: JobError | None = None
         while not self._closed.is_set():
             if self._answer is None:

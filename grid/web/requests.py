@@ -65,7 +65,8 @@ class Requests:
         find: What is known of the server at a URL: `token`, `fingerprint`.
         check: Called with each address before it is connected to; may raise.
         most: Bytes of one answer, or of one message of a stream.
-        patience_s: How long looks and streams try to reach a server that has gone; default: $GRID_JOBS_PATIENCE, or
+        patience_s: How long calls that only look, and streams, try to reach a server that does not answer any more;
+            default: $GRID_JOBS_PATIENCE, or
             `PATIENCE_S`.
     Raises:
         JobError: The URL can't be used.
@@ -151,7 +152,7 @@ class Requests:
         return value(answer.status_code, body, self.path)
 
     def stream(self, path: str, headers: dict[str, str], quiet_s: float) -> httpx.Response:
-        """Open a stream, which may be quiet for so long. Raises what the server says."""
+        """Open a stream, which may say nothing for `quiet_s` seconds. Raises what the server says."""
         headers = {**self.headers(), "accept": "text/event-stream", **headers}
         timeout = httpx.Timeout(quiet_s, connect=CONNECT_S)
         request = self._http.build_request("GET", path, headers=headers, timeout=timeout)
@@ -192,7 +193,9 @@ class Requests:
         if "certificate" in str(exc).lower():
             return AccessError(f"{self.path} can't be trusted ({exc})", hint="Give its --fingerprint to grid login")
         if isinstance(exc, httpx.ConnectError) and self._was_there:
-            return JobError(f"the job server at {self.path} has gone", hint="Jobs go on when it is back")
+            return JobError(
+                f"the job server at {self.path} does not answer any more", hint="Jobs go on when it is back"
+            )
         if isinstance(exc, httpx.ConnectError):
             return JobError(f"no job server answers at {self.path} ({exc})", hint="Start one: grid serve --http")
         return JobError(f"the connection to {self.path} broke ({exc or type(exc).__name__})", hint="Is it still there?")

@@ -205,7 +205,7 @@ def test_conditions_elsewhere_that_can_not_be_are_refused_or_cancelled(
     with pytest.raises(JobCancelled, match="credentials"):
         there.submit(Square.request(value=1), when=IsElsewhere(url, what, "credentials-nothing")).wait(LIMIT_S)
     job = here.submit(Square.request(value=1))
-    left = there._deposit(here.credentials(jobs=[job]))
+    left = there.calls.deposit(here.credentials(jobs=[job]).to_plain())
     with pytest.raises(JobCancelled, match="no job"):
         there.submit(Square.request(value=1), when=IsElsewhere(url, what, left)).wait(LIMIT_S)
     for wrong in (("ftp://x", what), (url, {"atom": "servers", "n": 1}), (url, {"atom": "completed", "x": 1})):

@@ -95,7 +95,7 @@ class JobList:
             return dict(self._jobs)
 
     def wait_for(self, condition: Callable[[dict[str, dict[str, Any]]], Any], timeout: float | None = None) -> None:
-        """Until the list is as wanted. Raises TimeoutError, or JobError if the server is gone."""
+        """Until the list is as wanted. Raises TimeoutError, or JobError if the server does not answer any more."""
         end = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             while not condition(self._jobs):

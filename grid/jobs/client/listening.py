@@ -37,7 +37,7 @@ class Listening:
 
         Raises:
             TimeoutError: None came in time.
-            JobError: The server is gone, or what it says went wrong with this stream.
+            JobError: The server does not answer any more, or it says that something went wrong with this stream.
         """
         try:
             message = self._queue.get(timeout=timeout)
@@ -47,7 +47,9 @@ class Listening:
             self._queue.put(message)  # for whoever asks again
             if message.fields.get("error"):
                 raise error_from_plain(message.error)
-            raise JobError(f"the job server at {message.path} has gone", hint="Jobs go on when it is back")
+            raise JobError(
+                f"the job server at {message.path} does not answer any more", hint="Jobs go on when it is back"
+            )
         return message
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ class Cancelled(JobError):
 
 
 def and_value(n_true: int, n_cancelled: int, n: int) -> Value:
-    """Of `n` operands so many are T, so many C."""
+    """Of `n` operands `n_true` are T, and `n_cancelled` are C."""
     return C if n_cancelled else T if n_true == n else F
 
 
@@ -140,7 +140,7 @@ class Condition:
             pause = min(0.5, pause * 1.5)
 
     def _pause(self, seconds: float) -> None:
-        """Wait for one of its atoms to change, or so long."""
+        """Wait until one of its atoms changes, or the time is up."""
         atoms = self.depends
         signal = threading.Event()
         for atom in atoms:
@@ -157,7 +157,7 @@ class Condition:
         return asyncio.to_thread(self.wait).__await__()
 
     def text(self, most: int | None = None) -> str:
-        """As a formula, of at most so many operands."""
+        """As a formula, of at most `most` operands."""
         raise NotImplementedError
 
     def __and__(self, other: Condition) -> Condition:

@@ -116,9 +116,12 @@ class Deposits:
         return name
 
     def get(self, name: str, owner: str | None = None) -> Deposit:
-        """Those of that name. Raises AccessError: they are over, or somebody else's."""
+        """Those of that name. Raises AccessError: they have expired, or are somebody else's."""
         with self._lock:
             entry = self._known.get(name)
         if entry is None or entry["expires"] <= self._clock() or owner not in (None, entry["owner"]):
-            raise AccessError("the credentials for that server are over", hint="Make new ones with credentials()")
+            raise AccessError(
+                "the credentials for that server have expired, or were never left here",
+                hint="Make new ones with credentials()",
+            )
         return Deposit(**entry)

@@ -1,6 +1,6 @@
 """Conditions on jobs of other servers: this server listens to their streams, with credentials that were left for it.
 
-A server that can't be reached is tried again, ever more rarely, until the credentials are over: then the condition
+A server that can't be reached is tried again, ever more rarely, until the credentials expire: then the condition
 can't be satisfied any more. After a restart the conditions that are stored begin to listen anew. While nobody listens
 nothing is lost: each time it is asked first how things stand.
 
@@ -100,7 +100,7 @@ class Elsewhere:
             pause = min(PAUSE_S[1], pause * 2)
 
     def _listen(self, atom: IsElsewhere, inner: JobAtom, deposit: Deposit, over: threading.Event) -> None:
-        """Until the atom is decided, or the server has gone."""
+        """Until the atom is decided, or the server does not answer any more."""
         policy, most = self._settings.fetch, self._settings.elsewhere_bytes
         server = reach(deposit.url, deposit.token, deposit.fingerprint, policy.check, most)
         messages: queue.Queue[Any] = queue.Queue(QUEUED)  # what is missed is told by a Gap, and then asked for

@@ -19,7 +19,7 @@ _KINDS = {"memory_bytes": resource.RLIMIT_AS, "file_bytes": resource.RLIMIT_FSIZ
 class Limited:
     """Made in the job's own thread; soft limits of the process are set until `lift`.
 
-    `cpu_s` counts the thread that runs the service; it is looked at at each exchange. Beyond `memory_bytes` (of address
+    `cpu_s` counts the thread that runs the service; each exchange checks it. Beyond `memory_bytes` (of address
     space, in addition to what the process has at the start) Python raises MemoryError, beyond `file_bytes` OSError.
     """
 

@@ -312,7 +312,7 @@ class RunningJob:
             self._report_progress(time.monotonic())  # what was too early at the last safe point
 
     def forget(self, number: int, *, drop: bool) -> None:
-        """A map is over; with `drop` there are units of it that nobody needs."""
+        """A map has ended; with `drop` some of its units are not needed."""
         if self.maps.pop(number, None) is not None and drop:
             self.say("unmap", number)
 

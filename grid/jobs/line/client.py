@@ -188,7 +188,7 @@ class RemoteServer(Calls):
         except (OSError, ValueError) as exc:
             raise Gone(f"the connection to {self.path} broke ({exc})", hint="Is the server still there?") from exc
         if answer is None:
-            raise Gone(f"the job server at {self.path} has gone", hint="Jobs go on when it is back")
+            raise Gone(f"the job server at {self.path} does not answer any more", hint="Jobs go on when it is back")
         if "error" in answer:
             raise error_from_plain(answer["error"])
         if answer.get("id") != number:
@@ -258,7 +258,7 @@ class RemoteServer(Calls):
                         break
                     listener.offer(Message.from_plain(told["message"]))
             except OSError:
-                pass  # hung up, or the server is gone
+                pass  # hung up, or the server has ended
             except (ValueError, KeyError, TypeError, AttributeError, WireError) as exc:  # it speaks something else
                 error = error_to_plain(exc)
             with self._lock:

@@ -92,9 +92,9 @@ class SocketServer:
             try:
                 line.send({"id": 0, "error": error_to_plain(exc)})
             except (OSError, WireError):
-                pass  # it is gone
+                pass  # the client has ended
         except (OSError, ValueError):
-            pass  # it is gone; ValueError: closed by us while it was read
+            pass  # the client has ended; ValueError: we closed the line while it was read
         finally:
             line.close()
             with self._lock:

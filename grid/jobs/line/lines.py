@@ -90,7 +90,7 @@ class JsonLine:
         try:
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is over already
+            pass  # it is closed already
         self._file.close()
         self.socket.close()
 

@@ -155,7 +155,7 @@ class Streams:
             self._headers.pop(key, None)
 
     def forget(self, key: str) -> None:
-        """A stream that is over for good."""
+        """The job of that stream was deleted: nothing comes any more."""
         with self._lock:
             self.hangup(key)
             self._headers.pop(key, None)

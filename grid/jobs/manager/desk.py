@@ -65,7 +65,6 @@ class Desk:
         self._donated: dict[str, tuple[str, bool]] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._hand_out, name="jobs-units", daemon=True)
-        self.handed_out = 0
 
     def start(self) -> None:
         """Begin to hand out; the grid's status names the oldest unit."""
@@ -186,7 +185,6 @@ class Desk:
                     self._news.wait(0.02)  # what waits is not for this worker
             return
         assert work is not None
-        self.handed_out += 1
         loading: Future[Any] | None = None
         try:
             loaded = self._loaded.setdefault(place.name, set())

@@ -55,7 +55,6 @@ class Place(Protocol):
 class Engine(Protocol):
     """Makes places."""
 
-    can_kill: bool
     paths: list[str]
     """Where servers shall look for modules, too, if they see the same files."""
 
@@ -108,8 +107,6 @@ class _GridPlace:
 
 class GridEngine:
     """Runners and workers on the servers of a grid; `at_once` jobs run at the same time, at least."""
-
-    can_kill = True
 
     def __init__(self, grid: AbstractGrid, at_once: int = 1) -> None:
         self.grid = grid
@@ -249,8 +246,6 @@ class HerePlace:
 
 class ThreadEngine:
     """Runs everything in threads of this process. A job that never comes to a safe point can't be ended by force."""
-
-    can_kill = False
 
     def __init__(self, workers: int = 2, at_once: int = 2) -> None:
         self._n = {"runner": at_once, "worker": workers}

@@ -137,7 +137,7 @@ class Execution(threading.Thread):
             self._reports.execution_over(self)
             try:
                 self._place.release()
-            except Exception as exc:  # the grid is gone
+            except Exception as exc:  # the grid has ended
                 logger.debug("could not release %s: %s", self._place.name, exc)
 
     def _converse(self) -> bool:
@@ -176,7 +176,7 @@ class Execution(threading.Thread):
             late = self._deadline is not None and time.monotonic() > self._deadline
         if not late:
             return
-        job, how = self.record.id, "it came to no safe point in time and was ended by force"
+        job, how = self.record.id, "it did not call handler.ready() within the grace time and was killed"
         if self._suspending:
             self._reports.suspended(job, self._why)
         else:

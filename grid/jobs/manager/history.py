@@ -31,7 +31,7 @@ IN_MEMORY = frozenset({"Start", "Progress"})
 LARGEST = 64 * 1024
 
 _WORN = 4
-"""A file that holds so many times the lines that are kept is written anew."""
+"""A file with more than this many times the lines that are kept is written anew."""
 
 Lines = dict[str, deque[Message]]
 

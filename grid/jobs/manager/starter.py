@@ -237,7 +237,7 @@ class Starter:
                 return content["value"]
             record = self._book.records.get(content["job"])
             if record is None:
-                raise UnknownJob(f"job {content['job']} is gone, and its result was wanted", job=content["job"])
+                raise UnknownJob(f"job {content['job']}, whose result this job needs, was deleted", job=content["job"])
             path = content["path"]
             result = from_plain(record.result)
             try:

@@ -130,7 +130,7 @@ class UnitScheduler:
         return worker
 
     def lose_worker(self, name: str) -> list[Unit]:
-        """A worker is gone: its units go back to the front.
+        """A worker has died: its units go back to the front.
 
         Returns:
             Those that have been tried often enough; they are forgotten.
@@ -151,7 +151,7 @@ class UnitScheduler:
         return job in self._jobs
 
     def remove_job(self, job: str) -> list[Unit]:
-        """The job is over: its units, queued and leased, are forgotten; returns those that workers still have."""
+        """The job has ended: its units, queued and leased, are forgotten; returns those that workers still have."""
         entry = self._jobs.pop(job, None)
         if entry is None:
             return []

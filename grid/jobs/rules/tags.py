@@ -46,8 +46,3 @@ def _is_prefix(want: str) -> bool:
 def _fits(want: str) -> Callable[[str], bool]:
     start = want.removesuffix("*")
     return lambda tag: tag.startswith(start)
-
-
-def prefix_of(want: str) -> str | None:
-    """What a tag must begin with, where it need not be equal; None where it must be equal."""
-    return want.removesuffix("*") if _is_prefix(want) else None
