@@ -451,7 +451,8 @@ def test_a_job_that_never_comes_to_a_safe_point_is_given_up_after_the_grace_time
     job = Deaf.submit(end=str(end))
     until(lambda: (job.status["ready_age"] or 0) > 0.2)
     job.abort("too slow", grace_s=0.5)
-    with pytest.raises(JobAborted, match="too slow; it did not call handler\.ready\(\) within the grace time and was killed"):
+    how = r"too slow; it did not call handler\.ready\(\) within the grace time and was killed"
+    with pytest.raises(JobAborted, match=how):
         job.wait(LIMIT_S)
     end.touch()
 
