@@ -15,6 +15,9 @@ Lives here: `Calls`, `Call`, `Whose`, `ask`, `guarded`; scopes; the names of str
 Elsewhere:  what the calls do (`server.py`), what a caller from the network may (`web/caller.py`).
 """
 
+# mypy: disable-error-code="empty-body"
+# A row has no body: `row` puts one in its place that has the call carried.
+
 from __future__ import annotations
 
 import enum
@@ -170,7 +173,6 @@ class Calls:
     @row(None, Whose.NOBODYS, again=True, quick=True)
     def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
         """Say who is asking: `user`, `queue`, `tokens`."""
-        raise NotImplementedError
 
     @row(None, Whose.OWN)
     def credentials(
@@ -181,153 +183,124 @@ class Calls:
         lifetime_s: float = 3600.0,
     ) -> dict[str, Any]:
         """A token that may less than one's own, for some services or jobs, for a time: `token`, `expires`."""
-        raise NotImplementedError
 
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     @row(SUBMIT, Whose.SIEVED, long=("submissions",))
     def submit(self, submissions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """New jobs, all or none; each as `admission.admit` says. Returns their details."""
-        raise NotImplementedError
 
     @row(READ, Whose.SIEVED, again=True)
     def jobs(self, wanted: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Summaries, oldest first, of jobs that are not archived and fit all that is wanted."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def fetch(self, job: str) -> dict[str, Any]:
         """All about a job, with the request to make it again."""
-        raise NotImplementedError
 
     @row(READ, Whose.KNOWN, again=True, quick=True)
     def status(self, job: str) -> dict[str, Any]:
         """State, progress, times, reason, what it waits for, seconds since the last safe point."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN, long=("reason",))
     def abort(self, job: str, reason: str = "", grace_s: float | None = None) -> None:
         """Ask a job to end, by force after the grace time; harmless if it has ended."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN, long=("reason",))
     def stop(self, job: str, reason: str = "") -> None:
         """End a job at once. Raises UnknownJob (a KeyError) if it is unknown or has ended."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN, long=("reason",))
     def cancel(self, job: str, reason: str = "cancelled") -> None:
         """A job that does not run yet shall never run."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN, long=("message",))
     def control(self, job: str, message: Mapping[str, Any]) -> None:
         """A message for a job; dropped if it has ended."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def wait(self, job: str, timeout: float | None = None) -> dict[str, Any] | None:
         """The details of a job once it has ended; None if that takes longer than `timeout` (and the server's limit)."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN)
     def archive(self, jobs: Sequence[str], archived: bool = True) -> None:
         """Take jobs that have ended off the list, or put them back."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN)
     def delete(self, jobs: Sequence[str]) -> None:
         """Remove jobs that have ended, and their data."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.OWN)
     def forget(self, job: str | None = None) -> int:
         """Forget the remembered result of a job, or all; returns how many there were."""
-        raise NotImplementedError
 
     @row(SUBMIT, Whose.OWN)
     def race(self, jobs: Sequence[str], expression: str) -> str:
         """The first of these jobs with a result for which the expression holds ends the others; returns its id."""
-        raise NotImplementedError
 
     @row(READ, Whose.SIEVED, again=True)
     def race_status(self, race: str) -> dict[str, Any]:
         """`jobs`, `expression`, `winner` (a job, or None), `over`."""
-        raise NotImplementedError
 
     # -- conditions ------------------------------------------------------------------------------------------------
 
     @row(READ, Whose.SIEVED, again=True, long=("tree",))
     def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`. Starts nothing."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def explain(self, job: str) -> str:
         """Why a job is not running yet, or ended as it did."""
-        raise NotImplementedError
 
     @row(READ, Whose.SIEVED, again=True)
     def graph(self) -> list[dict[str, Any]]:
         """Each job with the jobs that it waits for, or waited for: `id`, `state`, `service`, `after`, `condition`."""
-        raise NotImplementedError
 
     # -- other -----------------------------------------------------------------------------------------------------
 
     @row(READ, Whose.NOBODYS, again=True)
     def services(self) -> dict[str, list[str]]:
         """Services that there are: name -> versions."""
-        raise NotImplementedError
 
     @row(CONTROL, Whose.NOBODYS)
     def set_email(self, email: str | None, mails: str | None = None) -> None:
         """Where mails about this user's jobs go (None: nowhere), and when (None: as before, at first `daily`)."""
-        raise NotImplementedError
 
     @row(READ, Whose.NOBODYS, again=True)
     def credits(self) -> dict[str, Any]:
         """`user`, `used`, `balance`, `allowance`."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def files(self, job: str) -> dict[str, int]:
         """Output files that a job kept: name -> bytes."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def read_file(self, job: str, name: str, start: int = 0) -> str:
         """The contents of one from a byte on, in base64: a piece (8 MB at most); an empty one is the end."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def history(self, job: str, kind: str = "Log") -> list[dict[str, Any]]:
         """The last messages of a kind, such as `Log` or `Improved`, that a job said."""
-        raise NotImplementedError
 
     @row(READ, Whose.OWN, again=True)
     def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
         """What a job said up to that number of its stream, as far as it is kept; for those who come late."""
-        raise NotImplementedError
 
     @row(READ, Whose.NOBODYS, again=True)
     def fetched(self, url: str) -> str:
         """Where the file of a URL lies at the server, once it is fetched."""
-        raise NotImplementedError
 
     @row(READ, Whose.NOBODYS, again=True)
     def modules(self) -> list[dict[str, Any]]:
         """Modules that users have installed: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
-        raise NotImplementedError
 
     @row(UPLOAD, Whose.NOBODYS, long=("archive",))
     def upload(self, archive: str) -> str:
         """Put down a module's archive (base64), to be installed by a job of the service `grid.install`; its name."""
-        raise NotImplementedError
 
     @row(SUBMIT, Whose.NOBODYS)
     def deposit(self, credentials: Mapping[str, Any]) -> str:
         """Leave credentials for another server here, for jobs of this user; their name."""
-        raise NotImplementedError
 
 
 def row_of(name: Any) -> Call:

@@ -333,6 +333,7 @@ def _is_texts(value: Any) -> bool:
 
 
 def fits(record: JobRecord, wanted: Mapping[str, Any]) -> bool:
+    """Whether a job is one of those that `check_wanted` has let through."""
     if record.archived is not bool(wanted.get("archived", False)):
         return False
     states = wanted.get("state")
@@ -350,6 +351,7 @@ def fits(record: JobRecord, wanted: Mapping[str, Any]) -> bool:
 
 
 def jobs_of(tree: Any) -> set[str]:
+    """Jobs that a condition is about."""
     if not isinstance(tree, Mapping):
         return set()
     found = {tree["job"]} if "job" in tree else set()

@@ -27,7 +27,7 @@ _ENDED = ("done", "finished", "ended", "completed", "running", "ready", "success
 """What others call the state of a job; a result rarely does."""
 
 
-class Origin(Protocol):
+class _Origin(Protocol):
     """What handles need of the connection by which they came: `ServerProxy`."""
 
     calls: Calls
@@ -61,7 +61,7 @@ class Job:
     attribute is an AttributeError, which names both: `job.result["stats"]` is a part of the result in any case.
     """
 
-    def __init__(self, service: Origin, detail: Mapping[str, Any]) -> None:
+    def __init__(self, service: _Origin, detail: Mapping[str, Any]) -> None:
         self._service = service
         self.id: str = detail["id"]
         self._request = detail.get("request")
@@ -277,7 +277,7 @@ def outcome(detail: Mapping[str, Any]) -> Any:
 class Race:
     """Jobs of which the first that is good enough ends the others."""
 
-    def __init__(self, service: Origin, id: str, jobs: list[Job]) -> None:
+    def __init__(self, service: _Origin, id: str, jobs: list[Job]) -> None:
         self._service, self.id, self.jobs = service, id, jobs
 
     @property

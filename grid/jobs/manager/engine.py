@@ -58,7 +58,9 @@ class Engine(Protocol):
     paths: list[str]
     """Where servers shall look for modules, too, if they see the same files."""
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Have places ready."""
+
     def runner(self, timeout: float) -> Place | None:
         """A free runner; None if none was free in time."""
 
@@ -77,7 +79,8 @@ class Engine(Protocol):
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
         """Nobody needs these units: stop them, by force after `force_s` seconds. Returns at once."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """No more places."""
 
 
 class _GridPlace:
@@ -127,6 +130,7 @@ class GridEngine:
             self._runners.append(publish(JobRunner(self.paths), restarts=RESTARTS))
 
     def runner(self, timeout: float) -> Place | None:
+        """A free runner, of the service that has one."""
         self._turn += 1
         service = self._runners[self._turn % len(self._runners)]
         for other in self._runners:
@@ -135,6 +139,7 @@ class GridEngine:
         return self._acquire(service, timeout)
 
     def worker(self, timeout: float) -> Place | None:
+        """A free worker."""
         return self._acquire(self._workers, timeout)
 
     def _acquire(self, service: str, timeout: float) -> Place | None:
@@ -144,16 +149,20 @@ class GridEngine:
             return None
 
     def size(self) -> int:
+        """Live servers that do units."""
         return self.grid.size(self._workers) if self._workers else 0
 
     def runners(self) -> int:
+        """Jobs that can run at once; a service whose servers have not started counts as one."""
         return sum(max(self.grid.size(service), 1) for service in self._runners)
 
     def report(self, key: str, tell: Callable[[], Any]) -> None:
+        """See `Engine.report`."""
         self._reports.append((key, tell))
         self.grid.reporters = [*self.grid.reporters, (key, tell)]
 
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
+        """See `Engine.stop_units`."""
         self._left_over.stop(units, force_s)
 
     def stop(self) -> None:
@@ -230,9 +239,11 @@ class HerePlace:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-here")
 
     def call(self, method: str, *args: Any) -> Future[Any]:
+        """Call a method of the runner here."""
         return self._pool.submit(getattr(self._runner, method), *args)
 
     def release(self) -> None:
+        """The held place is free again."""
         self._pool.shutdown(wait=False)
         self._held.release()
 
@@ -254,6 +265,7 @@ class ThreadEngine:
         self._pools: list[ThreadPoolExecutor] = []
 
     def start(self) -> None:
+        """Make the threads."""
         for kind, instance in (("worker", UnitWorker), ("runner", JobRunner)):
             free: queue.SimpleQueue[_ThreadPlace] = queue.SimpleQueue()
             for number in range(self._n[kind]):
@@ -269,15 +281,19 @@ class ThreadEngine:
             return None
 
     def runner(self, timeout: float) -> Place | None:
+        """A free runner."""
         return self._take("runner", timeout)
 
     def worker(self, timeout: float) -> Place | None:
+        """A free worker."""
         return self._take("worker", timeout)
 
     def size(self) -> int:
+        """Threads that do units."""
         return self._n["worker"]
 
     def runners(self) -> int:
+        """Threads that run jobs."""
         return self._n["runner"]
 
     def report(self, key: str, tell: Callable[[], Any]) -> None:
@@ -289,6 +305,7 @@ class ThreadEngine:
             unit.result.cancel()
 
     def stop(self) -> None:
+        """No more work; what is at work in a thread ends by itself."""
         for free in self._free.values():
             while True:
                 try:

@@ -32,7 +32,7 @@ IDLE_S = (0.03, 0.25)
 _Timeout = (TimeoutError, concurrent.futures.TimeoutError)
 
 
-class Reports(Protocol):
+class _Reports(Protocol):
     """Who is told what a job does: `runs.Runs`."""
 
     @property
@@ -53,7 +53,7 @@ class Execution(threading.Thread):
     """See the module."""
 
     def __init__(
-        self, reports: Reports, record: JobRecord, service: type[Service], spec: dict[str, Any], place: Place
+        self, reports: _Reports, record: JobRecord, service: type[Service], spec: dict[str, Any], place: Place
     ) -> None:
         super().__init__(name=f"job-{record.id}", daemon=True)
         self.record = record

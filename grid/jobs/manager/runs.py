@@ -104,7 +104,7 @@ class Runs:
         if record.state.ended:
             self._early.pop(record.id, None)
 
-    # -- what jobs tell (`execution.Reports`) ----------------------------------------------------------------------
+    # -- what jobs tell (`execution._Reports`) ----------------------------------------------------------------------
 
     def said(self, job: str, message: Message) -> None:
         """A message of a job."""
