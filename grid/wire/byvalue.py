@@ -13,92 +13,40 @@ One C pickler with a hook. What the hook does for most kinds is cloudpickle's (`
 
 Serialising changes nothing in this process, and prints nothing: dill's way of finding global names swaps `sys.stdout`.
 
-Lives here: `CodePickler`, what it writes, and the functions that rebuild it.
-Elsewhere:  when it is used (`codec`), names of `__main__` (`mainimage`), kinds that are data (`kinds`).
+Lives here: `CodePickler`, and what it writes.
+Elsewhere:  the functions that rebuild it (`rebuilt`), what code names (`naming`), when it is used (`codec`), names of
+            `__main__` (`mainimage`), kinds that are data (`kinds`).
 """
 
 from __future__ import annotations
 
-import dis
 import enum
 import io
 import marshal
 import pickle
-import re
 import sys
-import threading
 import types
-import uuid
 import weakref
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
-from grid.errors import VersionError
 from grid.wire import kinds, proven, randoms
-from grid.wire.signals import came_by_signal
+from grid.wire.naming import describe, filled, importable, main_globals, name_of, names_in_code, names_in_hints
+from grid.wire.rebuilt import (
+    CACHE_TAG,
+    fill_cell,
+    fill_class,
+    fill_function,
+    fill_methods,
+    import_module,
+    main_module,
+    make_class,
+    make_enum,
+    make_function,
+)
+from grid.wire.tokens import token_of
 
-CACHE_TAG = sys.implementation.cache_tag or "unknown"
-
-_GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"})
 _BY_NAME = (types.BuiltinFunctionType, types.BuiltinMethodType)
-
-
-def importable(obj: Any) -> bool:
-    """Whether `module.qualname` leads to this very object, so that a reference is enough."""
-    found: Any = sys.modules.get(getattr(obj, "__module__", None) or "")
-    if found is None:
-        return False
-    try:
-        for part in name_of(obj).split("."):
-            found = getattr(found, part)
-    except Exception as exc:  # a module's own __getattr__ may raise what it likes
-        if came_by_signal(exc):
-            raise
-        return False
-    return found is obj
-
-
-def name_of(obj: Any) -> str:
-    """By which a definition says that its module knows it; type variables have one name only."""
-    name: str = getattr(obj, "__qualname__", None) or obj.__name__
-    return name
-
-
-def main_globals() -> dict[str, Any]:
-    """The names of this process' `__main__`."""
-    return sys.modules["__main__"].__dict__
-
-
-def codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """A code object and those of the functions and classes that are defined in it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from codes(constant)
-
-
-@lru_cache(maxsize=4096)
-def names_in_code(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """What a piece of code names: (globals, in all code below it as well; globals and attributes)."""
-    used: set[str] = set()
-    named: set[str] = set()
-    for each in codes(code):
-        named.update(each.co_names)
-        used.update(op.argval for op in dis.get_instructions(each) if op.opname in _GLOBAL_OPS)
-    return frozenset(used), frozenset(named)
-
-
-def names_in_hints(obj: Any) -> set[str]:
-    """Words in those annotations of a class or function that are still text, and may be looked up."""
-    try:
-        hints = vars(obj).get("__annotations__") or getattr(obj, "__annotations__", {})
-    except Exception:  # it names what exists for type checkers alone
-        return set()
-    return {word for hint in hints.values() if isinstance(hint, str) for word in _WORD.findall(hint)}
-
-
-_WORD = re.compile(r"[^\W\d]\w*")
 
 
 class CodePickler(pickle.Pickler):
@@ -171,7 +119,7 @@ class CodePickler(pickle.Pickler):
     def _module(self, module: types.ModuleType) -> Any:
         name = module.__name__
         if module is sys.modules.get("__main__"):
-            return _main_module, ()
+            return main_module, ()
         if sys.modules.get(name) is module:
             self.modules.add(name)
             return import_module, (name,)
@@ -179,9 +127,9 @@ class CodePickler(pickle.Pickler):
         return proven.load().dynamic_subimport, (name, space)
 
     def _cell(self, cell: types.CellType) -> Any:
-        if id(cell) in self._cells or not _filled(cell):
+        if id(cell) in self._cells or not filled(cell):
             return types.CellType, ()
-        return types.CellType, (), cell.cell_contents, None, None, _fill_cell
+        return types.CellType, (), cell.cell_contents, None, None, fill_cell
 
     def _parts_used(self, named: frozenset[str], values: list[Any]) -> list[str]:
         """Modules inside of packages that code reaches by attributes: `import a.b`, and then `a.b.f()`."""
@@ -216,7 +164,7 @@ class CodePickler(pickle.Pickler):
         used, named = names_in_code(func.__code__)
         names = [name for name in used if name in space]
         cells = func.__closure__ or ()
-        values = [space[name] for name in names] + [cell.cell_contents for cell in cells if _filled(cell)]
+        values = [space[name] for name in names] + [cell.cell_contents for cell in cells if filled(cell)]
         parts = self._parts_used(named, values)
         own: dict[str, Any] | None
         if space is self._main:
@@ -324,15 +272,8 @@ def _is_package(module: types.ModuleType) -> bool:
     return getattr(module, "__path__", None) is not None
 
 
-def _filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:
-        return False
-
-
 def _contents(cell: types.CellType) -> tuple[Any, ...]:
-    return (cell.cell_contents,) if _filled(cell) else ()
+    return (cell.cell_contents,) if filled(cell) else ()
 
 
 def _extra_of(member: enum.Enum) -> dict[str, Any]:
@@ -396,231 +337,3 @@ class _Code:
 
     def __reduce__(self) -> Any:
         return proven.load()._code_reduce(self.code)
-
-
-def describe(obj: Any) -> str:
-    """A function or class for people: kind, name, file and line."""
-    name = getattr(obj, "__qualname__", None) or type(obj).__name__
-    code = getattr(obj, "__code__", None)
-    where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, types.CodeType) else ""
-    kind = "class" if isinstance(obj, type) else type(obj).__name__
-    return f"{kind} {name}{where}"
-
-
-# -- at the other side ---------------------------------------------------------------------------------------------
-
-_registry = threading.RLock()
-_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-_by_token: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-_received: weakref.WeakSet[Any] = weakref.WeakSet()
-_stamps: weakref.WeakKeyDictionary[type, int] = weakref.WeakKeyDictionary()
-
-
-def token_of(obj: Any) -> str:
-    """By which a function or class is known again, wherever it is sent to."""
-    with _registry:
-        try:
-            token = _tokens.get(obj)
-            if token is None:
-                token = _tokens[obj] = uuid.uuid4().hex
-                _by_token[token] = obj
-        except TypeError:  # it can't be referred to weakly, so it has no identity to keep
-            return ""
-        return token
-
-
-def _known(token: str) -> Any:
-    with _registry:
-        return _by_token.get(token)
-
-
-def _enter(obj: Any, token: str) -> None:
-    if not token:
-        return
-    with _registry:
-        _tokens[obj] = token
-        _by_token[token] = obj
-        _received.add(obj)
-
-
-def forget_all() -> None:
-    """As if nothing had come or gone by value; for tests that play both sides in one process."""
-    with _registry:
-        _tokens.clear()
-        _by_token.clear()
-        _received.clear()
-
-
-def same_version(made_by: str, what: str) -> None:
-    """Raise VersionError unless byte code that `made_by` made can be used here."""
-    if made_by != CACHE_TAG:
-        raise VersionError(
-            f"{what} holds byte code of {made_by}, and this is {CACHE_TAG}",
-            hint="Use the same minor version of Python on both sides, or move the code into a module",
-        )
-
-
-def make_function(
-    token: str, again: bool, made_by: str, code: Any, name: str, space: dict[str, Any] | None, cells: tuple[Any, ...]
-) -> types.FunctionType:
-    """A function without its state, or the one that has come or gone before."""
-    known = _known(token)
-    if known is not None and (again or known not in _received):
-        return known  # type: ignore[no-any-return]
-    same_version(made_by, f"function {name!r}, sent by value,")
-    code = marshal.loads(code) if isinstance(code, bytes) else code
-    if space is None:
-        space = main_globals()
-    space.setdefault("__builtins__", __builtins__)
-    made = types.FunctionType(code, space, name, None, cells or None)
-    _enter(made, token)
-    return made
-
-
-def fill_function(func: types.FunctionType, state: tuple[Any, ...]) -> None:
-    """Give it its state; one of our own that has come back keeps that which it has here."""
-    if func not in _received:
-        return
-    attributes, own, space, contents, parts = state
-    for name in parts:
-        import_module(name)
-    func.__globals__.update(space)
-    for name, value in attributes.items():
-        setattr(func, name, value)
-    func.__dict__.update(own)
-    for cell, held in zip(func.__closure__ or (), contents, strict=True):
-        if held:
-            (cell.cell_contents,) = held
-
-
-def _fill_cell(cell: types.CellType, contents: Any) -> None:
-    cell.cell_contents = contents
-
-
-def make_class(
-    token: str,
-    made_by: str,
-    meta: Any,
-    core: type | None,
-    name: str,
-    bases: tuple[type, ...],
-    fixed: dict[str, Any],
-    words: dict[str, Any],
-) -> type:
-    """A class without its methods and data, or the one that has come or gone before."""
-    known = _known(token)
-    if known is not None:
-        return known  # type: ignore[no-any-return]
-    same_version(made_by, f"class {name!r}, sent by value,")
-    with _registry, _without_hooks(bases):
-        made: type
-        if core is not None:
-            made = core.__new__(meta, name, bases, dict(fixed))
-        else:
-            made = types.new_class(name, bases, {"metaclass": meta, **words}, lambda space: space.update(fixed))
-        _enter(made, token)
-    return made
-
-
-class _without_hooks:
-    """While a class that has been made elsewhere is made again, bases that came by value are not told."""
-
-    def __init__(self, bases: tuple[type, ...]) -> None:
-        mro = [each for base in bases for each in base.__mro__]
-        self._hooks = [(each, vars(each)["__init_subclass__"]) for each in mro if "__init_subclass__" in vars(each)]
-        self._hooks = [(each, hook) for each, hook in self._hooks if each in _received]
-
-    def __enter__(self) -> None:
-        for each, _ in self._hooks:
-            type.__setattr__(each, "__init_subclass__", classmethod(_no_hook))
-
-    def __exit__(self, *_: object) -> None:
-        for each, hook in self._hooks:
-            type.__setattr__(each, "__init_subclass__", hook)
-
-
-def _no_hook(_cls: type, /, **_: Any) -> None:
-    pass
-
-
-def make_enum(
-    token: str,
-    made_by: str,
-    meta: Any,
-    name: str,
-    qualname: str,
-    module: str,
-    bases: tuple[type, ...],
-    members: dict[str, Any],
-) -> type:
-    """An enum with its members, which no method of its own has touched yet; or the one that has come or gone before."""
-    known = _known(token)
-    if known is not None:
-        return known  # type: ignore[no-any-return]
-    same_version(made_by, f"enum {name!r}, sent by value,")
-    with _registry, _without_hooks(bases):
-        space = meta.__prepare__(name, bases)
-        for key, value in members.items():
-            space[key] = value
-        made: type = enum.EnumMeta.__new__(meta, name, bases, space)
-        type.__setattr__(made, "__module__", module)
-        type.__setattr__(made, "__qualname__", qualname)
-        _enter(made, token)
-    return made
-
-
-def fill_methods(cls: type, methods: dict[str, Any]) -> dict[str, Any]:
-    """Set the methods of a class that came by value."""
-    if cls in _received:
-        for key, value in methods.items():
-            type.__setattr__(cls, key, value)
-    return methods
-
-
-def fill_class(cls: Any, state: tuple[int, dict[str, Any], dict[str, Any]]) -> None:
-    """Give a class its data; one of our own that has come back keeps that which it has here."""
-    if cls not in _received:
-        return
-    mark, _, data = state
-    if _stamps.get(cls) == mark:
-        return
-    extra = data.pop("__members__", None) if isinstance(cls, enum.EnumMeta) else None
-    registered = data.pop("_abc_impl", None)
-    for key, value in data.items():
-        try:
-            type.__setattr__(cls, key, value)
-        except (AttributeError, TypeError):  # read only: the class has one already
-            if key not in vars(cls):
-                raise
-    for name, own in (extra or {}).items():
-        cls.__members__[name].__dict__.update(own)
-    for each in registered or ():
-        cls.register(each)
-    if "__firstlineno__" in data:  # setting anything else takes it away (3.13)
-        type.__setattr__(cls, "__firstlineno__", data["__firstlineno__"])
-    _stamps[cls] = mark
-
-
-class Namespace:
-    """Stands for the namespace of `__main__` itself."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return main_globals, ()
-
-
-def of_main(name: str) -> Any:
-    """What `__main__` has under this name here."""
-    return main_globals()[name]
-
-
-def _main_module() -> types.ModuleType:
-    return sys.modules["__main__"]
-
-
-def import_module(name: str) -> Any:
-    """The module; in its place, where this host lacks it, something that says so when it is used."""
-    try:
-        __import__(name)
-    except ImportError as exc:
-        return kinds.AbsentModule(name, str(exc))
-    return sys.modules[name]

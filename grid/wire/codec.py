@@ -31,10 +31,12 @@ from functools import lru_cache
 from typing import Any
 
 from grid.errors import SerialisationError
-from grid.wire import byvalue, kinds, mainimage, randoms
+from grid.wire import kinds, mainimage, randoms
 from grid.wire.authkey import with_authkey
-from grid.wire.byvalue import CACHE_TAG, CodePickler, importable, same_version
+from grid.wire.byvalue import CodePickler
 from grid.wire.mainimage import IN_BAND
+from grid.wire.naming import describe, importable, name_of
+from grid.wire.rebuilt import CACHE_TAG, same_version
 from grid.wire.signals import came_by_signal
 
 __all__ = [
@@ -271,7 +273,7 @@ class HandOver(CodePickler):
     def by_reference(self, obj: Any) -> bool:
         found = importable(obj)
         if found and obj.__module__ == "__main__":
-            self.names.add(byvalue.name_of(obj).partition(".")[0])
+            self.names.add(name_of(obj).partition(".")[0])
         return found
 
     def other(self, obj: Any) -> Any:
@@ -294,7 +296,7 @@ class HandOver(CodePickler):
         if isinstance(obj, io.IOBase):
             _check_read_only(obj)
 
-        self.by_value.append(byvalue.describe(obj))
+        self.by_value.append(describe(obj))
         # without `recurse`: with it dill swaps sys.stdout while it looks for global names
         return _undill, (CACHE_TAG, dill.dumps(obj, protocol=5, recurse=False, byref=True))
 

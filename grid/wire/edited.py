@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.errors import SerialisationError
-from grid.wire import byvalue
+from grid.wire import naming
 from grid.wire.mainimage import _SCALARS, globals_used, mark_of
 
 _lock = threading.Lock()
@@ -187,7 +187,7 @@ class Mark:
 
         The function is not kept here: data that it carries goes when its caller lets it go.
         """
-        main = byvalue.main_globals()
+        main = naming.main_globals()
         return (
             any(main.get(name) is not value or mark_of(value) != mark for name, (value, mark) in self._names.items())
             or (bool(self._editions) and editions(self._modules) != self._editions)
@@ -207,7 +207,7 @@ def _state(function: object) -> object:
     if not isinstance(function, types.FunctionType):
         return mark_of(function)
     cells = function.__closure__ or ()
-    held = [cell.cell_contents for cell in cells if byvalue._filled(cell)]
+    held = [cell.cell_contents for cell in cells if naming.filled(cell)]
     return function.__code__, id(function.__defaults__), [_held(each) for each in held]
 
 
@@ -231,13 +231,13 @@ def _modules_of(function: Any) -> set[str]:
         elif isinstance(item, types.MethodType):
             todo += [item.__self__]
         elif isinstance(item, types.FunctionType):
-            space, (used, _) = item.__globals__, byvalue.names_in_code(item.__code__)
+            space, (used, _) = item.__globals__, naming.names_in_code(item.__code__)
             for name in used:
                 value = space.get(name)
                 home = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
                 if isinstance(home, str):
                     found.add(home)
-            todo += [cell.cell_contents for cell in item.__closure__ or () if byvalue._filled(cell)]
+            todo += [cell.cell_contents for cell in item.__closure__ or () if naming.filled(cell)]
     return found
 
 
@@ -246,7 +246,7 @@ _FEW = 50
 
 def _names_of_main(function: Callable[..., Any]) -> dict[str, Any]:
     """What the code uses by name of `__main__`, and what is used there, with what is bound to each now."""
-    main = byvalue.main_globals()
+    main = naming.main_globals()
     found: dict[str, Any] = {}
     todo: list[object] = [function]
     while todo:

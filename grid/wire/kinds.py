@@ -27,7 +27,8 @@ from functools import lru_cache
 from typing import Any
 
 from grid.errors import SerialisationError
-from grid.wire import exceptions, proven
+from grid.wire import exceptions, proven, tokens
+from grid.wire.naming import importable
 
 Reducer = Callable[[Any], Any]
 
@@ -188,16 +189,14 @@ def _reduce_method(method: Any) -> Any:
     The C pickler asks the instance for an attribute of the function's name. That is another one where a decorator
     without `functools.wraps` made it, or where a subclass overrides what `super()` gave.
     """
-    from grid.wire import byvalue
-
     function, bound = method.__func__, method.__self__
-    if not byvalue.importable(function):
+    if not importable(function):
         classes: tuple[type, ...] = type(bound).__mro__
         if isinstance(bound, type):
             classes = (*bound.__mro__, *classes)
         for cls in classes:
             # A class by value may still lack its methods when this is rebuilt: there the function goes by value, too.
-            if cls.__module__ == "__main__" or not byvalue.importable(cls):
+            if cls.__module__ == "__main__" or not importable(cls):
                 continue
             for name, there in vars(cls).items():
                 if _function_in(there) is function:
@@ -219,8 +218,6 @@ def _reduce_descriptor(each: Any) -> Any:
 
 def _reduce_parameter(obj: Any) -> Any:
     """A type variable, a new type or an alias by value. The same one again is the same object there."""
-    from grid.wire.byvalue import token_of
-
     kind = type(obj).__name__
     facts: dict[str, Any] = {}
     if kind in ("TypeVar", "ParamSpec"):
@@ -235,15 +232,13 @@ def _reduce_parameter(obj: Any) -> Any:
     has_default = getattr(obj, "has_default", None)
     if has_default is not None and has_default():
         facts["default"] = obj.__default__
-    return _make_parameter, (token_of(obj), type(obj), obj.__name__, obj.__module__, positional, facts)
+    return _make_parameter, (tokens.token_of(obj), type(obj), obj.__name__, obj.__module__, positional, facts)
 
 
 def _make_parameter(
     token: str, kind: Any, name: str, module: str, positional: tuple[Any, ...], facts: dict[str, Any]
 ) -> Any:
-    from grid.wire import byvalue
-
-    known = byvalue._known(token)
+    known = tokens.known(token)
     if known is not None:
         return known
     made = kind(name, *positional, **facts)
@@ -251,7 +246,7 @@ def _make_parameter(
         made.__module__ = module
     except AttributeError:
         pass
-    byvalue._enter(made, token)
+    tokens.enter(made, token)
     return made
 
 

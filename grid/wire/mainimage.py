@@ -30,8 +30,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grid.errors import SerialisationError
-from grid.wire import bulk, byvalue, kinds
-from grid.wire.byvalue import CodePickler, importable, names_in_code
+from grid.wire import bulk, kinds, naming, rebuilt
+from grid.wire.byvalue import CodePickler
+from grid.wire.naming import importable, names_in_code
 from grid.wire.signals import came_by_signal
 
 _REPEATED = re.compile(rb"(?:h.|j.{4})\x93", re.DOTALL)
@@ -201,11 +202,11 @@ class _Packing:
 
     def _begin(self) -> None:
         """The namespace as such, which some libraries keep in their objects, is that of the other side."""
-        pickler, marker = self.pickler, byvalue.Namespace()
+        pickler, marker = self.pickler, rebuilt.Namespace()
         pickler.dump(marker)
         memo = pickler.memo.copy()
         place, _ = memo.pop(id(marker))
-        space = byvalue.main_globals()
+        space = naming.main_globals()
         pickler.memo = {**memo, id(space): (place, space)}
 
     def _add(self, name: str) -> None:
@@ -285,7 +286,7 @@ class _ImagePickler(CodePickler):
             return False
         if obj.__module__ != "__main__":
             return True
-        packing, root = self._packing, byvalue.name_of(obj).partition(".")[0]
+        packing, root = self._packing, naming.name_of(obj).partition(".")[0]
         self.names.add(root)
         if packing.has(root):
             packing.refers.add(root)
@@ -311,7 +312,7 @@ class _ImagePickler(CodePickler):
             return super().other(obj)
         if (held := self._held.get(id(obj))) is not None and held != self._packing.current:
             self.names.add(held)
-            return byvalue.of_main, (held,)
+            return rebuilt.of_main, (held,)
         if id(obj) in self._approved:
             return NotImplemented
         named = self._by_its_name(obj)
@@ -423,7 +424,7 @@ def globals_used(obj: object) -> set[str]:
         if isinstance(item, types.FunctionType):
             found |= names_in_code(item.__code__)[0]
             todo += list(item.__defaults__ or ()) + list((item.__kwdefaults__ or {}).values())
-            todo += [cell.cell_contents for cell in item.__closure__ or () if byvalue._filled(cell)]
+            todo += [cell.cell_contents for cell in item.__closure__ or () if naming.filled(cell)]
             todo.append(getattr(item, "__wrapped__", None))
         elif isinstance(item, (staticmethod, classmethod)):
             todo.append(item.__func__)

@@ -23,7 +23,7 @@ from grid import Limits
 from grid.errors import ConnectError, GridError, SerialisationError, VersionError
 from grid.kernel.hostend import HostEnd
 from grid.services.result import Reply
-from grid.wire import bulk, byvalue, codec, frames
+from grid.wire import bulk, byvalue, codec, frames, tokens
 from grid.wire.frames import Kind
 from grid.wire.keys import make_keys
 from grid.wire.lane_server import LaneServer
@@ -88,7 +88,7 @@ def test_code_by_value_keeps_its_identity_and_names_its_version(monkeypatch: pyt
     monkeypatch.setattr(byvalue, "CACHE_TAG", "cpython-27")
     foreign = codec.dumps(lambda: 1)
     monkeypatch.undo()
-    byvalue.forget_all()
+    tokens.forget_all()
     with pytest.raises(VersionError, match="cpython-27"):
         codec.loads(foreign.data)
 
