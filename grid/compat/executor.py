@@ -218,8 +218,7 @@ class GridExecutor(ProcessPoolExecutor):
             for queue in queues:
                 queue.cancel_waiting()
             for work in maps:
-                work.cancelled = True
-                work.poke()
+                work.cancel()
         for queue in queues:
             queue.close()
         if wait:

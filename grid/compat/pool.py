@@ -28,7 +28,8 @@ from grid.compat.errors import PoolTraceback, told
 from grid.compat.quick import Missing, small_map
 from grid.compat.work import Calls, FunctionMap
 from grid.errors import CallTimeout
-from grid.services.mapping import MapResult, _Failed
+from grid.services.handing import NoValue
+from grid.services.mapping import MapResult
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -223,7 +224,7 @@ class GridPool(_Pool):
         finally:
             self._crew.give_back(function)
         for outcome in outcomes:
-            if type(outcome) is _Failed:
+            if type(outcome) is NoValue:
                 error = told(outcome.error, PoolTraceback)
                 raise error from error.__cause__
         return outcomes
@@ -234,7 +235,7 @@ class GridPool(_Pool):
         """Items whose server died run again where that is allowed, those that were not sent run in any case."""
         again = [at for at in left if outcomes[at].lost is None or self._retries > 0]
         for at in set(left).difference(again):
-            outcomes[at] = _Failed(outcomes[at].lost)
+            outcomes[at] = NoValue(outcomes[at].lost)
         if again:
             work = self._map(self._crew.share(function), [items[at] for at in again], star=star, chunksize=1)
             values = MapResult(work, timeout=None, return_exceptions=False)
@@ -242,7 +243,7 @@ class GridPool(_Pool):
                 try:
                     outcomes[at] = next(values)
                 except Exception as exc:
-                    outcomes[at] = _Failed(exc)
+                    outcomes[at] = NoValue(exc)
 
     def map_async(
         self,
@@ -447,7 +448,7 @@ class UnorderedIMap(Iterator[Any]):
         """The value of an item that is done; `multiprocessing.TimeoutError` after `timeout` seconds."""
         if self._current:
             outcome = self._current.popleft()
-            if type(outcome) is _Failed:
+            if type(outcome) is NoValue:
                 error = told(outcome.error, PoolTraceback)
                 raise error from error.__cause__
             return outcome
@@ -466,6 +467,6 @@ class UnorderedIMap(Iterator[Any]):
             first = next(iter(work.outcomes))
             outcomes = work.outcomes.pop(first)
             work.fetched += len(outcomes)
-        work.poke()
+        work.handing.poke()
         self._current = deque(outcomes)
         return self.next(timeout)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from grid.compat.crew import Crew, Function
 from grid.errors import SerialisationError, ServerLost
-from grid.services.mapping import _Failed, unpacked
+from grid.services.handing import NoValue
+from grid.services.mapping import unpacked
 
 if TYPE_CHECKING:
     from grid.services.proxy import Proxy
@@ -29,7 +30,7 @@ WORTH_S = 0.0002
 
 
 def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: bool) -> list[Any] | None:
-    """Outcomes of the items in their order (`_Failed` for an error); None: make an ordinary map of it."""
+    """Outcomes of the items in their order (`NoValue` for an error); None: make an ordinary map of it."""
     service, ground = crew.service, crew.service.ground
     if function.run_s is None or not items or ground.keeper is not None or ground.trace is not None:
         return None
@@ -89,7 +90,7 @@ def _collect(crew: Crew, function: Function, sent: Sequence[tuple[int, int, Any]
                 outcomes[first:last] = [Missing(exc)] * (last - first)
             except Exception as exc:
                 refused = crew.refusal(function, result.server) or exc
-                outcomes[first:last] = [_Failed(refused)] * (last - first)
+                outcomes[first:last] = [NoValue(refused)] * (last - first)
     except BaseException:  # Ctrl-C: what has not begun shall not
         for _, _, result in sent:
             result.cancel()

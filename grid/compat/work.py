@@ -1,10 +1,10 @@
 """Work for servers: a function over many items, and single calls that are futures of the standard kind.
 
-Both are maps underneath: one thread that hands out to whichever servers are free, lets others have them when its turn
-is over, takes back what waits behind a long call. What differs is the source of items and where outcomes go.
+Both are supplies of one way to hand out (`services/handing.py`). What differs is where packs come from and where
+outcomes go.
 
 Lives here: `FunctionMap` (packs of items), `Calls` (one call, one future).
-Elsewhere:  the map itself (`services/mapping.py`), functions on servers (`crew`).
+Elsewhere:  maps of methods (`services/mapping.py`), functions on servers (`crew`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from grid.compat.crew import Crew, Function, Initializer
 from grid.compat.errors import InitializerFailed, told
 from grid.errors import CallTimeout, ServerLost
-from grid.services.mapping import MapWork, _Failed, _Holder, _Pack
+from grid.services.handing import Handing, ItemPack, NoValue
+from grid.services.mapping import MapWork
 from grid.services.packing import Packing
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 EVERYTHING = sys.maxsize
 """Of results that may wait to be fetched."""
 _LINGER_S = 0.5
-"""The thread for single calls stays so long without any."""
+"""The thread for single calls stays this long without any."""
 _TIME_UP = (TimeoutError, concurrent.futures.TimeoutError)  # until Python 3.11 they are two classes
 _AHEAD_S = 0.02
 _MOST_AHEAD = 64
@@ -88,25 +89,29 @@ class FunctionMap(MapWork):
             args = tuple(item) if self.star else (item,)
             keeper.keep(self._function.function, None, args, {}, error)
 
-    def _send(self, holder: _Holder, pack: _Pack) -> None:
-        self._crew.prepare(self._initializer, holder.proxy)
-        self._crew.ship(self._function, holder.proxy)
-        super()._send(holder, pack)
+    def _read_items(self, size: int) -> list[Any]:
+        items = super()._read_items(size)
+        return [] if self._whole_packs and self._stopped_by is not None else items
 
-    def _back(self, holder: _Holder, result: Result) -> None:
-        server = holder.proxy._server
+    def prepare(self, proxy: Proxy) -> None:
+        self._crew.prepare(self._initializer, proxy)
+        self._crew.ship(self._function, proxy)
+
+    def check(self, server: Server) -> None:
         check_initializer(self._initializer, server)
         refused = self._crew.refusal(self._function, server)
         if refused is not None and not isinstance(refused, ServerLost):
             raise refused
-        pack = holder.packs.get(result)
-        super()._back(holder, result)
-        if pack is not None and not result.exception(0):
-            self._function.ran(len(pack.items), result.seconds)
 
-    def _end(self) -> None:
+    def read(self, pack: ItemPack, result: Result) -> list[Any]:
+        outcomes = super().read(pack, result)
+        if not result.exception(0):
+            self._function.ran(len(pack.items), result.seconds)
+        return outcomes
+
+    def end(self) -> None:
         self._function.item_s, self._function.tried = self.packing.item_s, self.packing.tried
-        super()._end()
+        super().end()
         self._crew.give_back(self._function)
         if self._then is not None:
             self._then(self)
@@ -185,6 +190,8 @@ class Calls:
         initializer: Has run on each server of the crew before its first call there.
     """
 
+    name = "a function"
+
     def __init__(
         self,
         service: Service,
@@ -200,7 +207,10 @@ class Calls:
         self.mean_s: float | None = None
         self.closed = False
         self.broken: BaseException | None = None
-        self._worker: _Worker | None = None
+        self._handing: Handing | None = None  # while there are calls, and a moment longer
+        self._busy_at = 0.0
+        self._under_way: dict[int, Call] = {}  # by the number of each
+        self._begun = 0
 
     def make(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         """Call a method of the instance."""
@@ -218,11 +228,12 @@ class Calls:
         with self.lock:
             self.open += 1
             self.waiting.append(call)
-            worker = self._worker
-            if worker is None or worker.is_over:
-                self._worker = _Worker(self)
+            if self._handing is None:
+                self._busy_at = time.monotonic()
+                self._handing = Handing(self.service, self)
+                self._handing.start()
             elif len(self.waiting) == 1:
-                worker.poke()
+                self._handing.poke()
         return call.future
 
     def cancel_waiting(self) -> None:
@@ -240,15 +251,15 @@ class Calls:
         self.cancel_waiting()
         self.close()
         with self.lock:
-            if self.open and self._worker is not None:
-                self._worker.end_running()
+            if self.open and self._handing is not None:
+                self._handing.end_running()
 
     def close(self) -> None:
         """No more calls will come: the thread ends with the last one."""
         with self.lock:
             self.closed = True
-            if self._worker is not None:
-                self._worker.poke()
+            if self._handing is not None:
+                self._handing.poke()
 
     def done(self, call: Call) -> None:
         """A call is over, whichever way."""
@@ -263,99 +274,60 @@ class Calls:
     def left(self) -> list[str]:
         """Calls that are not done, by name."""
         with self.lock:
-            worker = self._worker
-            under_way = [] if worker is None else list(worker.under_way.values())
-            return [call.name for call in [*under_way, *self.waiting]][: self.open]
+            return [call.name for call in [*self._under_way.values(), *self.waiting]][: self.open]
 
     def why(self) -> str:
         """What its calls wait for, in words."""
         with self.lock:
-            worker, waiting = self._worker, len(self.waiting)
-        return f"{waiting} calls wait for a server" + ("" if worker is None else f". {worker.why()}")
+            handing, waiting, under_way = self._handing, len(self.waiting), len(self._under_way)
+        doing = "" if handing is None else f". {handing.why(self._begun - under_way, under_way)}"
+        return f"{waiting} calls wait for a server{doing}"
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until no call is waiting or under way; False after `timeout` seconds."""
         with self.lock:
             return self.lock.wait_for(lambda: not self.open, timeout)
 
+    # -- the supply, in the thread that hands out ------------------------------------------------------------------
 
-class _Worker(MapWork):
-    """The thread that makes the calls; it ends when there have been none for a while."""
-
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
-        self.under_way: dict[int, Call] = {}
-        self._busy_at = time.monotonic()
-        self.is_over = False
-        super().__init__(
-            calls.service,
-            "a function",
-            (),
-            star=False,
-            retries=calls.retries,
-            servers=None,
-            ahead=EVERYTHING,
-            packing=Packing(fixed=1),
-        )
-
-    def _complete(self) -> bool:
-        calls = self._calls
-        with calls.lock:
-            if calls.open:
+    def is_done(self, cancelled: bool) -> bool:
+        with self.lock:
+            if self.open:
                 self._busy_at = time.monotonic()
-            elif calls.closed or time.monotonic() - self._busy_at > _LINGER_S:
-                self.is_over = True
-        return self.is_over
+                return False
+            if not self.closed and time.monotonic() - self._busy_at <= _LINGER_S:
+                return False
+            self._handing = None
+            return True
 
-    def _is_full(self) -> bool:
-        return not self._calls.waiting and not self._again
+    def is_dry(self) -> bool:
+        return not self.waiting
 
-    def _next_pack(self, holder: _Holder) -> _Pack | None:
-        if self._again:
-            return self._again.popleft() if not holder.packs else None
-        if holder.packs:
-            mean_s = self._calls.mean_s
-            ahead = 1 if mean_s is None else min(_MOST_AHEAD, int(_AHEAD_S / max(mean_s, 1e-6)))
-            if len(holder.packs) >= ahead or not all(other.packs for other in self._holders):
+    def take(self, under_way: int, servers: int, all_busy: bool) -> ItemPack | None:
+        if under_way:
+            ahead = 1 if self.mean_s is None else min(_MOST_AHEAD, int(_AHEAD_S / max(self.mean_s, 1e-6)))
+            if under_way >= ahead or not all_busy:
                 return None
         while True:
             try:
-                call = self._calls.waiting.popleft()
+                call = self.waiting.popleft()
             except IndexError:
                 return None
             if call.future.set_running_or_notify_cancel():
                 break
-            self._calls.done(call)
-        pack = _Pack(self._next, [call])
-        self.under_way[self._next] = call
-        self._next += 1
-        return pack
+            self.done(call)
+        self._under_way[self._begun] = call
+        self._begun += 1
+        return ItemPack(self._begun - 1, [call])
 
-    def _told(self, packs: list[_Pack]) -> str:
-        tries = max(pack.tries for pack in packs)
-        tried = f", in attempt {tries + 1}" if tries else ""
-        calls = ", ".join(repr(pack.items[0]) for pack in packs[:4])
-        return f"the call {calls} was there{tried}" if len(packs) == 1 else f"the calls {calls} were there{tried}"
+    def prepare(self, proxy: Proxy) -> None:
+        """With each call: what goes wrong there is that call's affair."""
 
-    def _send(self, holder: _Holder, pack: _Pack) -> None:
-        pack.sent = time.monotonic()
-        (call,) = pack.items
-        try:
-            result = self._call(holder.proxy, call)
-        except ServerLost as exc:
-            self._lost(pack, exc)
-            return
-        except BaseException as exc:  # whatever its own `__reduce__` raised: the other calls go on
-            self._arrive(pack.first, [_Failed(exc)])
-            return
-        holder.packs[result] = pack
-        result.when_done(lambda done: self._news.put((self._back, (holder, done))))
-
-    def _call(self, proxy: Proxy, call: Call) -> Result:
-        crew = self._calls.crew
+    def send(self, proxy: Proxy, pack: ItemPack) -> Result:
+        crew, call = self.crew, pack.items[0]
         if crew is None:
             return proxy._call(call.method, call.args, call.kwargs)
-        crew.prepare(self._calls.initializer, proxy)
+        crew.prepare(self.initializer, proxy)
         if call.function is None:
             return proxy._call(call.method, call.args, call.kwargs)
         if call.taken is None:
@@ -365,62 +337,68 @@ class _Worker(MapWork):
         crew.ship(call.taken, proxy)
         return proxy._call(call.taken.name, call.args, call.kwargs)
 
-    def _back(self, holder: _Holder, result: Result) -> None:
-        pack = holder.packs.get(result)
-        self._refused = False
-        if pack is None:
-            return  # it was taken back
-        (call,) = pack.items
-        server = holder.proxy._server
-        check_initializer(self._calls.initializer, server)  # the pack counts as under way when that raises
-        del holder.packs[result]
-        if server.trace is not None and call.function is not None:
-            server.trace.label(server.name, result.call, call.name)
+    def refused(self, pack: ItemPack, error: BaseException) -> list[ItemPack]:
+        self.arrive(pack, [NoValue(error)])  # whatever its own `__reduce__` raised: the other calls go on
+        return []
+
+    def check(self, server: Server) -> None:
+        check_initializer(self.initializer, server)
+
+    def read(self, pack: ItemPack, result: Result) -> list[Any]:
+        call = pack.items[0]
         outcome: Any
         try:
             outcome = result.get(0)
-        except ServerLost as exc:
-            self._lost(pack, self._with_items(exc, holder, pack))
-            return
+        except ServerLost:
+            raise
         except BaseException as exc:  # unpickling a value may even call `sys.exit`: that is one call's affair
             refused = None
-            if call.taken is not None and self._calls.crew is not None:
-                refused = self._calls.crew.refusal(call.taken, server)
-            outcome = _Failed(refused or exc)
+            if call.taken is not None and self.crew is not None:
+                refused = self.crew.refusal(call.taken, result.server)
+            outcome = NoValue(refused or exc)
             keeper = self.service.ground.keeper
             if keeper is not None and call.function is not None:
                 keeper.keep(call.function, None, call.args, call.kwargs, outcome.error)
-        mean_s = self._calls.mean_s
-        self._calls.mean_s = result.seconds if mean_s is None else 0.8 * mean_s + 0.2 * result.seconds
-        self._arrive(pack.first, [outcome])
+        self.mean_s = result.seconds if self.mean_s is None else 0.8 * self.mean_s + 0.2 * result.seconds
+        return [outcome]
 
-    def _arrive(self, first: int, outcomes: list[Any]) -> None:
-        call = self.under_way.pop(first)
-        (outcome,) = outcomes
-        self.arrived += 1
-        self.fetched += 1
-        _settle(call, outcome)
-        self._calls.done(call)
+    def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
+        call = self._under_way.pop(pack.first)
+        _settle(call, outcomes[0])
+        self.done(call)
 
-    def _fail(self, error: BaseException) -> None:
-        """The grid or all servers are gone: nobody waits in vain."""
-        super()._fail(error)
-        with self._calls.lock:
-            self.is_over = True
+    def label(self, pack: ItemPack) -> str | None:
+        call = pack.items[0]
+        return None if call.function is None else str(call.name)
+
+    def told(self, packs: list[ItemPack]) -> str:
+        calls = ", ".join(repr(pack.items[0]) for pack in packs[:4])
+        return f"the call {calls} was" if len(packs) == 1 else f"the calls {calls} were"
+
+    def look(self) -> None:
+        pass
+
+    def fail(self, error: BaseException) -> None:
+        """The grid has ended, or all servers are lost: nobody waits in vain."""
+        with self.lock:
+            self._handing = None
             if isinstance(error, InitializerFailed):
-                self._calls.broken = error
-            calls = [*self.under_way.values(), *self._calls.waiting]
-            running = set(self.under_way.values())
-            self.under_way.clear()
-            self._calls.waiting.clear()
+                self.broken = error
+            running = list(self._under_way.values())
+            calls = [*running, *self.waiting]
+            self._under_way.clear()
+            self.waiting.clear()
         for call in calls:
             if call in running or call.future.set_running_or_notify_cancel():
-                _settle(call, _Failed(error))
-            self._calls.done(call)
+                _settle(call, NoValue(error))
+            self.done(call)
+
+    def end(self) -> None:
+        pass
 
 
 def _settle(call: Call, outcome: Any) -> None:
-    if type(outcome) is _Failed:
+    if type(outcome) is NoValue:
         call.future.set_exception(told(outcome.error))
     else:
         call.future.set_result(outcome)

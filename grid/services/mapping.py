@@ -3,30 +3,26 @@
     for energy in g.map(service_id, "energy", configurations):
         ...
 
-One thread hands packs of items to as many servers as are free; a pack is one call. It gives a server back when others
-wait for it and its turn is over, so that a long map starves nobody. Each item has its own outcome: an error in one item
-leaves the others alone.
+A pack of items is one call. Each item has its own outcome: an error in one item leaves the others alone.
 
-Lives here: handing out, collecting, retries, cancelling, bounds.
-Elsewhere:  the size of a pack (`packing`), running one (`kernel/serve.py`), queues of servers (`service`).
+Lives here: `MapWork`: reading items, collecting outcomes, bounds; `MapResult`, which the caller has.
+Elsewhere:  the thread that hands packs out (`handing`), their size (`packing`), running one (`kernel/serve.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import reprlib
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CallTimeout, GridError, SerialisationError, ServerLost, ServiceError
 from grid.services import html
 from grid.services.awaiting import Awaitable, Changed
-from grid.services.hold import Waiter
+from grid.services.handing import LOOK_S, Handing, ItemPack, NoValue
 from grid.services.packing import Packing
 from grid.wire import raised
 from grid.wire.signals import came_by_signal
@@ -34,58 +30,17 @@ from grid.wire.signals import came_by_signal
 if TYPE_CHECKING:
     from grid.services.proxy import Proxy
     from grid.services.result import Result
+    from grid.services.server import Server
     from grid.services.service import Service
 
 logger = logging.getLogger(__name__)
 
-TURN_S = 0.25
-"""A map keeps a server for so long before it gives it to others that wait."""
-_STUCK_S = 0.25
-"""What waits for so long behind another pack is taken back, for a server that has nothing to do."""
-_MOMENT_S = 0.1
-"""Calls that run when they are to be ended may still end by themselves for so long."""
-_LOOK_S = 1.0
-"""The thread looks up this often, whatever happens."""
 _TELL_S = 10.0
 """A map that stands still because nobody fetches its results says so after this."""
 
 
-class _Pack:
-    """Items that go together: `first` is the number of the first, `tries` how often they were lost before."""
-
-    __slots__ = ("first", "items", "sent", "tries")
-
-    def __init__(self, first: int, items: list[Any], tries: int = 0) -> None:
-        self.first, self.items, self.tries = first, items, tries
-        self.sent = 0.0
-
-
-class _Failed:
-    """Stands for the value of an item that has none."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-class _Holder:
-    """A server that the map has."""
-
-    __slots__ = ("had", "packs", "proxy", "since")
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
-        self.had: list[_Pack] | None = None  # what was there when it was lost: the first of them may have been done
-        self.packs: dict[Result, _Pack] = {}
-        self.since = time.monotonic()
-
-
 class MapWork:
-    """The work of one map; its thread holds this and not the `MapResult`, so that one which is dropped ends it."""
-
-    _whole_packs = False
-    """Whether a pack that reading the items cut short is left out, as `multiprocessing` does with its chunks."""
+    """The work of one map, a supply of packs. It knows no `MapResult`, so that dropping that one ends it."""
 
     def __init__(
         self,
@@ -100,174 +55,38 @@ class MapWork:
         packing: Packing,
     ) -> None:
         self.service, self.method, self.star = service, method, star
-        self.retries, self.most, self.ahead, self.packing = retries, servers, ahead, packing
+        self.retries, self.ahead, self.packing = retries, ahead, packing
         self._items = iter(items)
         length = getattr(items, "__len__", None)
         self.total: int | None = length() if length is not None else None
         self._next = 0  # the number of the next item
         self._exhausted = False
         self._stopped_by: BaseException | None = None  # what reading the items raised: told when those before are done
-        self._last_loss: BaseException | None = None
-        self._again: deque[_Pack] = deque()  # lost with their server, to be tried once more
-        self._news: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
-        self._holders: list[_Holder] = []
-        self._waiter: Waiter | None = None
-        self._refused = False  # no server is left, but packs are still under way
         self._full_since: float | None = None
         # what the consumer sees, under `changed`
         self.changed = Changed()
         self.outcomes: dict[int, list[Any]] = {}  # number of the first item -> outcomes
-        self.arrivals: deque[int] = deque()  # the same numbers, as they came
         self.arrived = 0
         self.fetched = 0
         self.failure: BaseException | None = None  # why no more will come
         self.ended = False
-        self.cancelled = False
-        self._end_at: float | None = None  # when calls that run are ended with their servers
         self.goes_on = False
         """Whether it is finished although nobody holds its result any more."""
-        threading.Thread(target=self._run, name="grid-map", daemon=True).start()
+        self.handing = Handing(service, self, servers)
+        self.handing.start()
 
     @property
     def name(self) -> str:
         """What is called, as people know it."""
         return self.method
 
-    # -- the thread ------------------------------------------------------------------------------------------------
+    # -- the supply, in the thread that hands out ------------------------------------------------------------------
 
-    def _run(self) -> None:
-        try:
-            while True:
-                self._hand_out()
-                if self._complete():
-                    if self._stopped_by is not None:
-                        raise self._stopped_by
-                    return
-                self._listen()
-        except BaseException as exc:
-            self._fail(exc)
-        finally:
-            self._end()
+    def is_done(self, cancelled: bool) -> bool:
+        return cancelled or self._exhausted
 
-    def _complete(self) -> bool:
-        if any(holder.packs for holder in self._holders):
-            return False
-        return self.cancelled or (self._exhausted and not self._again)
-
-    def _listen(self) -> None:
-        limit = _STUCK_S if any(len(h.packs) > 1 for h in self._holders) else _LOOK_S
-        if self._end_at is not None:
-            limit = max(0.001, self._end_at - time.monotonic())
-        try:
-            what, about = self._news.get(timeout=limit)
-        except Empty:
-            if self.service.has_ended():
-                self.service.ground._check_usable()
-            if self._full_since is not None and time.monotonic() - self._full_since >= _TELL_S:
-                self._full_since = float("inf")  # said once
-                logger.warning(
-                    "the map of %r on %s stands still: %d results wait and nobody fetches them; iterate over it, "
-                    "or raise `ahead`",
-                    self.method,
-                    self.service.service_id,
-                    self.arrived - self.fetched,
-                )
-            return
-        while True:
-            what(*about)
-            try:
-                what, about = self._news.get_nowait()
-            except Empty:
-                return
-
-    def cancel(self) -> None:
-        """Withdraw what has not begun."""
-        self.cancelled = True
-        self.poke()
-
-    def end_running(self) -> None:
-        """Withdraw what has not begun, and end the servers that run the rest: others take their places.
-
-        Calls that end within a moment do so: a new server costs more than that.
-        """
-        self._end_at = time.monotonic() + _MOMENT_S
-        self.cancel()
-
-    def poke(self) -> None:
-        """Have the thread look: something was fetched, or the map was cancelled."""
-        self._news.put((lambda: None, ()))
-
-    def _hand_out(self) -> None:
-        """Give packs to the servers that we have, ask for more servers, give back those that we need not."""
-        if self.cancelled and self._end_at is not None and time.monotonic() >= self._end_at:
-            self._end_at = None
-            self.service.ground._end_at_once([holder.proxy._server for holder in self._holders if holder.packs])
-        elif self.cancelled:
-            for holder in self._holders:
-                for result in reversed(list(holder.packs)):
-                    result.cancel()
-        self._take_back()
-        for holder in sorted(self._holders, key=lambda holder: len(holder.packs)):
-            if self._is_over(holder):
-                if not holder.packs:
-                    self._give_back(holder)
-                continue
-            while True:
-                pack = self._next_pack(holder)
-                if pack is None:
-                    break
-                self._send(holder, pack)
-            if not holder.packs and (self.cancelled or self._exhausted or self._is_full() or self._others_wait()):
-                self._give_back(holder)
-        if self._waiter is None and not self._refused and self._wants_more():
-            self._waiter = Waiter()
-            self.service.ask(self._waiter, lambda waiter: self._news.put((self._granted, (waiter,))))
-
-    def _take_back(self) -> None:
-        """Items behind one that takes unexpectedly long can run elsewhere."""
-        now = time.monotonic()
-        for holder in self._holders:
-            if len(holder.packs) < 2:
-                continue
-            first, *behind = holder.packs.items()
-            if now - first[1].sent > _STUCK_S:
-                for result, pack in behind:
-                    if result.cancel():
-                        del holder.packs[result]
-                        self._again.append(pack)
-
-    def _wants_more(self) -> bool:
-        """Whether another server would be of use."""
-        if self.cancelled or self._is_full() or (self._exhausted and not self._again):
-            return False
-        return self.most is None or len(self._holders) < self.most
-
-    def _is_over(self, holder: _Holder) -> bool:
-        """Its server is gone, or its turn is and others wait."""
-        if holder.proxy._server.final_state is not None:
-            return True
-        return time.monotonic() - holder.since >= TURN_S and self._others_wait()
-
-    def _others_wait(self) -> bool:
-        ours = 1 if self._waiter is not None and not self._waiter.done_flag else 0
-        return self.service.roster.waiting > ours
-
-    def _granted(self, waiter: Waiter) -> None:
-        if waiter is not self._waiter:
-            return  # it was told twice
-        self._waiter = None
-        if waiter.granted is None:
-            if not any(holder.packs for holder in self._holders):
-                self.service.ground._check_usable()
-                raise self.service.no_servers() from self._last_loss
-            self._refused = True  # until the packs under way are back, and tell more
-            return
-        for server in waiter.granted:
-            self._holders.append(_Holder(self.service.hand_out(server)))
-
-    def _give_back(self, holder: _Holder) -> None:
-        self._holders.remove(holder)
-        self.service.release(holder.proxy)
+    def is_dry(self) -> bool:
+        return self._exhausted or self._is_full()
 
     def _is_full(self) -> bool:
         if self.arrived - self.fetched < self.ahead:
@@ -277,141 +96,134 @@ class MapWork:
             self._full_since = time.monotonic()
         return True
 
-    def _next_pack(self, holder: _Holder) -> _Pack | None:
-        under_way = holder.packs
-        if self.cancelled:
-            return None
-        if self._again:
-            return self._again.popleft() if not under_way else None
+    def take(self, under_way: int, servers: int, all_busy: bool) -> ItemPack | None:
         left = None if self.total is None else self.total - self._next
-        size = self.packing.take(max(1, len(self._holders)), left)
-        if self._exhausted or len(under_way) >= self.packing.ahead(size) or self._is_full():
+        size = self.packing.take(servers, left)
+        if self.is_dry() or under_way >= self.packing.ahead(size):
             return None
-        if under_way and not all(other.packs for other in self._holders):
+        if under_way and not all_busy:
             return None  # others have nothing to do yet
+        items = self._read_items(size)
+        if not items:
+            return None
+        pack = ItemPack(self._next, items)
+        self._next += len(items)
+        return pack
+
+    def _read_items(self, size: int) -> list[Any]:
+        """So many, if there are."""
         items: list[Any] = []
         try:
             for item in self._items:
                 items.append(item)
                 if len(items) >= size:
-                    break
-            else:
-                self._exhausted = True
+                    return items
+            self._exhausted = True
         except BaseException as exc:
             self._exhausted, self._stopped_by = True, exc
-            if self._whole_packs:
-                items = []
-        if not items:
-            return None
-        pack = _Pack(self._next, items)
-        self._next += len(items)
-        return pack
+        return items
 
-    def _send(self, holder: _Holder, pack: _Pack) -> None:
-        pack.sent = time.monotonic()
-        try:
-            result = holder.proxy._server.submit("@map", (self.method, pack.items, self.star), {}, holder.proxy)
-        except SerialisationError as exc:
-            if len(pack.items) == 1:
-                self._arrive(pack.first, [_Failed(exc)])
-            else:  # one of them is to blame
-                for at, item in enumerate(pack.items):
-                    self._send(holder, _Pack(pack.first + at, [item], pack.tries))
-            return
-        except ServerLost as exc:
-            self._lost(pack, exc)
-            return
-        holder.packs[result] = pack
-        result.when_done(lambda done: self._news.put((self._back, (holder, done))))
+    def prepare(self, proxy: Proxy) -> None:
+        pass
 
-    def _back(self, holder: _Holder, result: Result) -> None:
-        pack = holder.packs.pop(result, None)
-        self._refused = False
-        if pack is None:
-            return  # it was taken back
-        server = holder.proxy._server
-        if server.trace is not None:
-            server.trace.label(server.name, result.call, f"{self.name} x {len(pack.items)}")
+    def send(self, proxy: Proxy, pack: ItemPack) -> Result:
+        return proxy._server.submit("@map", (self.method, pack.items, self.star), {}, proxy)
+
+    def refused(self, pack: ItemPack, error: BaseException) -> list[ItemPack]:
+        if not isinstance(error, SerialisationError):
+            raise error
+        if len(pack.items) > 1:
+            return pack.singles(pack.tries)  # one of them is to blame
+        self.arrive(pack, [NoValue(error)])
+        return []
+
+    def check(self, server: Server) -> None:
+        pass
+
+    def read(self, pack: ItemPack, result: Result) -> list[Any]:
         try:
             outcomes = unpacked(result.get(0), result._where())
-        except ServerLost as exc:
-            self._lost(pack, self._with_items(exc, holder, pack))
-            return
-        except CancelledError as exc:
-            outcomes = [_Failed(exc)] * len(pack.items)
-        except GridError as exc:
-            if self.service.has_ended():
-                raise
-            outcomes = [_Failed(exc)] * len(pack.items)
+        except ServerLost:
+            raise
         except Exception as exc:
-            outcomes = [_Failed(exc)] * len(pack.items)
+            if isinstance(exc, GridError) and self.service.has_ended():
+                raise
+            outcomes = [NoValue(exc)] * len(pack.items)
         if self.service.ground.keeper is not None:
             for item, outcome in zip(pack.items, outcomes, strict=True):
-                if type(outcome) is _Failed:
+                if type(outcome) is NoValue:
                     self._keep(item, outcome.error)
         self.packing.took(len(pack.items), result.seconds, time.monotonic() - pack.sent)
-        self._arrive(pack.first, outcomes)
+        return outcomes
 
     def _keep(self, item: Any, error: BaseException) -> None:
         keeper, target = self.service.ground.keeper, self.service.instance
-        if keeper is None or target is None:
-            return  # the service has just been withdrawn
-        keeper.keep(target, self.method, tuple(item) if self.star else (item,), {}, error)
+        if keeper is not None and target is not None:  # else the service has just been withdrawn
+            keeper.keep(target, self.method, tuple(item) if self.star else (item,), {}, error)
 
-    def _lost(self, pack: _Pack, error: BaseException) -> None:
-        """Its server died: try again where that is allowed, one by one, so that a fatal item takes no others along."""
-        self._last_loss = error
-        if pack.tries < self.retries and not self.cancelled:
-            for at, item in enumerate(pack.items):
-                self._again.append(_Pack(pack.first + at, [item], pack.tries + 1))
-        else:
-            self._arrive(pack.first, [_Failed(error)] * len(pack.items))
-
-    def _with_items(self, error: ServerLost, holder: _Holder, pack: _Pack) -> ServerLost:
-        """The same loss, told with what the server had: who reads it looks for the item that kills."""
-        if type(error) is not ServerLost:
-            return error
-        if holder.had is None:
-            holder.had = [pack, *holder.packs.values()]
-        return ServerLost(f"{error.what}; {self._told(holder.had)}", **error.facts)
-
-    def _told(self, packs: list[_Pack]) -> str:
-        """Packs in words."""
-        tries = max(pack.tries for pack in packs)
-        tried = f", in attempt {tries + 1}" if tries else ""
-        if len(packs) == 1 and len(packs[0].items) == 1:
-            item = reprlib.repr(packs[0].items[0])
-            return f"item {packs[0].first} of the map of {self.name!r} ({item}) was there{tried}"
-        spans = [f"{pack.first} to {pack.first + len(pack.items) - 1}" for pack in packs if len(pack.items) > 1]
-        spans += [str(pack.first) for pack in packs if len(pack.items) == 1]
-        return f"items {', '.join(spans[:8])} of the map of {self.name!r} were there{tried}"
-
-    def _arrive(self, first: int, outcomes: list[Any]) -> None:
+    def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
         with self.changed:
-            self.outcomes[first] = outcomes
-            self.arrivals.append(first)
+            self.outcomes[pack.first] = outcomes
             self.arrived += len(outcomes)
             self.changed.notify_all()
 
-    def _fail(self, error: BaseException) -> None:
+    def label(self, pack: ItemPack) -> str | None:
+        return f"{self.name} x {len(pack.items)}"
+
+    def told(self, packs: list[ItemPack]) -> str:
+        if len(packs) == 1 and len(packs[0].items) == 1:
+            item = reprlib.repr(packs[0].items[0])
+            return f"item {packs[0].first} of the map of {self.name!r} ({item}) was"
+        spans = [f"{pack.first} to {pack.first + len(pack.items) - 1}" for pack in packs if len(pack.items) > 1]
+        spans += [str(pack.first) for pack in packs if len(pack.items) == 1]
+        return f"items {', '.join(spans[:8])} of the map of {self.name!r} were"
+
+    def look(self) -> None:
+        if self._full_since is not None and time.monotonic() - self._full_since >= _TELL_S:
+            self._full_since = float("inf")  # said once
+            logger.warning(
+                "the map of %r on %s stands still: %d results wait and nobody fetches them; iterate over it, "
+                "or raise `ahead`",
+                self.method,
+                self.service.service_id,
+                self.arrived - self.fetched,
+            )
+
+    def fail(self, error: BaseException) -> None:
         with self.changed:
             self.failure = error
             self.changed.notify_all()
 
-    def _end(self) -> None:
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
-            waiter.told = None
-            if self.service.give_up(waiter):
-                self.service.give_back(waiter)
-        for holder in self._holders:
-            self.service.release(holder.proxy)
+    def end(self) -> None:
         with self.changed:
+            self.failure = self.failure or self._stopped_by
             self.total = self._next if self.failure is None and not self.cancelled else self.total
             self.ended = True
             self.changed.notify_all()
 
     # -- for the consumer ------------------------------------------------------------------------------------------
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether what had not begun was withdrawn."""
+        return self.handing.cancelled
+
+    def cancel(self) -> None:
+        """Withdraw what has not begun."""
+        self.handing.cancel()
+
+    def end_running(self) -> None:
+        """Withdraw what has not begun, and end the servers that run the rest."""
+        self.handing.end_running()
+
+    def left(self) -> list[str]:
+        """What is not done, for `Unfinished`: this map."""
+        return [] if self.ended else [f"a map of {self.name}"]
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is under way or left; False after `timeout` seconds."""
+        with self.changed:
+            return bool(self.changed.wait_for(lambda: self.ended, timeout))
 
     def wait(self, seconds: float | None) -> None:
         """With `changed` held: until something has changed. Ctrl-C meanwhile withdraws what has not begun.
@@ -425,29 +237,17 @@ class MapWork:
                 self.cancel()
             raise
 
-    def left(self) -> list[str]:
-        """What is not done, for `Unfinished`: this map."""
-        return [] if self.ended else [f"a map of {self.name}"]
-
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is under way or left; False after `timeout` seconds."""
-        with self.changed:
-            return bool(self.changed.wait_for(lambda: self.ended, timeout))
-
     def why(self) -> str:
         """What it waits for, in words."""
         with self.changed:
-            if self._waiter is not None and not self._holders:
-                return "no server is free. " + self.service.why_waiting()
-            doing = "; ".join(f"{h.proxy._server.name}: {h.proxy._server.doing()}" for h in list(self._holders)[:8])
-            return f"{self.arrived} items are done, {self._next - self.arrived} are under way. {doing}"
+            return self.handing.why(self.arrived, self._next - self.arrived)
 
 
 def unpacked(reply: tuple[list[Any], dict[int, tuple[bytes, str]]], where: str = "") -> list[Any]:
     """The outcomes of a pack: its values, with errors in their places. `where`: on which server and host it ran."""
     values, errors = reply
     for at, (data, text) in errors.items():
-        values[at] = _Failed(raised.heard(data, text, where))
+        values[at] = NoValue(raised.heard(data, text, where))
     return values
 
 
@@ -525,7 +325,7 @@ class MapResult(Awaitable, Iterator[Any]):
         return here or mapping.ended or mapping.failure is not None
 
     def _value(self, outcome: Any) -> Any:
-        if type(outcome) is _Failed:
+        if type(outcome) is NoValue:
             if self._return_exceptions:
                 return outcome.error
             raise outcome.error
@@ -550,13 +350,13 @@ class MapResult(Awaitable, Iterator[Any]):
                         f"{mapping.why()}",
                         hint="The map goes on; ask again, or cancel it",
                     )
-                mapping.wait(remaining if remaining is not None else _LOOK_S)
+                mapping.wait(remaining if remaining is not None else LOOK_S)
             outcomes = mapping.outcomes[self._at]
             was_full = mapping.arrived - mapping.fetched >= mapping.ahead
             mapping.fetched += len(outcomes)
             del mapping.outcomes[self._at]
         if was_full:
-            mapping.poke()
+            mapping.handing.poke()
         return outcomes
 
     def get(self, timeout: float | None = None) -> list[Any]:
@@ -587,7 +387,7 @@ class MapResult(Awaitable, Iterator[Any]):
             raise
         if not self._return_exceptions:
             for outcome in kept:
-                if type(outcome) is _Failed:
+                if type(outcome) is NoValue:
                     raise outcome.error
             return kept
         return [self._value(outcome) for outcome in kept]
@@ -605,11 +405,11 @@ class MapResult(Awaitable, Iterator[Any]):
                         raise mapping.failure
                     if mapping.ended:
                         return
-                    mapping.wait(_LOOK_S)
+                    mapping.wait(LOOK_S)
                 first, outcomes = next(iter(mapping.outcomes.items()))
                 del mapping.outcomes[first]
                 mapping.fetched += len(outcomes)
-            mapping.poke()
+            mapping.handing.poke()
             for at, outcome in enumerate(outcomes):
                 yield first + at, _error_or_value(outcome)
 
@@ -645,4 +445,4 @@ class MapResult(Awaitable, Iterator[Any]):
 
 
 def _error_or_value(outcome: Any) -> Any:
-    return outcome.error if type(outcome) is _Failed else outcome
+    return outcome.error if type(outcome) is NoValue else outcome
