@@ -34,6 +34,7 @@ RETURNED = {
     "grid.compat.pool": ("GridPool",),
     "grid.grids.files": ("CopyReport",),
     "grid.trace.record": ("Trace",),
+    "grid.hooks": ("Hook",),
 }
 INSIDE = {"run", "deliver", "fail", "set_running_or_notify_cancel", "set_result", "set_exception"}
 """Methods that grid itself, or the standard library, calls."""

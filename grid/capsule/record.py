@@ -22,7 +22,7 @@ from typing import Any, TextIO, cast
 
 from grid.errors import CapsuleError
 from grid.grids.abstract import AbstractGrid
-from grid.grids.ending import observers
+from grid.hooks import Hook, of_all_grids
 
 FORMAT = 1
 KEPT_OUTPUT = 1_000_000
@@ -136,7 +136,7 @@ def run(capsule: str, script: str, args: list[str]) -> None:
         "began": began,
     }
     hosts: list[dict[str, Any]] = []
-    observers.append(lambda grid: hosts.append(_hosts(grid)))
+    of_all_grids.append(_Hosts(hosts))
     tee = _Tee(sys.stdout)
     sys.stdout = cast(TextIO, tee)
     sys.argv, sys.path[0] = [script, *args], os.path.dirname(script)
@@ -169,6 +169,16 @@ def write(target: Path, told: dict[str, Any]) -> None:
         partial.unlink(missing_ok=True)
         what = f"can't write the capsule {str(target)!r} ({exc.strerror})"
         raise CapsuleError(what, hint="Name another file") from exc
+
+
+class _Hosts(Hook):
+    """Notes down what hosts each grid had."""
+
+    def __init__(self, hosts: list[dict[str, Any]]) -> None:
+        self._hosts = hosts
+
+    def ending(self, grid: AbstractGrid) -> None:
+        self._hosts.append(_hosts(grid))
 
 
 def _hosts(grid: AbstractGrid) -> dict[str, Any]:

@@ -32,7 +32,7 @@ WORTH_S = 0.0002
 def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: bool) -> list[Any] | None:
     """Outcomes of the items in their order (`NoValue` for an error); None: make an ordinary map of it."""
     service, ground = crew.service, crew.service.ground
-    if function.run_s is None or not items or ground.keeper is not None or ground.trace is not None:
+    if function.run_s is None or not items or any(hook.hears_calls for hook in ground.hooks):
         return None
     total_s = function.run_s * len(items)
     wanted = min(len(items), 1 + int(total_s / WORTH_S))

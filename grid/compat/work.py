@@ -27,6 +27,7 @@ from grid.services.mapping import MapWork
 from grid.services.packing import Packing
 
 if TYPE_CHECKING:
+    from grid.hooks import Hook
     from grid.services.proxy import Proxy
     from grid.services.result import Result
     from grid.services.server import Server
@@ -83,11 +84,10 @@ class FunctionMap(MapWork):
     def name(self) -> str:
         return self._function.title
 
-    def _keep(self, item: Any, error: BaseException) -> None:
-        keeper = self.service.ground.keeper
-        if keeper is not None and self._function.function is not None:
-            args = tuple(item) if self.star else (item,)
-            keeper.keep(self._function.function, None, args, {}, error)
+    def tell_failure(self, hooks: Iterable[Hook], item: Any, error: BaseException) -> None:
+        function = self._function.function
+        for hook in hooks if function is not None else ():
+            hook.failed(function, None, tuple(item) if self.star else (item,), {}, error)
 
     def _read_items(self, size: int) -> list[Any]:
         items = super()._read_items(size)
@@ -356,9 +356,8 @@ class Calls:
             if call.taken is not None and self.crew is not None:
                 refused = self.crew.refusal(call.taken, result.server)
             outcome = NoValue(refused or exc)
-            keeper = self.service.ground.keeper
-            if keeper is not None and call.function is not None:
-                keeper.keep(call.function, None, call.args, call.kwargs, outcome.error)
+            for hook in result.server.hooks if call.function is not None else ():
+                hook.failed(call.function, None, call.args, call.kwargs, outcome.error)
         self.mean_s = result.seconds if self.mean_s is None else 0.8 * self.mean_s + 0.2 * result.seconds
         return [outcome]
 

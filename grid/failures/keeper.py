@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from grid import trust
+from grid.hooks import Hook, Sent
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,7 @@ MOST = 100
 """Failures that a grid keeps: the first ones."""
 
 
-class Called(Protocol):
-    """The future of a call."""
-
-    method: str
-
-    def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None: ...
-
-
-class Keeper:
+class Keeper(Hook):
     """Keeps the failed calls of one grid; from any thread.
 
     Args:
@@ -42,6 +35,8 @@ class Keeper:
     Raises:
         ValueError: It can't be made or written, or somebody else could replace what lies there.
     """
+
+    hears_calls = True
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory).expanduser().absolute()
@@ -53,9 +48,9 @@ class Keeper:
         self.kept: list[Path] = []
         self._lock = threading.Lock()
 
-    def watch(self, result: Called, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def sent(self, call: Sent, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep a call of a method if it fails."""
-        method = {"@call": "__call__"}.get(result.method, result.method)
+        method = {"@call": "__call__"}.get(call.method, call.method)
         if method.startswith("@") or getattr(instance, "_runs_functions", False):
             return  # maps and functions are told by those who make them
 
@@ -65,11 +60,14 @@ class Keeper:
             except CancelledError:
                 return
             if error is not None:
-                self.keep(instance, method, args, kwargs, error)
+                self.failed(instance, method, args, kwargs, error)
 
-        result.add_done_callback(look)
+        call.add_done_callback(look)
 
-    def keep(
+    def hint(self) -> str:
+        return f"It is kept in {self.directory}: see `grid debug`."
+
+    def failed(
         self,
         target: Any,
         method: str | None,

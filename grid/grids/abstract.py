@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from grid.errors import GridError, GridStopped, ServiceError, StagingError, fork_error
 from grid.failures.keeper import Keeper, keeper_of
 from grid.grids.ending import Ending
+from grid.hooks import Hook, of_all_grids
 from grid.hosts import Host, as_hosts
 from grid.kernel.title import script_name
 from grid.limits import Limits, checked_timeout
@@ -99,18 +100,21 @@ class AbstractGrid(threading.Thread):
         self.debug_out: TextIO = debug_out or sys.stderr
         traced = trace if trace is not None else os.environ.get("GRID_TRACE")
         self.trace: Trace | None = None
-        self.reporters: list[tuple[str, Callable[[], Any]]] = []
-        """(key, call): what stands on the grid, such as a master of tasks, tells in `status` as well."""
+        self.hooks: list[Hook] = [*of_all_grids]
+        """Who listens to it, see `grid.hooks`; add yours before servers come up to hear of their calls."""
         if traced:
             from grid.trace import Trace  # not at the top: most runs have none
 
             self.trace = Trace(traced, f"{type(self).__name__} of {script_name()}")
+            self.hooks.append(self.trace)
         self.loader_filename: str | None = None
         self._loader: tuple[str, str] | None = None
         self.others: dict[str, Any] = {}
         self.failures: dict[str, Exception] = {}
         """Hosts that could not be used, with the reason: label -> error."""
         self.keeper: Keeper | None = keeper_of(keep_failures)
+        if self.keeper is not None:
+            self.hooks.append(self.keeper)
         self._pid = os.getpid()
         self._launched = False
         self._waste = Waste()
@@ -552,8 +556,9 @@ class AbstractGrid(threading.Thread):
     def status(self) -> dict[str, Any]:
         """What the grid consists of and does, in plain values (JSON)."""
         reports: dict[str, list[Any]] = {}
-        for key, tell in list(self.reporters):
-            reports.setdefault(key, []).append(tell())
+        for hook in list(self.hooks):
+            for key, told in hook.report().items():
+                reports.setdefault(key, []).append(told)
         return {
             **reports,
             "grid": type(self).__name__,

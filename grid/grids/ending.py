@@ -10,21 +10,17 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from grid.grids.undisturbed import undisturbed
+from grid.hooks import Hook
 from grid.limits import Limits
 from grid.services.service import Service
 from grid.services.table import Services
 from grid.services.unfinished import Unfinished
 from grid.services.waste import Waste
-from grid.trace import Trace
 
 _running: weakref.WeakSet[Ending] = weakref.WeakSet()
-
-observers: list[Callable[[Any], None]] = []
-"""Each is called with a grid that is about to end, while its tables are still there."""
 
 
 def _end_all() -> None:
@@ -49,7 +45,7 @@ class Ends(Protocol):
     """What an end needs of its grid."""
 
     limits: Limits
-    trace: Trace | None
+    hooks: list[Hook]
     unfinished: Unfinished
     _services: Services
     _waste: Waste
@@ -149,11 +145,9 @@ class Ending:
 
     def _at_once(self, force: bool) -> None:
         grid = self.grid
-        if grid.trace is not None:
-            grid.trace.ending()
+        for hook in grid.hooks:
+            hook.ending(grid)
         grid.unfinished.say_dropped()
-        for observer in observers:
-            observer(grid)
         for service in grid._services.all():
             service.close()
         grid._waste.fetch(grid.limits.stop_s)
@@ -161,5 +155,5 @@ class Ending:
         grid._waste.tell()
         grid._services.clear_servers()
         _running.discard(self)
-        if grid.trace is not None:
-            grid.trace.save()
+        for hook in grid.hooks:
+            hook.ended()

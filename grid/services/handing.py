@@ -104,7 +104,7 @@ class Supply(Protocol):
     def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None: ...
 
     def label(self, pack: ItemPack) -> str | None:
-        """What a trace calls it; None: as the call is called."""
+        """What hooks are told that it is; None: what its method says."""
 
     def told(self, packs: list[ItemPack]) -> str:
         """The beginning of a sentence: that they were (there, when a server died)."""
@@ -317,9 +317,9 @@ class Handing:
         server = holder.server
         self._supply.check(server)
         pack = holder.packs.pop(result)
-        label = self._supply.label(pack) if server.trace is not None else None
-        if server.trace is not None and label is not None:
-            server.trace.label(server.name, result.call, label)
+        label = self._supply.label(pack) if server.hooks else None
+        for hook in server.hooks if label is not None else ():
+            hook.label(server.name, result.call, label or "")
         try:
             outcomes = self._supply.read(pack, result)
         except ServerLost as exc:

@@ -94,8 +94,9 @@ class KernelServer(Server):
             self.link.call(peer, dumped, result, image)
         except Moving:
             self._keep(dumped, result)
-        if self.keeper is not None and self.service is not None:
-            self.keeper.watch(result, self.service.instance, args, kwargs)
+        if self.hooks and self.service is not None:
+            for hook in self.hooks:
+                hook.sent(result, self.service.instance, args, kwargs)
         return result
 
     # -- values that stay on their host ----------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from grid.wire import raised
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
+    from grid.hooks import Hook
     from grid.services.proxy import Proxy
     from grid.services.result import Result
     from grid.services.server import Server
@@ -149,17 +150,18 @@ class MapWork:
             if isinstance(exc, GridError) and self.service.has_ended():
                 raise
             outcomes = [NoValue(exc)] * len(pack.items)
-        if self.service.ground.keeper is not None:
+        if result.server.hooks:
             for item, outcome in zip(pack.items, outcomes, strict=True):
                 if type(outcome) is NoValue:
-                    self._keep(item, outcome.error)
+                    self.tell_failure(result.server.hooks, item, outcome.error)
         self.packing.took(len(pack.items), result.seconds, time.monotonic() - pack.sent)
         return outcomes
 
-    def _keep(self, item: Any, error: BaseException) -> None:
-        keeper, target = self.service.ground.keeper, self.service.instance
-        if keeper is not None and target is not None:  # else the service has just been withdrawn
-            keeper.keep(target, self.method, tuple(item) if self.star else (item,), {}, error)
+    def tell_failure(self, hooks: Iterable[Hook], item: Any, error: BaseException) -> None:
+        """An item failed."""
+        target = self.service.instance
+        for hook in hooks if target is not None else ():  # else the service has just been withdrawn
+            hook.failed(target, self.method, tuple(item) if self.star else (item,), {}, error)
 
     def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
         with self.changed:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import CallTimeout, ConnectError, GridError, GridStopped
+from grid.hooks import Answered, Hook
 from grid.services import html
 from grid.services.untold import Untold
 from grid.wire import bulk, codec, raised
@@ -29,11 +30,9 @@ from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
-    from grid.failures.keeper import Keeper
     from grid.hosts import Host
     from grid.services.load import Load
     from grid.services.waste import Waste
-    from grid.trace import Trace
     from grid.wire.link import Link, Peer
 
 logger = logging.getLogger(__name__)
@@ -346,8 +345,7 @@ class Callee(Protocol):
     link: Link
     peer: Peer
     home: Any
-    trace: Trace | None
-    keeper: Keeper | None
+    hooks: tuple[Hook, ...]
     hold: Any
     service: Any  # an Owner
 
@@ -419,7 +417,7 @@ class Result(Reply):
         server, done = self.server, self.done_flag
         if not (done or flags & CANCELLED):
             server.load.add(seconds)
-            if server.trace is not None:
+            if server.hooks:
                 self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
         hold = server.hold
@@ -496,14 +494,13 @@ class Result(Reply):
 
     def fail(self, error: BaseException) -> None:
         """There will be no reply."""
-        if self.server.trace is not None and not self.done_flag:
+        if not self.done_flag:
             self._tell(None, "lost")
         super().fail(error)
 
     def _tell(self, seconds: float | None, outcome: str) -> None:
-        server = self.server
-        if server.trace is not None:
-            server.trace.call(server.name, self.call, self.method, self._made, seconds, outcome)
+        for hook in self.server.hooks:
+            hook.answered(Answered(self.server.name, self.call, self.method, self._made, seconds, outcome))
 
     def cancel(self) -> bool:
         """Withdraw the call unless it has begun; True if it will not run. Asks the host, so it takes a round trip."""
@@ -525,9 +522,9 @@ class Result(Reply):
         method = {"@call": "__call__"}.get(self.method, self.method)
         call = {"@map": "a call of a map", "@get": "reading an attribute"}.get(method, repr(method))
         where = f"That was {call} on server {self.server.name} at host {self.server.host.label!r}"
-        keeper = self.server.keeper
-        if keeper is not None:
-            return f"{where}. It is kept in {keeper.directory}: see `grid debug`."
+        hints = [hint for hook in self.server.hooks if (hint := hook.hint())]
+        if hints:
+            return f"{where}. {' '.join(hints)}"
         return f"{where}. To make it again here in a debugger: keep_failures=DIR of the grid, then `grid debug`."
 
     def _why(self) -> str:

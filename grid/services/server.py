@@ -16,10 +16,9 @@ from grid.services.result import Owner
 from grid.services.roster import Roster, State
 
 if TYPE_CHECKING:
-    from grid.failures.keeper import Keeper
+    from grid.hooks import Hook
     from grid.hosts import Host
     from grid.services.result import Result
-    from grid.trace import Trace
     from grid.wire.kept import Kept
 
 
@@ -60,10 +59,8 @@ class Server:
     A grid of another kind subclasses it: `submit` sends one call, `end` ends the process.
     """
 
-    trace: Trace | None = None
-    """Hears of every call, where somebody wants to know."""
-    keeper: Keeper | None = None
-    """Keeps calls that fail, where somebody wants them."""
+    hooks: tuple[Hook, ...] = ()
+    """Who hears of every call."""
 
     def __init__(self, service_id: str, name: str, host: Host, proxy: Holder | None = None) -> None:
         self.service_id = service_id

@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import AcquireTimeout, GridStopped, NoServers, ServiceError
+from grid.hooks import Hook
 from grid.limits import Limits, checked_timeout
 from grid.services.hold import Hold, Waiter
 from grid.services.proxy import Proxy, proxy_type
@@ -29,9 +30,7 @@ from grid.services.server import Server
 from grid.services.waste import Waste
 
 if TYPE_CHECKING:
-    from grid.failures.keeper import Keeper
     from grid.services.result import Result
-    from grid.trace import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +43,7 @@ class Ground(Protocol):
 
     limits: Limits
     failures: dict[str, Exception]
-    trace: Trace | None
-    keeper: Keeper | None
+    hooks: list[Hook]
     _waste: Waste
     _pid: int
 
@@ -97,12 +95,11 @@ class Service:
 
     def add(self, server: Server) -> None:
         """A server came up: whoever waits may have it."""
-        ground = self.ground
         with self.lock:
             server.service = self
-            server.keeper, server.trace = ground.keeper, ground.trace
-            if server.trace is not None:
-                server.trace.came(server.name, server.host.label)
+            server.hooks = tuple(hook for hook in self.ground.hooks if hook.hears_calls)
+            for hook in server.hooks:
+                hook.came(server.name, server.host.label)
             if self.roster.state(server.name) is None:
                 self.roster.announce([server.name])
             self.servers[server.name] = server
@@ -115,8 +112,8 @@ class Service:
             if server.final_state is None:
                 server.final_state = State.LOST if event is Event.LOST else State.TERMINATED
                 server.reason = reason
-                if server.trace is not None:
-                    server.trace.went(server.name, reason)
+                for hook in server.hooks:
+                    hook.went(server.name, reason)
             self.servers.pop(server.name, None)
             actions = self.roster.gone(server.name, event)
         self.carry_out(actions)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.errors import DuplicateSystem, GridStopped, TaskError
 from grid.grids.leftover import LeftOver, UnderWay
+from grid.hooks import Reporter
 from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem
 from grid.tasks.application import Application, Client
 from grid.tasks.attendance import Attendance
@@ -72,7 +73,7 @@ class Master:
         self._kept: OrderedDict[str, SystemHandle] = OrderedDict()
         self._lock = threading.Lock()
         self._started = self._closed = False
-        self._reporter = ("masters", self.status)
+        self._reporter = Reporter("masters", self.status)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -89,7 +90,7 @@ class Master:
                 return
             self._started = True
         self.scheduler.setup(self)
-        self.grid.reporters = [*self.grid.reporters, self._reporter]
+        self.grid.hooks = [*self.grid.hooks, self._reporter]
         try:
             self._hiring.start()
         except BaseException:
@@ -108,7 +109,7 @@ class Master:
         self.scheduler.stop(self.limits.stop_s)
         self._left_over.close(self.limits.stop_s)
         self._hiring.stop(self.limits.stop_s)
-        self.grid.reporters = [each for each in self.grid.reporters if each != self._reporter]
+        self.grid.hooks = [each for each in self.grid.hooks if each is not self._reporter]
         for client in list(self.systems.clients):
             client.tell("master_disconnected", gracefully)
 

@@ -14,7 +14,9 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
+from grid.hooks import Answered, Hook
 from grid.trace.timeline import Call, Life, Timeline, lay_out
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ _written: set[str] = set()
 _naming = threading.Lock()
 
 
-class Trace:
+class Trace(Hook):
     """The record of one grid; from any thread.
 
     Args:
@@ -37,6 +39,8 @@ class Trace:
     Raises:
         ValueError: Another ending, or no such directory.
     """
+
+    hears_calls = True
 
     def __init__(self, path: str | os.PathLike[str], title: str, kept: int = KEPT) -> None:
         self.path = _free_name(checked(path))
@@ -51,29 +55,27 @@ class Trace:
     # -- what a grid tells -----------------------------------------------------------------------------------------
 
     def came(self, server: str, host: str) -> None:
-        """A server is up, or has moved to another host."""
         if server not in self._lives:
             self._lives[server] = Life(server, host, time.monotonic())
 
     def went(self, server: str, end: str) -> None:
-        """A server has ended: "terminated", or why it was lost."""
         life = self._lives.get(server)
         if life is not None and life.until is None:
             self._lives[server] = life._replace(until=time.monotonic(), end="terminated" if self._ending else end)
 
-    def ending(self) -> None:
-        """The grid ends: servers that go from now on were not lost."""
-        self._ending = True
+    def ending(self, grid: Any) -> None:
+        self._ending = True  # servers that go from now on were not lost
 
-    def call(self, server: str, number: int, method: str, made: float, seconds: float | None, outcome: str) -> None:
-        """A call has ended. `seconds`: as its server measured it; None: until now, as far as anybody knows."""
+    def ended(self) -> None:
+        self.save()
+
+    def answered(self, call: Answered) -> None:
         now = time.monotonic()
         self._count += 1
-        took = now - made if seconds is None else seconds
-        self._calls.append(Call(server, number, _plain(method), made, now, took, outcome))
+        took = now - call.made if call.seconds is None else call.seconds  # until now, as far as anybody knows
+        self._calls.append(Call(call.server, call.number, _plain(call.method), call.made, now, took, call.outcome))
 
     def label(self, server: str, number: int, text: str) -> None:
-        """A call has a better name than its method."""
         if len(self._labels) < (self._calls.maxlen or KEPT):
             self._labels[server, number] = text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -323,7 +324,8 @@ def held_mb() -> float:
     total = 0
     for pid in children:
         for task in os.listdir(f"/proc/{pid}/task"):
-            children += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+            with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile has no children of its own
+                children += Path(f"/proc/{pid}/task/{task}/children").read_text().split()
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(("RssAnon", "RssShmem")):
                 total += int(line.split()[1])

@@ -65,7 +65,7 @@ def test_each_kind_of_failed_call_is_kept_and_fails_again(tmp_path: Path) -> Non
 @pytest.mark.row("G47")
 def test_without_being_asked_nothing_is_kept(tmp_path: Path) -> None:
     with LocalGrid(1, output=None) as g:
-        assert g.keeper is None and g.servers[g.publish(Model())][0].keeper is None
+        assert g.keeper is None and g.servers[g.publish(Model())][0].hooks == ()
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="can't be kept"):
         LocalGrid(1, keep_failures=tmp_path / "file")
@@ -76,12 +76,12 @@ def test_what_is_kept_is_bounded_and_what_cannot_travel_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper = Keeper(tmp_path)
-    keeper.keep(root, None, ((n for n in range(3)),), {}, ValueError("x"))
+    keeper.failed(root, None, ((n for n in range(3)),), {}, ValueError("x"))
     assert "can't be kept" in caplog.text and not list(tmp_path.iterdir())
     for number in range(MOST + 5):
-        keeper.keep(root, None, (number,), {}, ValueError("x"))
+        keeper.failed(root, None, (number,), {}, ValueError("x"))
     assert len(list(tmp_path.iterdir())) == MOST
-    Keeper(tmp_path).keep(root, None, (1,), {}, ValueError("x"))
+    Keeper(tmp_path).failed(root, None, (1,), {}, ValueError("x"))
     assert len(list(tmp_path.iterdir())) == MOST + 1, "a second grid writes over nothing"
 
 
@@ -157,5 +157,5 @@ def test_the_debugger_opens_where_the_call_failed(tmp_path: Path) -> None:
 
 def test_time_is_told(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path)
-    keeper.keep(root, None, (-1,), {}, ValueError("x"))
+    keeper.failed(root, None, (-1,), {}, ValueError("x"))
     assert abs(Failure(keeper.kept[0]).when - time.time()) < 600

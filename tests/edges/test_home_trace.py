@@ -93,7 +93,7 @@ def test_a_run_is_written_call_by_call(tmp_path: Path) -> None:
 def test_without_a_trace_servers_have_none(tmp_path: Path) -> None:
     with LocalGrid(1, output=None) as g:
         sid = g.publish(Model())
-        assert g.trace is None and g.servers[sid][0].trace is None
+        assert g.trace is None and g.servers[sid][0].hooks == ()
     with pytest.raises(ValueError, match="ends in none"):
         LocalGrid(1, trace=tmp_path / "x.png")
 

@@ -16,7 +16,7 @@ GRID = Path(__file__).parents[2] / "grid"
 FLOORS = (
     ("causes",),
     ("errors", "_version", "limits", "text", "trust"),
-    ("extras",),
+    ("extras", "hooks"),
     ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace"),
     ("wire",),

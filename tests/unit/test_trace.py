@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.cli.top import screen
+from grid.hooks import Answered
 from grid.trace import Trace
 from grid.trace.chrome import trace_events
 from grid.trace.picture import page, span, svg, ticks
@@ -129,7 +130,7 @@ def test_a_trace_is_bounded_and_says_what_is_missing(tmp_path: Path) -> None:
     trace = Trace(tmp_path / "t.json", "t", kept=10)
     trace.came("M.0/0", "here")
     for number in range(25):
-        trace.call("M.0/0", number, "@call", time.monotonic(), 0.0, "ok")
+        trace.answered(Answered("M.0/0", number, "@call", time.monotonic(), 0.0, "ok"))
         trace.label("M.0/0", number, f"{number}")
     trace.went("M.0/0", "lost")
     told = trace.timeline()

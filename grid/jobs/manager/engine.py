@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import AcquireTimeout, ServerLost
 from grid.grids.leftover import LeftOver, UnderWay
+from grid.hooks import Hook, Reporter
 from grid.jobs.host.messages import Abort
 from grid.jobs.host.runner import JobRunner
 from grid.jobs.host.worker import UnitWorker
@@ -118,7 +119,7 @@ class GridEngine:
         self._workers = ""
         self._turn = 0
         self._left_over = LeftOver(grid)
-        self._reports: list[tuple[str, Callable[[], Any]]] = []
+        self._reports: list[Hook] = []
         self.paths: list[str] = []
 
     def start(self) -> None:
@@ -158,8 +159,9 @@ class GridEngine:
 
     def report(self, key: str, tell: Callable[[], Any]) -> None:
         """See `Engine.report`."""
-        self._reports.append((key, tell))
-        self.grid.reporters = [*self.grid.reporters, (key, tell)]
+        reporter = Reporter(key, tell)
+        self._reports.append(reporter)
+        self.grid.hooks = [*self.grid.hooks, reporter]
 
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
         """See `Engine.stop_units`."""
@@ -168,7 +170,7 @@ class GridEngine:
     def stop(self) -> None:
         """Withdraw both; the grid itself is its owner's."""
         self._left_over.close(STOP_S)
-        self.grid.reporters = [each for each in self.grid.reporters if each not in self._reports]
+        self.grid.hooks = [each for each in self.grid.hooks if each not in self._reports]
         if not self.grid.ishalted():
             for service in [self._workers, *self._runners]:
                 if service:
