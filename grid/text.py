@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+TURNING = r"\u202a-\u202e\u2066-\u2069"
+"""Characters that turn the direction in which a terminal or a browser shows what follows."""
+_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{TURNING}]")
 
 
 def clean(text: object, most: int = 100_000) -> str:
     """Text without control characters.
 
-    Control characters but line ends and tabs, and lone surrogates, become escapes as Python writes them. What is longer
+    Control characters but line ends and tabs, those that turn the direction of writing, and lone surrogates become
+    escapes as Python writes them. What is longer
     than `most` characters is cut, and the text says so. An object whose `str` fails is told by its class.
     """
     try:

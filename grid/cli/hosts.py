@@ -424,5 +424,5 @@ def _near_hosts(name: str, hosts_from: str | None) -> None:
     from grid.hosts.host import did_you_mean
 
     known = [host.label for host in find_hosts(hosts_from, None) or []]
-    if hint := did_you_mean(name, known):
+    if name not in known and (hint := did_you_mean(name, known)):
         say(f"The hosts file has no {name!r}{hint}")

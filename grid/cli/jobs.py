@@ -134,8 +134,9 @@ def _row(job: dict[str, Any]) -> list[str]:
     best = "" if job["best"] is None else json.dumps(job["best"], ensure_ascii=False)
     service = job["service"].rpartition(".")[2]
     reason = job["reason"].splitlines()[0] if job["reason"] else ""
+    state = "paused" if job["paused"] else job["state"]
     shown = [_cut(best, 30), age, _cut(",".join(job["tags"]), 30), _cut(reason, 60)]
-    return [job["id"], job["state"], service, _progress(job), *shown]
+    return [job["id"], state, service, _progress(job), *shown]
 
 
 def _progress(job: dict[str, Any]) -> str:
@@ -174,10 +175,10 @@ def show(job: str, as_json: bool, server: str, user: str | None) -> None:
         print_json(detail)
         return
     for name, value in detail.items():
-        if value not in (None, "", [], {}) and name != "data":
+        if value not in (None, "", [], {}, False) and name != "data":
             if name == "oldest_unit":
                 value = f"unit {value['unit']}, for {span(value['age'])} on {value['host']} ({value['worker']})"
-            if name in ("created", "started", "ended"):
+            if name in ("created", "started", "ended", "improved"):
                 value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             echo(f"{name:11} {shown}")
@@ -266,9 +267,9 @@ def wait(
                 turn = 0.3 if look else 3600.0
                 try:
                     results[job] = to_plain(handle.wait(turn if left is None else min(turn, left)))
-                except TimeoutError as exc:
+                except TimeoutError:
                     if left is not None and left <= turn:
-                        say(f"grid: {exc}")
+                        say(f"grid: job {job} is {handle.state} after {timeout:g} s. It goes on; wait again")
                         failed, results[job] = True, None
                 except JobError as exc:
                     say(f"grid: {exc}")
@@ -306,6 +307,79 @@ def _bars(service: ServerProxy, ids: Sequence[str]) -> Iterator[Callable[[], Non
 
         look()
         yield look
+
+
+@jobs.command(epilog=exits.EPILOG, short_help="Submit a job.")
+@click.argument("name", required=False, metavar="[SERVICE]")
+@click.argument("fields", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--request", metavar="FILE", help="A saved request instead, as `grid jobs fetch` writes it.")
+@click.option("--version", metavar="V", help="Of the service; needed where the server has several.")
+@click.option("--after", multiple=True, metavar="JOB", help="Only once this job is complete; may be repeated.")
+@click.option("--tag", "tags", multiple=True, help="May be repeated.")
+@click.option("--priority", type=click.IntRange(0), default=0, show_default=True, help="0 is free.")
+@json_option
+@_server_options
+def submit(
+    name: str | None,
+    fields: tuple[str, ...],
+    request: str | None,
+    version: str | None,
+    after: tuple[str, ...],
+    tags: tuple[str, ...],
+    priority: int,
+    as_json: bool,
+    server: str,
+    user: str | None,
+) -> None:
+    """Submit a request for SERVICE and print the job's id. Values are JSON, or text. Its class will do for a name,
+    where only one service of the server has it.
+
+    \b
+    Examples:
+      grid jobs submit Squares values=[1,2,3]
+      grid jobs submit fits.Anneal kelvin=300 --after job-12 --tag project=nist
+      grid jobs fetch job-12 -o again.json && grid jobs submit --request again.json
+      grid jobs wait $(grid jobs submit Squares values=[4])
+    """
+    from grid.jobs.host.request import Request
+
+    if (name is None) == (request is None) or (request is not None and version is not None):
+        raise click.UsageError("name a SERVICE with values, or --request FILE with a saved request")
+    made = Request(**_values(fields)) if request is None else Request.read(request)
+    with _connected(server, user) as service:
+        if name is not None:
+            made.service, made.version = _one_service(name, version, service.services())
+        job = service.submit(made, after=list(after) or None, tags=tags, priority=priority)
+    if as_json:
+        print_json({"job": job.id, "service": made.service, "version": made.version})
+    else:
+        echo(job.id)
+
+
+def _one_service(name: str, version: str | None, known: dict[str, list[str]]) -> tuple[str, str]:
+    """Full name and version of the service that is meant."""
+    found = [each for each in known if each == name] or [each for each in known if each.endswith(f".{name}")]
+    if len(found) != 1:
+        what = f"several services are named {name!r}" if found else f"the server has no service {name!r}"
+        raise click.UsageError(f"{what}. There are: {', '.join(found or known) or 'none'}")
+    (full,) = found
+    versions = known[full]
+    if version is None and len(versions) > 1:
+        raise click.UsageError(f"{full} is there in several versions ({', '.join(versions)}): say --version")
+    return full, version or versions[0]
+
+
+def _values(fields: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in fields:
+        name, equals, text = field.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.UsageError(f"{field!r} is not NAME=VALUE")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
 
 
 @jobs.command(epilog=exits.EPILOG, short_help="Print a job's request.")
@@ -380,15 +454,7 @@ def control(
       grid jobs control job-12 SetTemperature kelvin=300
       grid jobs control job-12 GetState --ask
     """
-    values: dict[str, Any] = {}
-    for field in fields:
-        name, equals, text = field.partition("=")
-        if not equals or not name.isidentifier():
-            raise click.UsageError(f"{field!r} is not NAME=VALUE")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
+    values = _values(fields)
     with _connected(server, user) as service:
         if ask:
             print_json(service.ask(job, kind, timeout, **values))

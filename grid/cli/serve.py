@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +157,16 @@ def _grid(local: int | None, hosts_from: str | None, group: str | None) -> Grid:
     return Grid(hosts, workdir="staging") if hosts is not None else Grid.auto(workdir="staging")
 
 
+def _fault(exc: Exception) -> str:
+    """What went wrong, and in which line of which file."""
+    if isinstance(exc, ImportError):
+        return str(exc)
+    if isinstance(exc, SyntaxError):
+        return f"{type(exc).__name__}: {exc.msg} ({exc.filename}, line {exc.lineno})"
+    last = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__}: {exc} ({last.filename}, line {last.lineno})"
+
+
 def _services(module: str) -> list[Any]:
     """The service classes that a module defines; a file is imported from its folder."""
     from grid.jobs.host.service import Service
@@ -171,8 +182,8 @@ def _services(module: str) -> list[Any]:
         sys.path.insert(0, os.getcwd())
     try:
         loaded = importlib.import_module(name)
-    except ImportError as exc:
-        raise click.UsageError(f"the module {module!r} can't be imported: {exc}") from exc
+    except Exception as exc:  # it is the user's code, with faults of all kinds
+        raise click.UsageError(f"the module {module!r} can't be imported: {_fault(exc)}") from exc
     found = [
         value
         for value in vars(loaded).values()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from grid.errors import GridError
-from grid.text import clean
+from grid.text import TURNING, clean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ R = TypeVar("R")
 _LENGTH = 10_000_000
 """Longest text that a command prints at once."""
 
-_NOT_IN_JSON = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_IN_JSON = re.compile(rf"[\x7f-\x9f\u2028\u2029\ud800-\udfff{TURNING}]")
 
 
 def say(text: str) -> None:

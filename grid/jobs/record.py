@@ -54,6 +54,7 @@ class JobRecord:
     """When it goes, see `rules/post.py`; empty: as its owner wishes."""
 
     best_size = 0  # bytes of the last improvement as JSON; not stored
+    is_paused = False  # at a safe point, until it is told to go on; not stored
 
     def summary(self) -> dict[str, Any]:
         """What lists of jobs show."""
@@ -63,6 +64,7 @@ class JobRecord:
             "service": self.service,
             "version": self.version,
             "state": self.state.value,
+            "paused": self.is_paused and self.state is JobState.ACTIVE,
             "priority": self.priority,
             "archived": self.archived,
             "tags": list(self.tags),

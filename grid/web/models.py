@@ -105,6 +105,7 @@ class Summary(BaseModel):
     service: str
     version: str
     state: State
+    paused: Annotated[bool, Field(description="Whether it stands at a safe point until it is sent Resume")]
     priority: int
     archived: bool
     tags: list[str]
@@ -132,7 +133,6 @@ class Job(Summary):
     mine: Annotated[bool, Field(description="Whether you see all of it")]
     controllable: Annotated[bool, Field(description="Whether you may abort, steer, archive and delete it")]
     ready_age: Annotated[float | None, Field(description="Seconds since its last safe point")]
-    paused: bool
     oldest_unit: Annotated[
         dict[str, Any] | None, Field(description="The unit that is under way for longest: unit, age (s), host, worker")
     ]

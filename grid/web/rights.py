@@ -25,7 +25,7 @@ from grid.jobs.rights import Rights
 from grid.jobs.server import check_wanted, fits
 from grid.web.who import Who
 
-_HIDDEN: dict[str, Any] = {"data": {}, "best": None, "reason": "", "tags": []}
+_HIDDEN: dict[str, Any] = {"data": {}, "best": None, "reason": "", "tags": [], "paused": False}
 
 
 class TokenRights(Rights):
@@ -94,7 +94,6 @@ class TokenRights(Rights):
         return {
             **hide(record.summary()),
             "ready_age": None,
-            "paused": False,
             "oldest_unit": None,
             "waits_for": None,
         }

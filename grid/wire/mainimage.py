@@ -380,9 +380,10 @@ def install(parts: Sequence[Any]) -> None:
         reason = f"{name!r} can't be put together here ({type(exc).__name__}: {exc})"
         for lost in set(pickle.loads(names)) - came:
             main[lost] = kinds.StayedBehind(repr(lost), reason)
-        raise SerialisationError(
-            f"what the script defines did not arrive: {reason}", hint="Move that into a module, or into the method"
-        ) from exc
+        hint = "Move that into a module, or into the method"
+        if isinstance(exc, SyntaxError):
+            hint = "Mend that module: it was sent as it stands in its file"
+        raise SerialisationError(f"what the script defines did not arrive: {reason}", hint=hint) from exc
 
 
 def wrap(parts: Sequence[Any]) -> bytes:

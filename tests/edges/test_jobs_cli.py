@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,13 @@ def grid(*words: str, status: int = 0, **variables: str) -> str:
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stdout + done.stderr
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 class Serving:
@@ -129,6 +136,78 @@ def test_a_job_is_followed_steered_and_aborted(service: ServerProxy) -> None:
     other = Steps.submit()
     assert "is active after" in grid("jobs", "wait", other.id, "--timeout", "1", "--server", "t", status=1)
     other.abort()
+
+
+@pytest.mark.row("D04", "T15")
+def test_a_job_is_submitted_by_hand(service: ServerProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRID_JOBS", "t")
+    job = grid("jobs", "submit", "Square", "values=[1,2,3]", "--tag", "by=hand").strip()
+    assert json.loads(grid("jobs", "wait", job)) == [1, 4, 9]
+    said = json.loads(grid("jobs", "submit", "tests.edges.jobs_services.Square", "value=7", "--after", job, "--json"))
+    assert said["service"].endswith(".Square") and service.job(said["job"]).wait(LIMIT_S) == 49
+    grid("jobs", "fetch", said["job"], "-o", str(tmp_path / "again.json"))
+    again = grid("jobs", "submit", "--request", str(tmp_path / "again.json")).strip()
+    assert service.job(again).wait(LIMIT_S) == 49
+    assert "by=hand" in json.loads(grid("jobs", "show", job, "--json"))["tags"]
+    for words, why in (
+        (["Sqare"], "the server has no service 'Sqare'"),
+        (["Square", "values"], "'values' is not NAME=VALUE"),
+        ([], "name a SERVICE with values, or --request FILE"),
+        (["Square", "--version", "99"], "99"),
+    ):
+        assert why in grid("jobs", "submit", *words, status=2 if "99" not in words else 1)
+
+
+@pytest.mark.row("D04", "P14")
+def test_a_paused_job_is_shown_as_paused(service: ServerProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRID_JOBS", "t")
+    job = Steps.submit(n=1_000_000)
+    until(lambda: job.state == "active")
+    grid("jobs", "control", job.id, "Pause")
+    until(lambda: job.status["paused"])
+    assert f"{job.id}  paused" in grid("jobs", "list")
+    assert "is active and paused" in grid("jobs", "show", job.id)
+    grid("jobs", "control", job.id, "Resume")
+    until(lambda: not job.status["paused"])
+    assert f"{job.id}  active" in grid("jobs", "list")
+    job.abort()
+
+
+@pytest.mark.row("V17", "T15")
+def test_a_message_that_nobody_takes_is_told(service: ServerProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRID_JOBS", "t")
+    job = Steps.submit(n=1_000_000)
+    until(lambda: job.state == "active")
+    said = grid("jobs", "control", job.id, "NoSuchThing", "--ask", status=1)
+    assert "Steps has no on_ready_no_such_thing: the message NoSuchThing was dropped" in said
+    until(lambda: "NoSuchThing was dropped" in grid("jobs", "log", job.id))
+    job.abort()
+
+
+@pytest.mark.row("T15")
+def test_the_time_that_a_wait_was_given_is_the_time_that_it_tells(
+    service: ServerProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRID_JOBS", "t")
+    job = Steps.submit(n=1_000_000)
+    until(lambda: job.state == "active")
+    assert f"job {job.id} is active after 0.5 s" in grid("jobs", "wait", job.id, "--timeout", "0.5", status=1)
+    job.abort()
+
+
+@pytest.mark.row("T15")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("class A:\n  def f(self)\n    pass\n", "SyntaxError: expected ':' ("),
+        ("import os\n\nos.no_such_name\n", "AttributeError: module 'os' has no attribute 'no_such_name' ("),
+    ],
+)
+def test_a_faulty_module_of_services_is_told_in_a_line(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "faulty.py").write_text(text)
+    said = grid("serve", str(tmp_path / "faulty.py"), "--local", "1", "--store", str(tmp_path / "s"), status=2)
+    assert why in said and "Traceback" not in said
+    assert f"{tmp_path}/faulty.py, line {2 if 'Syntax' in why else 3})" in said
 
 
 @pytest.mark.row("D04", "J16")

@@ -39,7 +39,7 @@ from tests.edges.test_jobs import QUICK, until
 from tests.lab import MissingPart
 
 LIMIT_S = 30.0
-ESCAPES = "\x1b]0;owned\x07\x9b31m"
+ESCAPES = "\x1b]0;owned\x07\x9b31m\u202etxt.exe\u2066"
 
 
 class Says(Service):

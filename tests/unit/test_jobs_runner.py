@@ -266,7 +266,7 @@ def test_when_its_allocation_ends_a_job_checkpoints_and_goes_back() -> None:
 
 
 @pytest.mark.row("V17", "P14")
-def test_messages_wait_for_a_safe_point_and_are_handled_in_order(caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_wait_for_a_safe_point_and_are_handled_in_order() -> None:
     job = Job(Loop)
     for k in range(3):
         job.tell(Message("SetK", k=k))
@@ -275,8 +275,29 @@ def test_messages_wait_for_a_safe_point_and_are_handled_in_order(caplog: pytest.
     job.tell(Abort())
     job.end()
     assert CALLS == ["set 0", "set 1", "set 2", "Unheard"]
-    Recorder().on_ready_message(Message("Lost"))
-    assert "dropped" in caplog.text
+
+
+@pytest.mark.row("V17", "T15")
+def test_a_message_that_no_method_takes_is_told_in_the_log_and_to_who_asked() -> None:
+    class Idle(Service):
+        version = "1"
+
+        def run(self, handler: ServiceHandler) -> Any:
+            while True:
+                handler.ready()
+                time.sleep(0.01)
+
+    job = Job(Idle)
+    job.tell(Message("LostOne"))
+    job.tell(Message("Ask", ask="q1"))
+    job.until(lambda: bool(job.said("Answer")))
+    job.tell(Abort())
+    job.end()
+    first, _ = job.said("Log")
+    assert first["level"] == "warning"
+    assert first["text"] == "Idle has no on_ready_lost_one: the message LostOne was dropped"
+    (answer,) = job.said("Answer")
+    assert answer["to"] == "q1" and answer["value"] is None and "Idle has no on_ready_ask" in answer["error"]
 
 
 @pytest.mark.row("V16", "V18", "V19")

@@ -312,6 +312,8 @@ class ServerProxy:
             while True:
                 answer = listener.get(timeout)
                 if answer.kind == "Answer" and answer.to == question.ask:
+                    if why := answer.fields.get("error"):
+                        raise JobError(f"job {id} does not answer: {why}", hint="See what it takes", job=str(id))
                     return answer.value
                 if answer.kind in ENDS:
                     raise JobError(f"job {id} ended before it answered", hint="See its status", job=str(id))

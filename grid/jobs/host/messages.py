@@ -146,7 +146,7 @@ class Log(Message):
 
 
 class Answer(Message):
-    """To the question `to`: `value`."""
+    """To the question `to`: `value`; or `error`, which says why there is none."""
 
 
 class Kept(Message):

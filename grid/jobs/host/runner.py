@@ -345,6 +345,10 @@ class RunningJob:
         """See `ServiceHandler`."""
         self._tell(messages.Answer(to=question.fields.get("ask"), value=to_plain(value, "the answer", PARTIAL_BYTES)))
 
+    def refuse(self, question: Message, why: str) -> None:
+        """See `ServiceHandler`."""
+        self._tell(messages.Answer(to=question.fields.get("ask"), value=None, error=clean(why, LOG_CHARS)))
+
     def stop(self, reason: str) -> NoReturn:
         """See `ServiceHandler`."""
         raise Stopped(reason)

@@ -25,19 +25,16 @@ Elsewhere:  who calls them (`runner.py`), what they are asked to do (`request.py
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
-from grid.jobs.host.messages import Message
+from grid.jobs.host.messages import Message, snake
 from grid.jobs.host.request import Request
 
 if TYPE_CHECKING:
     from grid.jobs.client.handle import Job
     from grid.jobs.host.units import Units
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -120,6 +117,9 @@ class ServiceHandler(Protocol):
     def answer(self, question: Message, value: Any) -> None:
         """Answer a message that came by `job.ask`."""
 
+    def refuse(self, question: Message, why: str) -> None:
+        """There is no answer to a message that came by `job.ask`: who asked gets a JobError."""
+
 
 def request(cls: type[Service], /, **data: Any) -> Request:
     """A request for the service `cls`.
@@ -196,8 +196,11 @@ class Service:
         raise NotImplementedError(f"{type(self).__name__} gave a checkpoint and has no restore(state)")
 
     def on_ready_message(self, message: Message) -> None:
-        """A message that has no `on_ready_<Kind>` of its own: noted and dropped."""
-        logger.warning("%s: no handler for %r; dropped", self, message)
+        """A message that has no `on_ready_<Kind>` of its own: the job's log says so, and who asked is told."""
+        why = f"{type(self).__name__} has no on_ready_{snake(message.kind)}: the message {message.kind} was dropped"
+        self.handler.log(why, "warning")
+        if "ask" in message.fields:
+            self.handler.refuse(message, why)
 
     @classmethod
     def accepts(cls, version: str) -> bool:

@@ -41,6 +41,7 @@ class _Reports(Protocol):
     def desk(self) -> Desk: ...
     def said(self, job: str, message: Message) -> None: ...
     def improved(self, job: str, value: Any, *, loud: bool) -> None: ...
+    def paused(self, job: str, is_paused: bool) -> None: ...
     def store_checkpoint(self, job: str, state: bytes) -> None: ...
     def store_file(self, job: str, name: str, data: bytes) -> None: ...
     def ended(self, job: str, outcome: str, value: Any, error: str, trace: str) -> None: ...
@@ -66,7 +67,6 @@ class Execution(threading.Thread):
         self._forced_error = False
         self._suspending = False
         self.ready_age = 0.0
-        self.paused = False
 
     # -- from other threads ----------------------------------------------------------------------------------------
 
@@ -148,7 +148,9 @@ class Execution(threading.Thread):
                 self._incoming.clear()
                 wait_s = BUSY_S if self._maps or self._deadline is not None else pause
             reply = self._wait_for(self._place.call("exchange", incoming, wait_s), None)
-            self.ready_age, self.paused = reply["ready_age"], reply["paused"]
+            self.ready_age = reply["ready_age"]
+            if reply["paused"] != self.record.is_paused:
+                self._reports.paused(self.record.id, reply["paused"])
             if reply["over_limit"] and self._deadline is None:
                 self._why, self._forced_error = reply["over_limit"], True
                 self._deadline = time.monotonic() + self._reports.settings.abort_grace_s

@@ -325,7 +325,6 @@ class JobManager:
             return {
                 **record.summary(),
                 "ready_age": execution.ready_age if execution is not None else None,
-                "paused": execution.paused if execution is not None else False,
                 "oldest_unit": self.desk.oldest(job) if record.state is JobState.ACTIVE else None,
                 "waits_for": condition.text(8) if condition is not None else None,
             }
@@ -336,6 +335,8 @@ class JobManager:
             condition = self.conditions.waits_for(record.id)
             if condition is not None:
                 return f"job {record.id} is {record.state}: {condition.explain()}"
+            if record.summary()["paused"]:
+                return f"job {record.id} is active and paused: it stands at a safe point until it is sent Resume"
         why = record.reason or record.error
         return f"job {record.id} is {record.state}{f': {why}' if why else ''}"
 

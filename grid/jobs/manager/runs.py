@@ -133,6 +133,14 @@ class Runs:
             else:
                 self.book.whisper(job, message)
 
+    def paused(self, job: str, is_paused: bool) -> None:
+        """A job stands still at a safe point, or goes on."""
+        with self.book.lock:
+            record = self._at_work(job)
+            if record is not None:
+                self.book.mark(record, is_paused=is_paused)
+                self.book.tell_list("changed", record)
+
     def _at_work(self, job: str) -> JobRecord | None:
         record = self.book.records.get(job)
         return record if record is not None and record.state is JobState.ACTIVE else None
