@@ -109,7 +109,7 @@ WAYS: list[Callable[[LocalGrid], Any]] = [
 ]
 
 
-@pytest.mark.row("S11", "E03")
+@pytest.mark.row("S11", "E08")
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_caught_by_its_class_and_has_what_it_had(g: LocalGrid, way: Callable[[LocalGrid], Any]) -> None:
     try:
