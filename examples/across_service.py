@@ -1,4 +1,4 @@
-"""Services of `across_servers.py`: one reduces raw counts on the server that has them, two work on what comes of it."""
+"""Services of `across_servers.py`: one reduces raw counts on the server that has them, two work on the reduced data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of data with certified answers, from NIST's Statistical Reference Datasets (StRD), and what fits them.
+"""Sets of data with certified answers, from NIST's Statistical Reference Datasets (StRD), and their models.
 
 Lives here: the data as objects, the models, and the object that is published. Standard library alone.
 Elsewhere:  the figures and their source (`nist_strd.json`), the method (`least_squares.py`).

@@ -1,4 +1,4 @@
-"""Fits with certified answers, spread over a grid: one published object, and whichever server is free takes the next.
+"""Fits with certified answers, spread over a grid: one published object, and the next free server takes the next fit.
 
     python examples/nist_fits.py                        servers on this machine
     python examples/nist_fits.py MGH17 BoxBOD           two of the eight sets

@@ -1,4 +1,4 @@
-"""What is seen of a replica exchange: a table that redraws itself, or plain lines where no terminal looks.
+"""Shows a replica exchange: a table that redraws itself, or plain lines without a terminal.
 
 Lives here: the picture. Elsewhere: the search (`replica_exchange.py`), the physics (`lennard_jones.py`).
 """
