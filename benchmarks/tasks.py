@@ -20,7 +20,7 @@ from grid import Host, LocalGrid, Task, TaskSystem
 from grid.grids.grid import Grid
 from grid.tasks import LeastLoaded, Master, TaskLimits, Weighted
 from grid.tasks.schedule import Pack, Schedule
-from grid.tasks.slaves import Registry
+from grid.tasks.slaves import SlaveRegistry
 from grid.testing.probe import Probe
 
 TASKS = 50_000
@@ -91,7 +91,7 @@ def throughput() -> None:
 
 def hand_out(hosts: int, waiting: int, count: int = 3000) -> float:
     """Seconds to hand one task out and take it back, where so many wait."""
-    registry, strategy = Registry(), LeastLoaded()
+    registry, strategy = SlaveRegistry(), LeastLoaded()
     schedule = Schedule(strategy, registry, TaskLimits(largest_pack=1))
     strategy.setup(None, None)  # type: ignore[arg-type]
     for n in range(hosts):

@@ -48,7 +48,7 @@ class Hold:
         self.holder: weakref.ref[Any] | None = None if holder is None else weakref.ref(holder)
         self.released = False
         self.thread = 0
-        """Of the user who acquired it; 0 where that was not the user but a map, or a group call."""
+        """Of the user who acquired it; 0 where a map, or a group call, did, and where it was passed on."""
         self._code: CodeType | None = None
         self._place = 0
 
@@ -66,6 +66,10 @@ class Hold:
         while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
             frame = frame.f_back
         self._code, self._place, self.thread = frame.f_code, frame.f_lasti, threading.get_ident()
+
+    def pass_on(self) -> None:
+        """Another thread has it from now on: this one may wait for a further server without waiting for itself."""
+        self.thread = 0
 
     @property
     def where(self) -> str | None:

@@ -28,7 +28,11 @@ Outcome = tuple[Any, BaseException | None]
 """A result, or the error that stands for it."""
 
 
-class Stage(Enum):
+class _Word(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python, and there are two moves for each task
+
+
+class Stage(_Word):
     """Where a system is in its life."""
 
     NEW = auto()
@@ -41,7 +45,7 @@ class Stage(Enum):
     ENDED = auto()
 
 
-class Event(Enum):
+class Event(_Word):
     """What happened to it."""
 
     INITIALISED = auto()
@@ -59,12 +63,13 @@ class Event(Enum):
 
 
 class Step(Enum):
-    """What comes next: a method of the system, by its name."""
+    """What comes next: a method of the system, by its name; or none, as it can't go on."""
 
     INIT = "init_system"
     GENERATE = "generate_tasks"
     ASK = "is_complete"
     GATHER = "gather_result"
+    STALL = ""
 
 
 MOVES = {
@@ -86,11 +91,18 @@ STEPS = {
     Stage.ASKED: Step.ASK,
     Stage.DOUBTED: Step.ASK,
     Stage.COMPLETE: Step.GATHER,
+    Stage.STALLED: Step.STALL,
 }
+
+_LEADS = {of: (to, STEPS.get(to)) for of, to in MOVES.items()}
+# Where each task passes by: Python 3.11 takes longer to find a member in its class than to call a method.
+FINISHED, _YES, _NO, _ASK = Event.FINISHED, Event.YES, Event.NO, Step.ASK
 
 
 class Life:
-    """Of one system; see the module. `finished`: how many of its tasks are.
+    """Of one system; see the module.
+
+    `finished`: how many of its tasks are. `step`: what comes next; None: nothing, until something happens.
 
     Args:
         finished: Of a system that goes on from a checkpoint; it has been initialised.
@@ -100,48 +112,45 @@ class Life:
     def __init__(self, finished: int | None = None, *, has_begun: bool = False) -> None:
         self.finished = finished or 0
         self.stage = Stage.NEW if finished is None else Stage.ASKED if has_begun else Stage.HUNGRY
-
-    @property
-    def step(self) -> Step | None:
-        """What comes next; None: nothing, until something happens."""
-        return STEPS.get(self.stage)
+        self.step = STEPS.get(self.stage)
 
     def move(self, event: Event) -> None:
         """Something happened. What is not in the table is a bug."""
-        stage = MOVES.get((self.stage, event))
-        assert stage is not None, f"{event} of a system that is {self.stage}"
-        self.stage = stage
-        self.finished += event is Event.FINISHED
+        leads = _LEADS.get((self.stage, event))
+        assert leads is not None, f"{event} of a system that is {self.stage}"
+        self.stage, self.step = leads
+        if event is FINISHED:
+            self.finished += 1
 
 
-def live(life: Life, system: TaskSystem, master: Any, generate: Callable[[], None]) -> Outcome | None:
+def live(life: Life, system: TaskSystem, master: Any, generate: Callable[[TaskSystem], None]) -> Outcome | None:
     """Call methods of the system until it waits for its tasks (None) or has come to its end.
 
     What a method raises is raised here, and `life.step` says which one it was.
 
     Args:
-        generate: Calls `generate_tasks`, and keeps what it gives.
+        generate: Calls `generate_tasks` of the system, and keeps what it gives.
     """
     while (step := life.step) is not None:
-        if step is Step.INIT:
+        if step is _ASK:
+            life.move(_YES if system.is_complete(master) else _NO)
+        elif step is Step.INIT:
             system.init_system(master)
             life.move(Event.INITIALISED)
         elif step is Step.GENERATE:
-            generate()
+            generate(system)
             life.move(Event.GENERATED)
-        elif step is Step.ASK:
-            life.move(Event.YES if system.is_complete(master) else Event.NO)
-        else:
+        elif step is Step.GATHER:
             outcome = as_pair(system.gather_result(master))
             life.move(Event.GATHERED)
             return outcome
-    if life.stage is not Stage.STALLED:
-        return None
-    return None, Stalled(
-        f"it is not complete after {life.finished} tasks, none is under way, and generate_tasks gave none",
-        system_id=system.system_id,
-        hint="Let is_complete become true, or generate tasks while it is false",
-    )
+        else:
+            return None, Stalled(
+                f"it is not complete after {life.finished} tasks, none is under way, and generate_tasks gave none",
+                system_id=system.system_id,
+                hint="Let is_complete become true, or generate tasks while it is false",
+            )
+    return None
 
 
 def checked(task: object, key: str | None) -> Task:

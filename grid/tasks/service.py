@@ -125,9 +125,9 @@ class SystemService(Service):
             raise error
         return result
 
-    def _generate(self) -> None:
+    def _generate(self, system: TaskSystem) -> None:
         self._generated = 0
-        made = self.system.generate_tasks(self)
+        made = system.generate_tasks(self)
         if isinstance(made, (list, tuple)):
             self.push_tasks(made)
         else:

@@ -17,7 +17,7 @@ from typing import Any
 from grid.errors import TaskError
 from grid.tasks.abstract import Task, TaskSystem
 from grid.tasks.application import Client
-from grid.tasks.life import Event, Life, Step, live
+from grid.tasks.life import FINISHED, Event, Life, Step, live
 from grid.tasks.schedule import Idle, Key, Pack, Schedule
 from grid.tasks.system import SystemHandle
 
@@ -99,20 +99,21 @@ class Systems:
         if one is None:
             return False
         one.handle.finished_tasks += 1
-        one.handle.failed_tasks += error is not None
+        if error is not None:
+            one.handle.failed_tasks += 1
         try:
             one.system.task_finished(self._master, task, result, error)
         except BaseException as exc:
             self.end(key, None, failure(key, "task_finished", exc))
             return False
-        one.life.move(Event.FINISHED)
+        one.life.move(FINISHED)
         return True
 
     def advance(self, key: str) -> None:
         """Call its methods until it waits for tasks, or is at its end."""
         one = self._under_way[key]
         try:
-            outcome = live(one.life, one.system, self._master, lambda: self.generate(one.system))
+            outcome = live(one.life, one.system, self._master, self.generate)
         except BaseException as exc:
             step = one.life.step
             assert step is not None

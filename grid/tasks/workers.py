@@ -98,6 +98,7 @@ class Hiring:
                     self._on_empty(exc.what)
                 return
             else:
+                proxy._hold.pass_on()  # to the scheduler's thread: this one has none while it waits for the next
                 self._on_worker(proxy)
 
 
