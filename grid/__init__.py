@@ -13,194 +13,56 @@ Names are loaded when they are first used, so that `import grid` is quick, and s
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from grid._version import __version__
+from grid import errors as _errors
+from grid._version import __version__ as __version__
+from grid.errors import *  # noqa: F403 - each error has its name there, and on this page, too
+from grid.lazy import lazily
 
 if TYPE_CHECKING:
-    from grid.errors import (
-        AcquireTimeout,
-        AllocationError,
-        Backlog,
-        CallTimeout,
-        CapsuleError,
-        ConnectError,
-        DiskError,
-        DuplicateSystem,
-        FailureFileError,
-        ForkError,
-        GridError,
-        GridStopped,
-        HostError,
-        HostKeyError,
-        InventoryError,
-        LoginError,
-        MissingExtra,
-        MissingModules,
-        NoServers,
-        PublishError,
-        PythonError,
-        Released,
-        RemoteError,
-        SerialisationError,
-        ServerLost,
-        ServiceError,
-        StagingError,
-        Stalled,
-        StrategyError,
-        SubmitError,
-        TaskError,
-        UnknownService,
-        VersionError,
-    )
-    from grid.grids.abstract import AbstractGrid
-    from grid.grids.batch import BatchGrid
-    from grid.grids.dask import DaskGrid as DaskGrid  # not in __all__: `import *` must not need Dask
-    from grid.grids.grid import Grid
-    from grid.grids.local import LocalGrid
-    from grid.grids.ssh import SSHGrid
-    from grid.hosts import Host, create_host_list, load_hosts
-    from grid.limits import Limits
-    from grid.services.bar import progress_bar
-    from grid.services.front import GridService
-    from grid.services.proxy import Proxy
-    from grid.services.result import Result
-    from grid.services.server import Server
-    from grid.tasks import Task, TaskSystem, run_system
+    from grid.grids.abstract import AbstractGrid as AbstractGrid
+    from grid.grids.batch import BatchGrid as BatchGrid
+    from grid.grids.dask import DaskGrid as DaskGrid
+    from grid.grids.grid import Grid as Grid
+    from grid.grids.local import LocalGrid as LocalGrid
+    from grid.grids.ssh import SSHGrid as SSHGrid
+    from grid.hosts import Host as Host
+    from grid.hosts import create_host_list as create_host_list
+    from grid.hosts import load_hosts as load_hosts
+    from grid.limits import Limits as Limits
+    from grid.services.bar import progress_bar as progress_bar
+    from grid.services.front import GridService as GridService
+    from grid.services.proxy import Proxy as Proxy
+    from grid.services.result import Result as Result
+    from grid.services.server import Server as Server
+    from grid.tasks import Task as Task
+    from grid.tasks import TaskSystem as TaskSystem
+    from grid.tasks import run_system as run_system
 
-_WHERE = {
-    "AbstractGrid": "grid.grids.abstract",
-    "BatchGrid": "grid.grids.batch",
-    "DaskGrid": "grid.grids.dask",
-    "Grid": "grid.grids.grid",
-    "GridService": "grid.services.front",
-    "Host": "grid.hosts",
-    "Limits": "grid.limits",
-    "LocalGrid": "grid.grids.local",
-    "Proxy": "grid.services.proxy",
-    "Result": "grid.services.result",
-    "SSHGrid": "grid.grids.ssh",
-    "Server": "grid.services.server",
-    "Task": "grid.tasks",
-    "TaskSystem": "grid.tasks",
-    "create_host_list": "grid.hosts",
-    "load_hosts": "grid.hosts",
-    "progress_bar": "grid.services.bar",
-    "run_system": "grid.tasks",
-}
-_ERRORS = [
-    "AcquireTimeout",
-    "AllocationError",
-    "Backlog",
-    "CallTimeout",
-    "CapsuleError",
-    "ConnectError",
-    "DiskError",
-    "DuplicateSystem",
-    "FailureFileError",
-    "ForkError",
-    "GridError",
-    "GridStopped",
-    "HostError",
-    "HostKeyError",
-    "InventoryError",
-    "LoginError",
-    "MissingExtra",
-    "MissingModules",
-    "NoServers",
-    "PublishError",
-    "PythonError",
-    "Released",
-    "RemoteError",
-    "SerialisationError",
-    "ServerLost",
-    "ServiceError",
-    "StagingError",
-    "Stalled",
-    "StrategyError",
-    "SubmitError",
-    "TaskError",
-    "UnknownService",
-    "VersionError",
-]
-_WHERE.update(dict.fromkeys(_ERRORS, "grid.errors"))
-
-__all__ = [
-    "AbstractGrid",
-    "AcquireTimeout",
-    "AllocationError",
-    "Backlog",
-    "BatchGrid",
-    "CallTimeout",
-    "CapsuleError",
-    "ConnectError",
-    "DiskError",
-    "DuplicateSystem",
-    "FailureFileError",
-    "ForkError",
-    "Grid",
-    "GridError",
-    "GridService",
-    "GridStopped",
-    "Host",
-    "HostError",
-    "HostKeyError",
-    "InventoryError",
-    "Limits",
-    "LocalGrid",
-    "LoginError",
-    "MissingExtra",
-    "MissingModules",
-    "NoServers",
-    "Proxy",
-    "PublishError",
-    "PythonError",
-    "Released",
-    "RemoteError",
-    "Result",
-    "SSHGrid",
-    "SerialisationError",
-    "Server",
-    "ServerLost",
-    "ServiceError",
-    "StagingError",
-    "Stalled",
-    "StrategyError",
-    "SubmitError",
-    "Task",
-    "TaskError",
-    "TaskSystem",
-    "UnknownService",
-    "VersionError",
-    "__version__",
-    "create_host_list",
-    "load_hosts",
-    "progress_bar",
-    "run_system",
-]
-
-
-def __getattr__(name: str) -> Any:
-    where = _WHERE.get(name)
-    if where is None:
-        raise AttributeError(f"module 'grid' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(where), name)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not exc.name.startswith("grid."):
-            raise
-        value = _absent(name)  # on a host there is only the kernel
-    globals()[name] = value
-    return value
-
-
-def _absent(name: str) -> Any:
-    def complain(*_: Any, **__: Any) -> None:
-        raise ImportError(f"grid.{name} is not on this host: servers run calls, grids are made by the client")
-
-    return type(name, (), {"__init__": complain})
+_names, __getattr__, _dir = lazily(
+    __name__,
+    {
+        "grid.grids.abstract": ["AbstractGrid"],
+        "grid.grids.batch": ["BatchGrid"],
+        "grid.grids.dask": ["DaskGrid"],
+        "grid.grids.grid": ["Grid"],
+        "grid.grids.local": ["LocalGrid"],
+        "grid.grids.ssh": ["SSHGrid"],
+        "grid.hosts": ["Host", "create_host_list", "load_hosts"],
+        "grid.limits": ["Limits"],
+        "grid.services.bar": ["progress_bar"],
+        "grid.services.front": ["GridService"],
+        "grid.services.proxy": ["Proxy"],
+        "grid.services.result": ["Result"],
+        "grid.services.server": ["Server"],
+        "grid.tasks": ["Task", "TaskSystem", "run_system"],
+    },
+    "servers run calls, grids are made by the client",
+)
+# `import *` must not need Dask
+__all__ = sorted({*_names, *_errors.__all__, "__version__"} - {"DaskGrid"})
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

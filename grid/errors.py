@@ -49,6 +49,42 @@ from typing import Any
 
 from grid.causes import together
 
+__all__ = [
+    "AcquireTimeout",
+    "AllocationError",
+    "Backlog",
+    "CallTimeout",
+    "CapsuleError",
+    "ConnectError",
+    "DiskError",
+    "DuplicateSystem",
+    "FailureFileError",
+    "ForkError",
+    "GridError",
+    "GridStopped",
+    "HostError",
+    "HostKeyError",
+    "InventoryError",
+    "LoginError",
+    "MissingExtra",
+    "MissingModules",
+    "NoServers",
+    "PublishError",
+    "PythonError",
+    "Released",
+    "RemoteError",
+    "SerialisationError",
+    "ServerLost",
+    "ServiceError",
+    "StagingError",
+    "Stalled",
+    "StrategyError",
+    "SubmitError",
+    "TaskError",
+    "UnknownService",
+    "VersionError",
+]
+
 
 class GridError(Exception):
     """Base of every error that grid raises on purpose. Keyword facts become attributes."""

@@ -18,8 +18,7 @@ jobs takes the extra `jobs` (SQLAlchemy, Alembic): `pip install 'sshgrid[jobs]'`
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from grid.lazy import lazily
 
 _WHERE = {
     "grid.jobs.host.errors": (
@@ -72,18 +71,4 @@ _WHERE = {
     "grid.jobs.client.shortcuts": ("proxy", "race", "submit"),
     "grid.jobs.store.store": ("Store",),
 }
-_NAMES = {name: module for module, names in _WHERE.items() for name in names}
-__all__ = sorted(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    where = _NAMES.get(name)
-    if where is None:
-        raise AttributeError(f"module 'grid.jobs' has no attribute {name!r}")
-    value = getattr(importlib.import_module(where), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__all__, __getattr__, __dir__ = lazily(__name__, _WHERE)

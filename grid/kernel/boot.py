@@ -113,7 +113,7 @@ else:
 """
 
 _SHIPPED = (
-    *("__init__.py", "_version.py", "causes.py", "errors.py", "limits.py", "text.py", "trust.py"),
+    *("__init__.py", "_version.py", "causes.py", "errors.py", "lazy.py", "limits.py", "text.py", "trust.py"),
     *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
     *("jobs/__init__.py", "jobs/host"),
     *("tasks/__init__.py", "tasks/abstract.py", "tasks/life.py", "tasks/runner.py", "tasks/service.py"),

@@ -22,104 +22,59 @@ user's module that says `from grid.tasks import Task, run_system` must be import
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from grid.lazy import lazily
 
 if TYPE_CHECKING:
-    from grid.tasks.abstract import (
-        ITask,
-        ITaskManager,
-        ITaskScheduler,
-        ITaskScheduleStrategy,
-        ITaskSystem,
-        Task,
-        TaskManager,
-        TaskScheduler,
-        TaskScheduleStrategy,
-        TaskSystem,
-    )
-    from grid.tasks.application import Application, Client
-    from grid.tasks.limits import TaskLimits
-    from grid.tasks.manager import WorkerManager
-    from grid.tasks.master import Master
-    from grid.tasks.parcel import pack_system, unpack_system
-    from grid.tasks.run import run_system
-    from grid.tasks.runner import TaskStopped
-    from grid.tasks.scheduler import Scheduler
-    from grid.tasks.service import SystemService
-    from grid.tasks.slaves import Slave
-    from grid.tasks.strategies import LeastLoaded, Locality, RatedStrategy, RoundRobin, Weighted
-    from grid.tasks.system import SystemHandle
+    from grid.tasks.abstract import ITask as ITask
+    from grid.tasks.abstract import ITaskManager as ITaskManager
+    from grid.tasks.abstract import ITaskScheduler as ITaskScheduler
+    from grid.tasks.abstract import ITaskScheduleStrategy as ITaskScheduleStrategy
+    from grid.tasks.abstract import ITaskSystem as ITaskSystem
+    from grid.tasks.abstract import Task as Task
+    from grid.tasks.abstract import TaskManager as TaskManager
+    from grid.tasks.abstract import TaskScheduler as TaskScheduler
+    from grid.tasks.abstract import TaskScheduleStrategy as TaskScheduleStrategy
+    from grid.tasks.abstract import TaskSystem as TaskSystem
+    from grid.tasks.application import Application as Application
+    from grid.tasks.application import Client as Client
+    from grid.tasks.limits import TaskLimits as TaskLimits
+    from grid.tasks.manager import WorkerManager as WorkerManager
+    from grid.tasks.master import Master as Master
+    from grid.tasks.parcel import pack_system as pack_system
+    from grid.tasks.parcel import unpack_system as unpack_system
+    from grid.tasks.run import run_system as run_system
+    from grid.tasks.runner import TaskStopped as TaskStopped
+    from grid.tasks.scheduler import Scheduler as Scheduler
+    from grid.tasks.service import SystemService as SystemService
+    from grid.tasks.slaves import Slave as Slave
+    from grid.tasks.strategies import LeastLoaded as LeastLoaded
+    from grid.tasks.strategies import Locality as Locality
+    from grid.tasks.strategies import RatedStrategy as RatedStrategy
+    from grid.tasks.strategies import RoundRobin as RoundRobin
+    from grid.tasks.strategies import Weighted as Weighted
+    from grid.tasks.system import SystemHandle as SystemHandle
 
-_WHERE = {
-    **dict.fromkeys(["Task", "TaskSystem", "TaskManager", "TaskScheduler", "TaskScheduleStrategy"], "abstract"),
-    **dict.fromkeys(["ITask", "ITaskSystem", "ITaskManager", "ITaskScheduler", "ITaskScheduleStrategy"], "abstract"),
-    **dict.fromkeys(["LeastLoaded", "Locality", "RatedStrategy", "RoundRobin", "Weighted"], "strategies"),
-    **dict.fromkeys(["Application", "Client"], "application"),
-    **dict.fromkeys(["pack_system", "unpack_system"], "parcel"),
-    "Master": "master",
-    "Scheduler": "scheduler",
-    "Slave": "slaves",
-    "SystemHandle": "system",
-    "SystemService": "service",
-    "TaskLimits": "limits",
-    "TaskStopped": "runner",
-    "WorkerManager": "manager",
-    "run_system": "run",
-}
-
-__all__ = [
-    "Application",
-    "Client",
-    "ITask",
-    "ITaskManager",
-    "ITaskScheduleStrategy",
-    "ITaskScheduler",
-    "ITaskSystem",
-    "LeastLoaded",
-    "Locality",
-    "Master",
-    "RatedStrategy",
-    "RoundRobin",
-    "Scheduler",
-    "Slave",
-    "SystemHandle",
-    "SystemService",
-    "Task",
-    "TaskLimits",
-    "TaskManager",
-    "TaskScheduleStrategy",
-    "TaskScheduler",
-    "TaskStopped",
-    "TaskSystem",
-    "Weighted",
-    "WorkerManager",
-    "pack_system",
-    "run_system",
-    "unpack_system",
-]
-
-
-def __getattr__(name: str) -> Any:
-    where = _WHERE.get(name)
-    if where is None:
-        raise AttributeError(f"module 'grid.tasks' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(f"grid.tasks.{where}"), name)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not exc.name.startswith("grid."):
-            raise
-        value = _absent(name)  # on a host there is only what tasks need
-    globals()[name] = value
-    return value
-
-
-def _absent(name: str) -> Any:
-    def complain(*_: Any, **__: Any) -> None:
-        raise ImportError(f"grid.tasks.{name} is not on this host: servers run tasks, systems are run by the client")
-
-    return type(name, (), {"__init__": complain})
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "grid.tasks.abstract": [
+            *("Task", "TaskManager", "TaskScheduleStrategy", "TaskScheduler", "TaskSystem"),
+            *("ITask", "ITaskManager", "ITaskScheduleStrategy", "ITaskScheduler", "ITaskSystem"),
+        ],
+        "grid.tasks.application": ["Application", "Client"],
+        "grid.tasks.limits": ["TaskLimits"],
+        "grid.tasks.manager": ["WorkerManager"],
+        "grid.tasks.master": ["Master"],
+        "grid.tasks.parcel": ["pack_system", "unpack_system"],
+        "grid.tasks.run": ["run_system"],
+        "grid.tasks.runner": ["TaskStopped"],
+        "grid.tasks.scheduler": ["Scheduler"],
+        "grid.tasks.service": ["SystemService"],
+        "grid.tasks.slaves": ["Slave"],
+        "grid.tasks.strategies": ["LeastLoaded", "Locality", "RatedStrategy", "RoundRobin", "Weighted"],
+        "grid.tasks.system": ["SystemHandle"],
+    },
+    "servers run tasks, systems are run by the client",
+)

@@ -1,4 +1,4 @@
-"""Imports of grid point one way, from the command line down to plain values."""
+"""Imports of grid point one way, from the command line down to plain values; those for types, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GRID = Path(__file__).parents[2] / "grid"
 # From the bottom up. A module imports from its own room and from lower floors.
 FLOORS = (
     ("causes",),
-    ("errors", "_version", "limits", "text", "trust"),
+    ("errors", "_version", "lazy", "limits", "text", "trust"),
     ("extras", "hooks"),
     ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace"),
@@ -38,6 +38,21 @@ ON_HOSTS = {"wire", "kernel"}
 OF_OURS = {"grid.causes", "grid.errors", "grid.limits", "grid._version", "grid.text", "grid.trust", "grid.wire"}
 OF_OURS |= {"grid.kernel"}
 ALLOWED_ON_HOSTS = {*OF_OURS, "zmq", "dill"}
+
+# Files that import each other in a circle, for types or inside of functions. A list that only shrinks.
+CIRCLES = {
+    frozenset(f"grid.{name}" for name in circle.split())
+    for circle in (
+        "grids.batch grids.grid",
+        "grids.between grids.home",
+        "jobs.client.context jobs.client.proxy",
+        "jobs.host.runner jobs.host.service jobs.host.units",
+        "testing.simulated_hosts testing.simulated_presence testing.simulation",
+        "wire.edited wire.mainimage",
+    )
+}
+FEW = 3
+"""Files that may form a circle within a room."""
 
 # ... but for what only ever runs at the client, inside a function that is never called on a host.
 AT_THE_CLIENT = {("grid/wire/keys.py", "cryptography")}  # the certificate of a grid is made at its client
@@ -63,13 +78,13 @@ def is_for_types_only(node: ast.AST) -> bool:
     )
 
 
-def imports(path: Path, module: str) -> Iterator[tuple[int, str]]:
-    """(line, absolute name) of each import that runs, inside functions too."""
+def imports(path: Path, module: str, *, types: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, absolute name) of each import that runs, inside functions too; and of those for type checkers alone."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     waiting: list[ast.AST] = [ast.parse(path.read_text(), str(path))]
     while waiting:
         node = waiting.pop()
-        if is_for_types_only(node):
+        if is_for_types_only(node) and not types:
             assert isinstance(node, ast.If)
             waiting += node.orelse
             continue
@@ -99,7 +114,7 @@ def test_imports_point_down() -> None:
         room = room_of(module)
         if room in ("", "__main__"):
             continue  # the front door imports whatever it offers
-        for line, name in imports(path, module):
+        for line, name in imports(path, module, types=True):
             if name.split(".")[0] != "grid":
                 continue
             other = room_of(name)
@@ -107,6 +122,42 @@ def test_imports_point_down() -> None:
                 continue
             wrong.append(f"{path.relative_to(GRID.parent)}:{line}: {room} must not import {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Sets of modules, more than one each, of which every one leads to every other."""
+    reached = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            more = graph[waiting.pop()] - seen
+            seen |= more
+            waiting += more
+        reached[start] = seen
+    found = {frozenset(b for b in reached[a] if a in reached[b]) for a in graph}
+    return {circle for circle in found if len(circle) > 1}
+
+
+@pytest.mark.row("G69")
+def test_files_form_no_circle_but_those_that_are_known() -> None:
+    """An `__init__` hands names on: a way through one is no circle."""
+    files = {module: path for module, path in modules() if path.name != "__init__.py"}
+    graph: dict[str, set[str]] = {module: set() for module in files}
+    for module, path in files.items():
+        package = module.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[module] |= {alias.name for alias in node.names} & files.keys()
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{path}: say the whole name; {package} may move"
+                named = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module] |= {node.module or "", *named} & files.keys()
+    found = circles(graph)
+    large = [sorted(circle) for circle in found if len(circle) > FEW]
+    assert not large, f"more than {FEW} files import each other: {large}"
+    assert found <= CIRCLES, f"new circles: {[sorted(circle) for circle in found - CIRCLES]}"
+    assert found >= CIRCLES, f"take these off the list, they are none any more: {CIRCLES - found}"
 
 
 @pytest.mark.row("D02", "G69")
