@@ -10,7 +10,7 @@ from grid.jobs.conditions.atoms import KnownAtom
 from grid.jobs.fetch.deposits import Deposits
 from grid.jobs.host.errors import RequestError, StoreError
 from grid.jobs.manager.admission import atom_id
-from grid.jobs.manager.book import Book, Hearer
+from grid.jobs.manager.book import Book
 from grid.jobs.manager.conditions import Conditions
 from grid.jobs.manager.races import Races
 from grid.jobs.record import JobRecord
@@ -77,12 +77,13 @@ class Shelf:
             self.known_users.setdefault(name, {}).update(values)
 
 
-class Ear(Hearer):
+class Ear:
     """Notes what it is told of jobs."""
 
     def __init__(self, book: Book) -> None:
         self.notes: list[tuple[str, str]] = []
-        book.hearers.append(self)
+        book.on_message.append(self.heard)
+        book.on_move.append(self.moved)
 
     def heard(self, job: str, message: Any) -> None:
         self.notes.append((job, message.kind))

@@ -11,7 +11,7 @@ before it can be seen, or see it without ever hearing of it. Under it nothing is
 client's input makes long. `news` (a job is pending, a runner may be free, the manager stops) and `ends` (a job or a
 race ended) are conditions on this lock.
 
-Lives here: `Book`, `Hearer`.
+Lives here: `Book`.
 Elsewhere:  what conditions make of news (`conditions.py`), which pending job is next (`dispatch.py`), the store
             (`store/`).
 """
@@ -24,7 +24,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from grid.jobs.api import QUEUE
 from grid.jobs.host import messages
@@ -43,16 +43,6 @@ from grid.jobs.store.store import Store
 logger = logging.getLogger(__name__)
 
 
-class Hearer(Protocol):
-    """A part of the manager that is told of every job, under the lock."""
-
-    def heard(self, job: str, message: Message) -> None:
-        """A job said something, or something was said of it."""
-
-    def moved(self, record: JobRecord) -> None:
-        """The state of a job is another; all messages about that have gone out."""
-
-
 class Book:
     """See the module."""
 
@@ -65,7 +55,10 @@ class Book:
         self.news = threading.Condition(self.lock)
         self.ends = threading.Condition(self.lock)
         self.records: dict[str, JobRecord] = {}
-        self.hearers: list[Hearer] = []
+        self.on_message: list[Callable[[str, Message], None]] = []
+        """Parts that hear each message of a job, or about one; under the lock."""
+        self.on_move: list[Callable[[JobRecord], None]] = []
+        """Parts that hear of each move, after all messages about it have gone out; under the lock."""
         self.stopping = False
         """The manager was told to stop: nothing new begins."""
         self.halted = threading.Event()
@@ -307,8 +300,8 @@ class Book:
         if end is not None:
             self.emit(record.id, end)
             self.ends.notify_all()
-        for hearer in self.hearers:
-            hearer.moved(record)
+        for moved in self.on_move:
+            moved(record)
 
     def emit(self, job: str, message: Message) -> None:
         """A message of a job, or about it: to its stream, its history, and the other parts."""
@@ -317,8 +310,8 @@ class Book:
 
     def whisper(self, job: str, message: Message) -> None:
         """The same to the other parts alone."""
-        for hearer in self.hearers:
-            hearer.heard(job, message)
+        for heard in self.on_message:
+            heard(job, message)
 
     def tell_list(self, change: str, record: JobRecord) -> None:
         """To those who follow the list of jobs."""

@@ -66,7 +66,8 @@ class Conditions:
         )
         self.depends.notify = self._atom_changed  # type: ignore[method-assign]  # by way of the stream
         book.streams.tap(CONDITIONS, self.depends.put)
-        book.hearers.append(self)
+        book.on_message.append(self.heard)
+        book.on_move.append(self.moved)
 
     def start(self) -> None:
         """Begin to test expressions."""
@@ -174,7 +175,7 @@ class Conditions:
         past = [message for kind in atom.past for message in self._book.history.of(atom.job, kind)]
         return [*past, view]
 
-    # -- news of jobs (`book.Hearer`) ------------------------------------------------------------------------------
+    # -- news of jobs (`Book.on_message`, `on_move`) -------------------------------------------------------------------
 
     def heard(self, job: str, message: Message) -> None:
         """To the atoms that follow the job."""

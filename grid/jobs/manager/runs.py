@@ -46,7 +46,7 @@ class Runs:
         self.desk, self.settings = desk, book.settings
         self._active: dict[str, Execution] = {}
         self._early: dict[str, list[Message]] = {}  # messages for jobs that have not begun
-        book.hearers.append(self)
+        book.on_move.append(self._moved)
 
     # -- what the manager asks (the caller has the lock) -----------------------------------------------------------
 
@@ -94,12 +94,7 @@ class Runs:
         for execution in active:
             execution.join(max(0.1, deadline - time.monotonic()))
 
-    # -- news of jobs (`book.Hearer`) ------------------------------------------------------------------------------
-
-    def heard(self, job: str, message: Message) -> None:
-        """Nothing follows for jobs at work."""
-
-    def moved(self, record: JobRecord) -> None:
+    def _moved(self, record: JobRecord) -> None:
         """Messages for a job that has ended before it began are dropped."""
         if record.state.ended:
             self._early.pop(record.id, None)

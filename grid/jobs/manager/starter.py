@@ -21,7 +21,6 @@ from typing import Any
 from grid.errors import GridError
 from grid.jobs.conditions.tree import atoms_in
 from grid.jobs.host.errors import RequestError, StoreError, UnknownJob, UnknownJobService
-from grid.jobs.host.messages import Message
 from grid.jobs.host.plain import from_plain, to_plain
 from grid.jobs.host.references import jobs_in, part_of
 from grid.jobs.manager.conditions import Conditions
@@ -58,7 +57,7 @@ class Starter:
         self._book, self._engine, self._registry, self._conditions = runs.book, engine, registry, conditions
         self._dispatch, self._fitting, self._memory, self._runs = dispatch, fitting, memory, runs
         self._thread = threading.Thread(target=self._start_jobs, name="jobs-start", daemon=True)
-        self._book.hearers.append(self)
+        self._book.on_move.append(self._moved)
 
     def start(self) -> None:
         """Begin to give places."""
@@ -79,12 +78,7 @@ class Starter:
             self._book.mark(record, reason="")
         self._book.news.notify_all()
 
-    # -- news of jobs (`book.Hearer`) ------------------------------------------------------------------------------
-
-    def heard(self, job: str, message: Message) -> None:
-        """Nothing follows for pending jobs."""
-
-    def moved(self, record: JobRecord) -> None:
+    def _moved(self, record: JobRecord) -> None:
         """It may be pending now."""
         if record.state is JobState.PENDING:
             self.add(record)
