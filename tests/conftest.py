@@ -29,7 +29,7 @@ if str(ROOT) not in sys.path:  # `from tests.lab import Lab`, also when pytest w
     sys.path.insert(0, str(ROOT))
 
 from tests.capabilities import read_rows  # noqa: E402 - needs the path above
-from tests.lab import Lab, LabHost, MissingPart, MissingPython, missing_parts  # noqa: E402
+from tests.lab import Lab, LabHost, MissingPart, MissingPython, MissingUnpacked, missing_parts  # noqa: E402
 from tests.tidiness import Scene  # noqa: E402
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
@@ -107,7 +107,7 @@ def pytest_fixture_setup() -> Generator[None, object, object]:
     try:
         return (yield)
     except MissingPart as missing:
-        _without(str(missing), excused=isinstance(missing, MissingPython))
+        _without(str(missing), excused=isinstance(missing, (MissingPython, MissingUnpacked)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -115,7 +115,7 @@ def pytest_pyfunc_call() -> Generator[None, object, object]:
     try:
         return (yield)
     except MissingPart as missing:
-        _without(str(missing), excused=isinstance(missing, MissingPython))
+        _without(str(missing), excused=isinstance(missing, (MissingPython, MissingUnpacked)))
 
 
 def _without(reason: str, *, excused: bool = False) -> NoReturn:

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grid.batch_systems import parse_walltime
+from grid.batch_systems.sge import SPARED, WARNING
 from grid.errors import AllocationError
 
 _INDEX = "${SLURM_ARRAY_TASK_ID:-${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-$SGE_TASK_ID}}}"
@@ -55,9 +56,10 @@ def job_body(
         "began=$(date +%s)",
         f'export PATH={shlex.quote(os.path.dirname(executable))}:"$PATH"',
         "told=",
+        SPARED,
         f"{shlex.join(words)} &",
         "child=$!",
-        "trap 'told=1; kill -TERM \"$child\" 2>/dev/null' TERM INT",
+        f"trap 'told=1; kill -TERM \"$child\" 2>/dev/null' TERM INT {WARNING}",
         'wait "$child"; status=$?',
         'while [ "$status" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done',
         _LET_KERNELS_END,

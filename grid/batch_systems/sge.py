@@ -15,6 +15,14 @@ from grid.batch_systems.job import JobSpec, JobState, JobStatus, format_walltime
 from grid.batch_systems.nodes import MOST, Node, check_size, content_of, count_nodes
 from grid.errors import AllocationError
 
+WARNING = "${SGE_TASK_ID:+USR2}"
+"""Shell word: the signal that Grid Engine sends before SIGKILL to a job that asks for a warning (`-notify`), nothing in
+jobs of others. It comes to all of a process group, and qrsh hands it on: what we start ignores it (`SPARED`), and the
+shell above says SIGTERM instead. SIGKILL comes to all that has the job's group id, so nothing is left to clear up."""
+
+SPARED = '[ -z "$SGE_TASK_ID" ] || trap "" USR2'
+"""Shell text: what is started from now on ignores that signal."""
+
 STATES = (
     ("d", JobState.EXITING),
     ("E", JobState.HELD),
@@ -47,7 +55,7 @@ class Sge(Dialect):
     def directives(self, spec: JobSpec) -> list[str]:
         if isinstance(spec.nodes, str):
             raise AllocationError(f"SGE has no list of nodes like {spec.nodes!r}", hint="Use a number of slots")
-        lines = [f"-N {spec.name}", "-S /bin/sh"]
+        lines = [f"-N {spec.name}", "-S /bin/sh", "-notify"]
         slots = spec.slots or 1
         named = [line for line in spec.lines if re.search(r"#\$\s.*-pe\s", line)]
         if not named and (slots > 1 or spec.parallel_environment):

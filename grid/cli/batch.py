@@ -223,20 +223,27 @@ def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
                     return _say_end(system, record, end)  # of the last run, and of all tasks
                 elif ended is None:
                     ended = time.monotonic()
-                elif time.monotonic() - ended > _LATE_S:
-                    how = ", ".join(str(part) for part in (found.reason, found.exit_status) if part is not None)
-                    what = "never ran" if found.outcome is not None and found.nodes is None else "was killed"
-                    say(
-                        f"grid: job {record.job} {what}: it ended without a word from its script "
-                        f"({how or 'the batch system gives no reason'})"
-                    )
-                    _tell_outputs(record, found.nodes)
+                elif time.monotonic() - ended > _LATE_S or _again(record).cancelled:
+                    _say_silent_end(record, found)
                     return exits.FAILED
             time.sleep(pause)  # neither a queue nor a shared directory tells when something changes
             pause = min(longest, pause * 1.3) if ended is None else 1.0
     except KeyboardInterrupt:
         say(f"job {record.job} goes on; `grid batch cancel {record.job}` ends it")
         return exits.INTERRUPTED
+
+
+def _say_silent_end(record: Record, found: JobStatus) -> None:
+    """What there is to say of a job whose script has said nothing."""
+    how = ", ".join(str(part) for part in (found.reason, found.exit_status) if part is not None)
+    what = "never ran" if found.outcome is not None and found.nodes is None else "was killed"
+    if _again(record).cancelled:
+        what, how = "was cancelled", how or "by `grid batch cancel`"
+    say(
+        f"grid: job {record.job} {what}: it ended without a word from its script "
+        f"({how or 'the batch system gives no reason'})"
+    )
+    _tell_outputs(record, found.nodes)
 
 
 def _say_end(system: BatchSystem, record: Record, end: End) -> int:

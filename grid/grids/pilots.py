@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from grid.batch_systems import Dialect
+from grid.batch_systems.sge import SPARED, WARNING
 from grid.errors import AllocationError, ConnectError
 from grid.kernel.boot import MARK
 from grid.launch import Connection, RemoteProcess
@@ -44,17 +45,21 @@ NODES_SCRIPT = """\
 cd "$(dirname "$0")" || exit 1
 here=$(pwd -P)
 exec >output 2>error </dev/null
+echo "$PATH" >path  # PBS gives tasks next to none: what the job's profile and lines have made of it counts on all nodes
 date +%s >started.new && mv started.new started
-trap 'kill -TERM $(jobs -p) 2>/dev/null' TERM HUP  # who starts kernels hands it on to them
+launchers=  # dash lists no jobs within $(jobs -p)
+trap 'kill -TERM $launchers 2>/dev/null' TERM HUP {warning}  # who starts kernels hands it on to them
 start() {  # a launcher in the background; where it ends without having begun $rank, that is told at once
     (
         trap 'kill -TERM "$child" 2>/dev/null' TERM HUP
+        {spared}
         "$@" </dev/null &
         child=$!
         wait "$child"
         while kill -0 "$child" 2>/dev/null; do wait "$child"; done
         [ -z "$rank" ] || [ -e "$rank/pid" ] || [ -e "$rank/status" ] || echo 77 >"$rank/status"
     ) &
+    launchers="$launchers $!"
 }
 over() {
     rank=0
@@ -79,12 +84,14 @@ echo 0 >ended.new && mv ended.new ended
 [ "$(cat ./*/status | sort -u)" = 75 ] && cd / && rm -rf "$here"
 exit 0
 """
-"""`{start}`: the batch system's own line for pilots (`Dialect.pilot_lines`); `{nodes}`: how many kernels there are."""
+"""`{start}`: the batch system's own line for pilots (`Dialect.pilot_lines`); `{nodes}`: how many kernels there are;
+`{spared}`, `{warning}`: see `batch_systems/sge.py`."""
 
 RANK_SCRIPT = """\
 #!/bin/sh
 cd "$(dirname "$0")" || exit 1
 rank=${1:-${SLURM_PROCID:-${PBS_NODENUM:-0}}}
+read -r PATH <path && export PATH
 exec /bin/sh "$rank/run.sh"
 """
 
@@ -141,6 +148,8 @@ def pilot_files(directory: str, kernels: Sequence[tuple[str, bytes]], dialect: D
     files: dict[str, bytes] = {
         "nodes.sh": NODES_SCRIPT.replace("{start}", dialect.pilot_lines(len(kernels)))
         .replace("{nodes}", str(len(kernels)))
+        .replace("{spared}", SPARED)
+        .replace("{warning}", WARNING)
         .encode(),
         "rank.sh": RANK_SCRIPT.encode(),
     }

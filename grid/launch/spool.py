@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from grid.batch_systems.sge import SPARED, WARNING
 from grid.kernel.lease import start_ticks
 from grid.launch.connection import RemoteProcess
 from grid.launch.limits import ConnectLimits
@@ -57,9 +58,10 @@ def run_script(command: str, directory: str) -> str:
         "umask 077\n"
         "echo $$ >pid.new && mv pid.new pid\n"
         "exec 3<stdin && rm -f stdin\n"  # it may hold keys: nobody else reads it
+        f"{SPARED}\n"
         f"sh -c {shlex.quote('cd; ' + command)} <&3 3<&- >stdout 2>stderr &\n"
         "child=$!\n"
-        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP\n"
+        f"trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP {WARNING}\n"
         'wait "$child"; s=$?\n'
         'while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done\n'
         'echo "$s" >status.new && mv status.new status\n'

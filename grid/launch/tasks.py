@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 from grid.batch_systems import Launcher
 from grid.batch_systems.known import launcher_named
+from grid.batch_systems.sge import SPARED, WARNING
 from grid.errors import AllocationError, ConnectError
 from grid.hosts import Host
 from grid.launch.connection import Connection, RemoteProcess
@@ -161,8 +162,8 @@ def passing_on(command: str) -> str:
     Batch systems end a task when its first process has ended: the kernel behind it would have no time to clear up.
     """
     return (
-        f"exec 3<&0; sh -c {shlex.quote(command)} <&3 3<&- & child=$!; exec 3<&- </dev/null; "
-        "trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP; "
+        f"{SPARED}; exec 3<&0; sh -c {shlex.quote(command)} <&3 3<&- & child=$!; exec 3<&- </dev/null; "
+        f"trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP {WARNING}; "
         'wait "$child"; s=$?; while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done; '
         'exit "$s"'
     )

@@ -155,4 +155,5 @@ class Traveller:
 
     def tell(self) -> tuple[int, int, int, str | None]:
         """Calls, times told, times saved, the batch job that it is in."""
-        return self.calls, self.told, self.saved, os.environ.get("PBS_JOBID") or os.environ.get("SLURM_JOB_ID")
+        job = next((os.environ[name] for name in ("PBS_JOBID", "SLURM_JOB_ID", "JOB_ID") if os.environ.get(name)), None)
+        return self.calls, self.told, self.saved, job

@@ -24,8 +24,8 @@ from grid.testing.probe import Probe
 from grid.testing.standins import DIALECT, KINDS, StandIn, stand_in
 
 NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
-WITH_GRIDS = list(KINDS) if NIGHTLY else ["torque", "openpbs-off", "sge"]
-"""Kinds on which grids are started: all by `scripts/nightly`; Slurm's real self has the same in `cluster/`."""
+WITH_GRIDS = list(KINDS) if NIGHTLY else ["torque", "openpbs-off"]
+"""Kinds on which grids are started: all by `scripts/nightly`. More of it in `cluster/`, on real systems as well."""
 grids = pytest.mark.parametrize("shared", WITH_GRIDS, indirect=True)
 
 

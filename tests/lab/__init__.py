@@ -4,7 +4,7 @@
 Needs root and the Debian packages that `scripts/test` installs; stands on nothing else.
 """
 
-from tests.lab.ground import MissingPart, MissingPython, missing_parts
+from tests.lab.ground import MissingPart, MissingPython, MissingUnpacked, missing_parts
 from tests.lab.host import LabHost, RunningHost
 from tests.lab.lab import Lab
 from tests.lab.shells import LOGIN_SHELLS, shell_path
@@ -15,6 +15,7 @@ __all__ = [
     "LabHost",
     "MissingPart",
     "MissingPython",
+    "MissingUnpacked",
     "RunningHost",
     "missing_parts",
     "shell_path",

@@ -53,6 +53,10 @@ class MissingPython(MissingPart):
     """This machine lacks a Python that only a few tests want."""
 
 
+class MissingUnpacked(MissingPart):
+    """This machine lacks what is no package that can be installed on it."""
+
+
 def missing_parts(*, batch: bool = False) -> list[str]:
     """Why no lab (or none with a batch system) can stand on this machine; empty if one can."""
     if not sys.platform.startswith("linux"):

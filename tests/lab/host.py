@@ -54,6 +54,7 @@ class LabHost:
     shares: Mapping[str, str] = field(default_factory=dict)
     tmpfs: Mapping[str, str] = field(default_factory=dict)  # path -> mount options, such as "size=64k"
     readonly: tuple[str, ...] = ()  # paths on which nothing can be written
+    hidden: tuple[str, ...] = ()  # commands of this machine that it lacks
     sshd: Mapping[str, str] = field(default_factory=dict)  # lines of sshd_config besides the few we need
     shell: str = "/bin/bash"
     freezer: bool = False  # a part of the machine's freezer cgroup (version 1) as its own
@@ -81,6 +82,7 @@ class RunningHost:
         """Write everything that `init.sh` needs. The disk (homes, /tmp, /var) then lasts as long as the lab."""
         root = self.directory / "root"
         mounts = ("usr", "opt", "etc", "sys", "proc", "dev", "mnt")
+        (self.directory / "bin").mkdir(parents=True)
         for path in (*mounts, "home", "root", "run/sshd", "var/log", "var/lib"):
             (root / path).mkdir(parents=True)
         for path in ("tmp", "var/tmp"):
@@ -110,9 +112,10 @@ class RunningHost:
         return directory
 
     def write_file(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Put a file on its disk before it is first switched on."""
-        top = self.directory if path.startswith("/etc/") else self.directory / "root"
-        file = top / path.lstrip("/")
+        """Put a file on its disk before it is first switched on. A program for its users goes to /usr/local/bin."""
+        program = path.startswith("/usr/local/bin/")
+        top = self.directory if program or path.startswith("/etc/") else self.directory / "root"
+        file = top / path.lstrip("/").removeprefix("usr/local/" if program else "")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         file.chmod(mode)
@@ -181,6 +184,7 @@ class RunningHost:
             "binds": [f"{directory}={path}" for path, directory in shares.items()],
             "tmpfs": [f"{path}={options}" for path, options in self.spec.tmpfs.items()],
             "readonly": list(self.spec.readonly),
+            "hidden": list(self.spec.hidden),
             "freezer": [str(self._freezer)] if self.spec.freezer else [],
         }
         lines = [f"{name}={shlex.quote(' '.join(values))}\n" for name, values in words.items()]

@@ -20,16 +20,18 @@ hostname "$name"
 mount --bind "$root" "$root"
 at() { mkdir -p "$root$1"; }  # a mount point
 
-# Programs are the machine's, except its interpreters, which a whiteout hides.
+# Programs are the machine's, except its interpreters and what else the host shall lack, which whiteouts hide.
 mount --rbind /usr "$root/usr"
 mount -t tmpfs -o mode=755 tmpfs "$root/mnt"
 mkdir "$root"/mnt/{bin,bin.work,etc,etc.work}
 for file in /usr/bin/{python,pypy,pip,pydoc,idle,2to3}*; do
     [ -e "$file" ] && mknod "$root/mnt/bin/${file##*/}" c 0 0
 done
+for name in $hidden; do [ ! -e "/usr/bin/$name" ] || mknod "$root/mnt/bin/$name" c 0 0; done
 mount -t overlay -o "lowerdir=/usr/bin,upperdir=$root/mnt/bin,workdir=$root/mnt/bin.work" overlay "$root/usr/bin"
 mount -t tmpfs -o mode=755 tmpfs "$root/usr/local"
 mkdir -p "$root"/usr/local/{bin,sbin,lib}
+cp -a "$directory/bin/." "$root/usr/local/bin"
 
 # In /usr/local/bin, which is on every default PATH, stand the interpreters that this host has.
 mount -t tmpfs -o mode=755 tmpfs "$root/opt"

@@ -2,7 +2,7 @@
 
 Lives here: order of building and clearing away, addresses, keys, ssh_config, known_hosts.
 Elsewhere:  one host (`host.py`), the claim on addresses and names of links (`ground.py`), a batch system on top
-            (`slurm.py`).
+            (`cluster.py`).
 
     with Lab(hosts=[LabHost("s1"), LabHost("inner", behind="s1")]) as lab:
         lab.hosts["s1"].run(["hostname"])
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.lab.cluster import cluster
 from tests.lab.ground import Ground, MissingPart, call, missing_parts
 from tests.lab.host import LabHost, RunningHost
-from tests.lab.slurm import Cluster
 
 
 class Lab:
@@ -35,9 +35,11 @@ class Lab:
         hosts: Sequence[LabHost] = (LabHost("s1"), LabHost("s2")),
         *,
         batch: int = 0,  # nodes n1, n2, ... of a batch system, and its `head`, where users log in and call qsub
+        system: str = "slurm",  # which one: see `cluster.py`
         users: Sequence[str] = ("mara",),
     ) -> None:
-        self.cluster = Cluster(batch) if batch else None
+        self.cluster = cluster(system, batch) if batch else None
+        self.system = system
         self.specs = (*hosts, *(self.cluster.specs if self.cluster else ()))
         for place, spec in enumerate(self.specs):
             earlier = {other.name for other in self.specs[:place]}
@@ -51,7 +53,7 @@ class Lab:
         self._open = ExitStack()
 
     def __enter__(self) -> Lab:
-        missing = missing_parts(batch=self.cluster is not None)
+        missing = missing_parts(batch=self.cluster is not None and self.system == "slurm")
         if missing:
             raise MissingPart("; ".join(missing))
         with ExitStack() as building:

@@ -1,34 +1,26 @@
 """A batch system on hosts of a lab: Slurm with the qsub, qstat and qdel that Debian ships for it.
 
 Lives here: its configuration, what makes it answer more as Torque does, waiting until it is ready.
-Elsewhere:  the hosts that it runs on (`host.py`).
+Elsewhere:  what all systems have in common (`cluster.py`).
 
-`head` runs the controller, and users log in there; `n1`, `n2`, ... run the jobs. They share /home, as a cluster does by
-NFS, and one munged through a shared /run/munge. Nothing is in the machine's own /etc, and two labs never meet.
+Its hosts share one munged through a shared /run/munge.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from tests.lab.cluster import QUEUE, SLOTS, Cluster
 from tests.lab.ground import FREEZER
-from tests.lab.host import LabHost, RunningHost, wait_until
-from tests.lab.pythons import is_installed
+from tests.lab.host import RunningHost, wait_until
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
-CLIENT_PACKAGES = (
-    *("pyzmq", "cloudpickle", "dill", "numpy", "click", "PyYAML", "rich", "markdown-it-py", "mdurl", "Pygments"),
-    "typing_extensions",
-    *("paramiko", "cryptography", "bcrypt", "PyNaCl", "cffi", "pycparser", "invoke"),
-)
-"""All that grid itself needs: scripts run within jobs. Its code is in /grid (`PYTHONPATH=/grid`)."""
-SLOTS = 4  # per node, whatever the machine has
-QUEUE = "batch"
 NODE_FILES = "/var/spool/torque/aux"  # where Torque keeps them as well
 
 CONFIGURATION = """\
@@ -112,17 +104,16 @@ ConstrainRAMSpace=no
 """
 
 
-class Cluster:
-    """`size` nodes and their head, to be furnished once the lab has given them addresses."""
+class Slurm(Cluster):
+    """The controller runs on `head`."""
+
+    shares: ClassVar[Mapping[str, str]] = {"/run/munge": "munge"}
+    hidden = ()
 
     def __init__(self, size: int) -> None:
         # With the freezer nothing of a job survives its end; without it a daemon of a job does.
         self.freezer = os.access(FREEZER / "tasks", os.W_OK)
-        self.names = [f"n{number}" for number in range(1, size + 1)]
-        shares = {"/home": "home", "/run/munge": "munge", "/grid": str(Path(__file__).parents[2])}
-        packages = tuple(name for name in CLIENT_PACKAGES if is_installed(name))
-        nodes = [LabHost(name, packages=packages, shares=shares, freezer=self.freezer) for name in self.names]
-        self.specs = (LabHost("head", packages=packages, shares=shares), *nodes)
+        super().__init__(size)
         self.head: RunningHost | None = None
 
     def furnish(self, lab: Lab) -> None:
@@ -138,8 +129,7 @@ class Cluster:
             queue=QUEUE,
         )
         [spank_pbs] = Path("/usr/lib").glob("*/slurm-wlm/spank_pbs.so")
-        for name in ("head", *self.names):
-            host = lab.hosts[name]
+        for host in self.hosts(lab):
             host.write_file("/etc/slurm/slurm.conf", configuration)
             host.write_file("/etc/slurm/plugstack.conf", f"required {spank_pbs}\n")
             host.write_file("/etc/slurm/job_submit.lua", JOB_SUBMIT)
@@ -150,7 +140,7 @@ class Cluster:
             for directory in ("var/lib/slurmctld", "var/lib/slurmd", NODE_FILES.lstrip("/")):
                 (host.directory / "root" / directory).mkdir(parents=True)
             (host.directory / "root" / NODE_FILES.lstrip("/")).chmod(0o1777)
-            host.services["slurmd"] = f"/usr/sbin/slurmd -D -N {name}"
+            host.services["slurmd"] = f"/usr/sbin/slurmd -D -N {host.name}"
         self.head.write_file("/etc/munge/munge.key", secrets.token_hex(64), 0o400)
         self.head.services = {
             "munged": "/usr/sbin/munged --force --foreground --key-file=/etc/munge/munge.key"
@@ -159,7 +149,6 @@ class Cluster:
         }
 
     def wait_until_idle(self, limit_s: float = 60) -> None:
-        """Until all nodes have reported to the controller and run nothing."""
         assert self.head is not None
         head = self.head
         idle = ["sinfo", "--noheader", "--partition", QUEUE, "--states", "idle", "--format", "%D"]

@@ -39,7 +39,15 @@ KINDS: dict[str, dict[str, Any]] = {
         "copy_late_s": 0.5,
         "history": True,
     },
-    "sge": {"system": "sge", "queue": "batch", "kill_delay_s": 0.5, "copy_late_s": 0.0, "history": True, "pe_slots": 2},
+    # SGE kills by a group id of the job's own, which no session of its own escapes.
+    "sge": {
+        "system": "sge",
+        "queue": "batch",
+        "kill_delay_s": 60.0,
+        "copy_late_s": 0.0,
+        "history": True,
+        "freezer": True,
+    },
     "slurm": {"system": "slurm", "queue": "batch", "kill_delay_s": 5.0, "copy_late_s": 0.1, "freezer": True},
     "slurm-torque": {
         "system": "slurm-torque",
@@ -217,4 +225,4 @@ def _end_jobs(base: Path) -> None:
 
 
 _END_S = 20.0
-"""Longer than any kind waits between SIGTERM and SIGKILL."""
+"""Longer than any kind waits for what ends by its warning."""

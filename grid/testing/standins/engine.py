@@ -231,7 +231,7 @@ class Server:
                 if job["cancel"] == "walltime" and self.words.walltime_text:
                     with open(self.base.file(job["number"], "ER"), "a") as file:
                         file.write(self.words.walltime_text % (int(now - job["started"]), int(job["walltime"])))
-                self._signal_all(job, signal.SIGTERM)
+                self._signal_all(job, self.words.warning(job))
                 self.base.save(job)
             elif "killed" not in job and now - job["told"] > self.base.config.get("kill_delay_s", 2.0):
                 job["killed"] = now
@@ -374,7 +374,7 @@ class Mom:
 
     def _kill_marked(self, number: int) -> None:
         wanted = f"{MARK}={self._mark(number)}".encode()
-        for pid, _, _ in _processes():
+        for pid, *_ in _processes():
             with contextlib.suppress(OSError):
                 if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     os.kill(pid, signal.SIGKILL)
@@ -399,6 +399,8 @@ class Mom:
                 self._kill_marked(int(path.name.partition("-")[0]))
                 return
             targets = [child.pid]
+            if number == signal.SIGUSR2:  # Grid Engine's warning comes to all of a group
+                targets = [found for found, _, _, group in _processes() if group == child.pid]
         else:
             targets = session_of(child.pid)
         for pid in targets:
@@ -412,20 +414,20 @@ MARK = "GRID_STANDIN_PLACE"
 
 def session_of(pid: int) -> list[int]:
     """Processes of a task's session: what made a session of its own is not found, as with the real moms."""
-    return [found for found, _, session in _processes() if session == pid]
+    return [found for found, _, session, _ in _processes() if session == pid]
 
 
 def family_of(pid: int) -> list[int]:
     """A task with all that descends from it."""
     found = {pid}
     rows = _processes()
-    while more := {child for child, parent, session in rows if parent in found or session == pid} - found:
+    while more := {child for child, parent, session, _ in rows if parent in found or session == pid} - found:
         found |= more
     return sorted(found)
 
 
-def _processes() -> list[tuple[int, int, int]]:
-    """(pid, parent, session) of all."""
+def _processes() -> list[tuple[int, int, int, int]]:
+    """(pid, parent, session, group) of all."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -433,7 +435,7 @@ def _processes() -> list[tuple[int, int, int]]:
                 with open(f"/proc/{name}/stat") as file:
                     fields = file.read().rpartition(")")[2].split()
                 if fields[0] != "Z":
-                    found.append((int(name), int(fields[1]), int(fields[3])))
+                    found.append((int(name), int(fields[1]), int(fields[3]), int(fields[2])))
     return found
 
 

@@ -65,6 +65,9 @@ class Words:
         self.torque = system == "torque"
         self.ended_letter = "C" if self.torque else "F"
 
+    def warning(self, job: Job) -> int:
+        return signal.SIGTERM
+
     def status_of(self, job: Job, status: int) -> int:
         if job.get("cancel") == "walltime":
             return -11 if self.torque else -29

@@ -17,7 +17,8 @@ from typing import NoReturn
 from grid.testing.standins.engine import ENDED, TICK_S, Base, Job, exit_of, tell, whoami
 from grid.testing.standins.pbs_commands import place_of, seconds
 
-ENVIRONMENTS = ("mpi", "smp")
+ENVIRONMENTS = {"mpi": 2, "mpi1": 1, "smp": 4}
+"""Parallel environments -> slots on each host: fixed numbers, as an `allocation_rule` may say."""
 WITH_VALUE = ("N", "S", "q", "P", "o", "e", "l", "hold_jid", "v", "r", "j", "wd", "p", "w", "m", "M", "t", "A", "b")
 PLAIN = ("V", "cwd", "terse", "h", "notify")
 
@@ -27,6 +28,10 @@ class Words:
 
     walltime_text = ""
     ended_letter = "C"
+
+    def warning(self, job: Job) -> int:
+        """SIGKILL at once, to all that has the job's group id, unless it has asked for a warning."""
+        return signal.SIGUSR2 if job["notify"] else signal.SIGKILL
 
     def status_of(self, job: Job, status: int) -> int:
         return 128 - status if status < 0 else status
@@ -135,7 +140,7 @@ def qsub(base: Base, args: list[str]) -> None:
         slots = int(count)
         if pe not in ENVIRONMENTS:
             refuse(f'job rejected: the requested parallel environment "{pe}" does not exist.')
-    per_node = base.config["pe_slots"]
+    per_node = ENVIRONMENTS.get(pe, 1)
     want = [{"cpus": min(per_node, slots - done), "lines": 1} for done in range(0, slots, per_node)]
     limits = dict(
         part.partition("=")[::2] for name, value in [*given, *command_line] if name == "l" for part in value.split(",")
@@ -155,6 +160,7 @@ def qsub(base: Base, args: list[str]) -> None:
             # without -cwd a job's files are below $HOME
             "output": place_of(os.environ["HOME"], asked.get("o", ""), f"{name}.o%d"),
             "error": place_of(os.environ["HOME"], asked.get("e", ""), f"{name}.e%d"),
+            "notify": "notify" in asked,
             "join": asked.get("j", "n").startswith("y"),
             "variables": {key: value for key, value in everything.items() if key not in ("PE_HOSTFILE", "JOB_ID")},
             "depend": [("afterany", job) for job in before],
@@ -272,7 +278,8 @@ def qrsh(base: Base, args: list[str]) -> None:
             os.mkfifo(path)
         else:
             Path(path).touch()
-    shell = f"exec <{shlex.quote(streams['i'])}; {command}"
+    # one process: the real starter hands signals on, and ends with what it has started
+    shell = f"exec <{shlex.quote(streams['i'])}; exec {command}"
     task = base.start_task(
         job, host, ["/bin/sh", "-c", shell], env, job["home"], output=streams["o"], error=streams["e"]
     )

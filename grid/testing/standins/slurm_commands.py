@@ -40,6 +40,9 @@ class Words:
     def __init__(self, torque: bool) -> None:
         self.torque = torque
 
+    def warning(self, job: Job) -> int:
+        return signal.SIGTERM
+
     def status_of(self, job: Job, status: int) -> int:
         return status
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 #$ -N fit
 #$ -S /bin/sh
+#$ -notify
 #$ -pe mpi 8
 #$ -l h_rt=01:00:01
 #$ -l mem=2gb

@@ -1,0 +1,73 @@
+"""What only Slurm has: heterogeneous jobs, jobs from inside a job, its native arrays. On the real one.
+
+Elsewhere: what all batch systems do (`test_batch.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.site import Site
+from tests.lab.host import wait_until
+
+pytestmark = pytest.mark.parametrize("site", ["slurm"], indirect=True)
+
+
+@pytest.fixture
+def place(site: Site) -> Iterator[Path]:
+    """A directory that all nodes share, and nothing of ours anywhere afterwards."""
+    site.head.run(["mkdir", "work"], check=True)
+    yield site.home / "work"
+    site.clear()
+
+
+SHOWS = """\
+import socket, subprocess, sys
+from grid import Grid
+class Where:
+    def name(self): return socket.gethostname()
+if __name__ == "__main__":
+    if sys.argv[1:] == ["submit"]:  # another job from inside this one, which must read its own allocation
+        again = [sys.executable, "-m", "grid", "sbatch", "-n", "1", "--ntasks-per-node", "2", "-o", "inner", "--wait"]
+        sys.exit(subprocess.call([*again, "--", "python", "run.py"]))
+    with Grid.from_allocation(wait="all", output=None) as g:
+        sid = g.publish(Where())
+        names = sorted(g.gather(g.broadcast(sid, "name")))
+        g.release_all()
+        print("has", names, flush=True)
+"""
+
+
+@pytest.mark.row("L11", "B03", "B08")
+def test_slurm_jobs_of_other_shapes_have_their_own_nodes(site: Site, place: Path) -> None:
+    (place / "run.py").write_text(SHOWS)
+
+    def run(*words: str, says: str) -> str:
+        done = site.grid("sbatch", "--wait", "-o", "out", *words, timeout=180)
+        assert done.returncode == 0, (done.stderr, (place / "out").read_text() if (place / "out").exists() else "")
+        wait_until(lambda: says in (place / "out").read_text(), "the job's output")
+        text = (place / "out").read_text()
+        (place / "out").unlink()
+        return text
+
+    lines = ("#SBATCH hetjob", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=1", "#SBATCH --time=0:02:00")
+    second = [word for line in lines for word in ("--line", line)]
+    run("-n", "1", "--ntasks-per-node", "2", *second, "--", "python", "run.py", says="has ['n1', 'n1', 'n2', 'n3']")
+    whole = ("-n", "2", "--line", "#SBATCH --exclusive", "--line", "#SBATCH --mem=500")
+    run(*whole, "--", "python", "run.py", says="has ['n1', 'n2']")
+    run("-n", "2", "--ntasks-per-node", "1", "--", "srun", "-n1", "-N1", "python3", "run.py", "submit", says="")
+    assert (place / "inner").read_text().count("'n") == 2, (place / "inner").read_text()
+
+
+@pytest.mark.row("L11", "B08")
+def test_an_array_ends_with_its_last_task_and_as_its_worst(site: Site, place: Path) -> None:
+    (place / "run.py").write_text("import os, sys; sys.exit({'1': 4}.get(os.environ['SLURM_ARRAY_TASK_ID'], 0))")
+    ask = ("sbatch", "--wait", "-o", "/dev/null", "--line", "#SBATCH --array=0-2", "--", "python", "run.py")
+    done = site.grid(*ask)
+    assert done.returncode == 4, done.stderr
+    (row,) = json.loads(site.grid("batch", "status", done.stdout.strip(), "--json").stdout)
+    assert (row["state"], row["exit_status"]) == ("failed", 4), row
