@@ -7,6 +7,7 @@ Elsewhere:  when they do what, and whether it went well (`simulation.py`).
 from __future__ import annotations
 
 import random
+from collections import Counter
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -17,6 +18,10 @@ from grid.services.packing import Packing
 from grid.services.proxy import Proxy
 from grid.services.result import Result
 from grid.services.service import Service
+
+
+class Interrupted(KeyboardInterrupt):
+    """A user pressed Ctrl-C while he stood still."""
 
 
 class Violation(AssertionError):
@@ -48,6 +53,8 @@ class Users:
     granted: list[Waiter]  # not yet handed out
     blocked: list[Any]  # somebody stands still for it
     packings: dict[Proxy, Packing]
+    interruptible: bool  # whether he who stands still next may press Ctrl-C
+    happened: Counter[str]
     _last_number: int
     complaints: list[str]
 
@@ -85,6 +92,7 @@ class Users:
         service = self._some_service()
         if service is None or len(self.blocked) > 1:
             return
+        self.interruptible = True
         try:
             if self.rng.random() < 0.7:
                 self._take(self.grid.acquire_service(service.service_id, self.rng.randint(0, 20)))
@@ -93,6 +101,10 @@ class Users:
                     self._note_grant(proxy)
         except (GridError, ValueError):
             pass  # in time, or there is none: `check` knows better
+        except Interrupted:
+            self.happened["interrupted in line"] += 1
+        finally:
+            self.interruptible = False
 
     def _take(self, proxy: Proxy) -> None:
         self._note_grant(proxy)
@@ -182,10 +194,29 @@ class Users:
     def _get(self) -> None:
         """A user who waits for a result, a moment."""
         if self.open:
-            call = self.open[self.rng.choice(list(self.open)[-20:])]
+            self.interruptible = True
             try:
-                call.result.get(self.rng.choice((0.0, 0.01, 1.0, 3.0)))
-            except CallTimeout:
-                self.demand(not call.result.done(), f"call {call.number} was done and said that it was not")
-            except (GridError, ValueError, CancelledError):
-                pass  # `_look_at` judges it
+                self._wait_for(self.open[self.rng.choice(list(self.open)[-20:])])
+            except Interrupted:
+                self.happened["interrupted"] += 1
+            finally:
+                self.interruptible = False
+
+    def _wait_for(self, call: Call) -> None:
+        try:
+            call.result.get(self.rng.choice((0.0, 0.01, 1.0, 3.0)))
+        except CallTimeout:
+            self.demand(not call.result.done(), f"call {call.number} was done and said that it was not")
+        except (GridError, ValueError, CancelledError):
+            pass  # `_look_at` judges it
+
+    def _wait_in_call_back(self) -> None:
+        """A user whose call-back waits for another call of his."""
+        if self.open:
+            first, second = (self.open[self.rng.choice(list(self.open)[-20:])] for _ in range(2))
+
+            def call_back(_: object) -> None:
+                self.happened["waited in a call-back"] += 1
+                self._wait_for(second)
+
+            first.result.add_done_callback(call_back)

@@ -39,7 +39,7 @@ from grid.services.roster import State
 from grid.services.service import Service
 from grid.testing.cables import Clock, Network
 from grid.testing.simulated_hosts import Instance, SimulatedHost, value_of
-from grid.testing.simulated_users import Call, Users, Violation
+from grid.testing.simulated_users import Call, Interrupted, Users, Violation
 from grid.wire.link import Link
 
 EPISODE = 2000
@@ -113,6 +113,7 @@ class World(Users):
         self.granted: list[Waiter] = []  # not yet handed out
         self.blocked: list[Waiter] = []  # somebody stands still for it
         self.packings: dict[Proxy, Packing] = {}
+        self.interruptible = False
         self.complaints: list[str] = []  # what was seen on a host, or logged as an error
         self.published = 0
         self.steps = 0
@@ -142,6 +143,7 @@ class World(Users):
     def while_blocked(self, waiter: Any, timeout: float | None) -> bool:
         """A user stands still; the others go on."""
         self.blocked.append(waiter)
+        interruptible, self.interruptible = self.interruptible, False
         try:
             for _ in range(self.rng.randint(1, 30)):
                 if waiter.done_flag:
@@ -152,12 +154,17 @@ class World(Users):
                     self._pump()
         finally:
             self.blocked.remove(waiter)
+        if interruptible and self.rng.random() < 0.2:
+            raise Interrupted
         if not waiter.done_flag:
             self.clock.now += round(timeout or 0.0)  # what is left of it, by the real clock
         return bool(waiter.done_flag)
 
     def _while_waiting(self, seconds: float) -> None:
-        """A caller waits for a message: hosts and cables go on, and time."""
+        """A caller waits for a message, and leads: hosts and cables go on, and time."""
+        if self.interruptible and self.rng.random() < 0.1:
+            self.interruptible = False
+            raise Interrupted
         for _ in range(3):
             self._carry()
             self._work()
@@ -512,6 +519,7 @@ _DEEDS = (
     ("pack", 1.0),
     ("cancel", 1.0),
     ("get", 0.6),
+    ("wait_in_call_back", 0.2),
     ("give_up", 0.8),
     ("stand_in_line", 0.5),
     ("scatter", 0.5),

@@ -24,13 +24,14 @@ from grid.wire.session import Session
 STEPS = 120_000
 
 
-@pytest.mark.row("G12", "G14", "G15", "G17", "G24", "G48", "G67", "X01")
+@pytest.mark.row("G12", "G14", "G15", "G17", "G24", "G48", "G67", "X01", "U02", "U04")
 def test_whatever_happens_nothing_is_lost_or_done_twice_and_all_waiting_ends() -> None:
     happened = simulate(seed=1, steps=STEPS)
     assert happened["calls"] > STEPS / 50
     assert all(happened[what] for what in ("kill", "unplug", "crash", "cable", "move", "cancel", "leap", "terminate"))
     assert happened["verify"] and happened["lost"] > happened["orphaned"]
     assert happened["lifeline"] > STEPS / 50 and happened["orphaned"]
+    assert happened["interrupted"] and happened["interrupted in line"] and happened["waited in a call-back"]
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
