@@ -6,7 +6,7 @@
                                           └──none came──> DOUBTED ──Ask──> COMPLETE
                                                              └───no──> STALLED
 
-Lives here: `MOVES`, `Life`; `live`, which calls a system's methods until it waits for its tasks; what is a task
+Lives here: `MOVES`, `SystemLife`; `live`, which calls a system's methods until it waits for its tasks; what is a task
             (`checked`), and telling one that it is finished (`hear`).
 Elsewhere:  the systems of a master (`systems`), a system as a job (`service`), tasks that wait (`schedule`).
 """
@@ -32,7 +32,7 @@ class _Word(Enum):
     __hash__ = object.__hash__  # Enum's own is written in Python, and there are two moves for each task
 
 
-class Stage(_Word):
+class SystemStage(_Word):
     """Where a system is in its life."""
 
     NEW = auto()
@@ -45,7 +45,7 @@ class Stage(_Word):
     ENDED = auto()
 
 
-class Event(_Word):
+class SystemEvent(_Word):
     """What happened to it."""
 
     INITIALISED = auto()
@@ -62,7 +62,7 @@ class Event(_Word):
     GATHERED = auto()
 
 
-class Step(Enum):
+class SystemStep(Enum):
     """What comes next: a method of the system, by its name; or none, as it can't go on."""
 
     INIT = "init_system"
@@ -73,33 +73,33 @@ class Step(Enum):
 
 
 MOVES = {
-    (Stage.NEW, Event.INITIALISED): Stage.HUNGRY,
-    (Stage.HUNGRY, Event.GENERATED): Stage.WORKING,
-    (Stage.WORKING, Event.FINISHED): Stage.ASKED,
-    (Stage.WORKING, Event.USED_UP): Stage.HUNGRY,
-    (Stage.WORKING, Event.DRY): Stage.DOUBTED,
-    (Stage.ASKED, Event.YES): Stage.COMPLETE,
-    (Stage.ASKED, Event.NO): Stage.WORKING,
-    (Stage.DOUBTED, Event.YES): Stage.COMPLETE,
-    (Stage.DOUBTED, Event.NO): Stage.STALLED,
-    (Stage.COMPLETE, Event.GATHERED): Stage.ENDED,
+    (SystemStage.NEW, SystemEvent.INITIALISED): SystemStage.HUNGRY,
+    (SystemStage.HUNGRY, SystemEvent.GENERATED): SystemStage.WORKING,
+    (SystemStage.WORKING, SystemEvent.FINISHED): SystemStage.ASKED,
+    (SystemStage.WORKING, SystemEvent.USED_UP): SystemStage.HUNGRY,
+    (SystemStage.WORKING, SystemEvent.DRY): SystemStage.DOUBTED,
+    (SystemStage.ASKED, SystemEvent.YES): SystemStage.COMPLETE,
+    (SystemStage.ASKED, SystemEvent.NO): SystemStage.WORKING,
+    (SystemStage.DOUBTED, SystemEvent.YES): SystemStage.COMPLETE,
+    (SystemStage.DOUBTED, SystemEvent.NO): SystemStage.STALLED,
+    (SystemStage.COMPLETE, SystemEvent.GATHERED): SystemStage.ENDED,
 }
 
 STEPS = {
-    Stage.NEW: Step.INIT,
-    Stage.HUNGRY: Step.GENERATE,
-    Stage.ASKED: Step.ASK,
-    Stage.DOUBTED: Step.ASK,
-    Stage.COMPLETE: Step.GATHER,
-    Stage.STALLED: Step.STALL,
+    SystemStage.NEW: SystemStep.INIT,
+    SystemStage.HUNGRY: SystemStep.GENERATE,
+    SystemStage.ASKED: SystemStep.ASK,
+    SystemStage.DOUBTED: SystemStep.ASK,
+    SystemStage.COMPLETE: SystemStep.GATHER,
+    SystemStage.STALLED: SystemStep.STALL,
 }
 
 _LEADS = {of: (to, STEPS.get(to)) for of, to in MOVES.items()}
 # Where each task passes by: Python 3.11 takes longer to find a member in its class than to call a method.
-FINISHED, _YES, _NO, _ASK = Event.FINISHED, Event.YES, Event.NO, Step.ASK
+FINISHED, _YES, _NO, _ASK = SystemEvent.FINISHED, SystemEvent.YES, SystemEvent.NO, SystemStep.ASK
 
 
-class Life:
+class SystemLife:
     """Of one system; see the module.
 
     `finished`: how many of its tasks are. `step`: what comes next; None: nothing, until something happens.
@@ -111,10 +111,10 @@ class Life:
 
     def __init__(self, finished: int | None = None, *, has_begun: bool = False) -> None:
         self.finished = finished or 0
-        self.stage = Stage.NEW if finished is None else Stage.ASKED if has_begun else Stage.HUNGRY
+        self.stage = SystemStage.NEW if finished is None else SystemStage.ASKED if has_begun else SystemStage.HUNGRY
         self.step = STEPS.get(self.stage)
 
-    def move(self, event: Event) -> None:
+    def move(self, event: SystemEvent) -> None:
         """Something happened. What is not in the table is a bug."""
         leads = _LEADS.get((self.stage, event))
         assert leads is not None, f"{event} of a system that is {self.stage}"
@@ -123,7 +123,7 @@ class Life:
             self.finished += 1
 
 
-def live(life: Life, system: TaskSystem, master: Any, generate: Callable[[TaskSystem], None]) -> Outcome | None:
+def live(life: SystemLife, system: TaskSystem, master: Any, generate: Callable[[TaskSystem], None]) -> Outcome | None:
     """Call methods of the system until it waits for its tasks (None) or has come to its end.
 
     What a method raises is raised here, and `life.step` says which one it was.
@@ -134,15 +134,15 @@ def live(life: Life, system: TaskSystem, master: Any, generate: Callable[[TaskSy
     while (step := life.step) is not None:
         if step is _ASK:
             life.move(_YES if system.is_complete(master) else _NO)
-        elif step is Step.INIT:
+        elif step is SystemStep.INIT:
             system.init_system(master)
-            life.move(Event.INITIALISED)
-        elif step is Step.GENERATE:
+            life.move(SystemEvent.INITIALISED)
+        elif step is SystemStep.GENERATE:
             generate(system)
-            life.move(Event.GENERATED)
-        elif step is Step.GATHER:
+            life.move(SystemEvent.GENERATED)
+        elif step is SystemStep.GATHER:
             outcome = as_pair(system.gather_result(master))
-            life.move(Event.GATHERED)
+            life.move(SystemEvent.GATHERED)
             return outcome
         else:
             return None, Stalled(

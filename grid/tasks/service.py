@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from grid.errors import TaskError
 from grid.jobs.host.service import AbortService, Service, ServiceHandler
 from grid.tasks.abstract import Task, TaskSystem
-from grid.tasks.life import Event, Life, checked, live
+from grid.tasks.life import SystemEvent, SystemLife, checked, live
 from grid.tasks.runner import perform, read_answer
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ class SystemService(Service):
                 f"make_system of {type(self).__name__} returned a {type(self.system).__name__}",
                 hint="Return an instance of a subclass of grid.TaskSystem",
             )
-        self._begin(Life())
+        self._begin(SystemLife())
         self.system.init_system(self)
-        self._life.move(Event.INITIALISED)
+        self._life.move(SystemEvent.INITIALISED)
 
-    def _begin(self, life: Life, tasks: Iterable[Task] = ()) -> None:
+    def _begin(self, life: SystemLife, tasks: Iterable[Task] = ()) -> None:
         self._life = life
         self._pushed = deque(tasks)
         self._source: Iterator[Task | None] | None = None
@@ -79,7 +79,7 @@ class SystemService(Service):
         """Go on from there."""
         self.system, tasks, finished = state
         has_begun = bool(finished or tasks)
-        self._begin(Life(finished, has_begun=has_begun), tasks)
+        self._begin(SystemLife(finished, has_begun=has_begun), tasks)
         self._generated = int(has_begun)
 
     def progress(self) -> tuple[float, float, str] | None:
@@ -119,7 +119,7 @@ class SystemService(Service):
                 if units.under_way:
                     self._take(units)
                 else:
-                    self._life.move(Event.USED_UP if self._generated else Event.DRY)
+                    self._life.move(SystemEvent.USED_UP if self._generated else SystemEvent.DRY)
         result, error = outcome
         if error is not None:
             raise error
@@ -166,4 +166,4 @@ class SystemService(Service):
             return
         task.finished(result, error)
         self.system.task_finished(self, task, result, error)
-        self._life.move(Event.FINISHED)
+        self._life.move(SystemEvent.FINISHED)

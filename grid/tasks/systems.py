@@ -17,7 +17,7 @@ from typing import Any
 from grid.errors import TaskError
 from grid.tasks.abstract import Task, TaskSystem
 from grid.tasks.application import Client
-from grid.tasks.life import FINISHED, Event, Life, Step, live
+from grid.tasks.life import FINISHED, SystemEvent, SystemLife, SystemStep, live
 from grid.tasks.schedule import Idle, Key, Pack, Schedule
 from grid.tasks.system import SystemHandle
 
@@ -30,7 +30,7 @@ class SystemUnderWay:
 
     system: TaskSystem
     handle: SystemHandle
-    life: Life = field(default_factory=Life)
+    life: SystemLife = field(default_factory=SystemLife)
 
 
 class Systems:
@@ -85,7 +85,7 @@ class Systems:
         """None of its tasks waits, none is under way: it is complete, generates more, or is stalled."""
         one = self._under_way.get(idle.key)
         if one is not None:
-            one.life.move(Event.DRY if idle.dry else Event.USED_UP)
+            one.life.move(SystemEvent.DRY if idle.dry else SystemEvent.USED_UP)
             self.advance(idle.key)
 
     def tell(self, key: Key, task: Task, result: Any, error: BaseException | None) -> bool:
@@ -117,14 +117,16 @@ class Systems:
         except BaseException as exc:
             step = one.life.step
             assert step is not None
-            is_told = step is Step.GENERATE and isinstance(exc, TaskError)  # it names the system and the method already
+            is_told = step is SystemStep.GENERATE and isinstance(
+                exc, TaskError
+            )  # it names the system and the method already
             outcome = None, exc if is_told else failure(key, step.value, exc)
         if outcome is not None:
             self.end(key, *outcome)
 
     def source_failed(self, key: str, error: BaseException) -> None:
         """What generate_tasks returned raised, or gave what is no task."""
-        self.end(key, None, error if isinstance(error, TaskError) else failure(key, Step.GENERATE.value, error))
+        self.end(key, None, error if isinstance(error, TaskError) else failure(key, SystemStep.GENERATE.value, error))
 
     # -- their ends ------------------------------------------------------------------------------------------------
 

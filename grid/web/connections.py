@@ -24,7 +24,7 @@ def protocol(limits: WebLimits) -> Any:
     except ImportError:  # it is not installed: slower, and as good
         from uvicorn.protocols.http.h11_impl import H11Protocol as base
 
-    class Connection(base):  # type: ignore[misc]  # httptools' or h11's, as they are installed
+    class HttpConnection(base):  # type: ignore[misc]  # httptools' or h11's, as they are installed
         _grid_timer: asyncio.TimerHandle | None = None
         _grid_head = 0
 
@@ -88,4 +88,4 @@ def protocol(limits: WebLimits) -> Any:
                 self._grid_timer.cancel()
             super().on_headers_complete()
 
-    return Connection
+    return HttpConnection

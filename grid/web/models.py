@@ -25,7 +25,7 @@ class Body(BaseModel):
 # ---- in ------------------------------------------------------------------------------------------------------------
 
 
-class Request(Body):
+class RequestBody(Body):
     """A saved request, as `request.save(path)` writes it."""
 
     grid_request: Annotated[int, Field(description="Format; 1.")] = 1
@@ -37,7 +37,7 @@ class Request(Body):
 class Submission(Body):
     """A job to be."""
 
-    request: Request
+    request: RequestBody
     when: Annotated[dict[str, Any] | None, Field(description="A tree of conditions; see docs/conditions.md")] = None
     tags: Annotated[list[Word], Field(max_length=100)] = []
     priority: Annotated[int, Field(ge=0, le=100)] = 0
@@ -47,12 +47,12 @@ class Submission(Body):
     mails: Annotated[Mails | None, Field(description="When a mail tells of its end")] = None
 
 
-class Abort(Body):
+class AbortBody(Body):
     reason: Text = ""
     grace_s: Annotated[float | None, Field(ge=0, le=86400, description="Until force; null: the server's")] = None
 
 
-class Control(Body):
+class ControlBody(Body):
     """A message for a job."""
 
     kind: Annotated[str, Field(min_length=1, max_length=64)]
@@ -63,14 +63,14 @@ class Archive(Body):
     archived: bool = True
 
 
-class Call(Body):
+class CallBody(Body):
     """Positional and named arguments of a call of `grid.jobs.Server`."""
 
     args: list[Any] = []
     kw: dict[str, Any] = {}
 
 
-class Wanted(BaseModel):
+class JobsQuery(BaseModel):
     """Filters of the list of jobs: all that are given must fit."""
 
     model_config = ConfigDict(extra="forbid")
@@ -90,7 +90,7 @@ class Wanted(BaseModel):
 # ---- out -----------------------------------------------------------------------------------------------------------
 
 
-class Error(BaseModel):
+class ErrorAnswer(BaseModel):
     error: str
     kind: Annotated[str, Field(description="Class in grid.errors or grid.jobs")]
     hint: str
@@ -127,7 +127,7 @@ class Jobs(BaseModel):
     limit: int
 
 
-class Job(Summary):
+class JobAnswer(Summary):
     """All about a job but its result. Of other people's jobs what can't be seen is empty or null."""
 
     mine: Annotated[bool, Field(description="Whether you see all of it")]
@@ -149,7 +149,7 @@ class Job(Summary):
     trace: str
 
 
-class Result(BaseModel):
+class ResultAnswer(BaseModel):
     id: str
     state: State
     ended: bool

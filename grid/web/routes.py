@@ -46,7 +46,7 @@ def answers(model: Any, status: int = 200, *more: int) -> dict[int | str, dict[s
     }
     found: dict[int | str, dict[str, Any]] = {status: {"model": model}} if model is not None else {}
     for number in (400, 401, 403, 408, 413, 422, 503, *more):
-        found[number] = {"model": models.Error, "description": texts[number]}
+        found[number] = {"model": models.ErrorAnswer, "description": texts[number]}
     return found
 
 
@@ -100,11 +100,11 @@ def make_routes(site: Site) -> APIRouter:
     # -- jobs ----------------------------------------------------------------------------------------------------
 
     @routes.get("/jobs", tags=["jobs"], responses=answers(models.Jobs))
-    async def jobs(request: Request, wanted: Annotated[models.Wanted, Query()]) -> Response:
+    async def jobs(request: Request, wanted: Annotated[models.JobsQuery, Query()]) -> Response:
         """Jobs that fit all filters, the newest first."""
         return Json(await site.run(_page, caller(request), wanted))
 
-    @routes.post("/jobs", status_code=201, tags=["jobs"], responses=answers(models.Job, 201, 404, 409, 507))
+    @routes.post("/jobs", status_code=201, tags=["jobs"], responses=answers(models.JobAnswer, 201, 404, 409, 507))
     async def submit(request: Request, submission: models.Submission) -> Response:
         """Submit a job; it is stored when this answers."""
         asking = caller(request)
@@ -112,7 +112,7 @@ def make_routes(site: Site) -> APIRouter:
         shown = await _all_about(site, asking, detail["id"])
         return Json(shown, 201, {"Location": f"/api/v1/jobs/{detail['id']}"})
 
-    @routes.get("/jobs/{job}", tags=["jobs"], responses=answers(models.Job, 200, 404))
+    @routes.get("/jobs/{job}", tags=["jobs"], responses=answers(models.JobAnswer, 200, 404))
     async def job(request: Request, job: JobId) -> Response:
         """All about a job but its result."""
         asking = caller(request)
@@ -124,7 +124,7 @@ def make_routes(site: Site) -> APIRouter:
         """State, progress, times: less than all about it, and faster."""
         return Json(await site.quick(caller(request).call, "status", job))
 
-    @routes.get("/jobs/{job}/result", tags=["jobs"], responses=answers(models.Result, 200, 404))
+    @routes.get("/jobs/{job}/result", tags=["jobs"], responses=answers(models.ResultAnswer, 200, 404))
     async def result(
         request: Request, job: JobId, wait: Annotated[float, Query(ge=0, le=60, description="Seconds")] = 0.0
     ) -> Response:
@@ -142,13 +142,13 @@ def make_routes(site: Site) -> APIRouter:
         return Json({"ok": await site.run(caller(request).call, "delete", [job])})
 
     @routes.post("/jobs/{job}/abort", tags=["jobs"], responses=answers(models.Done, 200, 404, 409))
-    async def abort(request: Request, job: JobId, how: models.Abort | None = None) -> Response:
+    async def abort(request: Request, job: JobId, how: models.AbortBody | None = None) -> Response:
         """Ask a job to end; by force after the grace time. Harmless if it has ended."""
-        how = how or models.Abort()
+        how = how or models.AbortBody()
         return Json({"ok": await site.run(caller(request).call, "abort", job, how.reason, how.grace_s)})
 
     @routes.post("/jobs/{job}/control", tags=["jobs"], responses=answers(models.Done, 200, 404, 409))
-    async def control(request: Request, job: JobId, message: models.Control) -> Response:
+    async def control(request: Request, job: JobId, message: models.ControlBody) -> Response:
         """Send a job a message: `Pause`, `Resume`, `Checkpoint`, or one of its service."""
         if set(message.fields) & {"kind", "job", "number", "time"}:
             raise RequestError("a message can't have fields kind, job, number, time", hint="Rename them")
@@ -226,7 +226,7 @@ def make_routes(site: Site) -> APIRouter:
     # -- clients in Python ---------------------------------------------------------------------------------------
 
     @routes.post("/calls/{name}", tags=["clients"], responses=answers(models.Done, 200, 404, 409, 507))
-    async def call(request: Request, name: Annotated[str, Path(max_length=64)], arguments: models.Call) -> Response:
+    async def call(request: Request, name: Annotated[str, Path(max_length=64)], arguments: models.CallBody) -> Response:
         """A call of `grid.jobs.Server`, as `remote_service` makes them; its answer is `ok`."""
         asking = caller(request)
         row = row_of(name)
@@ -239,7 +239,7 @@ def make_routes(site: Site) -> APIRouter:
     return routes
 
 
-def _page(asking: Caller, wanted: models.Wanted) -> dict[str, Any]:
+def _page(asking: Caller, wanted: models.JobsQuery) -> dict[str, Any]:
     states = set(wanted.state) if wanted.state else None
     if wanted.active is not None:
         fit = {state for state in models.State.__args__ if (state not in ENDED) == wanted.active}  # type: ignore[attr-defined]

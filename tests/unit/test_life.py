@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid import Stalled, Task, TaskError, TaskSystem
-from grid.tasks.life import MOVES, STEPS, Event, Life, Stage, Step, checked, hear, live
+from grid.tasks.life import MOVES, STEPS, SystemEvent, SystemLife, SystemStage, SystemStep, checked, hear, live
 
 
 class Told(TaskSystem):
@@ -44,7 +44,7 @@ class One(Task):
         return 1
 
 
-def step_on(life: Life, system: Told) -> Any:
+def step_on(life: SystemLife, system: Told) -> Any:
     def generate(system: TaskSystem) -> None:
         assert list(system.generate_tasks(None)) == []
 
@@ -53,23 +53,23 @@ def step_on(life: Life, system: Told) -> Any:
 
 @pytest.mark.row("K09")
 def test_every_stage_has_a_step_or_waits_and_every_move_leads_on() -> None:
-    waits = {Stage.WORKING, Stage.ENDED}
-    assert STEPS.keys() | waits == set(Stage) and not STEPS.keys() & waits
+    waits = {SystemStage.WORKING, SystemStage.ENDED}
+    assert STEPS.keys() | waits == set(SystemStage) and not STEPS.keys() & waits
     left = {stage for stage, _ in MOVES}
-    assert left == set(Stage) - {Stage.STALLED, Stage.ENDED}
-    reached, waiting = set(), [Stage.NEW]
+    assert left == set(SystemStage) - {SystemStage.STALLED, SystemStage.ENDED}
+    reached, waiting = set(), [SystemStage.NEW]
     while waiting:
         stage = waiting.pop()
         if stage not in reached:
             reached.add(stage)
             waiting += [to for (of, _), to in MOVES.items() if of is stage]
-    assert reached == set(Stage)
+    assert reached == set(SystemStage)
 
 
 @pytest.mark.row("K09")
-@given(st.lists(st.sampled_from(Event), max_size=12))
-def test_a_move_that_is_not_in_the_table_is_a_bug(events: list[Event]) -> None:
-    life = Life()
+@given(st.lists(st.sampled_from(SystemEvent), max_size=12))
+def test_a_move_that_is_not_in_the_table_is_a_bug(events: list[SystemEvent]) -> None:
+    life = SystemLife()
     for event in events:
         stage = life.stage
         if (stage, event) in MOVES:
@@ -83,25 +83,25 @@ def test_a_move_that_is_not_in_the_table_is_a_bug(events: list[Event]) -> None:
 
 @pytest.mark.row("K09")
 def test_a_system_lives_from_its_first_method_to_its_result() -> None:
-    life, system = Life(), Told(2)
+    life, system = SystemLife(), Told(2)
     assert step_on(life, system) is None and system.calls == ["init", "generate"]
     system.task_finished(None, One(), 1, None)
-    life.move(Event.FINISHED)
-    assert step_on(life, system) is None and life.stage is Stage.WORKING
-    life.move(Event.USED_UP)
+    life.move(SystemEvent.FINISHED)
+    assert step_on(life, system) is None and life.stage is SystemStage.WORKING
+    life.move(SystemEvent.USED_UP)
     assert step_on(life, system) is None and system.calls[-1] == "generate"
     system.task_finished(None, One(), 1, None)
-    life.move(Event.FINISHED)
-    assert step_on(life, system) == ("gathered", None) and life.stage is Stage.ENDED
+    life.move(SystemEvent.FINISHED)
+    assert step_on(life, system) == ("gathered", None) and life.stage is SystemStage.ENDED
     assert system.calls == ["init", "generate", "ask", "generate", "ask", "gather"] and life.finished == 2
 
 
 @pytest.mark.row("K09")
 def test_one_that_generates_nothing_is_asked_and_stalls_only_if_it_is_not_complete() -> None:
-    for n, stage in ((0, Stage.ENDED), (1, Stage.STALLED)):
-        life, system = Life(), Told(n)
+    for n, stage in ((0, SystemStage.ENDED), (1, SystemStage.STALLED)):
+        life, system = SystemLife(), Told(n)
         step_on(life, system)
-        life.move(Event.DRY)
+        life.move(SystemEvent.DRY)
         result, error = step_on(life, system)
         assert life.stage is stage and (result == "gathered") is (n == 0)
         assert (error is None) if n == 0 else isinstance(error, Stalled) and "after 0 tasks" in str(error)
@@ -111,14 +111,14 @@ def test_one_that_generates_nothing_is_asked_and_stalls_only_if_it_is_not_comple
 @pytest.mark.parametrize(
     ("method", "step"),
     [
-        ("init_system", Step.INIT),
-        ("generate_tasks", Step.GENERATE),
-        ("is_complete", Step.ASK),
-        ("gather_result", Step.GATHER),
+        ("init_system", SystemStep.INIT),
+        ("generate_tasks", SystemStep.GENERATE),
+        ("is_complete", SystemStep.ASK),
+        ("gather_result", SystemStep.GATHER),
     ],
 )
-def test_after_an_error_the_step_says_which_method_it_was(method: str, step: Step) -> None:
-    life, system = Life(), Told(0)
+def test_after_an_error_the_step_says_which_method_it_was(method: str, step: SystemStep) -> None:
+    life, system = SystemLife(), Told(0)
 
     def fail(*_: Any) -> None:
         raise OSError("no")
@@ -126,7 +126,7 @@ def test_after_an_error_the_step_says_which_method_it_was(method: str, step: Ste
     setattr(system, method, fail)
     with pytest.raises(OSError, match="no"):
         step_on(life, system)
-        life.move(Event.FINISHED)
+        life.move(SystemEvent.FINISHED)
         step_on(life, system)
     assert life.step is step and step.value == method
 
@@ -134,16 +134,16 @@ def test_after_an_error_the_step_says_which_method_it_was(method: str, step: Ste
 @pytest.mark.row("K09")
 def test_a_pair_is_a_result_and_its_error() -> None:
     error = ValueError("bad")
-    life = Life(3, has_begun=True)
+    life = SystemLife(3, has_begun=True)
     assert step_on(life, Told(0, (None, error))) == (None, error)
 
 
 @pytest.mark.row("K09")
 def test_one_that_goes_on_from_a_checkpoint_is_asked_first_and_not_initialised() -> None:
     system = Told(0)
-    assert step_on(Life(4, has_begun=True), system) == ("gathered", None) and system.calls == ["ask", "gather"]
+    assert step_on(SystemLife(4, has_begun=True), system) == ("gathered", None) and system.calls == ["ask", "gather"]
     fresh = Told(1)
-    assert step_on(Life(0), fresh) is None and fresh.calls == ["generate"]
+    assert step_on(SystemLife(0), fresh) is None and fresh.calls == ["generate"]
 
 
 @pytest.mark.row("K09")
