@@ -25,7 +25,8 @@ class Sent(Protocol):
 
     method: str
 
-    def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None: ...
+    def add_done_callback(self, fn: Callable[[Future[Any]], Any]) -> None:
+        """As of a future."""
 
 
 class Answered(NamedTuple):
@@ -90,6 +91,7 @@ class Reporter(Hook):
         self._key, self._tell = key, tell
 
     def report(self) -> Mapping[str, Any]:
+        """What `tell` says now, under its key."""
         return {self._key: self._tell()}
 
 

@@ -49,14 +49,17 @@ class Publishes(Protocol):
     _services: Services
 
     @property
-    def n_hosts(self) -> int: ...
+    def n_hosts(self) -> int:
+        """How many servers a service gets."""
 
     @property
     def _ending(self) -> _Ending: ...
 
-    def terminate(self, service_id: str | None = None) -> None: ...
+    def terminate(self, service_id: str | None = None) -> None:
+        """End a service, or everything."""
 
-    def ishalted(self) -> bool: ...
+    def ishalted(self) -> bool:
+        """Whether it has ended."""
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str: ...
 

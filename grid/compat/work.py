@@ -82,9 +82,11 @@ class FunctionMap(MapWork):
 
     @property
     def name(self) -> str:
+        """What is called, as people know it."""
         return self._function.title
 
     def tell_failure(self, hooks: Iterable[Hook], item: Any, error: BaseException) -> None:
+        """An item failed."""
         function = self._function.function
         for hook in hooks if function is not None else ():
             hook.failed(function, None, tuple(item) if self.star else (item,), {}, error)
@@ -94,22 +96,26 @@ class FunctionMap(MapWork):
         return [] if self._whole_packs and self._stopped_by is not None else items
 
     def prepare(self, proxy: Proxy) -> None:
+        """See `Supply.prepare`."""
         self._crew.prepare(self._initializer, proxy)
         self._crew.ship(self._function, proxy)
 
     def check(self, server: Server) -> None:
+        """See `Supply.check`."""
         check_initializer(self._initializer, server)
         refused = self._crew.refusal(self._function, server)
         if refused is not None and not isinstance(refused, ServerLost):
             raise refused
 
     def read(self, pack: ItemPack, result: Result) -> list[Any]:
+        """See `Supply.read`."""
         outcomes = super().read(pack, result)
         if not result.exception(0):
             self._function.ran(len(pack.items), result.seconds)
         return outcomes
 
     def end(self) -> None:
+        """See `Supply.end`."""
         self._function.item_s, self._function.tried = self.packing.item_s, self.packing.tried
         super().end()
         self._crew.give_back(self._function)
@@ -291,6 +297,7 @@ class Calls:
     # -- the supply, in the thread that hands out ------------------------------------------------------------------
 
     def is_done(self, cancelled: bool) -> bool:
+        """See `Supply.is_done`."""
         with self.lock:
             if self.open:
                 self._busy_at = time.monotonic()
@@ -301,9 +308,11 @@ class Calls:
             return True
 
     def is_dry(self) -> bool:
+        """See `Supply.is_dry`."""
         return not self.waiting
 
     def take(self, under_way: int, servers: int, all_busy: bool) -> ItemPack | None:
+        """See `Supply.take`."""
         if under_way:
             ahead = 1 if self.mean_s is None else min(_MOST_AHEAD, int(_AHEAD_S / max(self.mean_s, 1e-6)))
             if under_way >= ahead or not all_busy:
@@ -324,6 +333,7 @@ class Calls:
         """With each call: what goes wrong there is that call's affair."""
 
     def send(self, proxy: Proxy, pack: ItemPack) -> Result:
+        """See `Supply.send`."""
         crew, call = self.crew, pack.items[0]
         if crew is None:
             return proxy._call(call.method, call.args, call.kwargs)
@@ -338,13 +348,16 @@ class Calls:
         return proxy._call(call.taken.name, call.args, call.kwargs)
 
     def refused(self, pack: ItemPack, error: BaseException) -> list[ItemPack]:
+        """See `Supply.refused`."""
         self.arrive(pack, [NoValue(error)])  # whatever its own `__reduce__` raised: the other calls go on
         return []
 
     def check(self, server: Server) -> None:
+        """See `Supply.check`."""
         check_initializer(self.initializer, server)
 
     def read(self, pack: ItemPack, result: Result) -> list[Any]:
+        """See `Supply.read`."""
         call = pack.items[0]
         outcome: Any
         try:
@@ -362,20 +375,23 @@ class Calls:
         return [outcome]
 
     def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
+        """See `Supply.arrive`."""
         call = self._under_way.pop(pack.first)
         _settle(call, outcomes[0])
         self.done(call)
 
     def label(self, pack: ItemPack) -> str | None:
+        """See `Supply.label`."""
         call = pack.items[0]
         return None if call.function is None else str(call.name)
 
     def told(self, packs: list[ItemPack]) -> str:
+        """See `Supply.told`."""
         calls = ", ".join(repr(pack.items[0]) for pack in packs[:4])
         return f"the call {calls} was" if len(packs) == 1 else f"the calls {calls} were"
 
     def look(self) -> None:
-        pass
+        """See `Supply.look`."""
 
     def fail(self, error: BaseException) -> None:
         """The grid has ended, or all servers are lost: nobody waits in vain."""
@@ -393,7 +409,7 @@ class Calls:
             self.done(call)
 
     def end(self) -> None:
-        pass
+        """See `Supply.end`."""
 
 
 def _settle(call: Call, outcome: Any) -> None:

@@ -65,6 +65,7 @@ class Keeper(Hook):
         call.add_done_callback(look)
 
     def hint(self) -> str:
+        """Where it is kept."""
         return f"It is kept in {self.directory}: see `grid debug`."
 
     def failed(

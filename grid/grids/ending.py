@@ -51,9 +51,11 @@ class Ends(Protocol):
     _waste: Waste
     _pid: int
 
-    def ishalted(self) -> bool: ...
+    def ishalted(self) -> bool:
+        """Whether it has ended."""
 
-    def terminate(self) -> None: ...
+    def terminate(self) -> None:
+        """End a service, or everything."""
 
     def _halt(self, *, force: bool) -> None: ...
 

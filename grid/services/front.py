@@ -37,11 +37,14 @@ if TYPE_CHECKING:
 class Acquires(Protocol):
     """What a front needs of a grid."""
 
-    def acquire_service(self, service_id: str, timeout: float | None = None) -> Proxy: ...
+    def acquire_service(self, service_id: str, timeout: float | None = None) -> Proxy:
+        """Have one free server."""
 
-    def release_service(self, proxy: Proxy) -> None: ...
+    def release_service(self, proxy: Proxy) -> None:
+        """Say that no more calls will come."""
 
-    def size(self, service_id: str) -> int: ...
+    def size(self, service_id: str) -> int:
+        """How many live servers a service has."""
 
     def _service(self, service_id: str) -> Service: ...
 
@@ -128,6 +131,7 @@ class GridService:
 
     @property
     def service_id(self) -> str:
+        """Of the service behind it."""
         return self._service_id
 
     @property

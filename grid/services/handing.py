@@ -90,7 +90,8 @@ class Supply(Protocol):
     def prepare(self, proxy: Proxy) -> None:
         """Have on its server what packs need there. An error ends it all."""
 
-    def send(self, proxy: Proxy, pack: ItemPack) -> Result: ...
+    def send(self, proxy: Proxy, pack: ItemPack) -> Result:
+        """Make the call of a pack."""
 
     def refused(self, pack: ItemPack, error: BaseException) -> list[ItemPack]:
         """It can't be sent: what to send in its place. Raises the error where it ends it all."""
@@ -101,7 +102,8 @@ class Supply(Protocol):
     def read(self, pack: ItemPack, result: Result) -> list[Any]:
         """The outcomes of its items, a `NoValue` for each that failed. Raises ServerLost."""
 
-    def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None: ...
+    def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
+        """Outcomes of a pack are here."""
 
     def label(self, pack: ItemPack) -> str | None:
         """What hooks are told that it is; None: what its method says."""

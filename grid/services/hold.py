@@ -33,9 +33,11 @@ class Waiter:
         """Called with itself when it was granted or refused; must not wait."""
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
+        """Never: nothing is sent for it."""
         raise AssertionError("a waiter gets no replies")
 
     def fail(self, error: BaseException) -> None:
+        """The link was closed: it waits no more."""
         self.done_flag = True
 
 

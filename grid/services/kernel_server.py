@@ -39,8 +39,11 @@ class Home(Protocol):
     def forget(self, blob: str) -> None:
         """Remove a blob; without waiting, and without an error where the host is gone."""
 
-    def withdraw(self, server: str, call: int) -> bool: ...
-    def end(self, server: str, *, force: bool) -> None: ...
+    def withdraw(self, server: str, call: int) -> bool:
+        """Take back a call that has not begun."""
+
+    def end(self, server: str, *, force: bool) -> None:
+        """End its process."""
 
     ends_at: float | None
     """When its allocation ends, monotonic; None if it has no end."""
@@ -79,9 +82,11 @@ class KernelServer(Server):
 
     @property
     def idle(self) -> bool:
+        """Whether no call is under way or kept."""
         return not self.connected or not (self.peer.pending or self._kept)
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
+        """See `Server.submit`."""
         peer = self.peer
         dumped = codec.dumps_call(method, args, kwargs)
         image = None
@@ -102,6 +107,7 @@ class KernelServer(Server):
     # -- values that stay on their host ----------------------------------------------------------------------------
 
     def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
+        """See `Server.keep`."""
         home = self.home
         result = self.submit("@keep", (method, args, kwargs), {}, proxy)
         result.method = method  # by which it is shown
@@ -109,6 +115,7 @@ class KernelServer(Server):
         return result
 
     def receive(self, value: Remote, kept: Kept) -> Callable[[str, Holder], Result]:
+        """See `Server.receive`."""
         home, peer = self.home, self.peer
         same = value.home is home
         bring = None if same else home.bring(value.home, kept.blob, kept.sizes)
@@ -200,11 +207,13 @@ class KernelServer(Server):
         return self.home.withdraw(self.name, call)
 
     def end(self, *, force: bool = False) -> None:
+        """See `Server.end`."""
         if self.connected:
             self.link.bye(self.peer)
         self.home.end(self.name, force=force or not self.connected)  # no word can reach one that is still starting
 
     def doing(self, about: Result | None = None) -> str:
+        """See `Server.doing`."""
         if self.state is State.STARTING:
             return "starting"
         if self.final_state is not None:

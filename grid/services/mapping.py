@@ -84,9 +84,11 @@ class MapWork:
     # -- the supply, in the thread that hands out ------------------------------------------------------------------
 
     def is_done(self, cancelled: bool) -> bool:
+        """See `Supply.is_done`."""
         return cancelled or self._exhausted
 
     def is_dry(self) -> bool:
+        """See `Supply.is_dry`."""
         return self._exhausted or self._is_full()
 
     def _is_full(self) -> bool:
@@ -98,6 +100,7 @@ class MapWork:
         return True
 
     def take(self, under_way: int, servers: int, all_busy: bool) -> ItemPack | None:
+        """See `Supply.take`."""
         left = None if self.total is None else self.total - self._next
         size = self.packing.take(servers, left)
         if self.is_dry() or under_way >= self.packing.ahead(size):
@@ -125,12 +128,14 @@ class MapWork:
         return items
 
     def prepare(self, proxy: Proxy) -> None:
-        pass
+        """See `Supply.prepare`."""
 
     def send(self, proxy: Proxy, pack: ItemPack) -> Result:
+        """See `Supply.send`."""
         return proxy._server.submit("@map", (self.method, pack.items, self.star), {}, proxy)
 
     def refused(self, pack: ItemPack, error: BaseException) -> list[ItemPack]:
+        """See `Supply.refused`."""
         if not isinstance(error, SerialisationError):
             raise error
         if len(pack.items) > 1:
@@ -139,9 +144,10 @@ class MapWork:
         return []
 
     def check(self, server: Server) -> None:
-        pass
+        """See `Supply.check`."""
 
     def read(self, pack: ItemPack, result: Result) -> list[Any]:
+        """See `Supply.read`."""
         try:
             outcomes = unpacked(result.get(0), result._where())
         except ServerLost:
@@ -164,15 +170,18 @@ class MapWork:
             hook.failed(target, self.method, tuple(item) if self.star else (item,), {}, error)
 
     def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
+        """See `Supply.arrive`."""
         with self.changed:
             self.outcomes[pack.first] = outcomes
             self.arrived += len(outcomes)
             self.changed.notify_all()
 
     def label(self, pack: ItemPack) -> str | None:
+        """See `Supply.label`."""
         return f"{self.name} x {len(pack.items)}"
 
     def told(self, packs: list[ItemPack]) -> str:
+        """See `Supply.told`."""
         if len(packs) == 1 and len(packs[0].items) == 1:
             item = reprlib.repr(packs[0].items[0])
             return f"item {packs[0].first} of the map of {self.name!r} ({item}) was"
@@ -181,6 +190,7 @@ class MapWork:
         return f"items {', '.join(spans[:8])} of the map of {self.name!r} were"
 
     def look(self) -> None:
+        """See `Supply.look`."""
         if self._full_since is not None and time.monotonic() - self._full_since >= _TELL_S:
             self._full_since = float("inf")  # said once
             logger.warning(
@@ -192,11 +202,13 @@ class MapWork:
             )
 
     def fail(self, error: BaseException) -> None:
+        """See `Supply.fail`."""
         with self.changed:
             self.failure = error
             self.changed.notify_all()
 
     def end(self) -> None:
+        """See `Supply.end`."""
         with self.changed:
             self.failure = self.failure or self._stopped_by
             self.total = self._next if self.failure is None and not self.cancelled else self.total

@@ -37,7 +37,8 @@ class Owner(Protocol):
 
     _pid: int
 
-    def release_service(self, proxy: Any) -> None: ...
+    def release_service(self, proxy: Any) -> None:
+        """Say that no more calls will come."""
 
 
 def _calling(name: str) -> Callable[..., Result]:

@@ -275,12 +275,15 @@ class Reply(Future[Any]):
         return asyncio.wrap_future(self).__await__()
 
     def set_running_or_notify_cancel(self) -> bool:
+        """Never: a grid does that itself."""
         raise TypeError("a grid sets its results itself")
 
     def set_result(self, result: Any) -> None:
+        """Never: a grid does that itself."""
         raise TypeError("a grid sets its results itself")
 
     def set_exception(self, exception: BaseException | None) -> None:
+        """Never: a grid does that itself."""
         raise TypeError("a grid sets its results itself")
 
     def __reduce__(self) -> Any:
@@ -333,7 +336,8 @@ class Owner(Protocol):
 
     waste: Waste
 
-    def has_ended(self) -> bool: ...
+    def has_ended(self) -> bool:
+        """Whether its grid was terminated."""
 
 
 class Callee(Protocol):
@@ -349,11 +353,20 @@ class Callee(Protocol):
     hold: Any
     service: Any  # an Owner
 
-    def free_if_idle(self) -> None: ...
-    def fetch_early(self, result: Any) -> None: ...
-    def withdraw(self, call: int) -> bool: ...
-    def oldest(self) -> Any: ...
-    def doing(self, about: Any = None) -> str: ...
+    def free_if_idle(self) -> None:
+        """Free it, if it is released and idle."""
+
+    def fetch_early(self, result: Any) -> None:
+        """Have a large result here before its host ends."""
+
+    def withdraw(self, call: int) -> bool:
+        """Take back a call that has not begun."""
+
+    def oldest(self) -> Any:
+        """The oldest call without an answer."""
+
+    def doing(self, about: Any = None) -> str:
+        """In words, what it is doing."""
 
 
 class _Unfetched:

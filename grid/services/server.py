@@ -37,9 +37,11 @@ class Remote(Protocol):
     """A value that another server made and that stayed on its host."""
 
     @property
-    def home(self) -> Any: ...
+    def home(self) -> Any:
+        """The host that keeps it."""
 
-    def get(self) -> Any: ...
+    def get(self) -> Any:
+        """Fetch it here."""
 
 
 class OfService(Owner, Protocol):
@@ -48,9 +50,11 @@ class OfService(Owner, Protocol):
     roster: Roster
     instance: Any
 
-    def free(self, server: Server, hold: Hold) -> None: ...
+    def free(self, server: Server, hold: Hold) -> None:
+        """The hold is over."""
 
-    def end(self, server: Server) -> None: ...
+    def end(self, server: Server) -> None:
+        """End its process."""
 
 
 class Server:

@@ -47,9 +47,11 @@ class Ground(Protocol):
     _waste: Waste
     _pid: int
 
-    def ishalted(self) -> bool: ...
+    def ishalted(self) -> bool:
+        """Whether it has ended."""
 
-    def release_service(self, proxy: Any) -> None: ...
+    def release_service(self, proxy: Any) -> None:
+        """Say that no more calls will come."""
 
     def _wait(self, waiter: Any, timeout: float | None) -> bool: ...
 
