@@ -98,6 +98,17 @@ def test_a_grid_that_it_made_ends_with_it_and_one_that_can_not_start_leaves_noth
     Store(tmp_path / "s").close()
 
 
+@pytest.mark.row("P02")
+def test_an_engine_that_can_not_start_says_why_and_leaves_the_store_free(tmp_path: Path) -> None:
+    class NoPlaces(ThreadEngine):
+        def start(self) -> None:
+            raise JobError("there is no room")
+
+    with pytest.raises(JobError, match="there is no room"):
+        open_server(tmp_path / "s", engine=NoPlaces(1, 1))
+    Store(tmp_path / "s").close()
+
+
 @pytest.mark.row("P03", "P25")
 def test_a_new_token_is_good_for_the_socket_of_a_server_that_asks_for_tokens(tmp_path: Path) -> None:
     from grid.jobs import Server, Settings

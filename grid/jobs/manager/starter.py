@@ -64,8 +64,9 @@ class Starter:
         self._thread.start()
 
     def join(self, timeout: float) -> None:
-        """Once the manager has halted: until the thread has ended."""
-        self._thread.join(timeout)
+        """Once the manager has halted: until the thread has ended. Harmless if it never began."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
 
     def add(self, record: JobRecord) -> None:
         """A job is pending. The caller has the lock."""
