@@ -14,7 +14,7 @@
      ├─ ServiceError(what, service_id=, hint=)    something about one published service
      │   ├─ UnknownService                        no such id in this grid              (also a KeyError)
      │   ├─ PublishError                          too few servers came up; `.failures` says why, host by host
-     │   ├─ NoServers                             the last server is gone, or it was withdrawn (also a BrokenExecutor)
+     │   ├─ NoServers                             the last server is lost, or it was withdrawn (also a BrokenExecutor)
      │   ├─ ServerLost                            the server died with the call, or went silent (also a BrokenExecutor)
      │   ├─ Released                              a call on a proxy that was released
      │   └─ AcquireTimeout                        no server became free in time        (also a TimeoutError)
@@ -25,7 +25,7 @@
      ├─ CallTimeout                               `Result.get(timeout)` ran out of time    (also a TimeoutError)
      ├─ RemoteError                               stands for a remote exception that can't itself travel
      ├─ TaskError(what, system_id=, hint=)        a task system or a task that can't be run
-     │   ├─ DuplicateSystem                       a system of that id is there already
+     │   ├─ DuplicateSystem                       a system of that id exists already
      │   ├─ Stalled                               a system is not complete, and makes no tasks
      │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
      ├─ CapsuleError                              a file that is no capsule, or can't be written
@@ -151,7 +151,7 @@ class SubmitError(AllocationError):
 
 
 class InventoryError(GridError):
-    """A hosts file says something that grid can't use; `file`, `line` (1-based) and `key` say where."""
+    """A hosts file has a value that grid can't use; `file`, `line` (1-based) and `key` say where."""
 
     file: str
     line: int | None
@@ -217,7 +217,7 @@ class PublishError(ServiceError):
 
 
 class NoServers(ServiceError, concurrent.futures.BrokenExecutor):
-    """The service's last server is gone, or the service was withdrawn."""
+    """The service has lost its last server, or was withdrawn."""
 
 
 class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):

@@ -19,7 +19,7 @@ def _from_environment(name: str, default: float) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a grid waits for, how long, and how much it holds."""
+    """Waiting times and bounds of a grid."""
 
     start_s: float = _from_environment("GRID_START_S", 60.0)
     """One host: from connecting to a kernel that answers."""

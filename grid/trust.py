@@ -1,10 +1,10 @@
 """Directories that nobody else can put anything into, or take away: the rule of sshd for `~/.ssh` (StrictModes).
 
-A directory is as safe as all that leads to it: who may write in a parent can rename what is in it, and put something
-else in its place. So each parent, up to the root, belongs to us or to root, and nobody else may write in it, unless it
-is sticky (like /tmp), where only the owner of a thing can rename it. A group that has no member but us is nobody else.
+A directory is as safe as all its parents: a user who may write in a parent can rename its contents, and put something
+else in their place. So each parent, up to the root, belongs to us or to root, and nobody else may write in it, unless
+it is sticky (like /tmp), where only owners can rename. A group without another member than us counts as us.
 
-Symbolic links are resolved once; what is looked at, and used, is the path without them.
+Symbolic links are resolved once; grid checks, and uses, the path without them.
 
 Lives here: the rule. It needs nothing but `os`, because `kernel/boot.py` sends this text ahead of everything else.
 Elsewhere:  which directories there are (`wire/places.py`), who may write a file that is found (`hosts/inventory.py`).
@@ -29,7 +29,7 @@ def resolved(path: str) -> str:
 
     Raises:
         Untrusted: Somebody else can.
-        OSError: It can't be looked at.
+        OSError: It can't be examined.
     """
     path = os.path.realpath(os.path.abspath(path))
     parent = path
@@ -48,7 +48,7 @@ def resolved(path: str) -> str:
 
 
 def fault(info: os.stat_result, *, sticky_will_do: bool = False) -> str:
-    """What is wrong with a file or directory: who else could change it; nothing, if nobody could."""
+    """Who else could change a file or directory, in words; empty if nobody else can."""
     if info.st_uid not in (os.getuid(), 0) and not _is_root_seen_from_inside(info.st_uid):
         return f"it belongs to user {info.st_uid}, and we are {os.getuid()}"
     if sticky_will_do and stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX:
@@ -61,11 +61,11 @@ def fault(info: os.stat_result, *, sticky_will_do: bool = False) -> str:
 
 
 def make_private(path: str) -> str:
-    """Make a directory for us alone, with its parents, unless it is there and is so; returns its path without links.
+    """Make a directory for us alone, with its parents, unless it exists already; returns its path without links.
 
     Raises:
-        Untrusted: It is there, and others can read or change it, or what leads to it. Its mode is not changed: others
-            may have put something into it, and whoever opened it to them had a reason.
+        Untrusted: It exists, and others can read or change it, or a parent of it. Its mode is not changed: others may
+            have put something into it, and the user may have opened it to them for a reason.
         OSError: It can't be made.
     """
     if os.path.islink(path):
@@ -92,7 +92,7 @@ def is_private(path: str) -> bool:
 def own_place(path: str, name: str) -> str:
     """The directory `path` if it is ours alone, or is made for us now; else our own directory `name` in it.
 
-    So a directory of the user's with another purpose keeps its mode. Always the same, once it is there.
+    So a directory of the user's with another purpose keeps its mode. Always the same, once it exists.
     """
     below = os.path.join(path, name)
     if is_private(below) or (os.path.isdir(path) and not is_private(path)):
@@ -117,7 +117,7 @@ def _make(path: str) -> None:
 
 
 def _is_root_seen_from_inside(uid: int) -> bool:
-    """Whether it is the number under which a user namespace (rootless containers) shows root, who has none there."""
+    """Whether it is the number under which a user namespace (rootless containers) shows root."""
     try:
         with open("/proc/self/uid_map") as lines:
             mapped = [tuple(map(int, line.split())) for line in lines]

@@ -1,4 +1,4 @@
-"""What a result came from: sources, versions, hosts, seeds, output; and whether it comes again.
+"""Records what a result depends on (sources, versions, hosts, seeds), and checks whether it comes again.
 
     grid run --capsule fit.capsule.json fit.py --steps 100
     grid rerun fit.capsule.json

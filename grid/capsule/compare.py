@@ -1,4 +1,4 @@
-"""What has changed between a capsule and now, and between two outputs. Pure.
+"""Finds changes between a capsule and now, and between two outputs. Pure.
 
 Lives here: words about differences. Elsewhere: the facts (`record`).
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What may make a second run another one, a line each: sources, Python, packages."""
+    """Changes that may make a second run differ, a line each: sources, Python, packages."""
     found = [
-        f"{path} {'is not there any more' if now['sources'].get(path) is None else 'has changed'}"
+        f"{path} {'does not exist any more' if now['sources'].get(path) is None else 'has changed'}"
         for path, digest in then["sources"].items()
         if now["sources"].get(path) != digest
     ]

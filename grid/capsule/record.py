@@ -28,7 +28,7 @@ FORMAT = 1
 KEPT_OUTPUT = 1_000_000
 """Characters of output that are kept; of longer output the hash only."""
 VARIABLES = ("GRID_HOSTS", "GRID_GROUP", "GRID_LOCAL", "GRID_LOGIN", "GRID_RESOURCES", "GRID_SEED", "PYTHONHASHSEED")
-"""What is kept of the environment: no other variable, because others may hold secrets."""
+"""The variables that are recorded: no others, because they may hold secrets."""
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

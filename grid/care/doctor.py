@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found about one host. `facts` is None if we did not get in."""
+    """The findings about one host. `facts` is None if we did not get in."""
 
     host: str
     steps: tuple[Step, ...]
@@ -86,7 +86,7 @@ def diagnose(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> Diagnosis:
 
 
 def judge(host: Host, facts: Facts, client: tuple[int, int] = sys.version_info[:2]) -> list[Step]:
-    """What the facts mean for a client of that Python version: the steps from `shell` on."""
+    """The meaning of the facts for a client of that Python version: the steps from `shell` on."""
     steps = [_shell(facts), _python(host, facts, client)]
     found = facts.python
     if not steps[-1].ok or found is None:

@@ -113,7 +113,7 @@ PYTHONPATH="$here/lib${{PYTHONPATH:+:$PYTHONPATH}}" exec {python} "$@"
 
 @dataclass
 class Setup:
-    """What was done on one host, in order; `actions` is empty if it was ready already."""
+    """The actions on one host, in order; `actions` is empty if it was ready already."""
 
     host: str
     python: str = ""
@@ -194,7 +194,7 @@ def _absent(connection: Connection, python: str, wanted: Mapping[str, str | None
 
 
 def _answer(done: Completed) -> dict[str, Any] | None:
-    """What one of our programs printed, wherever it stands among what else came."""
+    """The output of one of our programs, wherever it stands among other output."""
     text = done.text
     at = text.rfind(_MARK)
     if at < 0:
@@ -305,7 +305,7 @@ class _Maker:
         return _finish(self._result, f"~/.grid/env/{self._name}/bin/python", self._base.version, built["modules"])
 
     def _add(self, place: str, python: str, absent: Sequence[str]) -> None:
-        """Install projects into the environment that is there."""
+        """Install projects into the existing environment."""
         about = self._ask(f"{place}/bin/python", _ABOUT)
         assert about is not None
         tried: list[str] = []

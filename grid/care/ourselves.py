@@ -1,4 +1,4 @@
-"""What hides this installation from scripts: another project named grid, a file or folder of that name.
+"""Finds things that hide this installation from scripts: another project named grid, a file or folder of that name.
 
 The distribution is `sshgrid`; the module is `grid`, as is that of a project on PyPI. Whichever was installed last wins,
 and a `grid.py` beside a script wins over both.

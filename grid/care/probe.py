@@ -175,7 +175,7 @@ class Interpreter:
 
 @dataclass
 class Facts:
-    """What a host said about itself. `python` is None if no interpreter was found or it did not run."""
+    """Facts that a host reported. `python` is None if no interpreter was found or it did not run."""
 
     shell: str = ""
     began: bool = True  # our command came to run
@@ -222,7 +222,7 @@ NEEDS = {"zmq": ("pyzmq", (25, 1)), "dill": ("dill", (0, 3, 8))}
 
 
 def lacking(modules: dict[str, Any]) -> list[str]:
-    """What keeps an interpreter from running a kernel, by what it said about its modules; empty if nothing does."""
+    """Reasons why an interpreter can't run a kernel, from its report about its modules; empty if there is none."""
     faults = []
     for name, (package, oldest) in NEEDS.items():
         found = modules.get(name, {"error": "not there"})
@@ -279,7 +279,7 @@ def _listen(process: RemoteProcess, facts: Facts, deadline: float, host: Host) -
 
 
 def _compare_clocks(process: RemoteProcess, deadline: float) -> tuple[float | None, float | None]:
-    """The best of three: what was fastest there and back says most."""
+    """The best of three: the fastest round trip says most."""
     best: tuple[float, float] | None = None
     for _ in range(3):
         before, started = time.time(), time.monotonic()

@@ -24,7 +24,7 @@ CLEAR_S = 300.0
 
 @dataclass
 class Choice:
-    """What may go on one machine. `reasons` says of each path, or lease, why."""
+    """Things to remove on one machine. `reasons` gives the reason for each path or lease."""
 
     leases: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ def _choose_one(facts: Mapping[str, Any], clients: set[str], living: set[str], c
         if lease["state"] == "alive" or (lease["state"] == "expired" and lease["grid"] in clients):
             continue  # an agent that can't write its lease (a full disk) still has its client
         overdue = facts["now"] - lease["expires"]
-        why = "its agent is gone" if lease["state"] == "dead" else f"it ran out {overdue:.0f} s ago"
+        why = "its agent has ended" if lease["state"] == "dead" else f"it expired {overdue:.0f} s ago"
         choice.leases.append(lease["path"])
         choice.reasons[lease["path"]] = why
         for directory in lease.get("directories", ()):
@@ -103,12 +103,12 @@ def _choose_one(facts: Mapping[str, Any], clients: set[str], living: set[str], c
 
 
 _WHY = {
-    "grid": "registration of a grid whose process is gone",
-    "ssh": "of an ssh connection whose process is gone",
+    "grid": "registration of a grid whose process has ended",
+    "ssh": "of an ssh connection whose process has ended",
     "run": "directory of a run that no lease lists",
     "code": "code of a run that no lease lists",
     "sockets": "sockets of a run that no lease lists",
-    "spool": "input and output of kernels in a batch job whose client is gone",
+    "spool": "input and output of kernels in a batch job whose client has ended",
     "pilot": "files of a batch job of ours that has ended",
     "memory": "shared memory of a run that no lease lists",
 }

@@ -32,13 +32,13 @@ _POLL_S = (0.5, 15.0)
 """Seconds between questions while waiting: at first, and after a while."""
 
 _REASON_S = 5.0
-"""How long is waited for the batch system's word on why a script was told to end."""
+"""How long the command waits for the batch system's reason why a script had to end."""
 
 _COPY_S = 12.0
 """How long an output file may be on its way after the end: TORQUE takes up to ten seconds."""
 
 _LATE_S = 12.0
-"""A job that ended so long ago without our marker was killed; after SIGTERM it has some seconds to end well."""
+"""A job that ended this long ago without our marker was killed; after SIGTERM it has some seconds to end well."""
 
 
 def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -187,7 +187,7 @@ def _submit(
 
 @contextmanager
 def _usage(ctx: click.Context) -> Iterator[None]:
-    """What is wrong before anything is submitted is the asker's to mend."""
+    """An error before anything is submitted is an error of usage."""
     from grid.errors import AllocationError
 
     try:
@@ -247,7 +247,7 @@ def _say_silent_end(record: Record, found: JobStatus) -> None:
 
 
 def _say_end(system: BatchSystem, record: Record, end: End) -> int:
-    """What there is to say of an end, and its exit status."""
+    """Print how a job ended, and return its exit status."""
     from grid.batch import JobState, JobStatus
     from grid.batch.records import outcome_of
     from grid.errors import GridError

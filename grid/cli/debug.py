@@ -17,11 +17,11 @@ from grid.cli.show import echo, say
 @click.option("--no-pdb", is_flag=True, help="Only make the call, and print what it returns or raises.")
 @click.pass_context
 def debug(ctx: click.Context, file: str, no_pdb: bool) -> None:
-    """Make a call again that failed on a server and was kept by `grid run --keep-failures`, here in this process.
+    """Make a failed call again, in this process: one that `grid run --keep-failures` has kept.
 
-    If it fails again, Python's debugger opens where it was raised (not where there is no terminal, nor with --no-pdb).
-    The object is as it was published: what earlier calls had changed in it is not there. FILE is a pickle and may run
-    any code: files of other users are refused.
+    If it fails again, Python's debugger opens where it was raised, except without a terminal or with --no-pdb.
+    The object is as it was published, without the changes of earlier calls. FILE is a pickle and may run
+    any code, so files of other users are refused.
 
     \b
     Examples:

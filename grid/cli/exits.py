@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 OK = 0
-FAILED = 1  # something that was asked for did not succeed; what did is done all the same
+FAILED = 1  # a part of the request failed; the rest was done
 USAGE = 2  # an option, host, group or hosts file that grid can't use: ask differently
 NOTHING_USABLE = 3  # of all hosts asked for not one can be used
 INTERRUPTED = 130  # Ctrl-C, as shells count it: 128 + SIGINT

@@ -73,10 +73,10 @@ def list_hosts(hosts_from: str | None, group: str | None, as_json: bool) -> None
 @json_option
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...], hosts_from: str | None, group: str | None, as_json: bool) -> None:
-    """Look at hosts, all at once, and say in one table whether grid can use them. Changes nothing on them.
+    """Check hosts, all at the same time, and show in one table whether grid can use them. Changes nothing on them.
 
-    HOST is a name of the hosts file; where there is no such file, any name that ssh knows. Without HOST: all of them.
-    What keeps a host from being used is explained below the table, with a remedy.
+    HOST is a name of the hosts file; without such a file, any name that ssh knows. Without HOST: all of them.
+    Below the table stands why a host can't be used, with a remedy.
 
     \b
     Examples:
@@ -231,10 +231,10 @@ def setup(
     group: str | None,
     as_json: bool,
 ) -> None:
-    """Make hosts ready, all at once: an interpreter with pyzmq and dill, and the temp directory.
+    """Make hosts ready, all at the same time: an interpreter with pyzmq and dill, and the temp directory.
 
-    Where a host has both, nothing is done; doing it again does no harm. What is made goes to ~/.grid/env on the host;
-    system and other environments stay as they are. Packages come from this machine over ssh, or from the host's index.
+    If a host has both, it stays as it is; you can repeat the command. grid installs into ~/.grid/env on the host, and
+    changes no other environment. Packages come from this machine over ssh, or from the host's index.
     With --with PKG (again for more) hosts get packages that your objects need, as they are installed here.
 
     \b
@@ -334,8 +334,8 @@ def _would_do(one: Diagnosis) -> dict[str, Any]:
 def trust(ctx: click.Context, name: str, yes: bool, hosts_from: str | None, as_json: bool) -> None:
     """Show the key of a host, and on agreement record it in known_hosts, as ssh does.
 
-    Compare the fingerprint with the one that the host's administrator gives you: whoever sits between you and the host
-    can show a key of their own. A key that differs from the recorded one is never accepted.
+    Compare the fingerprint with the one that the host's administrator gives you: a machine between you and the host
+    could show its own key. grid never accepts a key that differs from the recorded one.
 
     \b
     Example:

@@ -357,7 +357,7 @@ def submit(
 
 
 def _one_service(name: str, version: str | None, known: dict[str, list[str]]) -> tuple[str, str]:
-    """Full name and version of the service that is meant."""
+    """Full name and version of the service with this name."""
     found = [each for each in known if each == name] or [each for each in known if each.endswith(f".{name}")]
     if len(found) != 1:
         what = f"several services are named {name!r}" if found else f"the server has no service {name!r}"

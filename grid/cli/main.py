@@ -52,7 +52,7 @@ _COMMANDS = {
 
 
 class NearMisses(click.Group):
-    """A group that guesses what a mistyped command was meant to be."""
+    """A group that guesses the right name of a mistyped command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -42,18 +42,18 @@ class _Machine:
 @json_option
 @click.pass_context
 def ps(ctx: click.Context, hosts_from: str | None, group: str | None, as_json: bool) -> None:
-    """List what grids of yours hold on this machine and on all hosts of the hosts file, whoever started them where.
+    """List what your grids hold on this machine and on all hosts of the hosts file, from wherever you started them.
 
-    Each line is one lease: a grid's agent on a host, with its servers. The column `orphan` says why nobody will miss
-    it: `agent dead`; `expired`, that is, not renewed in time; or, where the client ran on this machine, `client gone`,
-    and then it ends by itself. `grid clean` removes the first two.
+    Each line is one lease: a grid's agent on a host, with its servers. The column `orphan` says why nobody uses it any
+    more: `agent dead`; `expired` (not renewed in time); or `client gone` (the client, on this machine, has ended, and
+    the lease will end by itself). `grid clean` removes the first two.
 
     \b
     Examples:
       grid ps
       grid ps --group cluster --json | jq '.leases[] | select(.orphan)'
 
-    The status is 1 if a host could not be looked at; the reason is printed.
+    The status is 1 if a host could not be checked; the reason is printed.
     """
     machines, failed = _look(hosts_from, group)
     leases = [_lease_facts(machine, lease, machines) for machine in machines for lease in machine.facts["leases"]]
@@ -116,11 +116,11 @@ def _lease_facts(machine: _Machine, lease: Mapping[str, Any], machines: list[_Ma
 def clean(
     ctx: click.Context, hosts_from: str | None, group: str | None, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Remove what crashed runs of yours left, on this machine and on all hosts of the hosts file.
+    """Remove what your crashed runs left, on this machine and on all hosts of the hosts file.
 
-    That is: leases whose agent is gone or which ran out, with their processes that still live, their directories,
+    It removes: leases that expired or whose agent has ended, with their processes that still live, their directories,
     sockets and shared memory; directories of runs that belong to no lease and are older than 10 minutes;
-    registrations of grids whose process is gone. What a living lease lists is never touched. It shows what it found,
+    registrations of grids whose process has ended. It never touches anything in a living lease. It lists its findings,
     and asks unless --yes is given.
 
     \b
@@ -128,7 +128,7 @@ def clean(
       grid clean --dry-run
       grid clean --group cluster --yes
 
-    The status is 1 if a host could not be looked at, or something could not be removed.
+    The status is 1 if a host could not be checked, or something could not be removed.
     """
     from grid.care.remains import choose
 
@@ -210,7 +210,7 @@ def _tell_report(report: dict[str, Any]) -> None:
 
 
 def _look(hosts_from: str | None, group: str | None) -> tuple[list[_Machine], list[tuple[str, GridError]]]:
-    """This machine first, then each host once; and those that could not be looked at."""
+    """This machine first, then each host once; and the hosts that could not be checked."""
     from grid.care.remains import look
 
     hosts = find_hosts(hosts_from, group) or []

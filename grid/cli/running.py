@@ -288,7 +288,7 @@ def stop(ctx: click.Context, name: str | None, every: bool, timeout: float, as_j
 
 
 def _await_end(record: dict[str, Any], deadline: float) -> None:
-    """Until its process is gone; for a process that only closed its grid, not longer than 2 s more."""
+    """Until its process has ended; for a process that only closed its grid, 2 s more at most."""
     while time.monotonic() < deadline:
         one = _how_it_stands(record)
         if one["process_gone"]:
@@ -380,7 +380,7 @@ def logs(name: str | None, server: str | None, follow: bool, lines: int | None, 
 
 
 def _names_server(word: str) -> bool:
-    """Whether a word can only be meant as a server or service: one grid runs, and it is not that grid's name."""
+    """Whether a word can only name a server or service: one grid runs, and it is not that grid's name."""
     from grid.grids.register import running_grids
 
     grids = [record for record in running_grids() if record["alive"]]
@@ -409,7 +409,7 @@ def _is_running(record: dict[str, Any]) -> bool:
 
 
 class _Reader:
-    """One log file, line by line. Its file stays open: the last lines of a server can be read after its log is gone."""
+    """One log file, line by line. Its file stays open, so that last lines can be read after the log was removed."""
 
     def __init__(self, path: Path, label: str, last: int | None) -> None:
         self._label, self._last = label, last
@@ -420,7 +420,7 @@ class _Reader:
             self._file = -1  # it went between being listed and being opened
 
     def first(self) -> Sequence[str]:
-        """What is there; of it only the last lines if that was wished."""
+        """Its lines until now, or the last ones if that was wished."""
         lines = self.more()
         return lines if self._last is None else deque(lines, maxlen=self._last)
 

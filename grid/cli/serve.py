@@ -158,7 +158,7 @@ def _grid(local: int | None, hosts_from: str | None, group: str | None) -> Grid:
 
 
 def _fault(exc: Exception) -> str:
-    """What went wrong, and in which line of which file."""
+    """The error, with its file and line."""
     if isinstance(exc, ImportError):
         return str(exc)
     if isinstance(exc, SyntaxError):

@@ -35,7 +35,7 @@ def _tokens(store: str | None) -> Tokens:
 
 @click.group(cls=NearMisses, epilog=exits.EPILOG, short_help="Tokens of a job server: create, list, revoke.")
 def token() -> None:
-    """Tokens of the job server whose jobs lie on this machine (`grid serve --http`). They hold at once.
+    """Tokens of the job server whose jobs lie on this machine (`grid serve --http`). Changes take effect at once.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def token() -> None:
 @token.command("create", epilog=exits.EPILOG, short_help="Make a token, and print it this once.")
 @click.argument("user")
 @click.option("--scope", "scopes", multiple=True, help="read, submit, control, upload or admin; default: the first 3.")
-@click.option("--days", type=click.FloatRange(0, min_open=True), default=90.0, show_default=True, help="It holds.")
+@click.option("--days", type=click.FloatRange(0, min_open=True), default=90.0, show_default=True, help="Lifetime.")
 @click.option("--note", default="", help="What it is for; shown in the list.")
 @_store
 @json_option
@@ -71,7 +71,7 @@ def create(user: str, scopes: tuple[str, ...], days: float, note: str, store: st
 @_store
 @json_option
 def list_tokens(user: str | None, store: str | None, as_json: bool) -> None:
-    """Show the tokens that there are: id, user, scopes, what is left of their time.
+    """Show the tokens of this server: id, user, scopes, time left.
 
     \b
     Example:

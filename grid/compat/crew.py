@@ -69,7 +69,7 @@ class Publishes(Protocol):
 
 
 class Initializer:
-    """What a pool or an executor wants to have run on each server before its first call there, once."""
+    """The function that a pool or executor runs once on each server, before its first call there."""
 
     def __init__(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
         if not callable(function):
@@ -115,7 +115,7 @@ class Crew:
         return function
 
     def give_back(self, function: Function) -> None:
-        """One use of it is over."""
+        """One use of it has ended."""
         self._drop(self.functions.give_back(function))
 
     def _drop(self, functions: Sequence[Function]) -> None:
@@ -175,7 +175,7 @@ class Crew:
             self.service.waste.put(self._sweep)
 
     def _sweep(self) -> bool:
-        """Drop on servers that are free what they need no more; the others are told with their next call."""
+        """Free servers drop what they need no more; the others get the note with their next call."""
         self._sweeping = False
         self._drop(self.functions.bury())
         with self._lock:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 KEPT = 32
 """Functions that servers keep although nothing uses them; the one that was not used for longest is dropped."""
 KEPT_BYTES = 64 << 20
-"""What those carry with them may take so much memory on each server, in all."""
+"""The data that they carry may take this much memory on each server, in all."""
 
 _ATOMS = (int, float, complex, str, bytes, bool, type(None), types.ModuleType, types.BuiltinFunctionType, type)
 
@@ -57,7 +57,7 @@ class Function:
         self.on: weakref.WeakKeyDictionary[Server, Result] = weakref.WeakKeyDictionary()
 
     def ran(self, items: int, seconds: float) -> None:
-        """A pack of so many items ran for so long."""
+        """A pack of this many items ran for this time."""
         each = seconds / max(1, items)
         self.run_s = each if self.run_s is None else 0.5 * self.run_s + 0.5 * each
 
@@ -133,7 +133,7 @@ class Functions:
             function.uses += 1
 
     def give_back(self, function: Function) -> list[Function]:
-        """One use of it is over; returns what is to be dropped."""
+        """One use of it has ended; returns the entries to drop."""
         with self._lock:
             function.uses -= 1
             if not function.uses:
@@ -179,7 +179,7 @@ class Functions:
         return known
 
     def _look(self, function: Callable[..., Any]) -> _Seen | None:
-        """What is known of a callable that carries data; None at the first look, which notes it down."""
+        """The entry of a callable that carries data; None the first time, which records it."""
         anchor, key = _anchor(function)
         seen = self._seen.get(key)
         if seen is not None:
@@ -201,7 +201,7 @@ class Functions:
         return note
 
     def _owed(self) -> list[Function]:
-        """What servers are to drop since this was asked last."""
+        """The entries that servers are to drop, since the last question."""
         while self._dead:
             table, key = self._dead.popleft()
             entry = table.get(key)
@@ -226,7 +226,7 @@ class Functions:
             self._let_go(key)
 
     def _let_go(self, key: object) -> None:
-        """An entry under which nobody will ask again. Whoever uses it goes on with it, and drops it then."""
+        """An entry that nobody will ask for again. Its present users continue with it, and drop it then."""
         known = self._known.pop(key, None)
         if known is not None and not known.uses:
             self._dropped.append(known)

@@ -52,7 +52,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
 
     @property
     def _workers(self) -> Calls | None:
-        """Who works for the `Parallel` that has begun; another after an abort, None at the end."""
+        """The executor of the `Parallel` that has begun; another after an abort, None at the end."""
         return self._calls
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:

@@ -100,7 +100,7 @@ class GridPool(_Pool):
         return False
 
     def wait(self, *_: Any, **__: Any) -> None:
-        """What workers do in an MPI program. This is none: returns at once."""
+        """For MPI programs, where workers wait in it. Here it returns at once."""
 
     @staticmethod
     def enabled() -> bool:
@@ -177,7 +177,7 @@ class GridPool(_Pool):
         """Values of all items, as a list; raises the error of the first that failed.
 
         Args:
-            callback: Called with each value, once all are there; as in schwimmbad's pools.
+            callback: Called with each value, after all have arrived; as in schwimmbad's pools.
         """
         values = self._everything(func, iterable, chunksize, star=False)
         if callback is not None:
@@ -294,7 +294,7 @@ class GridPool(_Pool):
     # -- life ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more work; what is there is done."""
+        """Take no more work; present work is finished."""
         with self._lock:
             if self._state == "RUN":
                 self._state = "CLOSE"
@@ -345,7 +345,7 @@ def _sized(iterable: Any) -> Any:
 
 
 class AsyncResult:
-    """What is due, as `multiprocessing.pool.AsyncResult`."""
+    """A result that will come, as `multiprocessing.pool.AsyncResult`."""
 
     def __init__(self, callback: _Callback | None, error_callback: _Callback | None) -> None:
         self._callback, self._error_callback = callback, error_callback
@@ -355,11 +355,11 @@ class AsyncResult:
         self._work: FunctionMap | Calls | None = None  # what it waits for; dropped once it is there
 
     def ready(self) -> bool:
-        """Whether it is there."""
+        """Whether it has arrived."""
         return self._event.is_set()
 
     def successful(self) -> bool:
-        """Whether it is there without an error. Raises ValueError while it is not there."""
+        """Whether it has arrived without an error. Raises ValueError before it has arrived."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return self._error is None

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from grid.services.proxy import Proxy
 
 QUICK_S = 0.02
-"""What each server has to do takes this long, at most."""
+"""The work of each server takes this long, at most."""
 WORTH_S = 0.0002
-"""Another server is asked for each so many seconds of work: sending a pack and having it back costs as much."""
+"""One more server is used for each this many seconds of work: a pack's way costs as much."""
 
 
 def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: bool) -> list[Any] | None:

@@ -40,7 +40,7 @@ _LINGER_S = 0.5
 _TIME_UP = (TimeoutError, concurrent.futures.TimeoutError)  # until Python 3.11 they are two classes
 _AHEAD_S = 0.02
 _MOST_AHEAD = 64
-"""Calls that a server is given at once: what it does in 20 ms, and not more than this many."""
+"""Calls that a server gets at once: those that take 20 ms, and not more than this many."""
 
 
 class FunctionMap(MapWork):
@@ -131,7 +131,7 @@ def check_initializer(initializer: Initializer | None, server: Server) -> None:
 
 
 class Call:
-    """One call: the function (or the name of a method), its arguments, and who waits."""
+    """One call: the function (or the name of a method), its arguments, and its future."""
 
     __slots__ = ("__weakref__", "args", "function", "future", "kwargs", "made", "method", "taken")
 
@@ -145,7 +145,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What is called, as people know it."""
+        """The name of the function or method, for people."""
         if self.function is None:
             return self.method
         return str(getattr(self.function, "__name__", type(self.function).__name__))
@@ -268,7 +268,7 @@ class Calls:
                 self._handing.poke()
 
     def done(self, call: Call) -> None:
-        """A call is over, whichever way."""
+        """A call has ended, whichever way."""
         if call.taken is not None and self.crew is not None:
             self.crew.give_back(call.taken)
         call.function = None

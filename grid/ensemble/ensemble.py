@@ -33,7 +33,7 @@ class Ensemble:
     Args:
         parameters: A value for each rung, or a function of the number of replicas that makes them.
         rng: Decides about exchanges. In rounds the same one and the same servers give the same run.
-        rule: What an exchange would gain; default: two temperatures, by energies.
+        rule: Logarithm of the gain of an exchange; default: two temperatures, by energies.
         tell: Method of the instance that takes its parameter.
     Raises:
         ServiceError: Not as many parameters as servers. UnknownService, NoServers: As `acquire_service`.
@@ -138,8 +138,8 @@ class Ensemble:
         differ, though each replica's own stream of random numbers is the same.
 
         Args:
-            method, args: What a stretch is: a call with `args(i)` for replica i.
-            report: What the rule wants to see of an answer; the answer itself by default.
+            method, args: The method of a stretch, called with `args(i)` for replica i.
+            report: Makes of an answer the value that the rule needs; by default the answer itself.
             seen: Hears of each answer, here in the caller's thread.
             timeout: Seconds for the whole; None: as long as it takes.
         Returns:

@@ -1,4 +1,4 @@
-"""Who has which rung of a ladder of parameters, and by what rule two neighbours exchange.
+"""Which replica has which rung of a ladder of parameters, and the rule by which two neighbours exchange.
 
 Parameters are exchanged and not states: a few bytes. A replica wanders over the ladder, its server stays.
 
@@ -22,7 +22,7 @@ class Chance(Protocol):
 
 
 Rule = Callable[[Any, Any, Any, Any], float]
-"""(parameter of a rung, that of the next, report of who has the first, report of who has the next) -> log(ratio)."""
+"""(parameter of a rung, that of the next, report of the replica on the first, on the next) -> log(ratio)."""
 
 
 def tempering(low: float, high: float, energy_low: float, energy_high: float) -> float:
@@ -45,7 +45,7 @@ class Exchange:
     Args:
         parameters: One for each rung, as many as there are replicas.
         rng: Decides; the same one gives the same exchanges.
-        rule: What an exchange would gain, see `Rule`; default: `tempering`, reports being energies.
+        rule: Logarithm of the gain of an exchange, see `Rule`; default: `tempering`, reports being energies.
     """
 
     def __init__(self, parameters: Sequence[Any], rng: Chance, rule: Rule = tempering) -> None:
@@ -62,7 +62,7 @@ class Exchange:
         return self.rung.index(rung)
 
     def parameter(self, replica: int) -> Any:
-        """What a replica has now."""
+        """The present parameter of a replica."""
         return self.parameters[self.rung[replica]]
 
     def attempt(self, low: int, report_low: Any, report_high: Any) -> bool:

@@ -1,10 +1,10 @@
-"""Who exchanges with whom when every replica comes at its own time: no barrier, each waits for one neighbour only.
+"""Which replicas exchange, when each comes at its own time: no barrier, each waits for one neighbour only.
 
 A replica that comes finds a neighbour waiting, and the two may exchange and go on; or it waits for the first of its
-neighbours to come. Two neighbours never both wait, so somebody always runs, and the whole never stands still. Who has
-both neighbours waiting takes the side that it did not meet last.
+neighbours to come. Two neighbours never both wait, so somebody always runs, and the whole never stops. If both
+neighbours of a replica wait, it takes the side that it did not meet last.
 
-Lives here: the rule. Pure: it is told who comes, and says who may go on. Elsewhere: calls (`ensemble`).
+Lives here: the rule. Pure: replicas come in, and those that may go on come out. Elsewhere: calls (`ensemble`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Meeting:
         self._met_above: dict[int, bool] = {}
 
     def _neighbours(self, replica: int) -> list[int]:
-        """Who has the rung below and who the one above, without those that have finished."""
+        """The replicas on the rung below and on the one above, without those that have finished."""
         rung = self._exchange.rung[replica]
         rungs = [near for near in (rung - 1, rung + 1) if 0 <= near < len(self._exchange.rung)]
         return [other for other in map(self._exchange.holder, rungs) if other not in self.finished]
 
     def come(self, replica: int, report: Any) -> list[int]:
-        """A replica has walked its stretch; who may go on now, with `Exchange.parameter` of each as it is then."""
+        """A replica has walked its stretch; returns those that may go on now, with `Exchange.parameter` of each."""
         exchange, near = self._exchange, self._neighbours(replica)
         there = [other for other in near if other in self.waiting]
         if not there:
@@ -49,7 +49,7 @@ class Meeting:
         return [replica, partner]
 
     def finish(self, replica: int) -> list[int]:
-        """A replica will not come again; who waited for it in vain, and may go on."""
+        """A replica will not come again; returns those that waited for it in vain, and may go on."""
         self.finished.add(replica)
         self.waiting.pop(replica, None)
         alone = [other for other in self.waiting if not self._neighbours(other)]

@@ -1,4 +1,4 @@
-"""Writes failed calls into a directory: what was called, with what, and what came of it.
+"""Writes failed calls into a directory: the object, the method, the arguments, the error.
 
 Files are pickles made by dill, which carry what the script defines by value; they are for the user who wrote them.
 

@@ -17,7 +17,7 @@ from grid.failures.keeper import FORMAT
 
 
 class Failure:
-    """A failed call from a file. `name`, `error`, `traceback`, `script`, `when`: what was written down of it.
+    """A failed call from a file. `name`, `error`, `traceback`, `script`, `when`: what the file says about it.
 
     Raises:
         FailureFileError: No such file, somebody else's, of another Python, or something else.

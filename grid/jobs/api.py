@@ -246,7 +246,7 @@ class Calls:
 
     @row(READ, Whose.SIEVED, again=True, long=("tree",))
     def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`. Starts nothing."""
+        """A condition now: `state` (satisfied, pending, cancelled), `reason`, `explain`. Starts nothing."""
 
     @row(READ, Whose.OWN, again=True)
     def explain(self, job: str) -> str:
@@ -260,7 +260,7 @@ class Calls:
 
     @row(READ, Whose.NOBODYS, again=True)
     def services(self) -> dict[str, list[str]]:
-        """Services that there are: name -> versions."""
+        """The services of the server: name -> versions."""
 
     @row(CONTROL, Whose.NOBODYS)
     def set_email(self, email: str | None, mails: str | None = None) -> None:
@@ -284,7 +284,7 @@ class Calls:
 
     @row(READ, Whose.OWN, again=True)
     def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
-        """What a job said up to that number of its stream, as far as it is kept; for those who come late."""
+        """The messages of a job up to that number of its stream, as far as they are kept; for late listeners."""
 
     @row(READ, Whose.NOBODYS, again=True)
     def fetched(self, url: str) -> str:

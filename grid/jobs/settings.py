@@ -21,7 +21,7 @@ def data_directory() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a job manager waits for, how long, and how it shares."""
+    """Times and shares of a job manager."""
 
     checkpoint_s: float = 600.0
     """Between checkpoints of a job, at least."""

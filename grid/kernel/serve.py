@@ -268,7 +268,7 @@ class Server:
             return kept.keep(getattr(self.instance, which)(*its_args, **its_kwargs), self._store)
         if method == "@take":
             return self._take(*args, **kwargs)
-        raise GridError(f"{method!r} is nothing that a server does", hint="Client and host differ in version")
+        raise GridError(f"unknown server operation {method!r}", hint="Client and host differ in version")
 
     def _take(self, method: str, value: kept.Kept, *, drop: bool) -> Any:
         """Call `method` with a value that lies in a blob of this host."""

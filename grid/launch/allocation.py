@@ -21,7 +21,7 @@ from grid.batch_systems.nodes import read_text
 from grid.errors import AllocationError
 
 CHOICE = "GRID_ALLOCATION"
-"""Variable that settles which system is meant where several speak: pbs, slurm, sge, the name of a dialect, or none."""
+"""Variable that chooses between several systems: pbs, slurm, sge, the name of a dialect, or none."""
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def _word(text: str) -> str:
 
 
 def why_not_started(stderr: str) -> tuple[str, str]:
-    """What a kernel wrote that did not start, without our own note; and a hint where a variable may be the cause."""
+    """The output of a kernel that did not start, without our own note; and a hint if a variable may be the cause."""
     kept, hint = [], ""
     for line in stderr.splitlines():
         found = re.match(r"grid-note PYTHONPATH=(.*) PYTHONHOME=(.*)\Z", line)

@@ -31,12 +31,12 @@ _NOISE_BYTES = 4096
 """Kept of what a login shell prints by itself."""
 _EARLY_BYTES = 1 << 16
 QUIET_S = 0.5
-"""A process that has ended, and whose pipes say nothing for so long, has handed them to a daemon: stop reading."""
+"""A process has ended and its pipes were silent for this time: a daemon has them now, so stop reading."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """What a command left. `returncode` is negative if a signal ended it."""
+    """The outcome of a command. `returncode` is negative if a signal ended it."""
 
     returncode: int
     stdout: bytes
@@ -94,7 +94,7 @@ class RemoteProcess(ABC):
 
     @property
     def began(self) -> bool:
-        """Whether the command has begun, as far as can be told from its output."""
+        """Whether the command has begun, as far as its output shows."""
         return not self._mark
 
     def _announced(self, text: str) -> str:
@@ -131,13 +131,13 @@ class RemoteProcess(ABC):
         """Write all of it to stdin.
 
         Raises:
-            TimeoutError: The far side took no more for so long; part of the data may have gone.
+            TimeoutError: The far side took no more for this time; a part of the data may have arrived.
             BrokenPipeError: It will take no more.
         """
 
     @abstractmethod
     def read(self, timeout: float) -> bytes:
-        """What has arrived on stdout, waiting for the first byte; b"" at its end. TimeoutError."""
+        """The bytes that have arrived on stdout, waiting for the first; b"" at its end. TimeoutError."""
 
     @abstractmethod
     def close_stdin(self) -> None:
@@ -163,7 +163,7 @@ class RemoteProcess(ABC):
         """The next line of stdout with its newline; a last line without one; b"" at the end.
 
         Raises:
-            TimeoutError: No whole line in time; what came of it is kept for the next call.
+            TimeoutError: No whole line in time; its beginning is kept for the next call.
             ValueError: A line longer than `line_bytes`: this is not the protocol that the caller speaks.
         """
         deadline = time.monotonic() + timeout

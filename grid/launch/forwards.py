@@ -26,7 +26,7 @@ _CHUNK = 1 << 18
 
 
 class FarEnd(Protocol):
-    """What a stream needs of its far end; sockets and paramiko's channels both have it."""
+    """The methods of a far end that a stream uses; sockets and paramiko's channels both have them."""
 
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> None: ...
@@ -47,7 +47,7 @@ def socket_path(host: str) -> str:
 
 
 class Forward:
-    """One listening socket; whoever makes it closes it, and its streams end with it."""
+    """One listening socket; its maker closes it, and its streams end with it."""
 
     def __init__(self, host: str, open_far_end: Callable[[], FarEnd]) -> None:
         self.path = socket_path(host)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 
 class Verdict(enum.Enum):
-    """What the records say about a key that a host showed."""
+    """The verdict of the records on a key that a host showed."""
 
     KNOWN = "known"
     UNKNOWN = "unknown"  # nothing is on record for this name

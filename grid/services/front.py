@@ -119,7 +119,7 @@ class GridService:
             self._check_settable(name, reading=name not in self._values)
 
     def _check_settable(self, name: str, *, reading: bool = False) -> None:
-        """A parameter that other servers can't be told of would be right on one server and wrong on the next."""
+        """A parameter without a method that sets it would be right on one server and wrong on the next."""
         if name in self._set_methods or (not self._set_methods and (reading or name not in self._get_methods)):
             return
         what = "is read back" if reading else "is given"
@@ -153,12 +153,12 @@ class GridService:
             self._latest[name] = (self._count, None)
 
     def get_parameter(self, name: str, timeout: float | None = None) -> Any:
-        """What the latest call read back, waiting for it; or the value here, if that was set since or none was read.
+        """The value that the latest call read back, waiting for it; or the value here, if set since or never read.
 
         Raises:
             ServiceError: There is no such parameter.
             TimeoutError: The call has not ended within `timeout` seconds.
-            Whatever reading it raised on the server.
+            Any exception that reading it raised on the server.
         """
         with self._lock:
             _, result = self._latest.get(name, (0, None))
@@ -182,7 +182,7 @@ class GridService:
         return self._perform(lambda proxy: proxy(*args, **kwargs))
 
     def _take_in(self) -> None:
-        """What earlier calls read back is the parameters' value; where reading failed, that stays as it was."""
+        """Values that earlier calls read back become the parameters'; where reading failed, the old value stays."""
         with self._lock:
             due = {name: self._latest[name] for name in self._set_methods if name in self._latest}
         for name, (number, result) in due.items():

@@ -4,7 +4,7 @@
                       ^                                      │
                       └──── its server died with it: again ──┘
 
-A server is given back when others wait for it and its turn is over, so that long work starves nobody. What waits behind
+A server goes back when others wait for it and its turn has ended, so that long work starves nobody. What waits behind
 a pack that takes unexpectedly long is taken back for a server that has nothing to do.
 
 Lives here: the thread, servers that we hold, packs under way, retries, cancelling, the end of calls that run.
@@ -35,7 +35,7 @@ TURN_S = 0.25
 LOOK_S = 1.0
 """The thread looks up this often, whatever happens."""
 _STUCK_S = 0.25
-"""What has waited this long behind another pack is taken back, for a server that has nothing to do."""
+"""A pack that has waited this long behind another one is taken back, for a server that has nothing to do."""
 _MOMENT_S = 0.1
 """Calls that run when they are to be ended may still end by themselves for this long."""
 
@@ -64,11 +64,11 @@ class NoValue:
 
 
 class Supply(Protocol):
-    """What is to be done. All is called by the thread that hands out."""
+    """The work that is handed out. Only the thread that hands out calls these methods."""
 
     @property
     def name(self) -> str:
-        """What is called, as people know it."""
+        """The name of the function or method, for people."""
 
     @property
     def retries(self) -> int:
@@ -106,7 +106,7 @@ class Supply(Protocol):
         """Outcomes of a pack are here."""
 
     def label(self, pack: ItemPack) -> str | None:
-        """What hooks are told that it is; None: what its method says."""
+        """The name that hooks get; None: that of its method."""
 
     def told(self, packs: list[ItemPack]) -> str:
         """The beginning of a sentence: that they were (there, when a server died)."""
@@ -175,7 +175,7 @@ class Handing:
         self.cancel()
 
     def why(self, done: int, under_way: int) -> str:
-        """What it waits for, in words."""
+        """The reason why it waits, in words."""
         if self._waiter is not None and not self._holders:
             return "no server is free. " + self.service.why_waiting()
         doing = "; ".join(f"{holder.server.name}: {holder.server.doing()}" for holder in list(self._holders)[:8])
@@ -235,7 +235,7 @@ class Handing:
             self.service.ask(self._waiter, lambda waiter: self._news.put((self._granted, (waiter,))))
 
     def _withdraw(self) -> None:
-        """What has not begun never will; what runs is ended with its server once its moment is over."""
+        """Packs that have not begun never will; packs that run are ended with their servers after a moment."""
         while self._again:
             pack = self._again.popleft()
             self._supply.arrive(pack, [NoValue(CancelledError())] * len(pack.items))
@@ -338,7 +338,7 @@ class Handing:
             self._supply.arrive(pack, [NoValue(error)] * len(pack.items))
 
     def _with_items(self, error: ServerLost, holder: _Holder, pack: ItemPack) -> ServerLost:
-        """The same loss, told with what the server had: who reads it looks for the item that kills."""
+        """The same loss, with the items of the server: the reader looks for the item that kills."""
         if type(error) is not ServerLost:
             return error
         if holder.had is None:

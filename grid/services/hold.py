@@ -1,4 +1,4 @@
-"""Who has a server, from the grant until it is free again; and who waits for a grant.
+"""The caller that has a server, from the grant until it is free again; and the callers that wait for a grant.
 
     granted ──> its waiter has it ──> a proxy has it ──> released ──(the last call has ended)──> free, the hold is over
 

@@ -45,7 +45,7 @@ def bar(title: str, done: int, total: int | None) -> str:
 
 
 def grid(status: Mapping[str, Any]) -> str:
-    """What a grid answers to `status()`."""
+    """The answer of a grid to `status()`."""
     homes = status.get("homes") or [{"host": host, "state": ""} for host in status["hosts"]]
     name = f" {status['name']}" if "name" in status else ""
     parts = [

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Home(Protocol):
-    """What a server needs of its host."""
+    """The part of its host that a server uses."""
 
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
         """Have there what a message needs; an image of `__main__` that must go with it, if one must."""
@@ -37,7 +37,7 @@ class Home(Protocol):
         """Begin to copy a blob of another home's host here; the function waits for it and gives its name here."""
 
     def forget(self, blob: str) -> None:
-        """Remove a blob; without waiting, and without an error where the host is gone."""
+        """Remove a blob; without waiting, and without an error if the host is lost."""
 
     def withdraw(self, server: str, call: int) -> bool:
         """Take back a call that has not begun."""
@@ -53,7 +53,7 @@ class Home(Protocol):
 
 
 class Moving(Exception):
-    """What a call meets while its server moves to another host: it is kept and sent there."""
+    """A call was made while its server moves to another host: it is kept and sent there."""
 
 
 class KernelServer(Server):
@@ -139,7 +139,7 @@ class KernelServer(Server):
     # -- from one host to another ----------------------------------------------------------------------------------
 
     def leave(self, method: str, args: tuple[Any, ...], reply: Reply) -> None:
-        """Make the last call to the process as it is; what is called from now on is kept until `settle`."""
+        """Make the last call to the present process; later calls are kept until `settle`."""
         self.link.call(self.peer, codec.dumps((method, args, {})), reply, then=Moving())
 
     def fetch_early(self, result: Result) -> None:
@@ -148,7 +148,7 @@ class KernelServer(Server):
             threading.Thread(target=result.exception, name="grid-fetch", daemon=True).start()
 
     def stay(self) -> None:
-        """It does not move after all: what was kept goes to the process as it is."""
+        """It does not move after all: the kept calls go to the present process."""
         with self._moving:
             self.peer.refuses = self.peer.closed
             self._send_kept()

@@ -78,7 +78,7 @@ class MapWork:
 
     @property
     def name(self) -> str:
-        """What is called, as people know it."""
+        """The name of the function or method, for people."""
         return self.method
 
     # -- the supply, in the thread that hands out ------------------------------------------------------------------
@@ -231,7 +231,7 @@ class MapWork:
         self.handing.end_running()
 
     def left(self) -> list[str]:
-        """What is not done, for `Unfinished`: this map."""
+        """Unfinished work, for `Unfinished`: this map."""
         return [] if self.ended else [f"a map of {self.name}"]
 
     def join(self, timeout: float | None = None) -> bool:
@@ -252,7 +252,7 @@ class MapWork:
             raise
 
     def why(self) -> str:
-        """What it waits for, in words."""
+        """The reason why it waits, in words."""
         with self.changed:
             return self.handing.why(self.arrived, self._next - self.arrived)
 
@@ -379,7 +379,7 @@ class MapResult(Awaitable, Iterator[Any]):
         Args:
             timeout: Seconds for the whole; None: as long as it takes.
         Raises:
-            TimeoutError: Not all are there in time. Nothing is lost: ask again.
+            TimeoutError: Not all have arrived in time. Nothing is lost: ask again.
             The error of the first item that failed, unless the map was made with `return_exceptions`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -428,7 +428,7 @@ class MapResult(Awaitable, Iterator[Any]):
                 yield first + at, _error_or_value(outcome)
 
     def cancel(self) -> None:
-        """Withdraw what has not begun; packs that run are finished. What is done can still be fetched."""
+        """Withdraw items that have not begun; packs that run are finished. You can still fetch finished values."""
         self._mapping.cancel()
 
     def done(self) -> bool:
@@ -437,7 +437,7 @@ class MapResult(Awaitable, Iterator[Any]):
 
     @property
     def method(self) -> str:
-        """What is called."""
+        """The name of the method that is called."""
         return self._mapping.method
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 TARGET_S = 0.05
-"""What a pack should take. Its way costs some 0.3 ms; who cancels, or waits for a server, waits for a pack."""
+"""Time that a pack should take. Its way costs some 0.3 ms; a cancel, or a waiting caller, waits for one pack."""
 LARGEST = 20_000
 """Items in one pack, at most."""
 _GROWTH = 4
@@ -26,9 +26,9 @@ class Packing:
     """See the module. `take` says how many items to send next, `took` tells it what came of a pack.
 
     Args:
-        target_s: What a pack should take, in seconds.
+        target_s: Time that a pack should take, in seconds.
         largest: Items of a pack, at most.
-        fixed: Every pack holds so many, whatever they take.
+        fixed: Every pack holds this number of items, whatever time they take.
         item_s: How long an item took in an earlier map of the same function, with its share of the way; None: unknown.
         tried: Items of the largest pack that came back then.
     Raises:
@@ -87,7 +87,7 @@ class Packing:
         Where the way costs more than the work (large items) the way counts; half of it, as two packs are under way.
         """
         each = max(run_s, whole_s / 2) / max(1, items)
-        # A pack of one is mostly way: what larger packs tell is worth more.
+        # A pack of one is mostly way: times of larger packs are worth more.
         if self._item_s is None or items > self._tried:
             self._item_s = each
         else:

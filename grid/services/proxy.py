@@ -1,4 +1,4 @@
-"""What the caller holds of an acquired server.
+"""The object by which a caller uses an acquired server.
 
     proxy = g.acquire_service(service_id)
     proxy.set_parameters(p)          # each call returns a Result at once; they run in this order, on this server
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a proxy needs of its grid."""
+    """The part of its grid that a proxy uses."""
 
     _pid: int
 
@@ -56,7 +56,7 @@ def _calling(name: str) -> Callable[..., Result]:
 
 @lru_cache(maxsize=256)
 def proxy_type(methods: frozenset[str]) -> type[Proxy]:
-    """The class of a service's proxies: their methods are methods, so that a proxy that is dropped is gone."""
+    """The class of a service's proxies: their methods are methods, so that a dropped proxy is freed at once."""
     members: dict[str, Any] = {name: _calling(name) for name in methods if name.isidentifier()}
     return type("Proxy", (Proxy,), {**members, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__})
 

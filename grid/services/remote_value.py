@@ -1,4 +1,4 @@
-"""What a method returned, left on its server's host, to be handed to other servers.
+"""A method's result that stays on its server's host, to be handed to other servers.
 
     with g.keep(proxy, "get_state") as state:        # at once; nothing large comes here
         done = state.to(other, "set_state")          # other.set_state(state), from host to host where there is a way
@@ -47,13 +47,13 @@ class RemoteValue:
     def to(self, proxy: Holder, method: str, timeout: float | None = None) -> Result:
         """Call `method` of another server (or of the same) with the value; returns the Result of that call.
 
-        Waits until the value is there, and until it is on the other host. It can be handed to any number of servers.
+        Waits until the value exists, and until it is on the other host. You can hand it to any number of servers.
 
         Args:
             timeout: Seconds to wait for the value; None waits as long as it takes.
         Raises:
             TimeoutError: The method has not returned yet. Released: The value was dropped.
-            ConnectError: The host that has the value was lost. Whatever the method raised that should have made it.
+            ConnectError: The host that has the value was lost. Or the error of the method that should have made it.
         """
         return self.offer(proxy, method, timeout)()
 

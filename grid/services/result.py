@@ -64,7 +64,7 @@ class Reply(Future[Any]):
     _callbacks: list[Callable[[Future[Any]], Any]] | None = None
     _listeners: list[Callable[[Future[Any]], Any]] | None = None
     _announced = False
-    _watched = False  # somebody wants to be told
+    _watched = False  # somebody wants a notice
     _blobs: bulk.Blobs | None = None
 
     def __init__(self, link: Link) -> None:
@@ -85,7 +85,7 @@ class Reply(Future[Any]):
             self._done()
 
     def _done(self) -> None:
-        """Done, and whoever wants to know is told: by the grid's thread, where no exception tears it off halfway."""
+        """Done, and all that wait for it get notice: by the grid's thread, where no exception interrupts it halfway."""
         self.done_flag = True
         if self._watched:
             self._link.errand(self._announce)
@@ -135,7 +135,7 @@ class Reply(Future[Any]):
             TimeoutError: Not ready in time; the message says what the server is doing.
             CancelledError: The call was cancelled before it began.
             ServerLost: The server died with the call, or went silent.
-            Whatever the remote method raised, with the remote traceback as its cause.
+            Any exception of the remote method, with the remote traceback as its cause.
         """
         if not self.done_flag and not self._link.wait(self, timeout):
             raise CallTimeout(f"not ready after {timeout:g} s: {self._why()}", hint="The call goes on")
@@ -218,11 +218,11 @@ class Reply(Future[Any]):
         return None, raised.heard(data, text, self._where())
 
     def _where(self) -> str:
-        """Of a failed call, for who reads its traceback."""
+        """The server of a failed call, for the reader of its traceback."""
         return ""
 
     def _taken_apart(self) -> None:
-        """The value is here: what lies on its host is needed no more."""
+        """The value has arrived: its blob on the host is not needed any more."""
 
     def done(self) -> bool:
         """Whether `get` would return at once."""
@@ -233,7 +233,7 @@ class Reply(Future[Any]):
         return self.done_flag and bool(self._flags & CANCELLED)
 
     def running(self) -> bool:
-        """Whether the call is under way, as far as can be told here."""
+        """Whether the call is under way, as far as this side knows."""
         return not self.done_flag
 
     def cancel(self) -> bool:
@@ -332,7 +332,7 @@ class Reply(Future[Any]):
 
 
 class Owner(Protocol):
-    """What a result needs of the service whose server it asks."""
+    """The part of its service that a result uses."""
 
     waste: Waste
 
@@ -341,7 +341,7 @@ class Owner(Protocol):
 
 
 class Callee(Protocol):
-    """What a result needs of its server."""
+    """The part of its server that a result uses."""
 
     name: str
     host: Host
@@ -396,7 +396,7 @@ def _forget(home: Any, blob: str) -> bool:
 
 
 class _Nobody:
-    """Stands for the proxy of a call that is through, and of what the grid itself asks."""
+    """Stands for the proxy of a finished call, and of a call that the grid itself makes."""
 
     _strict = False
     _failed: Result | None = None

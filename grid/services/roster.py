@@ -1,4 +1,4 @@
-"""The roster of one service: which servers are starting, free or busy, and who waits for one.
+"""The roster of one service: which servers are starting, free or busy, and which callers wait for one.
 
     STARTING ──ready──> FREE ──acquired──> BUSY        Every state may also go to LOST (it died, or went silent) or to
                          ^                  │          TERMINATED (we ended it); those two are final.
@@ -36,7 +36,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What can happen to a server."""
+    """Events of a server."""
 
     READY = "ready"
     ACQUIRED = "acquired"
@@ -88,7 +88,7 @@ class Roster:
         self._closed = False
         self._expecting = False
         self.due: tuple[Action, ...] = ()
-        """What follows and was not carried out yet; kept for the owner."""
+        """Actions that follow and were not carried out yet; kept for the owner."""
 
     def copy(self) -> Roster:
         """Another one that is as this one is: an event that an exception tears off halfway harms the copy alone."""
@@ -102,7 +102,7 @@ class Roster:
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def state(self, name: str) -> State | None:
-        """State of a live server; None for one that is gone."""
+        """State of a live server; None for one that was lost or terminated."""
         return self._states.get(name)
 
     def names(self, *states: State) -> list[str]:
@@ -144,14 +144,14 @@ class Roster:
         return self._put_free(name)
 
     def release(self, name: str) -> list[Action]:
-        """Its holder is done with it. Nothing, if the server is gone meanwhile."""
+        """Its holder needs it no more. Nothing, if the server was lost meanwhile."""
         if name not in self._states:
             return []
         self._move(name, Event.RELEASED)
         return self._put_free(name)
 
     def gone(self, name: str, event: Event) -> list[Action]:
-        """A server was lost or terminated; what it did before does not matter."""
+        """A server was lost or terminated, whatever its state was."""
         if name not in self._states:
             return []
         assert MOVES[self._states[name], event] not in LIVE
@@ -222,7 +222,7 @@ class Roster:
         return True
 
     def leave(self, ticket: Any) -> list[Action]:
-        """A waiter gave up. What a group waiter had collected goes back."""
+        """A waiter gave up. Servers that a group waiter had collected go back."""
         if self._waiters.pop(ticket, None) is None:
             return []
         self._fits.pop(ticket, None)

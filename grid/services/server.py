@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Holder(Protocol):
-    """What a server needs of the proxy that has it."""
+    """The part of the proxy that has it that a server uses."""
 
     _hold: Hold
     _server: Server
@@ -45,7 +45,7 @@ class Remote(Protocol):
 
 
 class OfService(Owner, Protocol):
-    """What a server needs of its service."""
+    """The part of its service that a server uses."""
 
     roster: Roster
     instance: Any
@@ -64,7 +64,7 @@ class Server:
     """
 
     hooks: tuple[Hook, ...] = ()
-    """Who hears of every call."""
+    """Hooks that get notice of every call."""
 
     def __init__(self, service_id: str, name: str, host: Host, proxy: Holder | None = None) -> None:
         self.service_id = service_id
@@ -76,7 +76,7 @@ class Server:
         """Why it is lost, where it is."""
         self.final_state: State | None = None
         self.hold: Hold | None = None
-        """Who has it, until it is free again."""
+        """Its holder, until it is free again."""
         if proxy is not None:
             self.hold = proxy._hold = Hold(proxy)
             proxy._server = self
@@ -116,7 +116,7 @@ class Server:
         return None
 
     def lasts(self, seconds: float) -> bool:
-        """Whether it will live for so long, as far as its allocation goes."""
+        """Whether it will live for that time, as far as its allocation goes."""
         left = self.left_s
         return left is None or left >= seconds
 

@@ -1,4 +1,4 @@
-"""One service of a grid: its servers, who has which, who waits for one, and calls of all of them.
+"""One service of a grid: its servers, their holders, the callers that wait, and calls of all servers.
 
 An event of the roster is whole or it has not been: in the main thread an exception of the user's may tear it off at any
 byte code (`wire/session.py`). So there it happens in a copy, which takes the roster's place by one store; what is to be
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OWN_WAIT_S = 3.0
-"""Who waits for a server that he holds himself is told so after this."""
+"""A caller that waits for a server which it holds itself gets a warning after this."""
 
 
 class Ground(Protocol):
-    """What a service needs of its grid."""
+    """The part of its grid that a service uses."""
 
     limits: Limits
     failures: dict[str, Exception]
@@ -96,7 +96,7 @@ class Service:
             self.roster.announce([server.name for server in servers])
 
     def add(self, server: Server) -> None:
-        """A server came up: whoever waits may have it."""
+        """A server came up: a waiter may have it."""
         with self.lock:
             server.service = self
             server.hooks = tuple(hook for hook in self.ground.hooks if hook.hears_calls)
@@ -149,7 +149,7 @@ class Service:
         return self.roster.copy() if threading.current_thread() is threading.main_thread() else self.roster
 
     def carry_out(self, actions: Sequence[Action] = ()) -> None:
-        """Tell waiters what became of them. Whoever comes next goes on where somebody was torn off."""
+        """Give waiters their outcome. If a thread is interrupted here, the next one continues."""
         if actions:
             with self.lock:
                 self.roster.due += tuple(actions)
@@ -279,7 +279,7 @@ class Service:
         proxy._server.free_if_idle()
 
     def free(self, server: Server, hold: Hold) -> None:
-        """The hold is over, once; a server that is gone goes nowhere. When is decided by `Server.free_if_idle`."""
+        """End the hold, once; a lost server does not go back. `Server.free_if_idle` decides when."""
         with self.lock:
             if server.hold is not hold:
                 return  # somebody else was faster, and another may have the server by now
@@ -428,7 +428,7 @@ class Service:
             raise ServiceError(f"it has no method {method!r}", service_id=self.service_id, hint=f"Methods: {known}")
 
     def held_by_caller(self) -> str | None:
-        """What of the service this thread holds itself, in words."""
+        """The servers of the service that this thread holds itself, in words."""
         if self.group is not None:
             return "broadcast or scatter hold all servers until release_all"
         me = threading.get_ident()
@@ -441,13 +441,13 @@ class Service:
         return None
 
     def no_servers(self) -> NoServers:
-        """The error of who can't be served any more."""
+        """The error for callers that can't get a server any more."""
         reasons = [str(error) for error in self.ground.failures.values()]
         what = "no server is left" + (f" ({'; '.join(reasons[-3:])})" if reasons else "")
         return NoServers(what, service_id=self.service_id, hint="Publish it again")
 
     def why_waiting(self) -> str:
-        """What servers do, for who waits for one."""
+        """What the servers are doing, for a caller that waits for one."""
         with self.lock:
             servers = list(self.servers.values())
             waiting = self.roster.waiting
@@ -458,7 +458,7 @@ class Service:
         return "; ".join([told.removesuffix(". "), *coming]) if coming else told
 
     def status(self) -> dict[str, Any]:
-        """What it consists of and does, in plain values (JSON)."""
+        """Its servers and their work, in plain values (JSON)."""
         with self.lock:
             roster = self.roster
             return {

@@ -18,14 +18,14 @@ from typing import Protocol
 logger = logging.getLogger(__name__)
 
 _TELL_S = 10.0
-"""Who waits for such calls says so after this, and then again."""
+"""A wait for such calls is reported after this time, and then again."""
 
 
 class Source(Protocol):
     """Somebody with calls that are to be finished."""
 
     def left(self) -> list[str]:
-        """What is not done: a name for each call, or for each map."""
+        """Unfinished work: a name for each call, or for each map."""
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left; False after `timeout` seconds."""

@@ -3,7 +3,7 @@
     model.set_temperature(3.0)             # raises on the server; nobody looks at its Result
     print(model.energy().get())            # the energy of the old state
 
-It is told when the Result is dropped, or when the grid ends. Who asks (`get`, `exception`, a call-back) is told then.
+It is told when the Result is dropped, or when the grid ends; not if `get`, `exception` or a call-back has asked.
 
 Lives here: `Untold`, the line. Elsewhere: results (`result`), proxies that raise it at the next call (`proxy`, strict).
 """

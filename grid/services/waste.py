@@ -1,4 +1,4 @@
-"""What is left of results: values that wait on their hosts, errors that nobody asked for, things to remove there.
+"""Remains of results: values that wait on their hosts, errors that nobody asked for, blobs to remove there.
 
 A destructor may run in any thread and under any lock. So it only queues what is to be done, and the watch does it.
 

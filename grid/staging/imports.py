@@ -49,7 +49,7 @@ _NOT_OF_A_PACKAGE = ("__pycache__/", ".git/", ".svn/", ".hg/", ".tox/", ".nox/",
 
 @dataclass(frozen=True)
 class Needs:
-    """What must be there before the modules that were asked about can be imported.
+    """Modules that must exist before the given modules can be imported.
 
     `own`: module or package -> its files, with the relative paths that make it importable from the staged root.
     `installed`, `unknown`: names of top-level modules. `optional`: those that are installed here, and that the

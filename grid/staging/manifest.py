@@ -1,4 +1,4 @@
-"""What is in a set of files, what of it the other side lacks, and the archive that brings it there.
+"""The contents of a set of files, the part that the other side lacks, and the archive that brings it there.
 
 Lives here: hashes with their cache, the comparison of two manifests, the sending end of the archive.
 Elsewhere:  the format and its receiving end (`kernel/unpack.py`), the choice of files (`staging/select.py`).
@@ -43,7 +43,7 @@ Manifest = dict[str, Entry]  # by relative path, posix separators
 
 
 class Stamp(NamedTuple):
-    """What tells two states of a file apart without reading it."""
+    """Values that tell two states of a file apart without reading it."""
 
     path: str
     size: int
@@ -56,7 +56,7 @@ HashCache = MutableMapping[Stamp, str]
 
 
 class Writable(Protocol):
-    """Whatever the archive goes to: a file, a pipe, a channel."""
+    """The target of the archive: a file, a pipe, a channel."""
 
     def write(self, data: bytes, /) -> object: ...
 

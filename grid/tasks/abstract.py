@@ -1,4 +1,4 @@
-"""What users write, and what can be exchanged: the five interfaces of a task framework, with their method names.
+"""The five interfaces of a task framework, with their method names: users write some, and can exchange the others.
 
     TaskSystem            makes tasks until it is complete, and gathers one result        the user's
     Task                  one piece of work: called on a worker                           the user's
@@ -57,7 +57,7 @@ class Task(ABC):
 
     @abstractmethod
     def __call__(self) -> Any:
-        """On the worker: do the work and return its result. What it raises is the task's error."""
+        """On the worker: do the work and return its result. An exception becomes the task's error."""
 
     def clean_up(self) -> None:  # noqa: B027 - may be left out
         """On the worker, just before result and task are sent back: drop input data that nobody needs any more."""

@@ -1,4 +1,4 @@
-"""The side of an application: what it may be told, and what it has started.
+"""The side of an application: its call-backs, and the systems that it has started.
 
     class Search(Application):
         def get_task_system(self): return MySystem()
@@ -7,7 +7,7 @@
     with Master(g) as master, master.client(Search()) as client:
         client.wait()
 
-Call-backs are called in the master's thread, one at a time; what they raise is logged. All may be left out.
+Call-backs run in the master's thread, one at a time; their exceptions are logged. Each is optional.
 
 Lives here: `Application`, `Client`. Elsewhere: who calls them (`systems`, `master`).
 """
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Application:
-    """What a client of a master wants to hear; subclass it."""
+    """Call-backs for a client of a master; subclass it."""
 
     def get_task_system(self) -> TaskSystem | None:
         """The system to begin with; None: `start_processing` is called instead."""
@@ -63,7 +63,7 @@ class Application:
 
 
 class ClientsMaster(Protocol):
-    """What a client needs of its master."""
+    """The part of its master that a client uses."""
 
     def start_system(self, system: TaskSystem | bytes) -> SystemHandle: ...
     def push_tasks(self, tasks: Iterable[Task | None]) -> bool: ...
@@ -72,7 +72,7 @@ class ClientsMaster(Protocol):
 
 
 class Client:
-    """What an application has at a master. When it goes its systems are removed, except for those that it detached."""
+    """An application's part of a master. When the client ends its systems are removed, except detached ones."""
 
     def __init__(self, master: ClientsMaster, application: Application) -> None:
         self.client_id = uuid.uuid4().hex
@@ -94,7 +94,7 @@ class Client:
         """Start a system for this application.
 
         Raises:
-            As `Master.start_system`; the application is told first.
+            As `Master.start_system`; the application gets the first call-backs.
         """
         try:
             handle = self._master.start_system(system)
@@ -131,7 +131,7 @@ class Client:
         return ids
 
     def detach(self, system_id: str) -> str:
-        """Let a system go on without us; `Master.fetch(system_id)` has its result, some day."""
+        """Let a system go on without us; `Master.fetch(system_id)` has its result later."""
         with self._idle:
             if system_id not in self._handles:
                 raise TaskError("it is none of ours", system_id=system_id, hint="Detach it where it was started")
@@ -198,7 +198,7 @@ class Client:
             self._idle.notify_all()
 
     def tell(self, what: str, *facts: Any) -> None:
-        """Call back; what goes wrong there is the application's affair."""
+        """Call back; an error in it is logged and has no other effect."""
         try:
             getattr(self.application, what)(*facts)
         except Exception:

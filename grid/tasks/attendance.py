@@ -1,4 +1,4 @@
-"""Which hosts are there for a master: workers as they come and go, hosts that fall silent and come back.
+"""The hosts of a master: workers as they come and go, hosts that fall silent and come back.
 
 All of it is called in the scheduler's thread.
 

@@ -1,4 +1,4 @@
-"""What the master waits for and how often it tries, in one frozen value. Times in seconds."""
+"""Waiting times and numbers of tries of a master, in one frozen value. Times in seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TaskLimits:
     losses: int = 3
     """How many servers a task may be lost with before the task fails: it may be what kills them."""
     pack_s: float = 0.05
-    """What a pack of short tasks should take."""
+    """Time that a pack of short tasks should take."""
     largest_pack: int = 2000
     """Tasks in one pack, at most."""
     hire_s: float = 1.0
@@ -28,7 +28,7 @@ class TaskLimits:
     stop_s: float = 10.0
     """For the master's thread to end."""
     kept_results: int = 1000
-    """Results of detached systems that are kept for whoever fetches them; the oldest go first."""
+    """Results of detached systems that are kept until somebody fetches them; the oldest are dropped first."""
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -32,7 +32,7 @@ class Loop:
         self.is_stopping = False
 
     def start(self, beat: Act, beat_s: float, then: Act) -> None:
-        """Start the thread: `beat` is called every `beat_s` seconds, `then` whenever the inbox was looked through."""
+        """Start the thread: `beat` is called every `beat_s` seconds, `then` whenever the inbox was emptied."""
         self._thread = threading.Thread(target=self._run, args=(beat, beat_s, then), name=self._name, daemon=True)
         self._thread.start()
 

@@ -72,7 +72,7 @@ class WorkerManager(TaskManager):
         """Tell it who it is and where its master is (host, port; None where the master is this process).
 
         Raises:
-            TaskError: It was told already, and has not been stopped since.
+            TaskError: It was started already, and has not been stopped since.
         """
         if self.identity:
             raise TaskError(f"the task manager is {self.identity!r} already", hint="Stop it before another init")
@@ -202,7 +202,7 @@ class WorkerManager(TaskManager):
         return self._results
 
     def task_finished(self, task: Task, result: Any, error: BaseException | None) -> None:
-        """A task was performed: tell the task. What its `finished` raises is logged."""
+        """A task was performed: tell the task. An exception of its `finished` is logged."""
         hear(task, result, error)
 
     # -- alone: from the queue to the workers and back ---------------------------------------------------------------
@@ -230,7 +230,7 @@ class WorkerManager(TaskManager):
                         self._waiting.appendleft(entry)
 
     def _back(self, pack: Pack) -> None:
-        """In the grid's thread: an answer is there."""
+        """In the grid's thread: an answer has arrived."""
         (entry,) = pack.entries
         with self._changed:
             if self._hiring is None or pack.worker not in self.staff.everybody:

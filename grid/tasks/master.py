@@ -46,7 +46,7 @@ class Master:
 
     Args:
         g: A grid of any kind. The master publishes a service of its own there, one worker for each server.
-        strategy: Who gets the next task; default `LeastLoaded()`. One object serves one master.
+        strategy: It chooses the slave for the next task; default `LeastLoaded()`. One object serves one master.
         limits: See `TaskLimits`.
     """
 
@@ -98,7 +98,7 @@ class Master:
             raise
 
     def close(self, *, gracefully: bool = True) -> None:
-        """End: systems that are under way fail, workers are told to stop, applications are told. Idempotent."""
+        """End: systems that are under way fail, workers stop, applications get a call-back. Idempotent."""
         with self._lock:
             if self._closed or not self._started:
                 self._closed = True
@@ -131,7 +131,7 @@ class Master:
 
         Raises:
             SerialisationError: It can't be copied; the message names the attribute.
-            DuplicateSystem: A system of this id is there already.
+            DuplicateSystem: A system of this id exists already.
             TaskError: It is no system.
         """
         self.start()
@@ -197,7 +197,7 @@ class Master:
         return handle.get(0)
 
     def forget(self, client: Client) -> None:
-        """A client is gone."""
+        """A client has ended."""
         if client in self.systems.clients:
             self.systems.clients.remove(client)
 

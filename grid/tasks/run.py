@@ -35,7 +35,8 @@ def run_system(
 
     Args:
         on: A grid, or a master that runs; None: the grid that this place offers (`Grid.auto()`), ended afterwards.
-        strategy: Who gets the next task; default `LeastLoaded()`. limits: See `TaskLimits`. Not with a master.
+        strategy: It chooses the slave for the next task; default `LeastLoaded()`. limits: See `TaskLimits`. Not with a
+            master.
         progress: Show a bar on standard error; None: if that is a terminal.
         timeout: Seconds for the system; then it is withdrawn.
     Raises:

@@ -35,7 +35,7 @@ class TaskRunner:
     _ticket: int | None = None
 
     def register(self) -> tuple[str, int]:
-        """Be ready to be told to stop; name of the machine, and process id."""
+        """Be ready for a request to stop; name of the machine, and process id."""
         return heed(lambda: self._ticket, lambda: TaskStopped("the system that this task belongs to is over"))
 
     def perform(self, tasks: list[Task], ticket: int = 0) -> list[tuple[Any, ...]]:

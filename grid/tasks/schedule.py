@@ -140,11 +140,11 @@ class Schedule:
     # -- systems ---------------------------------------------------------------------------------------------------
 
     def open(self, key: Key) -> None:
-        """A system is there, with nothing to do yet."""
+        """A new system, with nothing to do yet."""
         self._queues[key] = _Queue(key, self._limits)
 
     def close(self, key: Key) -> list[Pack]:
-        """It is over: what waits is dropped; returns what is under way, whose results will be ignored."""
+        """A system has ended: drop its waiting tasks; return those under way, whose results will be ignored."""
         queue = self._queues.pop(key, None)
         if queue is not None:
             queue.front.clear()
@@ -159,7 +159,7 @@ class Schedule:
         self._queues[key].got = 0
 
     def feed(self, key: Key, tasks: Iterable[Any] | None) -> None:
-        """What a system generated; read on demand.
+        """The tasks that a system generated; read on demand.
 
         Raises:
             TaskError: It can't be iterated over.
@@ -327,7 +327,7 @@ class Schedule:
     def settled(self, pack: Pack, seconds: float | None) -> bool:
         """A pack came back, its tasks ran for `seconds`. True: its results count, and so will `finished` for each task.
 
-        False: its system is over, or it was given to others meanwhile; counts are right already.
+        False: its system has ended, or it was given to others meanwhile; counts are right already.
         """
         if not self._off(pack):
             return False
@@ -414,7 +414,7 @@ class Schedule:
         return given_up
 
     def slave_lost(self, slave_id: str) -> list[Pack]:
-        """Packs of a slave that is gone, for `lost`."""
+        """Packs of a slave that was lost, for `lost`."""
         return [pack for pack in self.packs if pack.slave.slave_id == slave_id]
 
 

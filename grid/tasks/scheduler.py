@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class SchedulersMaster(Protocol):
-    """What a scheduler needs of its master."""
+    """The part of its master that a scheduler uses."""
 
     limits: TaskLimits
     attendance: Attendance
@@ -72,7 +72,7 @@ class Scheduler(TaskScheduler):
         self._loop.stop(timeout)
 
     def _failed(self, exc: BaseException) -> None:
-        """What goes wrong here is nobody's in particular and ends all systems: waiting in vain is worse."""
+        """An error here belongs to no single system and ends all of them: waiting in vain would be worse."""
         logger.debug("the scheduler met an error", exc_info=exc)
         self.master.systems.end_all(exc)
 

@@ -69,7 +69,7 @@ class Slave:
 
 @dataclass
 class SlaveRegistry:
-    """The slaves that are there. `check` says which went silent; its caller gives their tasks to others."""
+    """The registered slaves. `check` says which went silent; its caller gives their tasks to others."""
 
     heartbeat_s: float = 5.0
     inactive_after: int = 3
@@ -77,7 +77,7 @@ class SlaveRegistry:
     slaves: dict[str, Slave] = field(default_factory=dict)
 
     def register(self, slave_id: str, workers: int, now: float) -> Slave:
-        """A slave is there, with so many workers; again: their number changed."""
+        """Register a slave with its number of workers; again: the number changed."""
         slave = self.slaves.get(slave_id)
         if slave is None:
             slave = self.slaves[slave_id] = Slave(slave_id)
@@ -86,7 +86,7 @@ class SlaveRegistry:
         return slave
 
     def heartbeat(self, slave_id: str, now: float) -> bool:
-        """It was heard of; True if that changed its state."""
+        """It gave a sign of life; True if that changed its state."""
         slave = self.slaves.get(slave_id)
         if slave is None:
             return False
@@ -108,7 +108,7 @@ class SlaveRegistry:
         return silenced, [slave for slave in removed if slave is not None]
 
     def remove(self, slave_id: str) -> Slave | None:
-        """It is gone."""
+        """It was lost."""
         slave = self.slaves.pop(slave_id, None)
         if slave is not None:
             slave.state, slave.workers = SlaveState.INACTIVE, 0

@@ -21,7 +21,7 @@ class Statistic:
 
 
 class Statistics:
-    """What tasks of each name took."""
+    """Durations of tasks, by name."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Statistic] = {}

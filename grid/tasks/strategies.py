@@ -113,7 +113,7 @@ class Locality(LeastLoaded):
 
 
 class RoundRobin(RatedStrategy):
-    """Who waited longest gets the next one, whatever the load: as a push socket does."""
+    """The slave that waited longest gets the next task, whatever the load: as a push socket does."""
 
     def rate(self, slave: Slave) -> float:
         return slave.turn

@@ -73,7 +73,7 @@ class SystemHandle:
         return self._event.is_set()
 
     def cancel(self) -> bool:
-        """Withdraw it: what waits is dropped, what runs is told to stop. False if it was done already."""
+        """Withdraw it: waiting tasks are dropped, running ones are stopped. False if it was done already."""
         if self.done():
             return False
         self._withdraw(self.system_id, CancelledError(f"{self.name} was withdrawn"))

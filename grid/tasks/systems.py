@@ -37,7 +37,7 @@ class Systems:
     """See the module.
 
     Args:
-        master: What methods of systems are given.
+        master: The argument of the systems' methods.
         stop: Called with packs whose results nobody needs any more.
     """
 
@@ -48,7 +48,7 @@ class Systems:
         schedule.open(None)  # single tasks
 
     def add(self, system: TaskSystem, handle: SystemHandle) -> None:
-        """It is there; `begin` has it live."""
+        """Register it; `begin` starts its life."""
         self._under_way[system.system_id] = SystemUnderWay(system, handle)
 
     def runs(self, key: Key) -> bool:
@@ -131,7 +131,7 @@ class Systems:
     # -- their ends ------------------------------------------------------------------------------------------------
 
     def end(self, key: str, result: Any, error: BaseException | None) -> None:
-        """Of one: what waits is dropped, what runs is left over, and its originator has the outcome."""
+        """End one: waiting tasks are dropped, running ones are stopped later, and its originator gets the outcome."""
         one = self._under_way.pop(key, None)
         if one is None:
             return

@@ -129,7 +129,7 @@ class Staff:
     """The workers of one slave. Not thread-safe, but for `back`, which is called by the grid's thread.
 
     Args:
-        back: Called with a pack whose `result` is there.
+        back: Called with a pack that has its `result`.
     """
 
     def __init__(self, back: Callable[[Pack], None]) -> None:
@@ -177,7 +177,7 @@ class Staff:
             self._parked.append(worker)
 
     def fire(self, worker: TaskWorker) -> None:
-        """Its server is gone."""
+        """Its server was lost."""
         worker.gone = True
         if worker in self._parked:
             self._parked.remove(worker)

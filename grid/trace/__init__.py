@@ -1,4 +1,4 @@
-"""What the servers of a grid did when: recorded at the client, written as a trace for Perfetto or as a picture.
+"""The work of a grid's servers over time: recorded at the client, written as a trace for Perfetto or as a picture.
 
     with LocalGrid(4, trace="run.html") as g:        # or run.json for Perfetto, run.svg; or GRID_TRACE=run.html
         ...

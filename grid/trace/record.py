@@ -1,4 +1,4 @@
-"""What a grid tells while it runs, and the file that comes of it.
+"""The record that a grid makes while it runs, and its file.
 
 A grid without a trace pays one look at an attribute per call. With one, a call costs one entry in a bounded list.
 
@@ -35,7 +35,7 @@ class Trace(Hook):
     Args:
         path: Where `save` writes: .json (for Perfetto), .html or .svg. A second grid of this process that names the
             same file gets `name-2.json`, and so on.
-        title: What it is of.
+        title: Its subject, for the head of the picture.
     Raises:
         ValueError: Another ending, or no such directory.
     """

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Call(NamedTuple):
-    """What is known of a call: times by the client's monotonic clock, in seconds."""
+    """One call: times by the client's monotonic clock, in seconds."""
 
     server: str
     number: int  # of the call on its link
@@ -122,7 +122,7 @@ def _number(server: str) -> tuple[int, str]:
 
 
 class Sum(NamedTuple):
-    """What all calls of one name took, in seconds."""
+    """Durations of all calls of one name, in seconds."""
 
     name: str
     calls: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class WebLimits:
-    """What a caller may cost."""
+    """The resources that callers may use."""
 
     body: int = 16 << 20
     """Of a request, but for uploads."""
@@ -42,15 +42,15 @@ class WebLimits:
     streams_each: int = 300
     """Of one user."""
     ring: int = 10_000
-    """Changes of one stream that are kept for readers that are behind; who is further behind begins anew."""
+    """Changes of one stream that are kept for slow readers; a reader that is further behind begins again."""
     ring_bytes: int = 32 << 20
     """Of the improvements in one such ring; the last one is kept in any case."""
     linger_s: float = 60.0
     """A job's stream is kept this long after its last reader has gone."""
     stall_s: float = 20.0
-    """A reader that takes nothing for so long is dropped."""
+    """A reader that takes nothing for this time is disconnected."""
     alive_s: float = 10.0
-    """A line is sent after this silence; then it is looked whether the token still holds, too."""
+    """After this many idle seconds the server sends a keep-alive line and checks the token again."""
     header_s: float = 15.0
     """For TLS; for the head of a request, also from the connection on; and for its body (see `bytes_per_s`)."""
     wait_s: float = 20.0

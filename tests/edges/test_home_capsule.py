@@ -76,7 +76,7 @@ def test_what_has_changed_is_named_and_nothing_is_run(place: Path) -> None:
     assert ran.returncode == 1 and "line 2 of the output was \"first ['same']" in ran.stderr
     (place / "helper.py").unlink()
     looked = json.loads(grid(place, "rerun", "--check", "--json", "c.json").stdout)
-    assert looked["ran"] is False and "is not there any more" in looked["changed"][0]
+    assert looked["ran"] is False and "does not exist any more" in looked["changed"][0]
 
 
 @pytest.mark.row("D03", "D04")
@@ -111,7 +111,7 @@ def test_differences_are_lines_that_say_what_was_and_what_is() -> None:
         "packages": {"numpy": "2.0", "gone": None},
     }
     assert changes(then, now) == [
-        "/b.py is not there any more",
+        "/b.py does not exist any more",
         "Python's version was 3.11.1 and is 3.12.0",
         "numpy was 1.0 and is 2.0",
         "gone was 2.0 and is not installed",

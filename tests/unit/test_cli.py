@@ -318,7 +318,7 @@ def test_a_living_lease_is_never_chosen() -> None:
 def test_dead_and_expired_leases_are_chosen_with_the_reason() -> None:
     choice = choose({"h": machine(lease("1-aa", "dead"), lease("2-bb", "expired"))}, complete=True)["h"]
     assert choice.leases == ["/l/1-aa", "/l/2-bb"]
-    assert choice.reasons == {"/l/1-aa": "its agent is gone", "/l/2-bb": "it ran out 10 s ago"}
+    assert choice.reasons == {"/l/1-aa": "its agent has ended", "/l/2-bb": "it expired 10 s ago"}
 
 
 @pytest.mark.row("D04", "G63")

@@ -87,7 +87,7 @@ class Job:
 
     @property
     def error(self) -> str:
-        """What went wrong; empty if nothing did."""
+        """The error; empty if there is none."""
         return str(self._service.calls.fetch(self.id)["error"])
 
     @property
@@ -282,7 +282,7 @@ class Race:
 
     @property
     def winner(self) -> Job | None:
-        """Who was first; None while nobody was."""
+        """The job that was first; None before."""
         name = self._service.calls.race_status(self.id)["winner"]
         return self._service.job(name) if name is not None else None
 

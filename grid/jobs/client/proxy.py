@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 def usertag(environment: Mapping[str, str] | None = None) -> str:
-    """Who submits, by the first of these that is set: PARKTAG; the user of PARKMAIL; LOGNAME unless it is root;
-    USERNAME unless it is Administrator; the host's name.
+    """The submitting user, from the first of these that is set: PARKTAG; the user of PARKMAIL; LOGNAME unless it is
+    root; USERNAME unless it is Administrator; the host's name.
     """
     known = os.environ if environment is None else environment
     candidates = (
@@ -125,7 +125,7 @@ class ServerProxy:
 
         Args:
             monitor: Gets the job's messages, by its `put`.
-            when: What must be satisfied first: a condition, a job, a URL to be fetched, or a list of these.
+            when: The condition of the job: a condition, a job, a URL to be fetched, or a list of these.
             after: The same, once more: both must be satisfied.
             tags: Beside those of the connection.
             priority: 0 is free; others cost credits, and bring a larger share of the workers.
@@ -190,8 +190,8 @@ class ServerProxy:
 
         Args:
             auth: Of `credentials` of the server of that URL.
-            when: What must be satisfied before.
-            sha256, size: What the file must have.
+            when: The condition that must be satisfied before.
+            sha256, size: Hash and size that the file must have.
             name: Of the file; default: as the URL ends.
             options: As for `submit`.
         """
@@ -212,7 +212,7 @@ class ServerProxy:
             module: An imported module or package, or the path of a .py, of a package's folder, or of a wheel.
             options: As for `submit`.
         Raises:
-            AccessError: You may not; `services()` has what is there.
+            AccessError: You may not; `services()` lists the services that you may use.
             RequestError: It can't be packed.
         """
         from grid.jobs.modules.install import SERVICE, pack
@@ -319,7 +319,7 @@ class ServerProxy:
                     raise JobError(f"job {id} ended before it answered", hint="See its status", job=str(id))
 
     def wait(self, jobid: str | Job | None = None, timeout: float | None = None) -> Any:
-        """The result of a job (default: the one submitted last), once it is there; see `Job.wait`."""
+        """The result of a job (default: the one submitted last), when it has one; see `Job.wait`."""
         name = self._last if jobid is None else str(jobid)
         if name is None:
             raise RequestError("nothing was submitted by this connection", hint="Say which job to wait for")
@@ -353,7 +353,7 @@ class ServerProxy:
         return found
 
     def evaluate(self, condition: Condition) -> tuple[Value, str]:
-        """What a condition is at the server now, and why."""
+        """The state of a condition at the server now, and its reason."""
         answer = self.calls.evaluate(to_tree(condition))
         return Value(answer["state"]), answer["reason"]
 

@@ -1,4 +1,4 @@
-"""What goes wrong with jobs: the family of `GridError` below `JobError`.
+"""Errors of jobs: the family of `GridError` below `JobError`.
 
 JobError(what, hint=, job=, ...)
  ├─ RequestError             a request that can't be used: no service or version, values that are no primitives

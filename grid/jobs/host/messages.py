@@ -200,7 +200,7 @@ def snake(kind: str) -> str:
 
 
 class Monitor:
-    """Base for who follows a job: `put` calls `on_improved`, `on_completed`, ... or `on_message`."""
+    """Base class for objects that follow a job: `put` calls `on_improved`, `on_completed`, ... or `on_message`."""
 
     def put(self, message: Message) -> None:
         """Take a message."""

@@ -75,7 +75,7 @@ class ServiceHandler(Protocol):
         Args:
             attempts: How often a unit is tried when the worker that had it dies.
         Raises:
-            What the task raised, for the first item (in order of arrival) that failed; others are not waited for.
+            The exception of the first item (in order of arrival) that failed; the map does not wait for the others.
             AbortService: The job shall end; no more units are handed out.
         """
 
@@ -118,7 +118,7 @@ class ServiceHandler(Protocol):
         """Answer a message that came by `job.ask`."""
 
     def refuse(self, question: Message, why: str) -> None:
-        """There is no answer to a message that came by `job.ask`: who asked gets a JobError."""
+        """There is no answer to a message that came by `job.ask`: the caller of `ask` gets a JobError."""
 
 
 def request(cls: type[Service], /, **data: Any) -> Request:
@@ -171,10 +171,10 @@ class Service:
     # -- what a service is -----------------------------------------------------------------------------------------
 
     def prepare(self, request: Request) -> None:
-        """Get ready; all that the job waited for is there. The default keeps nothing but `self.request`."""
+        """Get ready; the job's condition is satisfied. The default keeps nothing but `self.request`."""
 
     def run(self, handler: ServiceHandler) -> Any:
-        """Do the work; what it returns is the job's result."""
+        """Do the work; the returned value is the job's result."""
         raise NotImplementedError(f"{type(self).__name__} has no run(handler)")
 
     def cleanup(self) -> None:

@@ -46,7 +46,7 @@ class UnitWorker:
             self._tasks.popitem(last=False)
 
     def register(self) -> tuple[str, int]:
-        """Be ready to be told to stop; name of the machine, and process id."""
+        """Be ready for a request to stop; name of the machine, and process id."""
         return heed(lambda: self._ticket, lambda: UnitStopped("the job that this unit belongs to has ended"))
 
     def do(self, key: str, item: Any, ticket: int = 0) -> tuple[bool, Any]:
