@@ -34,9 +34,11 @@ class OpenPbs(Pbs):
     title = "PBS"
 
     def is_here(self, seen: Seen) -> bool:
+        """Whether `qsub` answers as OpenPBS or PBS Pro: its version says `pbs_version`."""
         return "qsub" in seen.commands and not seen.qsub_is_slurm and "pbs_version" in seen.version
 
     def resources(self, spec: JobSpec) -> list[str]:
+        """Values of `-l`: walltime, the user's own, and `select=` unless the user says where nodes come from."""
         time = [f"walltime={format_walltime(spec.walltime_s)}"] if spec.walltime_s is not None else []
         others = [*spec.resources, *(match for line in spec.lines for match in re.findall(r"-l\s*(\S+)", line))]
         own = [name for each in others for name in re.findall(r"(?:^|,)(select|place|nodes)=", each)]
@@ -49,9 +51,11 @@ class OpenPbs(Pbs):
         return [*chunks, *time, *spec.resources]
 
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
+        """`qsub -f`: it stays in the foreground, so that a failure is its exit status."""
         return ["qsub", "-f", path]
 
     def hint(self, said: str) -> str:
+        """What to do about words that `select=` excludes."""
         if "cannot be used with" in said:
             return "Put it into the chunk: -l select=2:ncpus=4:mpiprocs=4:mem=8gb, or ask for nodes=2:ppn=4 instead"
         return super().hint(said)
@@ -59,6 +63,7 @@ class OpenPbs(Pbs):
     # -- asking
 
     def question(self, ids: Sequence[str], answers: Sequence[Answer]) -> list[str] | None:
+        """First the jobs that are queued or run; then, for those that it no longer knows, its history (`-x`)."""
         if not answers:
             return self.status_command(ids)
         if len(answers) > 1 or self.status_failed(answers[0].status, answers[0].stderr):
@@ -71,9 +76,11 @@ class OpenPbs(Pbs):
         return [first, "-x", *others]
 
     def meaning_of(self, status: int) -> str:
+        """-29: the walltime was up."""
         return "its walltime was up" if status == -29 else super().meaning_of(status)
 
     def outcome(self, status: int | None, facts: Mapping[str, str]) -> Outcome | None:
+        """Substate 91 is a job that somebody deleted, 92 one that never ran; else the exit status tells."""
         if facts.get("substate") == "91":
             return Outcome.CANCELLED
         if status is None and facts.get("substate") == "92":
@@ -81,6 +88,7 @@ class OpenPbs(Pbs):
         return super().outcome(status, facts)
 
     def never_runs(self, status: JobStatus) -> bool:
+        """Whether PBS says of a queued job that it `Can Never Run`."""
         return status.state is JobState.QUEUED and (status.reason or "").startswith("Can Never Run")
 
     # -- inside of a job
@@ -95,9 +103,11 @@ class OpenPbs(Pbs):
         return {}
 
     def speaks(self, environ: Mapping[str, str]) -> bool:
+        """Whether these variables were set by OpenPBS and not by TORQUE."""
         return super().speaks(environ) and is_openpbs(environ)
 
     def nodes(self, environ: Mapping[str, str], read: Callable[[str], str], hostname: str) -> tuple[Node, ...]:
+        """The job's nodes and slots, from PBS_NODEFILE or else from `qstat -f`. AllocationError: neither tells."""
         if not environ.get("PBS_NODEFILE") and environ.get("PBS_JOBID"):
             try:
                 return parse_nodefile(read(f"{_AUX}/{environ['PBS_JOBID']}"))
@@ -107,12 +117,14 @@ class OpenPbs(Pbs):
 
     @property
     def launchers(self) -> tuple[Launcher, ...]:
+        """`pbs_tmrsh` by name, then `pbsdsh` by the node's number in PBS_NODEFILE."""
         return (
             Launcher("pbs_tmrsh", lambda node, environ: ["pbs_tmrsh", node]),
             Launcher("pbsdsh", lambda node, environ: ["pbsdsh", "-n", str(index_of(node, environ))]),
         )
 
     def pilot_lines(self, nodes: int) -> str:
+        """Shell text: one `pbsdsh` for each node, else `pbs_tmrsh`."""
         return """\
 if command -v pbsdsh >/dev/null 2>&1; then
     rank=0

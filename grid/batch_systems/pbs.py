@@ -46,6 +46,7 @@ class Pbs(Dialect):
     commands = ("qsub", "qstat", "qdel")
 
     def directives(self, spec: JobSpec) -> list[str]:
+        """The lines `#PBS ...` of a script, without that word; the user's own lines come last."""
         lines = [f"-N {spec.name}", *(f"-l {each}" for each in self.resources(spec))]
         lines += [f"-{letter} {value}" for letter, value in (("q", spec.queue), ("A", spec.account)) if value]
         lines += [f"-{letter} {path}" for letter, path in (("o", spec.output), ("e", spec.error)) if path]
@@ -61,9 +62,11 @@ class Pbs(Dialect):
         return [",".join([f"nodes={nodes_word(spec)}", *time, *spec.resources])]
 
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
+        """`qsub` with the script's path."""
         return ["qsub", path]
 
     def restarts(self, spec: JobSpec) -> bool:
+        """Whether the job starts again when its node fails: `-r`, the last one that is said."""
         said = self._says_restart(spec)
         return spec.may_restart if not said else said[-1] == "y"
 
@@ -73,11 +76,13 @@ class Pbs(Dialect):
     # -- asking
 
     def status_command(self, ids: Sequence[str]) -> list[str]:
+        """`qstat -f` for these ids; with `-t` where one is an array."""
         # TORQUE lists all jobs when it is asked for `12[]` without -t.
         arrays = ["-t"] if any("[]" in job for job in ids) else []
         return ["qstat", "-f", *arrays, *ids]
 
     def read(self, answers: Sequence[Answer]) -> list[JobStatus]:
+        """The states in all answers; a job that is hidden from us counts as known."""
         found = super().read(answers)
         known = {status.id for status in found}
         for answer in answers:
@@ -89,6 +94,7 @@ class Pbs(Dialect):
         return found
 
     def parse_status(self, text: str) -> list[JobStatus]:
+        """The jobs in the text of `qstat -f`."""
         return [self._status(job, facts) for job, facts in blocks(text)]
 
     def _status(self, job: str, facts: Mapping[str, str]) -> JobStatus:
@@ -131,12 +137,14 @@ class Pbs(Dialect):
         return Outcome.KILLED if status < 0 or self.meaning_of(status) else Outcome.FAILED
 
     def status_failed(self, status: int, stderr: str) -> bool:
+        """Whether `qstat` failed as such; exit statuses 35 and 153 only say that jobs are unknown or finished."""
         said = [line for line in stderr.splitlines() if line.strip()]
         return status != 0 and not (status in (35, 153) or (said and all(_OF_ONE_JOB.search(line) for line in said)))
 
     # -- inside of a job
 
     def nodes(self, environ: Mapping[str, str], read: Callable[[str], str], hostname: str) -> tuple[Node, ...]:
+        """The job's nodes and their slots, from PBS_NODEFILE. AllocationError: there is none, or it can't be read."""
         if not environ.get("PBS_NODEFILE"):
             raise AllocationError(
                 f"PBS_NODEFILE is not set in job {self.job(environ)}, so its nodes are unknown",
@@ -145,6 +153,7 @@ class Pbs(Dialect):
         return parse_nodefile(content_of(environ, "PBS_NODEFILE", read))
 
     def here(self, environ: Mapping[str, str], nodes: Sequence[Node], hostname: str) -> str | None:
+        """The name of this node in PBS_NODEFILE; told by PBS_NODENUM where its own name is not in it."""
         found = super().here(environ, nodes, hostname)
         if found is None and environ.get("PBS_NODENUM") == "0":
             return nodes[0].name  # its name is not what the machine calls itself

@@ -48,11 +48,13 @@ class Sge(Dialect):
     _id = re.compile(r'(?:\AYour job(?:-array)? (?=\d+[. ])|\A)(\d+)(?:\.[\d:-]+)?(?: \(".*"\) has been submitted)?\Z')
 
     def is_here(self, seen: Seen) -> bool:
+        """Whether both `qsub` and `qconf` are there, and `qsub` is not a part of Slurm."""
         return "qsub" in seen.commands and "qconf" in seen.commands and not seen.qsub_is_slurm
 
     # -- submitting
 
     def directives(self, spec: JobSpec) -> list[str]:
+        """The lines `#$ ...` of a script, without that word. AllocationError: nodes are named, or no environment is."""
         if isinstance(spec.nodes, str):
             raise AllocationError(f"SGE has no list of nodes like {spec.nodes!r}", hint="Use a number of slots")
         lines = [f"-N {spec.name}", "-S /bin/sh", "-notify"]
@@ -89,15 +91,19 @@ class Sge(Dialect):
         return text
 
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
+        """`qsub -terse`: it prints the job's id and nothing else."""
         return ["qsub", "-terse", path]
 
     def restarts(self, spec: JobSpec) -> bool:
+        """Whether the job starts again when its node fails: `-r y`."""
         return spec.may_restart or any(re.search(r"#\$\s.*-r\s+y", line) for line in spec.lines)
 
     def is_connection_error(self, status: int, said: str) -> bool:
+        """Whether the qmaster was not reached; another attempt may help."""
         return "unable to contact qmaster" in said or "unable to send message to qmaster" in said
 
     def hint(self, said: str) -> str:
+        """Where the parallel environments are listed."""
         if "parallel environment" in said:
             return "`qconf -spl` lists the parallel environments that there are"
         return super().hint(said)
@@ -105,9 +111,11 @@ class Sge(Dialect):
     # -- asking
 
     def status_command(self, ids: Sequence[str]) -> list[str]:
+        """`qstat` for the user: one id that is unknown makes it tell nothing of the others."""
         return ["sh", "-c", 'qstat -u "$(id -un)"']
 
     def parse_status(self, text: str) -> list[JobStatus]:
+        """The jobs in the table of `qstat`; a job that has ended is not in it."""
         found = []
         for line in text.splitlines():
             words = line.split()
@@ -120,15 +128,18 @@ class Sge(Dialect):
     # -- inside of a job
 
     def speaks(self, environ: Mapping[str, str]) -> bool:
+        """Whether these variables were set by Grid Engine: PE_HOSTFILE, or JOB_ID with its own."""
         return bool(environ.get("PE_HOSTFILE")) or ("JOB_ID" in environ and super().speaks(environ))
 
     def nodes(self, environ: Mapping[str, str], read: Callable[[str], str], hostname: str) -> tuple[Node, ...]:
+        """The job's nodes and their slots, from PE_HOSTFILE; without a parallel environment this node with one."""
         if not environ.get("PE_HOSTFILE"):
             return (Node(hostname, 1),)  # without a parallel environment a job has one slot, and it is here
         return parse_pe_hostfile(content_of(environ, "PE_HOSTFILE", read))
 
     @property
     def launchers(self) -> tuple[Launcher, ...]:
+        """`qrsh -inherit`, which carries streams, and takes the command as words of its own."""
         return (
             Launcher(
                 "qrsh", lambda node, environ: ["qrsh", "-inherit", "-V", node], carries_streams=True, splits_words=True
@@ -138,6 +149,7 @@ class Sge(Dialect):
     # -- pilots
 
     def pilot_lines(self, nodes: int) -> str:
+        """Shell text: `qrsh -inherit` for each node of PE_HOSTFILE."""
         return f"""\
 if [ -z "$PE_HOSTFILE" ]; then
     start /bin/sh "$here/rank.sh" 0

@@ -64,11 +64,13 @@ class Slurm(Dialect):
     _id = re.compile(r"(?:\ASubmitted batch job |\A)(\d+)(?:;\S*)?\Z")
 
     def is_here(self, seen: Seen) -> bool:
+        """Whether `sbatch` and `squeue` are there."""
         return {"sbatch", "squeue"} <= seen.commands
 
     # -- submitting
 
     def directives(self, spec: JobSpec) -> list[str]:
+        """The lines `#SBATCH ...` of a script, without that word. AllocationError: a list of nodes."""
         if isinstance(spec.nodes, str):
             raise AllocationError(
                 f"sbatch has no list of nodes like {spec.nodes!r}", hint="Use a number, and a line #SBATCH --nodelist"
@@ -88,18 +90,22 @@ class Slurm(Dialect):
         return [*lines, "--export=ALL"] if spec.export_all else lines
 
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
+        """`sbatch --parsable`, with `--requeue` or `--no-requeue` said: sites have defaults of their own."""
         # A job that has ended badly would be started again from the beginning by default.
         return ["sbatch", "--parsable", "--requeue" if self.restarts(spec) else "--no-requeue", path]
 
     def restarts(self, spec: JobSpec) -> bool:
+        """Whether the job starts again when its node fails: `--requeue`."""
         return spec.may_restart or any(re.search(r"#SBATCH\s.*--requeue\b", line) for line in spec.lines)
 
     def is_connection_error(self, status: int, said: str) -> bool:
+        """Whether the controller was not reached; another attempt may help."""
         return bool(re.search(r"Unable to contact slurm controller|Socket timed out|Connection refused", said))
 
     # -- asking
 
     def question(self, ids: Sequence[str], answers: Sequence[Answer]) -> list[str] | None:
+        """First `squeue` for the user; then each job that it did not name; then `scontrol` for exit statuses."""
         if not answers:
             return self.status_command(ids)
         last = answers[-1]
@@ -122,6 +128,7 @@ class Slurm(Dialect):
         return None
 
     def read(self, answers: Sequence[Answer]) -> list[JobStatus]:
+        """The states in all answers, with the exit statuses of `scontrol` where there are any."""
         exits = [answer for answer in answers if answer.stdout.startswith("EXIT")]
         found = super().read([answer for answer in answers if answer not in exits])
         codes = {
@@ -151,10 +158,12 @@ class Slurm(Dialect):
         )
 
     def status_command(self, ids: Sequence[str]) -> list[str]:
+        """`squeue` for the user, in a format of ours with `|` between the fields."""
         # By user and not by id: one id that is unknown any more makes squeue tell nothing at all.
         return ["sh", "-c", f'{_QUESTION} --user="$(id -un)"']
 
     def parse_status(self, text: str) -> list[JobStatus]:
+        """The jobs in the answer of `squeue`."""
         found = []
         for line in text.splitlines():
             if line.count("|") < 5:
@@ -180,11 +189,13 @@ class Slurm(Dialect):
         return re.split(r"[._+]", job, maxsplit=1)[0]
 
     def cancel_command(self, job: str) -> list[str]:
+        """`scancel`, without the cluster's name behind the id."""
         return ["scancel", job.partition(".")[0]]
 
     # -- inside of a job
 
     def nodes(self, environ: Mapping[str, str], read: Callable[[str], str], hostname: str) -> tuple[Node, ...]:
+        """The job's nodes and slots, of all parts of a heterogeneous job. AllocationError: they can't be read."""
         groups = _het_groups(environ)
         found: dict[str, int] = {}
         for suffix in [f"_HET_GROUP_{number}" for number in range(groups)] or [""]:
@@ -217,10 +228,12 @@ class Slurm(Dialect):
         return said or [1] * len(names)
 
     def here(self, environ: Mapping[str, str], nodes: Sequence[Node], hostname: str) -> str | None:
+        """The name of this node: SLURMD_NODENAME, else the host's own."""
         return super().here(environ, nodes, environ.get("SLURMD_NODENAME") or hostname)
 
     @property
     def launchers(self) -> tuple[Launcher, ...]:
+        """`srun`, which carries streams."""
         return (Launcher("srun", _srun, carries_streams=True, without=_is_option),)
 
     # -- pilots
@@ -228,6 +241,7 @@ class Slurm(Dialect):
     pilot_hosts = 'scontrol show hostnames "$SLURM_JOB_NODELIST" 2>/dev/null'
 
     def pilot_lines(self, nodes: int) -> str:
+        """Shell text: one `srun` for all nodes, without the job's own options in its environment."""
         return f"""\
 if command -v srun >/dev/null 2>&1; then
     for name in $(env | sed -n 's/^\\(S[A-Z]*_[A-Za-z0-9_]*\\)=.*/\\1/p'); do

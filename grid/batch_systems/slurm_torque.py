@@ -23,14 +23,17 @@ class SlurmTorque(Slurm):
     commands = ("qsub", "squeue", "scancel")
 
     def is_here(self, seen: Seen) -> bool:
+        """Whether `qsub` is the one that Slurm brings."""
         return "qsub" in seen.commands and seen.qsub_is_slurm
 
     def directives(self, spec: JobSpec) -> list[str]:
+        """The lines `#PBS ...` as Slurm's `qsub` understands them."""
         time = [f"walltime={format_walltime(spec.walltime_s)}"] if spec.walltime_s is not None else []
         lines = [f"-N {spec.name}", f"-l {','.join([f'nodes={nodes_word(spec)}', *time, *spec.resources])}"]
         return [*lines, f"-q {spec.queue}"] if spec.queue else lines
 
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
+        """`qsub` with options for what its script lines can't say: output, and whether it restarts."""
         words = ["qsub"]
         output = spec.output or (f"{spec.name}.o%j" if spec.join else None)
         error = output if spec.join else spec.error
@@ -46,4 +49,5 @@ class SlurmTorque(Slurm):
         return [*words, "-V", path] if spec.export_all else [*words, path]
 
     def restarts(self, spec: JobSpec) -> bool:
+        """The same as for Slurm, or `#PBS -r y`."""
         return super().restarts(spec) or any(re.search(r"#PBS\s.*-r\s*y\b", line) for line in spec.lines)

@@ -62,6 +62,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
+        """Whether every step is in order."""
         return all(step.ok for step in self.steps)
 
     @property

@@ -33,6 +33,7 @@ class Choice:
 
     @property
     def empty(self) -> bool:
+        """Whether nothing is to be removed."""
         return not self.leases and not self.paths
 
 

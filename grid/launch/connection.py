@@ -65,6 +65,7 @@ class Tail:
         self.announced.set()
 
     def feed(self, chunk: bytes) -> None:
+        """The next bytes of the stream."""
         with self._lock:
             self._kept += chunk
             if self.pid is None and (found := PID_LINE.search(self._kept)):
@@ -75,6 +76,7 @@ class Tail:
                 del self._kept[: -self._limit]
 
     def content(self) -> bytes:
+        """The last bytes, `limit` at most."""
         with self._lock:
             return bytes(self._kept[-self._limit :])
 

@@ -28,10 +28,17 @@ _CHUNK = 1 << 18
 class FarEnd(Protocol):
     """The methods of a far end that a stream uses; sockets and paramiko's channels both have them."""
 
-    def recv(self, size: int, /) -> bytes: ...
-    def sendall(self, data: bytes, /) -> None: ...
-    def shutdown(self, how: int, /) -> None: ...
-    def close(self) -> None: ...
+    def recv(self, size: int, /) -> bytes:
+        """At most `size` bytes; empty at the end of the stream."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of it. OSError: the far side takes no more."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End one direction, as sockets do."""
+
+    def close(self) -> None:
+        """End both."""
 
 
 def socket_path(host: str) -> str:

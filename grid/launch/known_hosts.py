@@ -42,6 +42,7 @@ class Line:
     number: int
 
     def matches(self, name: str) -> bool:
+        """Whether the line is about this name: by hash, or by patterns of which none with `!` excludes it."""
         if self.names.startswith("|1|"):
             return _hash_matches(self.names, name)
         found = False

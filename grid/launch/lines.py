@@ -60,9 +60,11 @@ class Line(Shared):
         transport.packetizer.set_keepalive(limits.keepalive_s, self._tick)
 
     def alive(self) -> bool:
+        """Whether its transport is active."""
         return self.transport.is_active()
 
     def close(self) -> None:
+        """End the transport within `close_s`, and give back the line that it went through."""
         self.transport.close()
         self.transport.join(self._limits.close_s)
         if self._via is not None:

@@ -23,9 +23,11 @@ class LogIn(Protocol):
     """What is lent. `sessions` counts the commands that may run on it at once."""
 
     @property
-    def sessions(self) -> threading.BoundedSemaphore: ...
+    def sessions(self) -> threading.BoundedSemaphore:
+        """One is taken for each command."""
 
-    def alive(self) -> bool: ...
+    def alive(self) -> bool:
+        """False once its link is known to be cut."""
 
 
 class LoanConnection(Connection):
@@ -43,6 +45,7 @@ class LoanConnection(Connection):
         """Start a command and have it in `_processes`; it calls `_ended` when it is closed. A session is free."""
 
     def start(self, command: str) -> RemoteProcess:
+        """Start a command in a session of its own. ConnectError: all sessions are taken, or it is closed or cut."""
         self._check_alive()
         if not self._log_in.sessions.acquire(timeout=self.limits.channel_s):
             raise ConnectError(
@@ -63,6 +66,7 @@ class LoanConnection(Connection):
         return process
 
     def alive(self) -> bool:
+        """Whether the loan was not given back, and its log-in stands."""
         return not self._closed and self._log_in.alive()
 
     def kill_session(self, pid: int) -> None:

@@ -24,6 +24,7 @@ class LocalConnection(Connection):
         self._forwards: dict[tuple[str, int], Forward] = {}
 
     def start(self, command: str) -> RemoteProcess:
+        """Run the command by `/bin/sh`. ConnectError: the connection was closed."""
         with self._lock:
             if self._closed:
                 raise self._shut()
@@ -32,6 +33,8 @@ class LocalConnection(Connection):
             return process
 
     def forward(self, address: str, port: int) -> str:
+        """A UNIX socket that leads to an address of this machine."""
+
         def open_far_end() -> FarEnd:
             far = socket.create_connection((address, port), timeout=self.limits.connect_s)
             far.settimeout(None)
@@ -45,18 +48,22 @@ class LocalConnection(Connection):
             return self._forwards[address, port].path
 
     def unforward(self, address: str, port: int) -> None:
+        """Close that socket and its streams."""
         with self._lock:
             forward = self._forwards.pop((address, port), None)
         if forward is not None:
             forward.close(self.limits.close_s)
 
     def server_address(self) -> str | None:
+        """127.0.0.1."""
         return "127.0.0.1"
 
     def alive(self) -> bool:
+        """Until it is closed."""
         return not self._closed
 
     def close(self) -> None:
+        """End what was started and forwarded."""
         with self._lock:
             self._closed = True
             forwards, self._forwards = list(self._forwards.values()), {}

@@ -82,6 +82,7 @@ class Master(Shared):
         )
 
     def alive(self) -> bool:
+        """Whether our master runs; the user's is asked (`ssh -O check`)."""
         if self._process is not None:
             return self._process.poll() is None
         try:
@@ -90,6 +91,7 @@ class Master(Shared):
             return False
 
     def close(self) -> None:
+        """End our master and what it carries; the user's goes on."""
         if self._process is None:
             return  # the user's goes on
         try:

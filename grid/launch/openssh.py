@@ -70,6 +70,7 @@ class OpenSSHConnection(LoanConnection):
         )
 
     def forward(self, address: str, port: int) -> str:
+        """A UNIX socket of the master's (`ssh -O forward`). ConnectError: ssh refuses."""
         self._check_alive()
         with self._lock:
             if (address, port) not in self._forwards:
@@ -101,6 +102,7 @@ class OpenSSHConnection(LoanConnection):
             pass
 
     def server_address(self) -> str | None:
+        """None behind a jump host or a ProxyCommand: then nobody here knows an address to connect to."""
         if self._config.get("proxyjump", "none") != "none" or self._config.get("proxycommand", "none") != "none":
             return None
         if self._address is None:
@@ -119,6 +121,7 @@ class OpenSSHConnection(LoanConnection):
         return words[2] if len(words) == 4 and words[2] in known else known[0]
 
     def close(self) -> None:
+        """End what went through this loan, and our master if it was the last."""
         with self._lock:
             if self._closed:
                 return
@@ -151,6 +154,7 @@ class OpenSSHProcess(PipeProcess):
         self._ahead = b""
 
     def read(self, timeout: float) -> bytes:
+        """What the command printed, without what the login shell printed before it."""
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             return ahead
@@ -169,15 +173,18 @@ class OpenSSHProcess(PipeProcess):
         return self._tail.pid is not None
 
     def poll(self) -> int | None:
+        """The command's exit status; -1 if ssh itself failed or the link was cut."""
         code = super().poll()
         # ssh's own failures look like a command that returned 255; a cut link is told apart by the master.
         return -1 if code == 255 and (self._alone or not self._owner.alive()) else code
 
     def wait(self, timeout: float) -> int | None:
+        """The same, after at most `timeout` seconds."""
         super().wait(timeout)
         return self.poll()
 
     def kill(self) -> None:
+        """By a second command through the master, then the client here."""
         self.close_stdin()
         if self._tail.pid is not None and self.poll() is None:
             self._owner.kill_session(self._tail.pid)

@@ -44,6 +44,7 @@ class ParamikoConnection(LoanConnection):
         return process
 
     def forward(self, address: str, port: int) -> str:
+        """A UNIX socket here, each of whose streams is a channel of the line."""
         self._check_alive()
         with self._lock:
             forward = self._forwards.get((address, port))
@@ -53,15 +54,18 @@ class ParamikoConnection(LoanConnection):
             return forward.path
 
     def unforward(self, address: str, port: int) -> None:
+        """Close that socket and its channels, within `close_s`."""
         with self._lock:
             forward = self._forwards.pop((address, port), None)
         if forward is not None:
             forward.close(self.limits.close_s)
 
     def server_address(self) -> str | None:
+        """The address that the line was connected to; None through others."""
         return self._line.address
 
     def close(self) -> None:
+        """End what went through this loan, and the line if it was the last."""
         with self._lock:
             if self._closed:
                 return
@@ -146,6 +150,7 @@ class ParamikoProcess(RemoteProcess):
         self._drain.start()
 
     def write(self, data: bytes, timeout: float) -> None:
+        """Send all of it. TimeoutError: not taken within `timeout` seconds; BrokenPipeError: never will be."""
         deadline = time.monotonic() + timeout
         view = memoryview(data)
         while view:
@@ -162,6 +167,7 @@ class ParamikoProcess(RemoteProcess):
             view = view[sent:]
 
     def read(self, timeout: float) -> bytes:
+        """What the command printed, without what the login shell printed before it. TimeoutError: nothing came."""
         return self._skip(self._receive, timeout)
 
     def _receive(self, timeout: float) -> bytes:
@@ -170,15 +176,18 @@ class ParamikoProcess(RemoteProcess):
         return self._channel.recv(1 << 20)
 
     def close_stdin(self) -> None:
+        """The far side sees the end of its input."""
         try:
             self._channel.shutdown_write()
         except (OSError, EOFError, paramiko.SSHException):
             pass  # already closed, or cut: either way nothing follows
 
     def poll(self) -> int | None:
+        """The exit status, once sshd has told it."""
         return self._channel.exit_status if self._channel.status_event.is_set() else None
 
     def wait(self, timeout: float) -> int | None:
+        """The same, after at most `timeout` seconds."""
         self._channel.status_event.wait(timeout)
         return self.poll()
 
@@ -189,6 +198,7 @@ class ParamikoProcess(RemoteProcess):
             self._owner.kill_session(self._tail.pid)  # else the closing channel is all the word that it gets
 
     def close(self) -> None:
+        """Close the channel and give its session back; bounded by `close_s`."""
         try:
             self._channel.close()
         except (OSError, EOFError, paramiko.SSHException):

@@ -50,6 +50,7 @@ class PipeProcess(RemoteProcess):
         self._drain.start()
 
     def write(self, data: bytes, timeout: float) -> None:
+        """Send all of it. TimeoutError: not taken within `timeout` seconds; BrokenPipeError: it has ended."""
         deadline = time.monotonic() + timeout
         view = memoryview(data)
         while view:
@@ -66,6 +67,7 @@ class PipeProcess(RemoteProcess):
                 raise TimeoutError(f"the far side took no more input for {timeout:g} s")
 
     def read(self, timeout: float) -> bytes:
+        """What it printed; empty at the end. TimeoutError: nothing within `timeout` seconds."""
         if self._stdout.closed:
             return b""
         poller = select.poll()
@@ -75,19 +77,23 @@ class PipeProcess(RemoteProcess):
         return os.read(self._stdout.fileno(), 1 << 18)
 
     def close_stdin(self) -> None:
+        """It sees the end of its input."""
         with self._stdin_lock:
             self._stdin.close()
 
     def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
         return self._child.poll()
 
     def wait(self, timeout: float) -> int | None:
+        """The same, after at most `timeout` seconds."""
         try:
             return self._child.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
 
     def kill(self) -> None:
+        """SIGTERM to its group, SIGKILL a second later."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             self._signal(number)
             if self.wait(1.0) is not None:

@@ -24,10 +24,12 @@ class Shared(ABC):
     loans: int = 0
 
     @abstractmethod
-    def alive(self) -> bool: ...
+    def alive(self) -> bool:
+        """False once it can't be lent any more."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """The last loan was given back."""
 
 
 S = TypeVar("S", bound=Shared)

@@ -154,15 +154,18 @@ class SpooledProcess(RemoteProcess):
         self._launcher_ended: float | None = None
 
     def write(self, data: bytes, timeout: float) -> None:
+        """Keep it for the file of its input. BrokenPipeError: it was started, and takes no more."""
         with self._starting:
             if self._child is not None:
                 raise BrokenPipeError("its input was complete when it was started")
             self._input.append(data)
 
     def close_stdin(self) -> None:
+        """The input is complete: start it."""
         self._start()
 
     def read(self, timeout: float) -> bytes:
+        """The new part of its output file; empty at the end. TimeoutError: nothing within `timeout` seconds."""
         self._start()
         deadline = time.monotonic() + timeout
         while True:
@@ -176,9 +179,11 @@ class SpooledProcess(RemoteProcess):
             time.sleep(POLL_S)
 
     def poll(self) -> int | None:
+        """Its exit status, from its file or the launcher's; None while it runs."""
         return self._status if self._child is not None and self._has_ended() else None
 
     def wait(self, timeout: float) -> int | None:
+        """The same, after at most `timeout` seconds."""
         self._start()
         deadline = time.monotonic() + timeout
         while (status := self.poll()) is None and time.monotonic() < deadline:
@@ -200,6 +205,7 @@ class SpooledProcess(RemoteProcess):
         self.wait(self._limits.close_s)
 
     def close(self) -> None:
+        """End the launcher, after a moment for a process that was told to end, and remove its files."""
         if self._child is not None:
             # A kernel that was told to end is about to; to kill it takes another task, which takes longer.
             if self.wait(min(LATE_S, self._limits.close_s)) is None:
@@ -215,10 +221,12 @@ class SpooledProcess(RemoteProcess):
         self._ended(self)
 
     def stderr_tail(self, timeout: float = 0.0) -> str:
+        """The last lines of its file of errors; does not wait."""
         self._look_at_stderr()
         return super().stderr_tail(0.0)
 
     def stderr_bytes(self, timeout: float = 0.0) -> bytes:
+        """The last bytes of that file; does not wait."""
         self._look_at_stderr()
         return super().stderr_bytes(0.0)
 

@@ -65,6 +65,7 @@ class TaskConnection(Connection):
         """Start a command; calls `_ended` when it is let go of."""
 
     def start(self, command: str) -> RemoteProcess:
+        """Start a command on the node by the launcher. ConnectError: the connection was closed, or it can't be run."""
         with self._lock:
             if self._closed:
                 raise ConnectError("the connection was closed", host=self.host.label, hint="Open another one")
@@ -73,6 +74,7 @@ class TaskConnection(Connection):
             return process
 
     def forward(self, address: str, port: int) -> str:
+        """Always a ConnectError: launchers carry no connections."""
         raise ConnectError(
             f"{self.launcher.name} carries no connection to {address} port {port}",
             host=self.host.label,
@@ -80,18 +82,23 @@ class TaskConnection(Connection):
         )
 
     def unforward(self, address: str, port: int) -> None:
+        """There are none."""
         return
 
     def server_address(self) -> str | None:
+        """None: the node says where it listens, see `towards`."""
         return None
 
     def towards(self) -> list[str]:
+        """Names and addresses of this machine, the likeliest first."""
         return own_addresses(self.host.name)
 
     def alive(self) -> bool:
+        """Until it is closed: whether a node answers shows when something is started there."""
         return not self._closed
 
     def close(self) -> None:
+        """End what was started."""
         with self._lock:
             self._closed = True
             processes = list(self._processes)
@@ -121,6 +128,7 @@ class StreamingConnection(TaskConnection):
         return PipeProcess(words, command, self.limits, env=env, ended=self._ended)
 
     def close(self) -> None:
+        """End what was started, and remove the files of commands."""
         super().close()
         if self._spool is not None:
             self._spool.remove()
@@ -145,6 +153,7 @@ class SpooledConnection(TaskConnection):
         return SpooledProcess(self._spool, launch, command, self.limits, ended=self._ended)
 
     def close(self) -> None:
+        """End what was started, and remove its files."""
         super().close()
         self._spool.remove()
 

@@ -18,6 +18,7 @@ class OrderedTransport(paramiko.Transport):
     """A transport whose channels fall silent with their close, whichever thread comes late."""
 
     def open_channel(self, *args: Any, **settings: Any) -> paramiko.Channel:
+        """As paramiko's; nothing is sent on the channel after its close."""
         channel = super().open_channel(*args, **settings)
         channel.transport = Outlet(self)  # type: ignore[assignment]  # all that a channel asks of its transport
         return channel

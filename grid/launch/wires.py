@@ -42,6 +42,7 @@ class Wire:
         self.heard = time.monotonic()
 
     def recv(self, size: int) -> bytes:
+        """At most `size` bytes, first those that were read ahead."""
         if self._at >= len(self._ahead):
             self._ahead, self._at = self._more(), 0
         data = self._ahead[self._at : self._at + size]
@@ -54,12 +55,15 @@ class Wire:
         return data
 
     def send(self, data: bytes) -> int:
+        """Send some of it; how many bytes."""
         return int(self._sock.send(data))
 
     def settimeout(self, timeout: float | None) -> None:
+        """Of both directions, in seconds; None waits for ever."""
         self._sock.settimeout(timeout)
 
     def close(self) -> None:
+        """Close the socket, and end the command behind it if there is one."""
         if not self._closed:
             self._closed = True
             self._sock.close()

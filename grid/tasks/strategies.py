@@ -39,18 +39,22 @@ class RatedStrategy(TaskScheduleStrategy):
         self._dirty: dict[str, Slave] = {}
 
     @abstractmethod
-    def rate(self, slave: Slave) -> float: ...
+    def rate(self, slave: Slave) -> float:
+        """How much speaks against this slave now: the one with the lowest number gets the next task."""
 
     def changed(self, slave: Slave) -> None:
+        """A slave's numbers have changed: it is rated anew before the next choice."""
         self._dirty[slave.slave_id] = slave
 
     def rerate(self, slaves: Iterable[Slave]) -> None:
+        """Rate all of them anew."""
         self._slaves = {slave.slave_id: slave for slave in slaves}
         self._stamps = dict.fromkeys(self._slaves, 0)
         self._heap.clear()
         self._dirty = dict(self._slaves)
 
     def get_next_slave(self) -> str | None:
+        """The id of the one with the lowest rate that has room; None if none has."""
         self._freshen()
         heap = self._heap
         while heap:
@@ -88,6 +92,7 @@ class LeastLoaded(RatedStrategy):
     """Running tasks per worker; a slave without workers is worst."""
 
     def rate(self, slave: Slave) -> float:
+        """Running tasks per worker."""
         return slave.running / slave.workers if slave.workers else WORST
 
 
@@ -98,6 +103,7 @@ class Weighted(RatedStrategy):
     """
 
     def rate(self, slave: Slave) -> float:
+        """Running tasks and the next one, per worker and its speed: about when the next one would end."""
         return (slave.running + 1) / (slave.workers * slave.speed) if slave.workers else WORST
 
 
@@ -105,6 +111,7 @@ class Locality(LeastLoaded):
     """A slave of the task's `prefers`, the least loaded of them that has room; if none has, the least loaded of all."""
 
     def get_next_slave_for(self, task: Task) -> str | None:
+        """Of those slaves that the task prefers the one with most room; else any, as in the base."""
         near = [self._slaves[name] for name in task.prefers if name in self._slaves]
         near = [slave for slave in near if slave.room > 0]
         if near:
@@ -116,4 +123,5 @@ class RoundRobin(RatedStrategy):
     """The slave that waited longest gets the next task, whatever the load: as a push socket does."""
 
     def rate(self, slave: Slave) -> float:
+        """When it last had its turn."""
         return slave.turn

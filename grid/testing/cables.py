@@ -57,6 +57,7 @@ class Socket:
         """An option of the context."""
 
     def close(self, linger: int | None = None) -> None:
+        """Later sends and receives raise ZMQError."""
         self.closed = True
 
 
@@ -72,6 +73,7 @@ class CallCable(Socket):
         self.waker = False
 
     def connect(self, endpoint: str) -> None:
+        """To a host's inlet, or as the client's own waker (`inproc:`)."""
         self.endpoint = endpoint
         if endpoint.startswith("inproc:"):
             self.waker = True
@@ -80,6 +82,7 @@ class CallCable(Socket):
             self.mend()
 
     def send(self, data: bytes, flags: int = 0) -> None:
+        """Queue a message; it travels when `carry` is called."""
         self._check()
         (self._network.inbox if self.waker else self.queue).append(data)
 
@@ -112,10 +115,12 @@ class HostPull(Socket):
     endpoint = ""
 
     def bind(self, endpoint: str) -> None:
+        """From now on cables to this endpoint can connect."""
         self.endpoint = endpoint
         self._network.bound.add(endpoint)
 
     def recv(self, flags: int = 0) -> bytes:
+        """The oldest message of one connection, chosen by chance. zmq.Again: none has arrived."""
         self._check()
         cable = self._network.calls.get(self.endpoint)
         pipes = [pipe for pipe in cable.pipes if pipe] if cable is not None else []
@@ -126,6 +131,7 @@ class HostPull(Socket):
         return message
 
     def close(self, linger: int | None = None) -> None:
+        """Nobody can connect to it any more."""
         super().close(linger)
         self._network.bound.discard(self.endpoint)
 
@@ -144,12 +150,14 @@ class ReplyCable(Socket):
         self._turn = 0
 
     def bind(self, endpoint: str) -> None:
+        """From now on the client can connect to this endpoint."""
         self.endpoint = endpoint
         self._network.bound.add(endpoint)
         self._network.replies[endpoint] = self
 
     @property
     def up(self) -> bool:
+        """Whether there is a connection that lives."""
         return self.current is not None
 
     def get(self, option: int) -> int:
@@ -158,6 +166,7 @@ class ReplyCable(Socket):
         return int(zmq.POLLOUT) if self.outs else 0
 
     def send(self, data: bytes, flags: int = 0) -> None:
+        """Give a message to one of the connections that this end believes in. zmq.Again: there is none."""
         self._check()
         if not self.outs:
             raise zmq.Again
@@ -199,6 +208,7 @@ class ReplyCable(Socket):
         return count
 
     def close(self, linger: int | None = None) -> None:
+        """What was sent lingers and arrives; then the connection ends."""
         if not self.closed:
             super().close(linger)
             self._network.bound.discard(self.endpoint)
@@ -215,12 +225,14 @@ class ClientPull(Socket):
         """For the waker."""
 
     def connect(self, endpoint: str) -> None:
+        """Want to hear what is sent there."""
         cable = self._network.replies.get(endpoint)
         if cable is not None:
             cable.wanted = True
             cable.mend()
 
     def disconnect(self, endpoint: str) -> None:
+        """Want it no more. zmq.ZMQError: it was never connected."""
         cable = self._network.replies.pop(endpoint, None)
         if cable is None:
             raise zmq.ZMQError(zmq.ENOTCONN)
@@ -228,6 +240,7 @@ class ClientPull(Socket):
         cable.wanted = False
 
     def recv(self, flags: int = 0) -> bytes:
+        """The next message; others go on `while_waiting` for at most `rcvtimeo` ms. zmq.Again: none came."""
         self._check()
         network = self._network
         if not network.inbox and not flags & zmq.NOBLOCK:
@@ -237,6 +250,7 @@ class ClientPull(Socket):
         return network.inbox.popleft()
 
     def get_monitor_socket(self, events: int) -> Monitor:
+        """What tells of its connections."""
         return Monitor(self._network)
 
     def disable_monitor(self) -> None:
@@ -247,6 +261,7 @@ class Monitor(Socket):
     """What the client's PULL tells about its connections."""
 
     def recv_multipart(self, flags: int = 0) -> list[bytes]:
+        """The next event: its number and value in one frame, the endpoint in another. zmq.Again: none."""
         self._check()
         if not self._network.news:
             raise zmq.Again

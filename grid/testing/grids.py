@@ -46,6 +46,7 @@ def raises(kind: type[BaseException], *words: str) -> Any:
 
 
 def smallest_round_trip(g: AbstractGrid) -> None:
+    """Publish, acquire, one call, release."""
     sid = g.publish(Probe())
     proxy = g.acquire_service(sid)
     assert proxy.echo("some text").get(30) == "some text"
@@ -53,6 +54,7 @@ def smallest_round_trip(g: AbstractGrid) -> None:
 
 
 def the_usage_runs_as_written(g: AbstractGrid) -> None:
+    """The lines of the first page of the docs do what that page says."""
     some_instance = Probe()
     service_id = g.publish(some_instance)
     proxy = g.acquire_service(service_id)
@@ -65,6 +67,7 @@ def the_usage_runs_as_written(g: AbstractGrid) -> None:
 
 
 def ids_are_unique_and_tell_the_class(g: AbstractGrid) -> None:
+    """Two instances of one class have two ids, each with the class's name."""
     first, second = Probe(), Probe()
     one, two = g.publish(first), g.publish(second)
     assert one != two
@@ -75,6 +78,7 @@ def ids_are_unique_and_tell_the_class(g: AbstractGrid) -> None:
 
 
 def every_server_has_a_copy_of_its_own(g: AbstractGrid) -> None:
+    """What one server's copy is told changes no other copy, and not the original."""
     sid = g.publish(Probe(10))
     assert g.gather(g.broadcast(sid, "add", 1)) == [11] * g.size(sid)
     assert g.gather(g.broadcast(sid, "add", 1)) == [12] * g.size(sid)
@@ -82,6 +86,7 @@ def every_server_has_a_copy_of_its_own(g: AbstractGrid) -> None:
 
 
 def acquired_is_exclusive(g: AbstractGrid) -> None:
+    """No two holders have the same server; one more than there are times out."""
     sid = g.publish(Probe())
     with contextlib.ExitStack() as stack:
         proxies = [stack.enter_context(g.acquire_service(sid, 30)) for _ in range(_all(g, sid))]
@@ -93,6 +98,7 @@ def acquired_is_exclusive(g: AbstractGrid) -> None:
 
 
 def calls_run_in_order_without_blocking(g: AbstractGrid) -> None:
+    """Calls return at once, and run one after the other."""
     sid = g.publish(Probe())
     with g.acquire_service(sid) as proxy:
         began = time.monotonic()
@@ -105,6 +111,7 @@ def calls_run_in_order_without_blocking(g: AbstractGrid) -> None:
 
 
 def keywords_arrive(g: AbstractGrid) -> None:
+    """Positional and keyword arguments reach the method as they were given."""
     sid = g.publish(Probe())
     with g.acquire_service(sid) as proxy:
         assert proxy.add(2, twice=True).get(30) == 4
@@ -112,6 +119,7 @@ def keywords_arrive(g: AbstractGrid) -> None:
 
 
 def an_idle_proxy_frees_its_server_at_once(g: AbstractGrid) -> None:
+    """A proxy with no call under way is free as soon as it is released."""
     sid = g.publish(Probe())
     total = _all(g, sid)
     for use in (lambda proxy: None, lambda proxy: proxy.add().get(30)):
@@ -125,6 +133,7 @@ def an_idle_proxy_frees_its_server_at_once(g: AbstractGrid) -> None:
 
 
 def release_is_late(g: AbstractGrid) -> None:
+    """A released proxy's server is free when its last call has ended, and not before."""
     sid = g.publish(Probe())
     total = _all(g, sid)
     proxy = g.acquire_service(sid)
@@ -135,6 +144,7 @@ def release_is_late(g: AbstractGrid) -> None:
 
 
 def a_released_proxy_refuses_calls(g: AbstractGrid) -> None:
+    """The error names the method and the service."""
     sid = g.publish(Probe())
     proxy = g.acquire_service(sid)
     g.release_service(proxy)
@@ -143,6 +153,7 @@ def a_released_proxy_refuses_calls(g: AbstractGrid) -> None:
 
 
 def servers_are_served_first_come_first_served(g: AbstractGrid) -> None:
+    """The caller that waits longest gets the next free server."""
     sid = g.publish(Probe())
     held = [g.acquire_service(sid, 30) for _ in range(_all(g, sid))]
     order: list[int] = []
@@ -166,6 +177,7 @@ def servers_are_served_first_come_first_served(g: AbstractGrid) -> None:
 
 
 def remote_exceptions_come_home(g: AbstractGrid) -> None:
+    """As the class that was raised, with its text and the remote traceback."""
     sid = g.publish(Probe())
     with g.acquire_service(sid) as proxy:
         failed = proxy.fail("what it said")
@@ -183,6 +195,7 @@ def remote_exceptions_come_home(g: AbstractGrid) -> None:
 
 
 def attributes_follow_their_rules(g: AbstractGrid) -> None:
+    """Reading waits, writing waits for the server's word, methods are methods."""
     sid = g.publish(Probe(7))
     with g.acquire_service(sid) as proxy:
         assert proxy.count == 7
@@ -202,6 +215,7 @@ def attributes_follow_their_rules(g: AbstractGrid) -> None:
 
 
 def results_are_futures(g: AbstractGrid) -> None:
+    """`done`, `get`, call-backs and the standard library's `wait` work on them."""
     sid = g.publish(Probe())
     called = threading.Event()
     with g.acquire_service(sid) as proxy:
@@ -225,6 +239,7 @@ def results_are_futures(g: AbstractGrid) -> None:
 
 
 def many_threads_may_wait_for_one_result(g: AbstractGrid) -> None:
+    """Each of them gets the value."""
     sid = g.publish(Probe())
     with g.acquire_service(sid) as proxy:
         result = proxy.echo("shared")
@@ -233,6 +248,7 @@ def many_threads_may_wait_for_one_result(g: AbstractGrid) -> None:
 
 
 def threads_share_a_grid(g: AbstractGrid) -> None:
+    """Many threads acquire, call and release at once."""
     sid = g.publish(Probe())
 
     def work(seed: int) -> int:
@@ -250,6 +266,7 @@ def threads_share_a_grid(g: AbstractGrid) -> None:
 
 
 def arguments_that_cannot_travel_are_named(g: AbstractGrid) -> None:
+    """The error names the call and the argument; the proxy goes on."""
     sid = g.publish(Probe())
     total = _all(g, sid)
     with g.acquire_service(sid) as proxy:
@@ -264,6 +281,7 @@ def arguments_that_cannot_travel_are_named(g: AbstractGrid) -> None:
 
 
 def dill_carries_what_pickle_cannot(g: AbstractGrid) -> None:
+    """Lambdas, closures and local classes travel both ways."""
     sid = g.publish(Probe())
     factor = 3
 
@@ -282,6 +300,7 @@ def dill_carries_what_pickle_cannot(g: AbstractGrid) -> None:
 
 
 def group_calls_reach_every_server_in_order(g: AbstractGrid) -> None:
+    """Results stand in the order of the servers."""
     sid = g.publish(Probe())
     size = _all(g, sid)
     first = g.gather(g.broadcast(sid, "where"))
@@ -306,6 +325,7 @@ def group_calls_reach_every_server_in_order(g: AbstractGrid) -> None:
 
 
 def values_go_from_server_to_server(g: AbstractGrid) -> None:
+    """Large and small ones, without a copy at the client."""
     sid = g.publish(Probe())
     _all(g, sid)
     large, small = bytes(range(256)) * 4096, {"a": lambda x: x + 1}
@@ -326,6 +346,7 @@ def values_go_from_server_to_server(g: AbstractGrid) -> None:
 
 
 def two_services_in_turn(g: AbstractGrid) -> None:
+    """One service's servers know nothing of the other's."""
     one, two = g.publish(Probe(1)), g.publish(Probe(2))
     assert set(g.gather(g.broadcast(one, "add", 0))) == {1}
     assert set(g.gather(g.broadcast(two, "add", 0))) == {2}
@@ -339,6 +360,7 @@ def two_services_in_turn(g: AbstractGrid) -> None:
 
 
 def gather_waits_for_all_before_it_raises(g: AbstractGrid) -> None:
+    """No call is under way any more when the first error comes."""
     sid = g.publish(Probe())
     with g.acquire_service(sid) as proxy:
         results = [proxy.echo(1), proxy.fail("first"), proxy.fail("second"), proxy.echo(4)]
@@ -350,6 +372,7 @@ def gather_waits_for_all_before_it_raises(g: AbstractGrid) -> None:
 
 
 def load_is_recorded(g: AbstractGrid) -> None:
+    """Each server counts its calls and their seconds."""
     sid = g.publish(Probe())
     with g.acquire_service(sid) as proxy:
         (server,) = [server for server in g.servers[sid] if server.proxy is proxy]
@@ -367,6 +390,7 @@ def load_is_recorded(g: AbstractGrid) -> None:
 
 
 def unknown_services_are_refused(g: AbstractGrid) -> None:
+    """By every method that takes a service id."""
     uses: list[Callable[[str], Any]] = [g.acquire_service, g.find_server, g.terminate, g.servers.__getitem__]
     uses.append(lambda sid: g.broadcast(sid, "x"))
     for use in uses:
@@ -377,6 +401,7 @@ def unknown_services_are_refused(g: AbstractGrid) -> None:
 
 
 def one_service_can_be_withdrawn(g: AbstractGrid) -> None:
+    """Its id is unknown then, and the others serve on."""
     keep, drop = g.publish(Probe()), g.publish(Probe())
     with contextlib.ExitStack() as stack:
         for _ in range(_all(g, drop)):
@@ -401,6 +426,7 @@ def one_service_can_be_withdrawn(g: AbstractGrid) -> None:
 
 
 def iter_nothing() -> Iterator[int]:
+    """An iterator that is empty."""
     yield from ()
 
 

@@ -98,6 +98,7 @@ class Process(serve.Server):
 
     @property
     def replies(self) -> ReplyCable:
+        """The way of its replies to the client."""
         cable: Any = self.carrier.push
         return cable  # type: ignore[no-any-return]
 
@@ -168,6 +169,7 @@ class SimulatedHost(Home):
 
     @property
     def local(self) -> bool:
+        """Never: it can be cut off."""
         return False
 
     def __repr__(self) -> str:
@@ -195,11 +197,13 @@ class SimulatedHost(Home):
     # -- what a grid asks ------------------------------------------------------------------------------------------
 
     def write(self, parts: Sequence[memoryview]) -> str:
+        """Keep the parts of an instance; its name. ConnectError: it is offline."""
         self.check()
         self._store[name := str(len(self._store))] = [bytes(part) for part in parts]
         return name
 
     def pack_image(self, entries: Any) -> Any:
+        """Is never asked for."""
         raise AssertionError("nothing here comes from __main__")
 
     def check_code(self, by_value: Any) -> None:
@@ -209,15 +213,18 @@ class SimulatedHost(Home):
         """It has what we have."""
 
     def prepare(self, dumped: Any, image: dict[str, Any]) -> bytes | None:
+        """No message needs an image."""
         return None
 
     def attach(self, number: int, inlet: str, outlet: str) -> Peer:
+        """Connect to one of its processes."""
         return self.world.link.connect(number, inlet, outlet, None, None)
 
     def detach(self, peer: Peer) -> None:
         """There is no tunnel."""
 
     def ask(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """Answer a question of the grid at once. ConnectError: it is offline, or its answer is lost by chance."""
         self.check()
         if method == "start":
             for wish in args[0]:
@@ -242,6 +249,7 @@ class SimulatedHost(Home):
         self.news.append(("_server_up", (process.name, process.inlet, process.outlet, 0)))
 
     def ask_later(self, method: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
+        """The same, in its own time; what is ordered while it is offline is done when it is back."""
         if method == "stop" and self.offline:
             self._orders.append(args)
         elif method == "stop":
@@ -255,13 +263,16 @@ class SimulatedHost(Home):
                 process.die(signal=9)
 
     def end(self, server: str, *, force: bool) -> None:
+        """Have a server ended, unless the host is lost."""
         if not self.gone:
             self.ask_later("stop", [server], force)
 
     def broken(self) -> bool:
+        """Never: it has no connection that could break by itself."""
         return False
 
     def part(self) -> Callable[[], None] | None:
+        """It is given up: its processes are buried once. None: it was given up before."""
         if not self.life.part():
             return None
         self.world.bury(self)

@@ -55,27 +55,33 @@ class Trace(Hook):
     # -- what a grid tells -----------------------------------------------------------------------------------------
 
     def came(self, server: str, host: str) -> None:
+        """A server has come up: it has a line in the picture from now on."""
         if server not in self._lives:
             self._lives[server] = Life(server, host, time.monotonic())
 
     def went(self, server: str, end: str) -> None:
+        """A server has ended, and how; one that went while the grid ends was terminated, and not lost."""
         life = self._lives.get(server)
         if life is not None and life.until is None:
             self._lives[server] = life._replace(until=time.monotonic(), end="terminated" if self._ending else end)
 
     def ending(self, grid: Any) -> None:
+        """The grid ends: servers that go from now on were not lost."""
         self._ending = True  # servers that go from now on were not lost
 
     def ended(self) -> None:
+        """The grid has ended: write the file."""
         self.save()
 
     def answered(self, call: Answered) -> None:
+        """A call has its reply; the oldest is dropped when too many are kept."""
         now = time.monotonic()
         self._count += 1
         took = now - call.made if call.seconds is None else call.seconds  # until now, as far as anybody knows
         self._calls.append(Call(call.server, call.number, _plain(call.method), call.made, now, took, call.outcome))
 
     def label(self, server: str, number: int, text: str) -> None:
+        """Words for a call, for the picture."""
         if len(self._labels) < (self._calls.maxlen or KEPT):
             self._labels[server, number] = text
 

@@ -59,9 +59,14 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 class Blobs(Protocol):
     """Where one host's blobs are put and read; the same on this machine and across the network."""
 
-    def write(self, buffers: Sequence[memoryview]) -> str: ...
-    def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]: ...
-    def drop(self, name: str) -> None: ...
+    def write(self, buffers: Sequence[memoryview]) -> str:
+        """Make a blob of these buffers, each of flat bytes; its name. DiskError: there is no room."""
+
+    def read(self, name: str, sizes: Sequence[int], *, drop: bool = True) -> list[memoryview]:
+        """The buffers of a blob, `sizes` bytes each; the blob is removed unless `drop` is false."""
+
+    def drop(self, name: str) -> None:
+        """Remove a blob; one that is not there is no error."""
 
 
 def put_apart(

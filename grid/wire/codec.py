@@ -271,12 +271,14 @@ class HandOver(CodePickler):
             return self._by_dill(file)
 
     def by_reference(self, obj: Any) -> bool:
+        """Whether its name leads to it; a name of `__main__` is noted, for the image."""
         found = importable(obj)
         if found and obj.__module__ == "__main__":
             self.names.add(name_of(obj).partition(".")[0])
         return found
 
     def other(self, obj: Any) -> Any:
+        """Text files and random generators are looked at; the rest is the C pickler's affair."""
         kind = type(obj)
         self.random = self.random or randoms.is_generator(kind)
         if kind is io.TextIOWrapper:

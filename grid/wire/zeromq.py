@@ -121,12 +121,14 @@ class ClientSockets(_Receiving):
         socket.handshake_ivl = int(self._limits.lost_s * 1000)
 
     def way(self, inlet: str, keys: Keys | None) -> SocketWay:
+        """A PUSH socket for each process, encrypted if there are keys."""
         push = self._socket(zmq.PUSH)
         if keys is not None:
             keys.call(push)
         return SocketWay(push, inlet)
 
     def attach(self, number: int, outlet: str, keys: Keys | None) -> None:
+        """Connect the PULL socket to an outlet as well."""
         self._outlets[number] = outlet
         self._numbers[monitor.plain(outlet)] = number
         # options of the socket are for the connection that is made next; they stay from the one before
@@ -137,17 +139,20 @@ class ClientSockets(_Receiving):
         self.pull.connect(outlet)
 
     def detach(self, number: int) -> None:
+        """Disconnect it from the outlet of that process."""
         outlet = self._outlets.pop(number, None)
         if outlet is not None:
             self._numbers.pop(monitor.plain(outlet), None)
             _disconnect(self.pull, outlet)
 
     def rouse(self, frame: bytes) -> None:
+        """By a socket within this process; one lock keeps threads apart."""
         with self._waker_lock:
             if not self._closed:
                 self._waker.send(frame)
 
     def news(self) -> tuple[int, bool] | None:
+        """From the monitor of the PULL socket; attempts that failed are passed over."""
         while (event := monitor.read(self.bell)) is not None:
             number = self._numbers.get(event[1])
             if number is not None and event[0] != zmq.EVENT_CONNECT_RETRIED:
@@ -155,10 +160,12 @@ class ClientSockets(_Receiving):
         return None
 
     def forked(self) -> None:
+        """The parent's lock may be held for ever, and its sockets are not for us."""
         self._waker_lock = threading.Lock()
         self._closed = True
 
     def close(self) -> None:
+        """Close all sockets and end the context, without waiting for what they had to send."""
         with self._waker_lock:
             self._closed = True
             self.pull.disable_monitor()
@@ -179,11 +186,13 @@ class SocketWay:
         socket.connect(inlet)
 
     def lead(self, inlet: str) -> None:
+        """Disconnect the socket, and connect it elsewhere."""
         _disconnect(self._socket, self._inlet)
         self._inlet = inlet
         self._socket.connect(inlet)
 
     def close(self) -> None:
+        """Close the socket, without waiting for what it had to send."""
         self._socket.close(0)
 
 
@@ -222,12 +231,14 @@ class HostSockets(_Receiving):
         return inlet, outlet
 
     def send(self, data: bytes) -> None:
+        """Without a connection it is lost: the client says HELLO when there is one."""
         try:
             self.push.send(data)
         except zmq.Again:
             pass  # the client will say HELLO
 
     def send_patiently(self, data: bytes) -> None:
+        """Wait up to 300 ms for a connection."""
         self.push.sndtimeo = _SOON_MS
         self.send(data)
         self.push.sndtimeo = 0
@@ -237,10 +248,12 @@ class HostSockets(_Receiving):
         return bool(int(self.push.get(zmq.EVENTS)) & zmq.POLLOUT)
 
     def waker(self) -> SocketWaker:
+        """A socket within this process that reaches the PULL; once per carrier."""
         self.pull.bind(_SIGNALS)
         return SocketWaker(self._context.socket(zmq.PUSH))
 
     def close(self) -> None:
+        """Close both; replies that were sent have 2 s to be on their way (see `flush`)."""
         self.pull.close(0)
         self.push.close(_LINGER_MS)
 
@@ -254,9 +267,11 @@ class SocketWaker:
         push.connect(_SIGNALS)
 
     def wake(self) -> None:
+        """Send an empty frame to the PULL."""
         self._push.send(b"")
 
     def close(self) -> None:
+        """Close the socket, in the thread that wakes."""
         self._push.close()
 
 

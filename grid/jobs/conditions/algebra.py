@@ -221,9 +221,11 @@ class And(_Many):
 
     @property
     def state(self) -> Value:
+        """Cancelled as soon as one operand is, satisfied once all are (`and_value`)."""
         return and_value(*self._counts())
 
     def responsible(self) -> list[Atom]:
+        """The atoms that decide the state: of those operands that have it."""
         state = self.state
         return _unique(operand.responsible() for operand in self._operands if operand.state is state)
 
@@ -236,9 +238,11 @@ class Or(_Many):
 
     @property
     def state(self) -> Value:
+        """Satisfied as soon as one operand is, cancelled once all are (`or_value`)."""
         return or_value(*self._counts())
 
     def responsible(self) -> list[Atom]:
+        """The atoms that decide the state: of those operands that have it."""
         state = self.state
         return _unique(operand.responsible() for operand in self._operands if operand.state is state)
 
@@ -253,16 +257,20 @@ class Not(Condition):
 
     @property
     def operands(self) -> tuple[Condition, ...]:
+        """The one that is negated."""
         return (self._operand,)
 
     @property
     def state(self) -> Value:
+        """The opposite of its operand's; what is open stays open."""
         return NOT[self._operand.state]
 
     def responsible(self) -> list[Atom]:
+        """The atoms that decide its operand."""
         return self._operand.responsible()
 
     def text(self, most: int | None = None) -> str:
+        """`(not ...)`, at most about `most` characters of the operand."""
         return f"(not {self._operand.text(most)})"
 
 
@@ -304,13 +312,16 @@ class Atom(Condition):
 
     @property
     def state(self) -> Value:
+        """What it is now; it changes once, from open to satisfied or cancelled."""
         return self._state
 
     @property
     def depends(self) -> frozenset[Atom]:
+        """Itself: it depends on nothing else."""
         return frozenset((self,))
 
     def responsible(self) -> list[Atom]:
+        """Itself."""
         return [self]
 
     def decide(self, value: Value, reason: str) -> None:
@@ -335,6 +346,7 @@ class Atom(Condition):
             self.notify(self)
 
     def text(self, most: int | None = None) -> str:
+        """Its id; kinds with better words have their own."""
         return self.id
 
     def __eq__(self, other: object) -> bool:

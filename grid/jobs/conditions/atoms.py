@@ -40,13 +40,26 @@ class AtomWorld(Protocol):
     def follow(self, atom: JobAtom) -> None:
         """Tell `atom.see(view)` now, and at each change of its job; `atom.hear(message)` for each of its messages."""
 
-    def unfollow(self, atom: JobAtom) -> None: ...
-    def fetch(self, atom: IsFetched) -> None: ...
-    def unfetch(self, atom: IsFetched) -> None: ...
-    def supply(self, atom: HasServers) -> None: ...
-    def unsupply(self, atom: HasServers) -> None: ...
-    def watch(self, atom: IsElsewhere) -> None: ...
-    def unwatch(self, atom: IsElsewhere) -> None: ...
+    def unfollow(self, atom: JobAtom) -> None:
+        """Tell it no more of its job."""
+
+    def fetch(self, atom: IsFetched) -> None:
+        """Download its file, and tell it when the file has arrived or can't."""
+
+    def unfetch(self, atom: IsFetched) -> None:
+        """Stop that download, unless others wait for it."""
+
+    def supply(self, atom: HasServers) -> None:
+        """Tell it when its number of servers is there."""
+
+    def unsupply(self, atom: HasServers) -> None:
+        """Stop asking for servers for it."""
+
+    def watch(self, atom: IsElsewhere) -> None:
+        """Ask another job server about its job, and tell it how that job ends."""
+
+    def unwatch(self, atom: IsElsewhere) -> None:
+        """Stop asking."""
 
 
 ENDED = ("complete", "error", "aborted", "cancelled")
@@ -76,6 +89,7 @@ class KnownAtom(Atom):
 
     @property
     def state(self) -> Value:
+        """What it is now. Without a world its `probe` is asked, once it is looked at."""
         if self._state is F and self.probe is not None and self.world is None:
             value, reason = self.probe(self)
             if value is not F:
@@ -96,6 +110,7 @@ class JobAtom(KnownAtom):
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """What makes it again: the job's id."""
         return {"job": self.job}
 
     def _begin(self) -> None:
@@ -104,6 +119,7 @@ class JobAtom(KnownAtom):
         self.world.follow(self)
 
     def end(self) -> None:
+        """It is not needed any more: its world stops telling it of the job."""
         if self.world is not None:
             self.world.unfollow(self)
 
@@ -145,11 +161,13 @@ class IsCompleted(JobAtom):
     kind = "completed"
 
     def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        """Satisfied by a job that completed, cancelled by one that ended otherwise; None while it runs."""
         if isinstance(event, Message) or event.state not in ENDED:
             return None
         return (T, "") if event.state == "complete" else (C, told(event))
 
     def text(self, most: int | None = None) -> str:
+        """`JOB completed`."""
         return f"{self.job} completed"
 
 
@@ -159,11 +177,13 @@ class IsCancelled(JobAtom):
     kind = "cancelled"
 
     def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        """Satisfied by a job that ended without completing, cancelled by one that completed; None while it runs."""
         if isinstance(event, Message) or event.state not in ENDED:
             return None
         return (T, "") if event.state != "complete" else (C, f"job {event.job} completed")
 
     def text(self, most: int | None = None) -> str:
+        """`JOB failed`."""
         return f"{self.job} failed"
 
 
@@ -194,6 +214,7 @@ class IsMessage(JobAtom):
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """What makes it again: job, message, expression. ConditionError: the filter is code, which can't be kept."""
         own = [name for name in dir(type(self)) if name.startswith("on_") and name != "on_message"]
         if self.predicate is not None or own:
             raise ConditionError(
@@ -210,10 +231,12 @@ class IsMessage(JobAtom):
 
     @property
     def past(self) -> tuple[str, ...]:
+        """Classes of messages of which one of the past may decide."""
         return () if self.message is None else (self.message,)
 
     @property
     def is_tested(self) -> bool:
+        """Whether the message's contents decide, and not only that it came."""
         return self._expression is not None or self.predicate is not None or self.message is None
 
     def accepts(self, message: Message, work: Work | None = None) -> bool:
@@ -230,12 +253,14 @@ class IsMessage(JobAtom):
         return self.on_message(message)
 
     def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        """Satisfied by a message that passes the filter, cancelled by the job's end; None before."""
         if isinstance(event, Message) and self.accepts(event, work):
             return T, ""
         over = event.kind in ENDS if isinstance(event, Message) else event.state in ENDED
         return (C, f"job {self.job} ended without such a message") if over else None
 
     def hear(self, message: Message) -> None:
+        """A message of the job; satisfied if it passes. An error in the filter is raised, and cancels this."""
         try:
             self._take(message)
         except Exception as exc:
@@ -245,6 +270,7 @@ class IsMessage(JobAtom):
     put = hear  # as a monitor at the client
 
     def text(self, most: int | None = None) -> str:
+        """`JOB says MESSAGE`, with its `where`."""
         return f"{self.job} says {self.message or '...'}{f' where {self.where}' if self.where else ''}"
 
 
@@ -263,6 +289,7 @@ class IsResult(JobAtom):
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """What makes it again: job and expression. ConditionError: a predicate is code, and can't be kept."""
         if not isinstance(self.expression, str):
             raise ConditionError(
                 "a condition that is code of yours can't be stored at a server",
@@ -272,13 +299,16 @@ class IsResult(JobAtom):
 
     @property
     def past(self) -> tuple[str, ...]:
+        """Improvements of the past count."""
         return ("Improved",)
 
     @property
     def is_tested(self) -> bool:
+        """Always: the result's value decides."""
         return True
 
     def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
+        """Satisfied once the expression holds for a result, cancelled by a job that ended and it never did."""
         if isinstance(event, Message):
             if event.kind == "Improved":
                 found = self._try(event.partial, work)
@@ -307,6 +337,7 @@ class IsResult(JobAtom):
     put = JobAtom.hear  # as a monitor at the client
 
     def text(self, most: int | None = None) -> str:
+        """`JOB has EXPRESSION`."""
         return f"{self.job} has {self.expression}"
 
 
@@ -330,6 +361,7 @@ class IsFetched(KnownAtom):
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """What makes it again: URL, checksum (SHA-256, hexadecimal) and size in bytes."""
         return {"url": self.url, "sha256": self.sha256, "size": self.size}
 
     def _begin(self) -> None:
@@ -338,10 +370,12 @@ class IsFetched(KnownAtom):
         self.world.fetch(self)
 
     def end(self) -> None:
+        """It is not needed any more: the download stops, unless others wait for it."""
         if self.world is not None:
             self.world.unfetch(self)
 
     def text(self, most: int | None = None) -> str:
+        """`URL fetched`."""
         return f"{self.url} fetched"
 
 
@@ -358,6 +392,7 @@ class HasServers(KnownAtom):
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """What makes it again: the number of servers."""
         return {"n": self.n}
 
     def _begin(self) -> None:
@@ -366,10 +401,12 @@ class HasServers(KnownAtom):
         self.world.supply(self)
 
     def end(self) -> None:
+        """It is not needed any more: nobody asks for servers for it."""
         if self.world is not None:
             self.world.unsupply(self)
 
     def text(self, most: int | None = None) -> str:
+        """`N servers there`."""
         return f"{self.n} servers there"
 
 
@@ -405,6 +442,7 @@ class IsElsewhere(KnownAtom):
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """What makes it again: server, condition there, and the name of the credentials."""
         return {"server": self.server, "what": self.what, "auth": self.auth}
 
     def _begin(self) -> None:
@@ -413,10 +451,12 @@ class IsElsewhere(KnownAtom):
         self.world.watch(self)
 
     def end(self) -> None:
+        """It is not needed any more: the other server is not asked again."""
         if self.world is not None:
             self.world.unwatch(self)
 
     def text(self, most: int | None = None) -> str:
+        """The condition there, and at which server."""
         return f"{self.inner().text(most)} at {self.server}"
 
 
