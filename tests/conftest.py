@@ -153,7 +153,7 @@ def slurm() -> Iterator[Lab]:
 
     Leave it as you found it: no job left in the queue, nothing in /home/mara.
     """
-    with Lab([], batch=3) as lab:
+    with Lab([], batch=3, users=("mara", "lena")) as lab:
         yield lab
 
 

@@ -132,9 +132,11 @@ class BatchSystem:
         self._check_id(job)
         done = self._run(shlex.join(self.dialect.cancel_command(job)))
         if done.returncode:
-            if self.status([job])[job].state in (JobState.DONE, JobState.UNKNOWN, JobState.EXITING):
-                return
             said = (done.stderr + done.stdout).decode(errors="replace").strip()
+            # Some don't tell of other people's jobs: that such a one is unknown does not mean that it has ended.
+            ended = (JobState.DONE, JobState.UNKNOWN, JobState.EXITING)
+            if not self.dialect.is_forbidden(said) and self.status([job])[job].state in ended:
+                return
             raise AllocationError(f"job {job} can't be cancelled: {said}", hint="Is it yours?")
 
     def _run(self, command: str, stdin: bytes = b"") -> Completed:

@@ -142,6 +142,10 @@ class Dialect(ABC):
         """Whether the answer means that the batch system's server could not be reached: worth another try."""
         return bool(re.search(r"[Cc]annot connect to server|Communication failure|Unable to communicate with", said))
 
+    def is_forbidden(self, said: str) -> bool:
+        """Whether the answer means that the job is somebody else's."""
+        return bool(re.search(r"Unauthorized Request|ermission denied|not have the necessary privileges", said))
+
     def restarts(self, spec: JobSpec) -> bool:
         """Whether the system may start the script of such a job once more, from the beginning."""
         return spec.may_restart

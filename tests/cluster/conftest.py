@@ -19,5 +19,5 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     if request.param == "slurm":
         yield Site(request.getfixturevalue("slurm"))
         return
-    with Lab([], batch=3, system=request.param) as lab:
+    with Lab([], batch=3, system=request.param, users=("mara", "lena")) as lab:
         yield Site(lab)

@@ -21,7 +21,7 @@ from tests.lab.host import wait_until
 
 NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
 REAL = ("slurm", "gridengine")
-STAND_INS = tuple(f"{kind}-standin" for kind in KINDS)
+STAND_INS = tuple(f"{kind}-standin" for kind in KINDS if kind != "slurm-torque")  # the real one has both faces
 SYSTEMS = (*REAL, *(STAND_INS if NIGHTLY else ("openpbs-off-standin",)))
 """Those that a run tries: the rest of the stand-ins in `scripts/nightly`, and alone in `edges/test_standins.py`."""
 
@@ -71,11 +71,11 @@ class Site:
     def grid(self, *words: str, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         return self.on_head("exec python3 -m grid " + shlex.join(words), timeout)
 
-    def qsub(self, *words: str, nodes: int = 1, ppn: int = 1) -> list[str]:
+    def qsub(self, *words: str, nodes: int = 1, ppn: int = 1, walltime: str = "0:03:00") -> list[str]:
         """Words of `grid qsub` for a job of so many nodes."""
         more = ["--pe", self.environment(ppn)] if self.dialect == "sge" else []
         ours = ["-v", "PYTHONPATH,GRID_RUNTIME_DIR"]  # most systems hand nothing of the environment on
-        return ["qsub", *more, "-l", f"nodes={nodes}:ppn={ppn},walltime=0:03:00", *ours, *words]
+        return ["qsub", *more, "-l", f"nodes={nodes}:ppn={ppn},walltime={walltime}", *ours, *words]
 
     def environment(self, ppn: int) -> str:
         """SGE: the parallel environment that lays out so many slots on each host."""

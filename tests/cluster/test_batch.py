@@ -23,7 +23,7 @@ from grid.hosts import Host
 from grid.launch import connect
 from grid.testing import batch
 from grid.testing.probe import Probe, Traveller
-from tests.cluster.site import ENVIRONMENT, NODES, Site
+from tests.cluster.site import ENVIRONMENT, NODES, SYSTEMS, Site
 from tests.lab import Lab
 from tests.lab.host import wait_until
 from tests.lab.titles import is_of_kernel
@@ -159,7 +159,38 @@ def test_a_job_that_is_cancelled_leaves_nothing_on_its_nodes(doing: str, site: S
     assert site.grid("batch", "cancel", job).returncode == 0
     site.wait_until_tidy()
     row = status_of(site, job)
-    assert row["state"] == "cancelled" and row["exit_status"] in ((143, None) if site.kills_at_once else (143,)), row
+    # TORQUE's own word is 265 or 271, as recorded; Grid Engine has none
+    codes = (143, 265, 271, None) if site.kills_at_once else (143,)
+    assert row["state"] == "cancelled" and row["exit_status"] in codes, row
+
+
+@pytest.mark.row("L06", "L07", "B08", "L10", "L13")
+@pytest.mark.parametrize("site", [each for each in SYSTEMS if not each.startswith("slurm")], indirect=True)
+def test_a_job_whose_time_is_up_leaves_nothing_on_its_nodes(site: Site, place: Path) -> None:
+    """Not on Slurm, whose walltimes are whole minutes: it ends such a job as one that is cancelled."""
+    (place / "run.py").write_text(HOLDS)
+    done = site.grid(*site.qsub("-o", "out", nodes=2, ppn=2, walltime="0:00:25"), "--", "python", "run.py", "busy")
+    job = done.stdout.strip()
+    wait_until((place / "up").exists, "the script to run", limit_s=60)
+    wait_until(lambda: not site.jobs(), "its time to be up", limit_s=90)
+    site.wait_until_tidy()
+    row = status_of(site, job)
+    assert row["state"] == "killed" and "walltime" in str(row["reason"]), row
+
+
+@pytest.mark.row("B11", "L10")
+def test_another_users_job_is_neither_cancelled_nor_said_to_be(site: Site, place: Path) -> None:
+    site.head.run(["sh", "-c", "printf '#!/bin/sh\\nexec sleep 300\\n' >x.sh"], user="lena")
+    submit = ["sbatch", "--parsable"] if site.has_sbatch else ["qsub", "-terse"] if site.dialect == "sge" else ["qsub"]
+    job = site.head.run([*submit, "x.sh"], user="lena", check=True).stdout.strip()
+    try:
+        refused = site.grid("batch", "cancel", job)
+        assert refused.returncode == 1 and "Is it yours?" in refused.stderr, refused
+        assert status_of(site, job)["state"] in ("queued", "running", "unknown")
+    finally:
+        site.head.run(["scancel" if site.has_sbatch else "qdel", job], user="lena", check=True)
+        site.wait_until_quiet()
+        site.head.run(["sh", "-c", "rm -f *"], user="lena")
 
 
 # -- inside of a job ---------------------------------------------------------------------------------------------------
