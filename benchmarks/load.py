@@ -40,7 +40,11 @@ def grown(first: dict[str, int], second: dict[str, int]) -> list[str]:
 def calls(total: int) -> list[str]:
     """So many calls on one server, a future each."""
     with LocalGrid(1, output=None) as g, g.acquire_service(g.publish(Probe())) as proxy:
-        pids = {"client": os.getpid(), "agent": g._homes[0].report["pid"], "server": proxy.where().get()[1]}
+        pids = {
+            "client": os.getpid(),
+            "agent": g._engine.fleet.homes[0].report["pid"],
+            "server": proxy.where().get()[1],
+        }
         seen = []
         for block in range(total // BLOCK):
             for result in [proxy.add(1) for _ in range(BLOCK)]:
@@ -58,7 +62,7 @@ def publications(total: int) -> list[str]:
     """So many services published, used and withdrawn."""
     with LocalGrid(2, output=None) as g:
         g.publish([])
-        pids = {"client": os.getpid(), "agent": g._homes[0].report["pid"]}
+        pids = {"client": os.getpid(), "agent": g._engine.fleet.homes[0].report["pid"]}
         seen = []
         for turn in range(total):
             sid = g.publish(Probe())

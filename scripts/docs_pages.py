@@ -23,6 +23,7 @@ REFERENCE = {
     "grids": (
         "Grids",
         ("grid.grids.grid.Grid", "grid.grids.local.LocalGrid", "grid.grids.ssh.SSHGrid", "grid.grids.batch.BatchGrid"),
+        ("grid.grids.stager.Stager", "grid.grids.stager.CopyReport", "grid.grids.tending.Pilots"),
         ("grid.grids.dask.DaskGrid", "grid.grids.abstract.AbstractGrid", "grid.hosts.host.Host", "grid.limits.Limits"),
     ),
     "calls": (

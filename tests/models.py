@@ -155,7 +155,7 @@ class Starter:
 
         self.grid = LocalGrid(1, output=None)
         self.grid.publish([])
-        return int(self.grid._homes[0].report["pid"])
+        return int(self.grid._engine.fleet.homes[0].report["pid"])
 
     def alive(self, pids: list[int]) -> bool:
         """Whether all of them are there."""

@@ -32,7 +32,7 @@ RETURNED = {
     "grid.services.remote_value": ("RemoteValue",),
     "grid.compat.executor": ("GridExecutor",),
     "grid.compat.pool": ("GridPool",),
-    "grid.grids.files": ("CopyReport",),
+    "grid.grids.stager": ("CopyReport",),
     "grid.trace.record": ("Trace",),
     "grid.hooks": ("Hook",),
 }
@@ -128,8 +128,8 @@ def members_of(kind: type, without: type = object) -> list[tuple[str, str]]:
                 continue  # as there
             if isinstance(value, property):
                 rows.setdefault(name, (name, line_of(value)))
-            elif isinstance(value, (staticmethod, classmethod)) or inspect.isfunction(value):
-                function = getattr(value, "__func__", value)
+            elif isinstance(value, (staticmethod, classmethod)) or inspect.isfunction(inspect.unwrap(value)):
+                function = inspect.unwrap(getattr(value, "__func__", value))
                 written = name + signature_of(function, method=not isinstance(value, staticmethod))
                 rows.setdefault(name, (written, line_of(function) or line_of(getattr(kind, name))))
     return [(written, line) for written, line in rows.values() if line]

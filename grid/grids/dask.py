@@ -372,7 +372,7 @@ class DaskGrid(AbstractGrid):
             return known[1]
         dumped = codec.dumps_instance(instance)
         service_id = self.create_service_id(instance)
-        service = self._add_service(service_id, methods_of(instance))
+        service = self._services.add(service_id, methods_of(instance))
         servers = [
             ActorServer(self, service_id, f"{service_id}/{number}", host, address, here)
             for number, (host, address, here) in enumerate(self._places)
@@ -420,7 +420,7 @@ class DaskGrid(AbstractGrid):
                 logger.exception("the grid's thread stumbled, and goes on")
 
     def _look(self) -> None:
-        self._look_after()
+        self._ending.look_after()
         servers = self._services.servers()
         if not servers or self._halted:
             return

@@ -1,6 +1,7 @@
 """How a grid comes to its end: asked for, at the end of `with` or of the interpreter, in a forked child.
 
-Lives here: who ends, in which order, and that it is whole though Ctrl-C comes in the middle.
+Lives here: who ends, in which order, and that it is whole though Ctrl-C comes in the middle; until then the look after
+            what was left halfway.
 Elsewhere:  what an engine ends (`_halt` of each grid), steps that must be whole (`undisturbed`).
 """
 
@@ -74,6 +75,12 @@ class Ending:
         self.exiting = False
         self.under_way: threading.Event | None = None
         _running.add(self)
+
+    def look_after(self) -> None:
+        """Now and then, in a thread of the grid's: what was torn off halfway, what was dropped."""
+        self.grid._waste.take_out()
+        for service in self.grid._services.all():
+            service.look_after()
 
     def at_exit(self) -> None:
         """The interpreter ends, and nobody has terminated the grid."""

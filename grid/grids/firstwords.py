@@ -1,4 +1,4 @@
-"""The first words of a kernel that starts on a host: its report, or why there is none.
+"""The first words of a kernel that starts on a host: its report, or why there is none; its greeting through a tunnel.
 
 Lives here: telling the report from what start-up files print, the errors.
 Elsewhere:  writing it (`kernel/boot.py`), the command and its input (`home.py`).
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from typing import Any, Protocol
 
 from grid import errors
-from grid.errors import HostError, PythonError
+from grid.errors import ConnectError, HostError, PythonError
 from grid.hosts import Host
 from grid.kernel import boot
 from grid.launch import Connection, RemoteProcess
@@ -82,3 +83,29 @@ def silent(home: Beginning, process: RemoteProcess) -> HostError:
         host=home.host.label,
         hint=f"Try `grid doctor {home.host.label}`, or more time with GRID_START_S",
     )
+
+
+def try_tunnel(connection: Connection, host: Host, address: str, port: int, patience_s: float) -> None:
+    """See at once whether sshd lets us through: the agent greets, a forward that is forbidden ends.
+
+    Raises:
+        ConnectError: It does not.
+    """
+    path = connection.forward(address, port)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as near:
+        near.settimeout(patience_s)
+        try:
+            near.connect(path)
+            greeted = bool(near.recv(1))
+        except TimeoutError:
+            return  # slow, which the link has more patience for
+        except OSError:
+            greeted = False
+    if not greeted and connection.alive():
+        raise ConnectError(
+            f"its sshd makes no tunnel to {address} port {port}"
+            + ("" if host.transport == "tunnel" else ", and there is no direct way to it"),
+            host=host.label,
+            hint="Its sshd must allow forwarding (AllowTcpForwarding yes), or a firewall ports above 1023 "
+            f"(then transport: direct): ask its administrator. `grid doctor {host.label}` looks again",
+        )

@@ -26,11 +26,11 @@ from typing import Any
 from grid import errors
 from grid.errors import ConnectError, HostError
 from grid.grids.between import carry
-from grid.grids.firstwords import check, report_of, silent
+from grid.grids.firstwords import check, report_of, silent, try_tunnel
 from grid.grids.liveness import Liveness
-from grid.grids.needs import Needs, Stage
+from grid.grids.needs import HostNeeds, Stage
 from grid.grids.register import REGISTRATION, grids_dir
-from grid.grids.silence import Event, State
+from grid.grids.silence import HostEvent, HostState
 from grid.hosts import Host
 from grid.kernel import boot, title
 from grid.kernel.lease import start_ticks
@@ -98,7 +98,7 @@ class Home:
         self.staged: Manifest = {}
         self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
         self._tunnels: dict[int, tuple[str, str]] = {}
-        self.needs = Needs(self, stage, warn)
+        self.needs = HostNeeds(self, stage, warn)
 
     @property
     def local(self) -> bool:
@@ -108,12 +108,12 @@ class Home:
     @property
     def up(self) -> bool:
         """Whether its agent was started and has not ended."""
-        return self.life.state not in (State.DOWN, State.LOST)
+        return self.life.state not in (HostState.DOWN, HostState.LOST)
 
     @property
     def gone(self) -> bool:
         """Whether it was up and has been shut down, or lost for good."""
-        return self.life.state is State.LOST
+        return self.life.state is HostState.LOST
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -136,8 +136,11 @@ class Home:
                 if self._over:
                     raise ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
                 process = self._launch(deadline, loader)
-                self._take(report_of(self, process, deadline))
+                self.report = report_of(self, process, deadline)
+                check(self.report, self.host)
                 self._join()
+                if self._over:  # else it could come up behind the last look of the end
+                    raise ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
             except BaseException:
                 if self._process is not None:
                     self._process.close_stdin()  # by which a kernel clears up and ends
@@ -145,7 +148,7 @@ class Home:
                         self._process.kill()  # a shell that hangs in its start files reads no end of input
                 self._let_go()
                 raise
-            self.life.hear(Event.STARTED)
+            self.life.hear(HostEvent.STARTED)
 
     def invite(self, connection: Connection) -> tuple[str, bytes]:
         """For a kernel that somebody else starts, perhaps much later: its command (POSIX shell) and its whole input.
@@ -159,12 +162,13 @@ class Home:
         """An invited kernel has reported: connect to it. Raises HostError."""
         with self._starting:
             try:
-                self._take(report)
+                self.report = report
+                check(report, self.host)
                 self._join()
             except BaseException:
                 self._let_go()
                 raise
-            self.life.hear(Event.STARTED)
+            self.life.hear(HostEvent.STARTED)
 
     def _config(self, loader: tuple[str, str] | None) -> dict[str, Any]:
         assert self.connection is not None
@@ -209,10 +213,6 @@ class Home:
             raise silent(self, process) from exc
         return process
 
-    def _take(self, report: dict[str, Any]) -> None:
-        self.report = report
-        check(report, self.host)
-
     def _leaving(self) -> dict[str, Any]:
         """What this process would leave on its machine if it were killed: an agent on the same machine removes it."""
         files = [f"{grids_dir() / self._grid_id}{end}" for end in REGISTRATION] if self.local else []
@@ -227,7 +227,8 @@ class Home:
         else:
             self.transport = self._choose_transport(inlet)
             if self.transport == "tunnel":
-                self._try_tunnel(*_address(inlet))
+                assert self.connection is not None
+                try_tunnel(self.connection, self.host, *_address(inlet), self.limits.lost_s)
             self.blobs = bulk.Lane(
                 self._open_lane, self._keys[0].tls(server=False), self.host.label, self.limits.control_s
             )
@@ -266,28 +267,6 @@ class Home:
             logger.info("host %s: no direct way to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
             return "tunnel"
         return "direct"
-
-    def _try_tunnel(self, address: str, port: int) -> None:
-        """See at once whether sshd lets us through: the agent greets, a forward that is forbidden ends."""
-        assert self.connection is not None
-        path = self.connection.forward(address, port)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as near:
-            near.settimeout(self.limits.lost_s)
-            try:
-                near.connect(path)
-                greeted = bool(near.recv(1))
-            except TimeoutError:
-                return  # slow, which the link has more patience for
-            except OSError:
-                greeted = False
-        if not greeted and self.connection is not None and self.connection.alive():
-            raise ConnectError(
-                f"its sshd makes no tunnel to {address} port {port}"
-                + ("" if self.host.transport == "tunnel" else ", and there is no direct way to it"),
-                host=self.host.label,
-                hint="Its sshd must allow forwarding (AllowTcpForwarding yes), or a firewall ports above 1023 "
-                f"(then transport: direct): ask its administrator. `grid doctor {self.host.label}` looks again",
-            )
 
     def reach(self, endpoint: str) -> str:
         """Where a socket of the host is for us: itself, or the near end of a tunnel."""
@@ -557,7 +536,7 @@ class Home:
             close()
 
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
-        """Have on the host what a message needs: see `Needs.prepare`."""
+        """Have on the host what a message needs: see `HostNeeds.prepare`."""
         return self.needs.prepare(dumped, image)
 
 

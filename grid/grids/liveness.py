@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from grid.grids.silence import Action, Event, Silence, State, Verify
+from grid.grids.silence import HostAction, HostEvent, HostState, Silence, Verify
 from grid.limits import Limits
 from grid.wire.link import RECONNECT_S
 
@@ -25,7 +25,7 @@ class Liveness:
         self._lock = threading.Lock()
 
     @property
-    def state(self) -> State:
+    def state(self) -> HostState:
         """How the host stands."""
         return self._silence.state
 
@@ -33,12 +33,12 @@ class Liveness:
         """Seconds since the host became unreachable; None while it answers."""
         return self._silence.outage(self._clock())
 
-    def hear(self, event: Event) -> tuple[Action, ...]:
+    def hear(self, event: HostEvent) -> tuple[HostAction, ...]:
         """Something was heard of it; returns what follows."""
         with self._lock:
             return self._silence.hear(event, self._clock())
 
-    def tick(self, *, broken: bool) -> list[Action | Verify]:
+    def tick(self, *, broken: bool) -> list[HostAction | Verify]:
         """The clock strikes: see `Silence.tick`."""
         with self._lock:
             return self._silence.tick(self._clock(), broken=broken)
@@ -47,7 +47,7 @@ class Liveness:
         """Nothing leads there any more; false where that was so before."""
         with self._lock:
             before = self._silence.state
-            self._silence.hear(Event.PARTED, self._clock())
+            self._silence.hear(HostEvent.PARTED, self._clock())
             return self._silence.state is not before
 
     def suspect(self, process: int, patience_s: float) -> None:

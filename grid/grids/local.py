@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from grid.grids.grid import Grid, all_that_fit, local_host
+from grid.grids.choose import all_that_fit, local_host
+from grid.grids.grid import Grid
 
 
 class LocalGrid(Grid):

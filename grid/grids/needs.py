@@ -1,6 +1,6 @@
 """What a message needs to have on a host before it goes there: modules, names of `__main__`, a Python that can read it.
 
-Lives here: `Needs` of one host; which modules are there already.
+Lives here: `HostNeeds` of one host; which modules are there already.
 Elsewhere:  finding modules (`staging/imports.py`), sending files (`files.py`), images (`images.py`, `mainimage`).
 """
 
@@ -42,7 +42,7 @@ class There(Protocol):
     def ask(self, method: str, *args: Any) -> Any: ...
 
 
-class Needs:
+class HostNeeds:
     """See the module. Any thread. `stage` sends the user's modules; `warn` hears of names with random generators."""
 
     def __init__(self, home: There, stage: Stage, warn: Callable[[set[str]], None]) -> None:

@@ -6,106 +6,84 @@ done by the grid's thread (an errand), so that news of one host never cross: its
 connection come within a moment.
 
 Lives here: `Outages`: threads and errands.
-Elsewhere:  the rules (`silence.py`), what a loss means (`grid.py`).
+Elsewhere:  the rules (`silence.py`), what a loss means (`losses.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from grid.errors import GridError
+from grid.grids.fleet import Fleet
 from grid.grids.home import Home
-from grid.grids.processes import Processes
-from grid.grids.silence import Action, Event, Verify
-from grid.limits import Limits
-from grid.services.kernel_server import KernelServer
+from grid.grids.losses import Losses
+from grid.grids.mover import Mover
+from grid.grids.silence import HostAction, HostEvent, Verify
 from grid.wire.link import Peer
 
 logger = logging.getLogger(__name__)
 
 
-class Bereaved(Protocol):
-    """The grid, as far as outages know it."""
-
-    limits: Limits
-
-    @property
-    def processes(self) -> Processes: ...
-    def ishalted(self) -> bool: ...
-    def errand(self, what: Callable[[], None]) -> None:
-        """Have it done by the grid's thread."""
-
-    def in_thread(self, name: str, body: Callable[..., None], /, *args: object) -> None: ...
-    def servers_of(self, home: Home) -> list[KernelServer]: ...
-    def set_aside(self, server: KernelServer, aside: bool) -> None:
-        """Hand it out to nobody, or again."""
-
-    def lose_home(self, home: Home, reason: str) -> None: ...
-    def lose_server(self, server: KernelServer, what: str) -> None: ...
-
-
 class Outages:
     """See the module."""
 
-    def __init__(self, grid: Bereaved) -> None:
-        self._grid = grid
+    def __init__(self, fleet: Fleet, mover: Mover, losses: Losses) -> None:
+        self._fleet, self._mover, self._losses = fleet, mover, losses
 
     def on_connection(self, peer: Peer, up: bool) -> None:
         """In the watch's thread: libzmq lost, or regained, the connection to a process."""
-        process = self._grid.processes.find(peer.number)
+        process = self._fleet.processes.find(peer.number)
         if process is None:
             return
         life = process.home.life
         if process.server is None:
-            event = Event.HEARD_AGAIN if up else Event.FELL_SILENT
-            self._grid.errand(lambda: self.hear(process.home, event))
+            event = HostEvent.HEARD_AGAIN if up else HostEvent.FELL_SILENT
+            self._fleet.errand(lambda: self.hear(process.home, event))
         elif up:
             life.trust(peer.number)
         else:
             # Heartbeats were missed already; an agent that is in touch tells of a death within milliseconds.
-            life.suspect(peer.number, self._grid.limits.heartbeat_s)
+            life.suspect(peer.number, self._fleet.limits.heartbeat_s)
 
-    def hear(self, home: Home, event: Event) -> None:
+    def hear(self, home: Home, event: HostEvent) -> None:
         """In the grid's thread."""
-        if self._grid.ishalted():
+        if self._fleet.halted:
             return
         for action in home.life.hear(event):
             self._perform(home, action)
 
-    def look(self, homes: Sequence[Home]) -> None:
+    def look(self) -> None:
         """In the watch's thread, now and then."""
-        for home in homes:
+        for home in self._fleet.homes:
             for action in home.life.tick(broken=home.broken()):
                 self._perform(home, action)
 
-    def _perform(self, home: Home, action: Action | Verify) -> None:
-        label, grid = home.host.label, self._grid
+    def _perform(self, home: Home, action: HostAction | Verify) -> None:
+        label, fleet = home.host.label, self._fleet
         if isinstance(action, Verify):
-            grid.in_thread("grid-verify", self._verify, home, action.process)
-        elif action is Action.SET_ASIDE or action is Action.HAND_OUT:
-            aside = action is Action.SET_ASIDE
+            fleet.in_thread("grid-verify", self._verify, home, action.process)
+        elif action is HostAction.SET_ASIDE or action is HostAction.HAND_OUT:
+            aside = action is HostAction.SET_ASIDE
             if aside:
                 logger.warning("host %s does not answer", label)
             else:
                 logger.info("host %s is back", label)
-            for server in grid.servers_of(home):
-                grid.set_aside(server, aside)
-        elif action is Action.PROBE:
-            grid.in_thread("grid-probe", self._probe, home)
-        elif action is Action.REJOIN:
-            grid.in_thread("grid-rejoin", self._rejoin, home)
-        elif action is Action.LOSE_DEAD:
-            grid.errand(lambda: grid.lose_home(home, "its agent died"))
-        elif action is Action.LOSE_EXPIRED:
-            reason = f"it did not answer for {grid.limits.orphan_s:g} s"
-            grid.errand(lambda: grid.lose_home(home, reason))
+            for server in self._mover.servers_at(home):
+                fleet.set_aside(server, aside)
+        elif action is HostAction.PROBE:
+            fleet.in_thread("grid-probe", self._probe, home)
+        elif action is HostAction.REJOIN:
+            fleet.in_thread("grid-rejoin", self._rejoin, home)
+        elif action is HostAction.LOSE_DEAD:
+            fleet.errand(lambda: self._losses.lose_home(home, "its agent died"))
+        elif action is HostAction.LOSE_EXPIRED:
+            reason = f"it did not answer for {fleet.limits.orphan_s:g} s"
+            fleet.errand(lambda: self._losses.lose_home(home, reason))
 
     def _probe(self, home: Home) -> None:
         """Thread: does a host that can't be reached say that its agent is dead?"""
-        event = Event.REFUSED if home.refuses() else Event.STANDS
-        self._grid.errand(lambda: self.hear(home, event))
+        event = HostEvent.REFUSED if home.refuses() else HostEvent.STANDS
+        self._fleet.errand(lambda: self.hear(home, event))
 
     def _rejoin(self, home: Home) -> None:
         """Thread: the ssh connection of a tunnelled host broke; have another before the host gives us up."""
@@ -114,24 +92,24 @@ class Outages:
         except GridError as exc:
             logger.info("host %s: no new connection yet: %s", home.host.label, exc)
         finally:
-            self._grid.errand(lambda: self.hear(home, Event.TRIED))
+            self._fleet.errand(lambda: self.hear(home, HostEvent.TRIED))
 
     def _verify(self, home: Home, number: int) -> None:
         """Thread: is it the server that is silent, or its whole host?"""
-        process, asked = self._grid.processes.find(number), home.life.now()
+        process, asked = self._fleet.processes.find(number), home.life.now()
         if process is None or process.server is None:
             return
         try:
-            home.ask("tail", process.server.name, 1, timeout=self._grid.limits.lost_s)
+            home.ask("tail", process.server.name, 1, timeout=self._fleet.limits.lost_s)
         except GridError:
             return
         if home.life.is_guilty(number, asked):
-            new = self._grid.processes.is_starting(process.server)
+            new = self._fleet.processes.is_starting(process.server)
             word = "did not answer after its start" if new else "went silent"
-            self._grid.errand(lambda: self._give_up(number, word))
+            self._fleet.errand(lambda: self._give_up(number, word))
 
     def _give_up(self, number: int, word: str) -> None:
-        process = self._grid.processes.find(number)
+        process = self._fleet.processes.find(number)
         if process is None or process.server is None:
             return  # it has ended in the meantime
         if process.home.up:
@@ -139,6 +117,6 @@ class Outages:
                 process.home.ask_later("stop", [process.server.name], True)
             except GridError:
                 pass
-        limit = self._grid.limits.lost_s
+        limit = self._fleet.limits.lost_s
         what = f"it {word} (no heartbeat for {limit:g} s; is it stopped or swapped out?)"
-        self._grid.lose_server(process.server, what)
+        self._losses.lose_server(process.server, what)

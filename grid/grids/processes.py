@@ -10,38 +10,43 @@ Elsewhere:  servers of a service by state (`services/roster.py`), what becomes o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from grid.grids.home import Home
 from grid.services.kernel_server import KernelServer
 
 
-class Process(NamedTuple):
+class GridProcess(NamedTuple):
     """Where it runs, and what it is: a server, or (None) the host's agent."""
 
     home: Home
     server: KernelServer | None
 
 
+def home_of(server: KernelServer) -> Home:
+    """Where it runs; servers know less of it."""
+    return cast("Home", server.home)
+
+
 class Processes:
     """See the module."""
 
     def __init__(self) -> None:
-        self._running: dict[int, Process] = {}
+        self._running: dict[int, GridProcess] = {}
         self._starting: dict[str, KernelServer] = {}
 
-    def find(self, number: int) -> Process | None:
+    def find(self, number: int) -> GridProcess | None:
         """The process with this number."""
         return self._running.get(number)
 
     def add_agent(self, home: Home) -> None:
         """The agent of a host came up."""
         assert home.peer is not None
-        self._running[home.peer.number] = Process(home, None)
+        self._running[home.peer.number] = GridProcess(home, None)
 
     def add(self, number: int, server: KernelServer, home: Home, patience_s: float) -> None:
         """A server's process listens; it has so many seconds to answer."""
-        self._running[number] = Process(home, server)
+        self._running[number] = GridProcess(home, server)
         home.life.suspect(number, patience_s)
 
     def remove(self, number: int) -> None:

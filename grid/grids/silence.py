@@ -28,7 +28,7 @@ from enum import Enum
 from grid.limits import Limits
 
 
-class State(Enum):
+class HostState(Enum):
     """How a host stands with us."""
 
     DOWN = "down"  # never started, or its start failed
@@ -39,7 +39,7 @@ class State(Enum):
     LOST = "lost"
 
 
-class Event(Enum):
+class HostEvent(Enum):
     """What is heard of a host."""
 
     STARTED = "started"
@@ -54,7 +54,7 @@ class Event(Enum):
     PARTED = "parted"  # what leads there is forgotten
 
 
-class Action(Enum):
+class HostAction(Enum):
     """What follows, for whoever acts."""
 
     SET_ASIDE = "hand out none of its servers"
@@ -65,9 +65,9 @@ class Action(Enum):
     LOSE_EXPIRED = "give it up: it did not answer for too long"
 
 
-_S, _E, _A = State, Event, Action
+_S, _E, _A = HostState, HostEvent, HostAction
 
-MOVES: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
+MOVES: dict[tuple[HostState, HostEvent], tuple[HostState, tuple[HostAction, ...]]] = {
     (_S.DOWN, _E.STARTED): (_S.CONNECTED, ()),
     (_S.LOST, _E.STARTED): (_S.CONNECTED, ()),
     # Aside first: who asks for a server now must not be given one that most likely can't be called.
@@ -103,7 +103,7 @@ class Silence:
     """Of one host. Times are seconds of any clock that only runs forward. Not thread-safe: its owner locks."""
 
     def __init__(self, limits: Limits, reconnect_s: float) -> None:
-        self.state = State.DOWN
+        self.state = HostState.DOWN
         self._limits, self._reconnect_s = limits, reconnect_s
         self._since: float | None = None  # when it fell silent; stays after a loss, until it is started anew
         self._back = float("-inf")  # when it was last heard again
@@ -115,32 +115,32 @@ class Silence:
         since = self._since
         return None if since is None else now - since
 
-    def hear(self, event: Event, now: float) -> tuple[Action, ...]:
+    def hear(self, event: HostEvent, now: float) -> tuple[HostAction, ...]:
         """One event; returns what follows."""
         state, actions = MOVES.get((self.state, event), (self.state, ()))
-        if state is State.CONNECTED:
+        if state is HostState.CONNECTED:
             self._since = None
-            if event is Event.HEARD_AGAIN:
+            if event is HostEvent.HEARD_AGAIN:
                 self._back = now
-        elif self.state is State.CONNECTED and state is not State.LOST:
+        elif self.state is HostState.CONNECTED and state is not HostState.LOST:
             self._since = now
         self.state = state
         return actions
 
-    def tick(self, now: float, *, broken: bool) -> list[Action | Verify]:
+    def tick(self, now: float, *, broken: bool) -> list[HostAction | Verify]:
         """The clock strikes. `broken`: its tunnel ended with its ssh connection, and is ours to make anew."""
         outage = self.outage(now)
         if outage is None:
             return [Verify(process) for process in self._overdue(now)]
-        actions: list[Action | Verify] = []
-        if self.state is not State.LOST:
+        actions: list[HostAction | Verify] = []
+        if self.state is not HostState.LOST:
             if now - self._probed > self._limits.heartbeat_s:  # a dying agent may have accepted the first time
                 self._probed = now
-                actions += self.hear(Event.DUE, now)
+                actions += self.hear(HostEvent.DUE, now)
             if broken:
-                actions += self.hear(Event.BROKE, now)
+                actions += self.hear(HostEvent.BROKE, now)
             if outage > self._limits.orphan_s:
-                actions += self.hear(Event.EXPIRED, now)
+                actions += self.hear(HostEvent.EXPIRED, now)
         return actions
 
     # -- its servers -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,15 +36,14 @@ class Watched(Protocol):
     label: str
 
     def status(self) -> dict[str, Any]: ...
-    def look_at_clock(self) -> None: ...
 
 
 class Watch(threading.Thread):
     """See the module. Owns the monitor and the question socket."""
 
-    def __init__(self, grid: Watched, link: Link, limits: Limits) -> None:
+    def __init__(self, grid: Watched, link: Link, limits: Limits, look: Callable[[], None]) -> None:
         super().__init__(name="grid-watch", daemon=True)
-        self._grid, self._link, self._limits = grid, link, limits
+        self._grid, self._link, self._limits, self._look = grid, link, limits, look
         self._base = grids_dir() / grid.grid_id
         register.sweep()
         self._zmq: zmq.Context[Any] = zmq.Context()
@@ -83,7 +83,7 @@ class Watch(threading.Thread):
                 now = time.monotonic()
                 if now - struck >= beat:
                     struck = now
-                    self._grid.look_at_clock()
+                    self._look()
                 if now - kept >= self._limits.heartbeat_s:
                     kept = now
                     self._link.housekeep()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grid.services.server import Holder, Remote
 
 
-class Home(Protocol):
+class HomeOfServer(Protocol):
     """The part of its host that a server uses."""
 
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
@@ -66,7 +66,7 @@ class KernelServer(Server):
     peer: Peer
     link: Link
 
-    def __init__(self, service_id: str, name: str, host: Host, home: Home, number: int) -> None:
+    def __init__(self, service_id: str, name: str, host: Host, home: HomeOfServer, number: int) -> None:
         super().__init__(service_id, name, host)
         self.home = home
         self.number = number
@@ -153,7 +153,7 @@ class KernelServer(Server):
             self.peer.refuses = self.peer.closed
             self._send_kept()
 
-    def settle(self, home: Home, number: int, peer: Peer, image: dict[str, Any]) -> None:
+    def settle(self, home: HomeOfServer, number: int, peer: Peer, image: dict[str, Any]) -> None:
         """Its state is in another process now: send there what was kept."""
         with self._moving:
             peer.image = image

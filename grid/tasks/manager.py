@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import ServerLost, TaskError
-from grid.grids.grid import Grid, local_host
+from grid.grids.choose import local_host
+from grid.grids.grid import Grid
 from grid.launch.cores import usable_cores
 from grid.limits import Limits
 from grid.tasks.abstract import Task, TaskManager

@@ -24,7 +24,7 @@ from typing import Any
 import zmq
 
 from grid.errors import Backlog, ConnectError
-from grid.grids import files, home
+from grid.grids import home, stager
 from grid.launch.local import LocalConnection
 from grid.launch.pipes import PipeProcess
 from grid.staging import manifest
@@ -63,8 +63,8 @@ STEPS: tuple[tuple[Any, str, str, tuple[Callable[[], BaseException], ...]], ...]
     (Store, "_open", "open a blob", (_no(errno.EMFILE), _no(errno.ENOSPC))),
     (manifest, "_hash", "read a file to be staged", (_no(errno.EACCES),)),
     (manifest._Blocks, "_write", "write to an archive", (_no(errno.ENOSPC),)),
-    (files, "write_archive", "make an archive", (_no(errno.EIO),)),
-    (files.Files, "_scratch", "make a temporary directory", (_no(errno.ENOSPC), _no(errno.EROFS))),
+    (stager, "write_archive", "make an archive", (_no(errno.EIO),)),
+    (stager.Stager, "_scratch", "make a temporary directory", (_no(errno.ENOSPC), _no(errno.EROFS))),
 )
 """(owner, name, what it is, what it can raise)"""
 

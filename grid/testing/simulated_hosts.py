@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import ConnectError
-from grid.grids.home import Home
 from grid.grids.liveness import Liveness
-from grid.grids.silence import Event
+from grid.grids.silence import HostEvent, HostState
 from grid.hosts import Host
 from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
@@ -144,33 +143,51 @@ class Process(serve.Server):
             self.carrier.pull.close(0)
             self.carrier.push.close(0)
         certificate = {"signal": signal, "exit_status": exit_status, "peak_kb": 1, "last_output": ""}
-        self.home.news.append(("_server_ended", (self.name, certificate)))
+        self.home.news.append(("server_ended", (self.name, certificate)))
 
 
-class SimulatedHost(Home):
-    """What a grid asks of one host. While it is offline questions fail, and orders and news wait."""
+class SimulatedHost:
+    """Is asked by a grid as `Home` is. While it is offline questions fail, and orders and news wait."""
 
     def __init__(self, world: World, host: Host, slots: int) -> None:
         self.world, self.host, self.slots = world, host, slots
         self.processes: list[Process] = []
-        self.news: list[tuple[str, tuple[Any, ...]]] = []  # for methods of the grid
+        self.news: list[tuple[str, tuple[Any, ...]]] = []  # for methods of `News`
         self.offline = False
         self.peer = None
-        self.transport, self.report = "simulated", {}
+        self.transport = "simulated"
         self.life = Liveness(world.limits, world.clock)
-        self.life.hear(Event.STARTED)
+        self.life.hear(HostEvent.STARTED)
         self.ends_at = None
-        self.served = False
         self.needs: Any = self  # and has what a message needs
         self.blobs: Any = self  # it is its own store
         self._store: dict[str, list[bytes]] = {}
         self._orders: list[tuple[list[str], bool]] = []
         self.lifeline = Lifeline(world)
 
+    local = False
+    """It can be cut off."""
+
     @property
-    def local(self) -> bool:
-        """Never: it can be cut off."""
-        return False
+    def up(self) -> bool:
+        return not self.gone
+
+    @property
+    def gone(self) -> bool:
+        return self.life.state is HostState.LOST
+
+    def outage(self) -> float | None:
+        return self.life.outage()
+
+    def has_served(self) -> None:
+        """Nobody tells at the end who has not."""
+
+    def store(self) -> SimulatedHost:
+        """It keeps blobs itself."""
+        return self
+
+    def withdraw(self, server: str, call: int) -> bool:
+        return bool(self.ask("cancel", server, call))
 
     def __repr__(self) -> str:
         return f"<SimulatedHost {self.host.label}{', offline' if self.offline else ''}{', gone' if self.gone else ''}>"
@@ -246,7 +263,7 @@ class SimulatedHost(Home):
         instance = codec.loads(memoryview(parts[0]), [memoryview(part) for part in parts[1:]])
         process = Process(self, wish["name"], wish["peer"], instance)
         self.processes.append(process)
-        self.news.append(("_server_up", (process.name, process.inlet, process.outlet, 0)))
+        self.news.append(("server_up", (process.name, process.inlet, process.outlet, 0)))
 
     def ask_later(self, method: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
         """The same, in its own time; what is ordered while it is offline is done when it is back."""
@@ -269,6 +286,9 @@ class SimulatedHost(Home):
 
     def broken(self) -> bool:
         """Never: it has no connection that could break by itself."""
+        return False
+
+    def refuses(self) -> bool:
         return False
 
     def part(self) -> Callable[[], None] | None:

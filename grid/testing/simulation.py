@@ -9,14 +9,13 @@ are mended, users release what they have, and everything must come to its end in
 `Violation` whose text says how to replay it.
 
 Lives here: the world, its steps, its checks.
-Elsewhere:  sockets and cables (`cables.py`), hosts and what runs there (`simulated_hosts.py`), what users do
-            (`simulated_users.py`).
+Elsewhere:  the grid (`simulated_grid.py`), sockets and cables (`cables.py`), hosts and what runs there
+            (`simulated_hosts.py`), what users do (`simulated_users.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import random
 import time
@@ -27,62 +26,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from grid.errors import Backlog, ServerLost
-from grid.grids.grid import Grid
-from grid.grids.silence import Event
+from grid.grids.silence import HostEvent
 from grid.kernel.presence import NAP_S
 from grid.limits import Limits
 from grid.services.hold import Waiter
 from grid.services.packing import Packing
 from grid.services.proxy import Proxy
-from grid.services.result import Result
 from grid.services.roster import State
 from grid.services.service import Service
 from grid.testing.cables import Clock, Network
+from grid.testing.simulated_grid import SimulatedGrid
 from grid.testing.simulated_hosts import Instance, SimulatedHost, value_of
 from grid.testing.simulated_users import Call, Interrupted, Users, Violation
 from grid.wire.link import Link
 
 EPISODE = 2000
 """Steps of one world; then it comes to its end and another begins."""
-
-
-class SimulatedGrid(Grid):
-    """A grid whose hosts are simulated and whose threads take a step when the world says so."""
-
-    def __init__(self, world: World, names: list[str], limits: Limits) -> None:
-        super().__init__(names, limits=limits, output=None)
-        self.world = world
-        self._numbers_here = itertools.count()
-        self._link = world.link
-
-    def create_service_id(self, instance: Any) -> str:
-        """The same seed, the same names."""
-        return f"{type(instance).__name__}.{next(self._numbers_here)}"
-
-    def start(self) -> None:
-        """There is no thread."""
-
-    def in_thread(self, name: str, body: Any, *args: Any) -> None:
-        self.world.threads.append((body, args))
-
-    def _start_home(self, home: Any) -> None:
-        home.check()
-
-    def _furnish(self, home: Any) -> None:
-        """Nothing was copied."""
-
-    def _wait_for_servers(self, service: Service, wanted: int, timeout: float) -> None:
-        """Nobody waits."""
-
-    def _room(self, home: Any, service_id: str) -> int:
-        return 1
-
-    def _wait(self, waiter: Waiter | Result, timeout: float | None) -> bool:
-        return self.world.while_blocked(waiter, timeout)
-
-    def _halt(self, *, force: bool) -> None:
-        self._halted = True
-        self.world.link.close()
 
 
 class World(Users):
@@ -99,11 +58,11 @@ class World(Users):
         self.link.callbacks = self  # type: ignore[assignment]
         names = [f"h{number}" for number in range(rng.randint(1, 4))]
         self.grid = SimulatedGrid(self, names, self.limits)
+        self.engine = self.grid._engine
         self.hosts: list[SimulatedHost] = []
         for host in self.grid.hosts:
             self._add_host(host)
-        self.link.on_welcome = self.grid._on_welcome
-        self.link.on_connection = self.grid._outages.on_connection
+        self.engine.listen(self.link)
         self.calls: dict[int, Call] = {}  # all that users made
         self.open: dict[int, Call] = {}  # ... and that were not seen done
         self.ended: list[int] = []  # numbers of calls, told by call-backs
@@ -128,7 +87,7 @@ class World(Users):
     def _add_host(self, host: Any) -> None:
         home = SimulatedHost(self, host, self.rng.randint(1, 3))
         self.hosts.append(home)
-        self.grid._homes.append(home)
+        self.engine.fleet.homes.append(home)
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -230,7 +189,7 @@ class World(Users):
 
     def _hear(self, home: SimulatedHost) -> None:
         method, args = home.news.pop(0)
-        self.link.errand(lambda: getattr(self.grid, method)(home, *args))
+        self.link.errand(lambda: getattr(self.engine.news, method)(home, *args))
 
     def _kill(self) -> None:
         process = self._some_process()
@@ -242,17 +201,17 @@ class World(Users):
         home = self.rng.choice(self.hosts)
         if not home.offline:
             home.unplug(True)
-            self.link.errand(lambda: self.grid._outages.hear(home, Event.FELL_SILENT))
+            self.link.errand(lambda: self.engine.outages.hear(home, HostEvent.FELL_SILENT))
         elif self.rng.random() < 0.7:
             home.unplug(False)
-            self.link.errand(lambda: self.grid._outages.hear(home, Event.HEARD_AGAIN))
+            self.link.errand(lambda: self.engine.outages.hear(home, HostEvent.HEARD_AGAIN))
         else:
             self.clock.now += self.limits.orphan_s
             self._watch()
 
     def _watch(self) -> None:
         """The clock of the grid's watch strikes."""
-        self.grid._outages.look(list(self.hosts))
+        self.engine.outages.look()
 
     def _lifeline(self) -> None:
         """Connections of the client and of strangers come and go at an agent, which looks at its clock."""
@@ -270,7 +229,7 @@ class World(Users):
                 self._lose(each)
 
     def _lose(self, home: SimulatedHost) -> None:
-        self.grid.lose_home(home, "it did not answer")
+        self.engine.losses.lose_home(home, "it did not answer")
 
     def bury(self, home: SimulatedHost) -> None:
         """The grid has given it up."""
@@ -339,7 +298,7 @@ class World(Users):
         service = self._some_service()
         servers = list(service.servers.values()) if service is not None else []
         if servers:
-            self.grid._move_out(self.rng.choice(servers), 5.0)
+            self.engine.mover.move_out(self.rng.choice(servers), 5.0)
 
     # -- what must be true -----------------------------------------------------------------------------------------
 
@@ -445,7 +404,7 @@ class World(Users):
             for home in self.hosts:
                 if home.offline:
                     home.unplug(False)
-                    self.link.errand(lambda home=home: self.grid._outages.hear(home, Event.HEARD_AGAIN))  # type: ignore[misc]
+                    self.link.errand(lambda home=home: self.engine.outages.hear(home, HostEvent.HEARD_AGAIN))  # type: ignore[misc]
                 for process in list(home.processes):
                     for cable in process.cables():
                         cable.stalled = False
@@ -467,7 +426,7 @@ class World(Users):
             self.link.read_monitor()
             self.link._flush_all()
             self.link._run_errands()
-            self.grid._house_the_homeless()
+            self.engine.mover.house_the_homeless()
             while self.held:
                 self._release()
             self.grid.release_all()
@@ -495,11 +454,11 @@ class World(Users):
         if any(not call.result.done_flag for call in self.open.values()):
             return False
         servers = [server for service in self.grid._services.values() for server in service.servers.values()]
-        if any(server.state is not State.FREE or server.name in self.grid._arriving for server in servers):
+        if any(server.state is not State.FREE or self.engine.mover.is_arriving(server.name) for server in servers):
             return False
         owed = any(peer.pending or peer.session.waiting for peer in self.link._peers.values())
         hopeful = any(service.roster.alive and service.roster.waiting for service in self.grid._services.values())
-        return not (owed or hopeful or self.threads or self.grid._homeless)
+        return not (owed or hopeful or self.threads or self.engine.mover.has_homeless())
 
 
 _DEEDS = (
@@ -580,7 +539,7 @@ def episode(seed: int, steps: int = EPISODE) -> World:
         ) from exc
     finally:
         world.link.on_event = world.link.on_welcome = lambda *_: None  # type: ignore[assignment]
-        world.grid._halted = True
+        world.engine.fleet.halted = True
         world.grid._ending.everything(force=True)
     return world
 

@@ -55,7 +55,7 @@ def ssh_config(net: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 def ports_of(g: Grid) -> dict[str, list[tuple[str, int]]]:
     """Every TCP port of a grid by host: its agents', its servers', its lanes'."""
     found: dict[str, list[tuple[str, int]]] = {}
-    for home in g._homes:
+    for home in g._engine.fleet.homes:
         ends = [end for pair in home._tunnels.values() for end in pair]
         pairs = [re.fullmatch(r"tcp://(.*):(\d+)", end) for end in ends]
         here = [(pair[1], int(pair[2])) for pair in pairs if pair is not None]
@@ -149,7 +149,7 @@ def test_strangers_who_announce_a_gigabyte_and_send_it_are_hung_up_on(net: Lab) 
         with g.acquire_service(sid) as proxy:
             assert proxy.add().get(10) == 1
             before = memory(net)
-            ports = [port for port in ports_of(g)["one"] if port[1] != g._homes[0].report["lane_port"]]
+            ports = [port for port in ports_of(g)["one"] if port[1] != g._engine.fleet.homes[0].report["lane_port"]]
             with Crowd(ports, 10, (HUGE,), floods=True):
                 most = [0]
                 for _ in range(20):

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from grid import AllocationError, BatchGrid, Limits, NoServers, PublishError, ServerLost, SubmitError
 from grid.batch import JobState, JobStatus
 from grid.cli.main import main
+from grid.grids.plan import PilotStage
 from grid.testing.probe import Probe, Traveller
 from grid.testing.standins import stand_in
 from tests.models import Late
@@ -107,9 +108,9 @@ def test_servers_that_come_up_when_their_pilot_is_being_left_move_too(torque: Pa
         with ThreadPoolExecutor(1) as pool:
             try:
                 publishing = pool.submit(g.publish, Late(str(torque / "gate")))
-                until(lambda: g._starting_servers)
+                until(lambda: g._engine.fleet.processes._starting)
                 end_is_near(g)
-                until(lambda: g._held[0].leaving)
+                until(lambda: g._engine.source.held[0].stage is PilotStage.LEAVING)
             finally:
                 (torque / "gate").touch()
             late = publishing.result(60)
@@ -124,10 +125,10 @@ def test_with_nothing_better_to_come_servers_move_to_a_pilot_that_ends_soon_too_
 ) -> None:
     with pilots(ppn=1, renew=1) as g:
         sid = g.publish(Traveller())
-        monkeypatch.setattr(g, "_room", lambda home, service_id: room)
+        monkeypatch.setattr(g._engine.mover, "room", lambda home, service_id: room)
         with g.acquire_service(sid, timeout=60) as proxy:
             end_is_near(g, 120.0)  # for the new pilot as well
-            until(lambda: g._held[0].leaving)
+            until(lambda: g._engine.source.held[0].stage is PilotStage.LEAVING)
             if room:
                 until(lambda: proxy.tell().get(60)[3] == "13.fake")
             else:
@@ -155,7 +156,7 @@ def test_a_pilot_whose_kernels_answer_is_alive_whatever_qstat_says(
     torque: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pilots() as g:
-        g._poll_s = 0.01
+        g._engine.source.poll_s = 0.01
         sid = g.publish(Probe())
         asked = []
 
@@ -163,8 +164,8 @@ def test_a_pilot_whose_kernels_answer_is_alive_whatever_qstat_says(
             asked.append(ids)
             return {job: JobStatus(job, JobState.UNKNOWN if len(asked) % 2 else JobState.DONE) for job in ids}
 
-        monkeypatch.setattr(g._system, "status", forgetful)
-        until(lambda: g._wake.set() or len(asked) > 8)
+        monkeypatch.setattr(g._engine.source.machine.system, "status", forgetful)
+        until(lambda: g._engine.source._wake.set() or len(asked) > 8)
         with g.acquire_service(sid, timeout=10) as proxy:
             assert proxy.add().get(10) == 1
         assert [pilot["state"] for pilot in g.status()["pilots"]] == ["started"]
@@ -183,11 +184,11 @@ def test_grow_and_shrink(torque: Path) -> None:
         assert [proxy.add().get() for proxy in held] == [1, 1, 1]  # who has a server keeps it
         for proxy in held:
             g.release_service(proxy)
-        with g._changed:
-            assert g._changed.wait_for(lambda: g.size(sid) == 1, 30)
+        with g._engine.fleet.changed:
+            assert g._engine.fleet.changed.wait_for(lambda: g.size(sid) == 1, 30)
         g.shrink(1)
-        with g._changed:
-            assert g._changed.wait_for(lambda: g.size(sid) == 0, 30)
+        with g._engine.fleet.changed:
+            assert g._engine.fleet.changed.wait_for(lambda: g.size(sid) == 0, 30)
         with pytest.raises(NoServers, match="no server is left"):
             g.acquire_service(sid, timeout=30)
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from grid import ConnectError, Grid, Host, Limits, LocalGrid, PublishError, ServerLost, SSHGrid, StagingError
-from grid.grids.grid import local_host
+from grid.grids.choose import local_host
 from grid.services.result import Result
 from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost
@@ -338,7 +338,7 @@ def test_two_hundred_servers_that_crash_leave_nothing() -> None:
     with LocalGrid(4, output=None) as g:
         g.publish([])
         sid = g.publish(Probe(), restarts=200)
-        agent = g._homes[0].report["pid"]
+        agent = g._engine.fleet.homes[0].report["pid"]
         before = len(os.listdir(f"/proc/{agent}/fd")), len(os.listdir("/proc/self/fd"))
         for _ in range(200):
             with g.acquire_service(sid, timeout=30) as proxy:

@@ -72,7 +72,7 @@ def test_frames_of_an_enemy_at_a_curve_socket_are_dropped_and_the_next_call_is_s
     with SSHGrid([Host("one", transport="direct")], limits=LIMITS, output=None) as g:
         with g.acquire_service(g.publish(Probe())) as proxy:
             assert proxy.add().get(20) == 1
-            home = g._homes[0]
+            home = g._engine.fleet.homes[0]
             ends = list(home._tunnels.values())[0 if which == "agent" else 1]
             before = memory_mb(net)
             with zmq.Context() as context, context.socket(zmq.PUSH) as push:
@@ -99,7 +99,7 @@ def test_frames_of_an_enemy_without_a_key_get_nowhere(net: Lab, which: str) -> N
     with SSHGrid([Host("one", transport="direct")], limits=LIMITS, output=None) as g:
         with g.acquire_service(g.publish(Probe())) as proxy:
             assert proxy.add().get(20) == 1
-            home = g._homes[0]
+            home = g._engine.fleet.homes[0]
             ends = list(home._tunnels.values())[1 if which == "server" else 0]
             address, _, port = ends[0][6:].rpartition(":")
             at = home.report["lane_port"] if which == "lane" else int(port)
@@ -131,7 +131,7 @@ def test_frames_of_an_enemy_with_the_certificate_end_their_own_stream_alone(net:
     rng = random.Random("inside")
     with SSHGrid([Host("one", transport="direct")], limits=LIMITS, output=None) as g:
         with g.acquire_service(g.publish(Probe())) as proxy:
-            home = g._homes[0]
+            home = g._engine.fleet.homes[0]
             address = home.report["ready"][0][6:].rpartition(":")[0]
             context = home._keys[0].tls(server=False)
             deadline = time.monotonic() + 120

@@ -37,9 +37,9 @@ def clean() -> Callable[[AbstractGrid], None]:
         for sid in list(g.servers):
             if sid != g.warm:
                 g.terminate(sid)
-        for helper in g._helpers:  # of services that were still being published
+        for helper in g._engine.fleet._helpers:  # of services that were still being published
             helper.join(20)
-        for home in g._homes:  # a second stream is kept where two were wanted at once
+        for home in g._engine.fleet.homes:  # a second stream is kept where two were wanted at once
             if isinstance(home.blobs, Lane):
                 home.blobs.renew()
 

@@ -21,7 +21,7 @@ import pytest
 
 from grid import Grid, Host, LocalGrid
 from grid.errors import AcquireTimeout, ForkError, GridError, SerialisationError, ServerLost, ServiceError
-from grid.grids.grid import local_host
+from grid.grids.choose import local_host
 from tests.lab.host import wait_until
 from tests.models import Decorated, Redecorated
 
@@ -404,7 +404,7 @@ def test_a_directory_that_grid_made_goes_at_the_end_and_one_that_was_there_stays
     with Grid([Host("localhost", n_cpu=1, ssh="local", temp_path=str(made))], output=None) as g:
         sid = g.publish(Model())
         with g.acquire_service(sid) as proxy:
-            os.kill(g._homes[0].report["pid"], signal.SIGKILL)
+            os.kill(g._engine.fleet.homes[0].report["pid"], signal.SIGKILL)
             with pytest.raises(GridError):
                 proxy.slow(60.0).get(30)
     wait_until(lambda: os.listdir(tmp_path) == ["there"], "the zygote, which removes what the agent had")

@@ -41,7 +41,7 @@ def test_children_with_sessions_of_their_own_end_with_the_grid(end: str, tmp_pat
         g = LocalGrid(1, output=None)
         with g.acquire_service(g.publish(Starter())) as starter:
             print(*[getattr(starter, way)().get(30) for way in {WAYS!r}], flush=True)
-        status = g._homes[0].ask("status")
+        status = g._engine.fleet.homes[0].ask("status")
         victim = {{"kill": os.getpid(), "kill the agent": status["pid"], "kill the zygote": status["zygote"]}}
         if {end!r} in victim:
             os.kill(victim[{end!r}], signal.SIGKILL)

@@ -21,7 +21,7 @@ import pytest
 
 from grid import Grid, GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
 from grid.errors import CallTimeout, ForkError
-from grid.grids.grid import local_host
+from grid.grids.choose import local_host
 from grid.grids.register import grids_dir
 from grid.services.roster import State
 from grid.testing.probe import Probe
@@ -154,7 +154,7 @@ def test_without_its_agent_or_zygote_a_host_is_lost_and_nothing_stays(which: str
         proxy = g.acquire_service(sid)
         _, pid = proxy.where().get(10)
         call = proxy.wait_for("/never")
-        status = g._homes[0].ask("status")
+        status = g._engine.fleet.homes[0].ask("status")
         os.kill(status["pid" if which == "agent" else "zygote"], signal.SIGKILL)
         with pytest.raises(ServerLost, match="localhost"):
             call.get(10)
@@ -177,8 +177,8 @@ def test_a_host_whose_zygote_can_not_begin_says_why(tmp_path: Path, monkeypatch:
 def test_publishing_again_after_a_loss_starts_the_host_anew() -> None:
     with LocalGrid(1, limits=QUICK, output=None) as g:
         g.publish(Probe())
-        os.kill(g._homes[0].ask("status")["pid"], signal.SIGKILL)
-        until(lambda: g._homes[0].gone)
+        os.kill(g._engine.fleet.homes[0].ask("status")["pid"], signal.SIGKILL)
+        until(lambda: g._engine.fleet.homes[0].gone)
         sid = g.publish(Probe())
         with g.acquire_service(sid, timeout=10) as proxy:
             assert proxy.add().get(10) == 1
@@ -193,7 +193,7 @@ g.start()
 sid = g.publish(Probe())
 proxy = g.acquire_service(sid)
 pids = [proxy.where().get()[1], proxy.child().get()]
-status = g._homes[0].ask("status")
+status = g._engine.fleet.homes[0].ask("status")
 busy = proxy.wait_for("/never")
 print(*pids, status["pid"], status["zygote"], flush=True)
 {then}

@@ -106,7 +106,7 @@ def test_servers_that_wait_for_their_start_are_forgotten_when_their_service_ends
         g.terminate(next(sid for sid in g.servers if sid.startswith("Probe")))
         waiting.join(60)
         assert ended.is_set()
-        home = g._homes[0]
+        home = g._engine.fleet.homes[0]
         names = {server["name"] for server in home.ask("status")["servers"]}
         while any(name.startswith("Probe") for name in names):  # those that were up end now
             names = {server["name"] for server in home.ask("status")["servers"]}

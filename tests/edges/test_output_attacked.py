@@ -27,10 +27,10 @@ class Talker:
 with LocalGrid(1, limits=Limits(orphan_s=120), output=sys.stdout) as g:
     with g.acquire_service(g.publish(Talker())) as talker:
         result = talker.talk(int(sys.argv[1]), sys.argv[2])
-        status = g._homes[0].ask("status")
+        status = g._engine.fleet.homes[0].ask("status")
         print("AGENT", status["pid"], status["servers"][0]["log"], flush=True)
         sys.stdin.readline()
-        print("RESULT", result.get(60), g._homes[0].ask("status")["pid"], flush=True)
+        print("RESULT", result.get(60), g._engine.fleet.homes[0].ask("status")["pid"], flush=True)
 print("ENDED", flush=True)
 """
 

@@ -41,7 +41,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *ways: Any) -> None:
 
 
 def blobs(g: LocalGrid) -> list[str]:
-    store = g._homes[0].blobs
+    store = g._engine.fleet.homes[0].blobs
     assert isinstance(store, bulk.Store)
     return sorted(path.name for path in store.directory.iterdir())
 
@@ -135,7 +135,7 @@ def test_a_value_that_was_removed_under_our_hands_is_an_error_that_says_so(g: Lo
     with g.group(sid) as (one, two, _):
         kept = g.keep(one, "make_bytes", 1_000_000)
         kept.to(two, "echo").get(20)
-        store = g._homes[0].blobs
+        store = g._engine.fleet.homes[0].blobs
         assert isinstance(store, bulk.Store)
         store.drop(kept._result.get().blob)
         with pytest.raises(Exception, match="handed over is gone"):
@@ -174,7 +174,7 @@ def test_large_states_go_straight_from_host_to_host(net: Lab, monkeypatch: pytes
                 forbid(patched, bulk.Lane)
                 ensemble.swap_states([(0, 1)])
             assert ensemble.each("ends") == [(SIZE, 101, 1), (SIZE, 100, 0)]
-            assert not any(home.unreached for home in g._homes)
+            assert not any(home.unreached for home in g._engine.fleet.homes)
             for proxy in ensemble.replicas:
                 proxy.get_state()
             g.gather([proxy.ends() for proxy in ensemble.replicas])

@@ -45,7 +45,7 @@ def test_nothing_of_a_running_grid_is_open_to_others(tmp_path: Path) -> None:
         with g.acquire_service(sid) as proxy:
             large = proxy.make_bytes(1_000_000)
             large.exception(20)  # it lies in shared memory now
-            tops = [Path(os.environ["GRID_RUNTIME_DIR"]), Path(g._homes[0].report["blobs"])]
+            tops = [Path(os.environ["GRID_RUNTIME_DIR"]), Path(g._engine.fleet.homes[0].report["blobs"])]
             assert [open_to_others(top) for top in tops] == [[], []]
             assert len(large.get(20)) == 1_000_000
 
@@ -88,7 +88,7 @@ def test_no_secret_is_in_a_file_a_log_a_command_line_or_an_environment(
     with SSHGrid(["s1"], debug=True, output=None) as g:
         with g.acquire_service(g.publish(Probe())) as proxy:
             assert proxy.add().get(20) == 1
-            home = g._homes[0]
+            home = g._engine.fleet.homes[0]
             secrets = [keys.secret.decode() for keys in home._keys]
             assert all(len(secret) == 40 for secret in secrets)
             places = []

@@ -158,7 +158,7 @@ def test_unknown_and_changed_keys_and_refused_log_ins_are_told_apart(net: Lab, t
 def test_auto_finds_a_way_to_every_host(net: Lab, name: str, transport: str) -> None:
     with SSHGrid([Host(name, n_cpu=2)], limits=QUICK, output=None) as g:
         sid = g.publish(Probe(), wait="all")
-        assert g._homes[0].transport == transport
+        assert g._engine.fleet.homes[0].transport == transport
         assert g.gather(g.broadcast(sid, "where"), 20)[0][0] == name
         g.release_all()
         with g.acquire_service(sid) as proxy:
@@ -196,7 +196,7 @@ def test_another_python_runs_modules_and_refuses_code_by_value(tmp_path: Path, m
         monkeypatch.setenv("GRID_SSH_CONFIG", str(lab.ssh_config))
         with SSHGrid(["other"], limits=QUICK, output=None) as g:
             sid = g.publish(my_model.Model())
-            assert g._homes[0].report["python"].startswith(OTHER)
+            assert g._engine.fleet.homes[0].report["python"].startswith(OTHER)
             with g.acquire_service(sid) as proxy:
                 assert proxy.double(21).get(20) == 42
                 with pytest.raises(VersionError, match=r"other.*module"):
@@ -310,7 +310,7 @@ def test_a_cut_cable_that_is_mended_in_time_loses_nothing(net: Lab, cut_s: float
             try:
                 during = [proxy.note(50 + index) for index in range(50)]
                 if cut_s > QUICK.lost_s:
-                    until(lambda: g._homes[0].outage() is not None)
+                    until(lambda: g._engine.fleet.homes[0].outage() is not None)
                     with pytest.raises(TimeoutError, match="not answered"):
                         during[-1].get(0.1)
                 threading.Event().wait(cut_s)
@@ -394,7 +394,7 @@ def test_strangers_get_no_answer(net: Lab) -> None:
 
     with SSHGrid(["one"], limits=QUICK, output=None) as g:
         sid = g.publish(Probe())
-        home = g._homes[0]
+        home = g._engine.fleet.homes[0]
         inlet, outlet = home.report["ready"]
         for keyed in (False, True):
             with zmq.Context() as context, context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
@@ -425,7 +425,7 @@ def test_strangers_get_no_answer(net: Lab) -> None:
 def test_no_key_stands_on_a_command_line_or_in_an_environment(net: Lab) -> None:
     with SSHGrid(["one"], limits=QUICK, output=None) as g:
         g.publish(Probe())
-        secrets = [g._homes[0]._keys[0].secret.decode(), g._homes[0]._keys[1].secret.decode()]
+        secrets = [g._engine.fleet.homes[0]._keys[0].secret.decode(), g._engine.fleet.homes[0]._keys[1].secret.decode()]
         for pid, command in net.hosts["one"].processes():
             environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
             assert not any(secret in command + environment for secret in secrets)
@@ -435,7 +435,7 @@ def test_no_key_stands_on_a_command_line_or_in_an_environment(net: Lab) -> None:
 def test_hosts_start_side_by_side_and_a_constructor_touches_no_network(net: Lab) -> None:
     hosts = [Host(name, n_cpu=2) for name in ("one", "two", "walled", "inner")]
     grid = Grid(hosts, limits=QUICK, output=None)
-    assert grid._link is None and not grid._homes
+    assert not grid._engine.fleet.has_begun and not grid._engine.fleet.homes
     with grid as g:
         sid = g.publish(Probe(), wait="all", timeout=60)
         assert len(g.servers[sid]) == 8

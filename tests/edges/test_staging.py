@@ -167,7 +167,7 @@ def test_a_host_that_is_full_is_listed_and_the_others_have_the_files(
                 g.copy_files(tmp_path, ["*.bin"])
             assert list(caught.value.failures) == ["tiny"] and "large.bin" in str(caught.value)
             with g.acquire_service(g.publish(Probe(), wait="all")):
-                assert g._homes[0].staged.keys() == {"large.bin"}
+                assert g._engine.fleet.homes[0].staged.keys() == {"large.bin"}
 
 
 @pytest.mark.lab

@@ -33,7 +33,7 @@ class Model:
 if __name__ == "__main__":
     with LocalGrid(1, output=None) as g:
         with g.acquire_service(g.publish(Model())) as proxy:
-            status = g._homes[0].ask("status")
+            status = g._engine.fleet.homes[0].ask("status")
             print(*proxy.shown(status["pid"], status["zygote"], proxy.pid().get(30)).get(30), sep="\\n")
 """
 
@@ -95,7 +95,7 @@ def test_the_script_of_a_batch_job_waits_for_kernels_by_their_names() -> None:
 
     with LocalGrid(1, output=None) as g:
         g.publish(Probe(), wait="all")
-        status = g._homes[0].ask("status")
+        status = g._engine.fleet.homes[0].ask("status")
         agent = str(status["pid"])
         assert waits(subprocess.check_output(["ps", "-o", "args=", "-p", agent], text=True))
     assert waits(f"python3 -c {boot.SCOUT}\n")

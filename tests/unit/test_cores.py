@@ -43,7 +43,7 @@ def test_the_quota_of_a_container_counts(groups: str, files: dict[str, str], cor
 
 @pytest.mark.row("M21")
 def test_a_local_grid_takes_that_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    from grid.grids import grid
+    from grid.grids import choose
 
-    monkeypatch.setattr(grid, "usable_cores", lambda: 1)
-    assert grid.local_host().n_cpu == 1
+    monkeypatch.setattr(choose, "usable_cores", lambda: 1)
+    assert choose.local_host().n_cpu == 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from grid.grids.abstract import AbstractGrid
-from grid.grids.grid import Grid
+from grid.grids.losses import Losses
 from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
 from grid.services.result import Reply, Result
@@ -102,10 +102,10 @@ def says_yes_to_every_cancel(self: serve.Server, call: int) -> bool:
     return True
 
 
-def forgets_the_terminated(self: Grid, home: Any, reason: str) -> None:
+def forgets_the_terminated(self: Losses, home: Any, reason: str) -> None:
     home.part()
-    self._lose_servers(self._servers_of(home), reason)
-    self._turned_away(home)
+    self._lose(self._mover.servers_at(home), reason, None)
+    self._mover.turn_away(home)
 
 
 def counts_connections(self: Lifeline, look: Any = Lifeline.look) -> bool:
@@ -134,7 +134,7 @@ def counts_connections(self: Lifeline, look: Any = Lifeline.look) -> bool:
         (AbstractGrid, "release_service", frees_at_once),
         (Result, "deliver", never_frees_late),
         (serve.Server, "withdraw", says_yes_to_every_cancel),
-        (Grid, "lose_home", forgets_the_terminated),
+        (Losses, "lose_home", forgets_the_terminated),
         (Lifeline, "look", counts_connections),
     ],
     ids=lambda value: value.__name__ if callable(value) and not isinstance(value, type) else "",

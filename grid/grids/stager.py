@@ -1,7 +1,7 @@
 """Staging over a grid: choose files, send what a host lacks, once per host, as one stream.
 
-Lives here: `copy_files`, `initialise`, `create_subroot`, the report; the probe of a shared directory; the user's own
-            modules that a published instance needs.
+Lives here: `copy_files`, `initialise`, `create_subroot`, the report; the directory that servers work in; the probe of a
+            shared directory; the user's own modules that a published instance needs.
 Elsewhere:  which files (`staging/select.py`), what is missing and the archive (`staging/manifest.py`), the receiving
             end (`kernel/unpack.py`), finding modules (`staging/imports.py`).
 """
@@ -16,27 +16,19 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from grid.errors import GridError, HostError, StagingError
+from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.hosts import Host
+from grid.services.kernel_server import KernelServer
 from grid.services.result import NOBODY
 from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
 from grid.staging.select import DEFAULT_EXCLUDE, Selection, StagedFile, misfits, select
 from grid.wire import bulk
-
-if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
-    from grid.grids.processes import Processes
-    from grid.services.kernel_server import KernelServer
-
-    _Base = AbstractGrid
-else:
-    _Base = object
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +48,33 @@ class CopyReport:
     warnings: list[str] = field(default_factory=list)
 
 
-class Files(_Base):
-    """The part of `Grid` that deals with files."""
+class Stager:
+    """The files of one grid. `servers_at`: the servers of a home; `workdir`: where all servers work, if it is said."""
 
-    _homes: list[Home]
-    processes: Processes
-    workdir: str | None
-    _work_with_files = False
-    """Files were staged: servers of this machine, too, work where those are."""
+    def __init__(
+        self,
+        fleet: Fleet,
+        servers_at: Callable[[Home], Sequence[KernelServer]],
+        *,
+        src_path: str | None,
+        workdir: str | None,
+        shared: bool,
+    ) -> None:
+        self._fleet, self._servers_at = fleet, servers_at
+        self.src_path, self.workdir, self._shared = src_path, workdir, shared
+        self._work_with_files = False  # files were staged: servers of this machine, too, work where those are
+        self._hashes: HashCache = {}
+        self._subroots: set[str] = set()
+        self._for_all: dict[str, StagedFile] = {}  # what hosts that join later get, too
+        self._late: set[Home] = set()  # hosts that joined after things were copied, and lack them yet
+        self._furnishing = threading.Lock()
+        self._scratches: set[str] = set()
+        self._shared_token = ""
+        self._sharing = threading.Lock()
+        self.copied_files: CopyReport | None = None
+        self.src_files: list[str] = []
 
-    def _workdir_of(self, home: Home) -> str | None:
+    def workdir_of(self, home: Home) -> str | None:
         """Where servers of a home work; None: in its staging directory."""
         if self.workdir is not None:
             return None if self.workdir == "staging" else self.workdir
@@ -81,30 +90,14 @@ class Files(_Base):
         if self._work_with_files or self.workdir is not None:
             return
         self._work_with_files = True
-        for server in [server for home in self._homes if home.local for server in self.servers_of(home)]:
+        for server in [server for home in self._fleet.homes if home.local for server in self._servers_at(home)]:
             if server.connected:
                 server.submit("@workdir", (None,), {}, NOBODY)
-
-    def servers_of(self, home: Home) -> list[KernelServer]:
-        raise NotImplementedError
-
-    def _prepare_files(self) -> None:
-        if not hasattr(self, "_hashes"):
-            self._hashes: HashCache = {}
-            self._subroots: set[str] = set()
-            self._for_all: dict[str, StagedFile] = {}  # what hosts that join later get, too
-            self._furnishing = threading.Lock()
-            self._scratches: set[str] = set()
-            self._late: set[Home] = set()  # homes that joined after things were copied, and lack them yet
-            self._shared_token = ""
-            self._sharing = threading.Lock()
-            self.copied_files: CopyReport | None = None
-            self.src_files: list[str] = []
 
     @property
     def temp_paths(self) -> dict[str, list[str]]:
         """Host label -> directories that the grid made there."""
-        return {home.host.label: [home.report["run"]] for home in self._homes if home.up}
+        return {home.host.label: [home.report["run"]] for home in self._fleet.homes if home.up}
 
     def copy_files(
         self,
@@ -135,8 +128,7 @@ class Files(_Base):
             StagingError: Nothing usable under such a name; or hosts that could not be written, each with its reason
                 (the others have the files).
         """
-        self.start()
-        self._prepare_files()
+        self._fleet.grid.start()
         self._work_where_files_are()
         rootdir, selection = self._select(os.path.expanduser(os.fspath(rootdir)), filelist, exclude, recursive)
         if selection.empty:
@@ -177,31 +169,27 @@ class Files(_Base):
 
     def initialise(self, src_path: str | os.PathLike[str], src_files: Sequence[str]) -> None:
         """Make the directories on the hosts and stage these sources; hosts that have them are skipped."""
-        self._prepare_files()
         report = self.copy_files(src_path, list(src_files))
         chosen = {posixpath.join(folder, name) for folder, names in report.files.items() for name in names}
         self.src_files = sorted({*self.src_files, *chosen})
 
     def create_subroot(self, subroot: str) -> None:
         """Make a directory below the staging directory, on every host (once if it is shared); once each."""
-        self.start()
-        self._prepare_files()
+        self._fleet.grid.start()
         self._work_where_files_are()
         if subroot in self._subroots:
             return
         for home in self._chosen(None):
-            self._start_home(home)
+            self._fleet.start(home)
             home.ask("make_directory", subroot)
         self._subroots.add(subroot)
 
-    def _joins_late(self, home: Home) -> None:
+    def joins_late(self, home: Home) -> None:
         """It lacks what was copied to all hosts."""
-        self._prepare_files()
         self._late.add(home)
 
-    def _furnish(self, home: Home) -> None:
+    def furnish(self, home: Home) -> None:
         """A host that joined later gets what was copied to all, before its first server."""
-        self._prepare_files()
         with self._furnishing:
             if home not in self._late:
                 return
@@ -211,22 +199,19 @@ class Files(_Base):
                 self._send(list(self._for_all.values()), [home], CopyReport())
             self._late.discard(home)
 
-    def _start_home(self, home: Home) -> None:
-        raise NotImplementedError
-
     def _chosen(self, hosts: Host | str | Sequence[Host | str] | None) -> list[Home]:
-        if self.shared_temp_path:
-            return self._homes[:1]
+        if self._shared:
+            return self._fleet.homes[:1]
         if hosts is None:
-            return self._homes
+            return self._fleet.homes
         wanted = [hosts] if isinstance(hosts, (Host, str)) else list(hosts)
         labels = {host.label if isinstance(host, Host) else host for host in wanted}
-        chosen = [home for home in self._homes if home.host.label in labels or home.host.name in labels]
+        chosen = [home for home in self._fleet.homes if home.host.label in labels or home.host.name in labels]
         unknown = labels - {home.host.label for home in chosen} - {home.host.name for home in chosen}
         if unknown:
             raise StagingError(
                 f"not hosts of this grid: {', '.join(sorted(unknown))}",
-                hint=f"It has {', '.join(home.host.label for home in self._homes)}",
+                hint=f"It has {', '.join(home.host.label for home in self._fleet.homes)}",
             )
         return chosen
 
@@ -239,7 +224,7 @@ class Files(_Base):
 
         def send(home: Home, scratch: str) -> None:
             try:
-                self._start_home(home)
+                self._fleet.start(home)
                 for name in [bad for tag in home.report["platform_tag"] for bad in misfits(files, tag)]:
                     report.warnings.append(f"{name} is compiled for another Python than that of {home.host.label}")
                     logger.warning("copy_files: %s", report.warnings[-1])
@@ -270,7 +255,7 @@ class Files(_Base):
                 if len(homes) == 1:
                     send(homes[0], scratch)
                 else:
-                    with ThreadPoolExecutor(min(len(homes), self.limits.starts_at_once) or 1) as pool:
+                    with ThreadPoolExecutor(min(len(homes), self._fleet.limits.starts_at_once) or 1) as pool:
                         list(pool.map(lambda home: send(home, scratch), homes))
         except OSError as exc:
             place = tempfile.gettempdir()
@@ -299,8 +284,9 @@ class Files(_Base):
         shutil.rmtree(path, ignore_errors=True)
         self._scratches.discard(path)
 
-    def _remove_scratches(self) -> None:
-        for path in list(getattr(self, "_scratches", ())):
+    def clear_up(self) -> None:
+        """Remove what archives are left here; also of an upload that was cut off."""
+        for path in list(self._scratches):
             self._remove_scratch(path)
 
     def _unpack_on(self, home: Home, archive: str) -> None:
@@ -311,24 +297,22 @@ class Files(_Base):
                 blob = store.write_stream(iter(lambda: file.read(1 << 20), b""), size)
             else:
                 blob = store.write([memoryview(file.read())])
-        home.ask("unpack", blob, "", timeout=max(600.0, self.limits.control_s))
+        home.ask("unpack", blob, "", timeout=max(600.0, self._fleet.limits.control_s))
 
-    def _stage_modules(self, home: Home, files: list[StagedFile]) -> None:
+    def stage_modules(self, home: Home, files: list[StagedFile]) -> None:
         """Send the user's own modules to one host."""
-        self._prepare_files()
         self._send(files, [home], CopyReport())
 
-    def _check_shared(self, home: Home) -> None:
+    def check_shared(self, home: Home) -> None:
         """With a shared directory: does this host see what the first one wrote?"""
-        if not self.shared_temp_path:
+        if not self._shared:
             return
-        self._prepare_files()
         with self._sharing:
-            first = self._homes[0]
+            first = self._fleet.homes[0]
             if not self._shared_token:
                 if not first.up:
-                    first.start()
-                    self.processes.add_agent(first)
+                    first.start(self._fleet.grid._loader)
+                    self._fleet.processes.add_agent(first)
                 self._shared_token = secrets.token_hex(8)
                 first.ask("probe", self._shared_token, True)
             if not home.ask("probe", self._shared_token, False):

@@ -1,0 +1,346 @@
+"""Servers that move from a host which is about to end to another one, with their state, while their proxies go on.
+
+    here ──leave──> leaving ──saved──> homeless ──housed──> arriving ──answered──> there
+                       └──stayed──> stays     └──turned away──┘        lost, from each of these
+
+A move begins behind the calls that the server has: the state that travels is the state after them. Calls made from then
+on are kept here and run at the new place, in order. The server keeps its name and whoever has acquired it.
+
+Two processes of one server exist for a while, and a host may be lost under either: so each step is taken under the
+lock, from the state that the table names, or not at all. The old process is off the table of processes before the move
+is homeless: what is heard of it afterwards is no loss.
+
+Lives here: the steps of one move.
+Elsewhere:  when, and which hosts (`source.py`), what is kept (`services/kernel_server.py`), asking the instance for its
+            state (`kernel/serve.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from grid.errors import GridError, ServerLost
+from grid.grids.fleet import Fleet
+from grid.grids.home import Home
+from grid.grids.processes import home_of
+from grid.grids.source import HostSource
+from grid.grids.stager import Stager
+from grid.services.kernel_server import KernelServer
+from grid.services.result import Reply
+from grid.wire import codec
+from grid.wire.edited import as_they_are
+
+logger = logging.getLogger(__name__)
+
+
+class MoveState(Enum):
+    """How far a move is."""
+
+    LEAVING = "leaving"  # its state is on the way to us; later calls are kept
+    HOMELESS = "homeless"  # its state is here
+    ARRIVING = "arriving"  # a new process starts from it
+    THERE = "there"
+    STAYED = "stayed"
+    LOST = "lost"
+
+
+class MoveEvent(Enum):
+    """What becomes of it."""
+
+    SAVED = "saved"  # its state is here
+    STAYED = "stayed"  # it can't be saved, or does not want to
+    HOUSED = "housed"  # a host has room
+    TURNED_AWAY = "turned away"  # that host was lost
+    ANSWERED = "answered"  # the new process does
+    LOST = "lost"  # the server is, or was terminated
+
+
+UNDER_WAY = (MoveState.LEAVING, MoveState.HOMELESS, MoveState.ARRIVING)
+
+MOVES = {
+    (MoveState.LEAVING, MoveEvent.SAVED): MoveState.HOMELESS,
+    (MoveState.LEAVING, MoveEvent.STAYED): MoveState.STAYED,
+    (MoveState.HOMELESS, MoveEvent.HOUSED): MoveState.ARRIVING,
+    (MoveState.ARRIVING, MoveEvent.TURNED_AWAY): MoveState.HOMELESS,
+    (MoveState.ARRIVING, MoveEvent.ANSWERED): MoveState.THERE,
+    **{(state, MoveEvent.LOST): MoveState.LOST for state in UNDER_WAY},
+}
+"""An event that a state does not name comes too late: a server may be lost in any thread's middle."""
+
+
+@dataclass
+class Move:
+    """One server on its way."""
+
+    server: KernelServer
+    origin: Home
+    state: MoveState = MoveState.LEAVING
+    saved: tuple[bytes, list[Any], list[str]] | None = None  # pickle, its buffers, modules that it needs
+    home: Home | None = None  # where it goes
+    number: int = 0  # its new one, on our link
+    peer: Any = None
+
+
+class Mover:
+    """The moves of one grid.
+
+    Args:
+        wishes_of: What the kernel of each server of a service is told.
+        lose: Called, in the grid's thread, with a server that could not be moved, and why.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        source: HostSource,
+        stager: Stager,
+        wishes_of: Callable[[str], dict[str, Any]],
+        lose: Callable[[KernelServer, str], None],
+    ) -> None:
+        self._fleet, self._source, self._stager, self._wishes_of, self._lose = fleet, source, stager, wishes_of, lose
+        self._moves: dict[str, Move] = {}  # server -> its move
+
+    def tell_end(self, servers: list[KernelServer], seconds: float) -> None:
+        """Tell instances that want to know that their allocation ends in `seconds`; does not wait."""
+        for server in servers:
+            if server.connected and server.final_state is None:
+                word = codec.dumps(("@ends", (seconds, False), {}))
+                try:
+                    server.link.call(server.peer, word, self._watched(server, "allocation_ends"))
+                except Exception as exc:
+                    logger.debug("server %s can't be told of its end: %s", server.name, exc)
+
+    def _watched(self, server: KernelServer, what: str) -> Reply:
+        reply = Reply(server.link)
+
+        def look(_: Any) -> None:
+            if reply.exception() is not None:
+                logger.warning("%s of server %s failed: %s", what, server.name, reply.exception())
+            server.free_if_idle()
+
+        reply.when_done(look)
+        return reply
+
+    def move_out(self, server: KernelServer, seconds: float) -> None:
+        """Begin to move a server away; a home is found for it when its state is here."""
+        if not self._fleet.is_up(server) or server.peer.refuses is not None:  # else it moves already
+            return
+        self._fleet.set_aside(server, True)
+        reply = Reply(server.link)
+        self._moves[server.name] = move = Move(server, home_of(server))
+        reply.when_done(lambda _: self._fleet.in_thread("grid-move", self._moved_out, move, reply))
+        try:
+            server.leave("@ends", (seconds, True), reply)
+        except Exception as exc:
+            logger.warning("server %s can't be moved: %s", server.name, exc)
+            self._happen(move, MoveEvent.STAYED)
+            self._fleet.set_aside(server, False)
+
+    def _moved_out(self, move: Move, reply: Reply) -> None:
+        """Thread: its state is here, or there will be none."""
+        server, fleet = move.server, self._fleet
+        if server.final_state is not None or fleet.halted:
+            return
+        try:
+            move.saved = reply.get(0)
+        except ServerLost:
+            return  # that is dealt with where losses are
+        except Exception as exc:
+            logger.warning("server %s stays where it is until its end: %s", server.name, exc)
+            fleet.grid.failures[f"{server.name} (move)"] = exc
+            self._happen(move, MoveEvent.STAYED)
+            server.stay()
+            fleet.set_aside(server, False)
+            server.free_if_idle()
+            return
+        fleet.processes.remove(server.number)
+        fleet.link.bye(server.peer)
+        # Only now: from here on a host may take it in, and what the old process says is of no interest.
+        if not self._happen(move, MoveEvent.SAVED):
+            return
+        if move.origin.up:
+            try:
+                move.origin.ask_later("stop", [server.name], False)
+            except GridError:
+                pass  # its end is near anyway
+        self.house_the_homeless()
+
+    def house_the_homeless(self, *, anyway: bool = False) -> None:
+        """Give each server without a home a place, as far as there are any; one that can hope for none is lost.
+
+        With `anyway` a home that ends soon is good enough, though a better one may come.
+        """
+        housed: list[tuple[Move, Home]] = []
+        with self._fleet.changed:
+            more = self._source.more_may_come()
+            homeless = [move for move in self._moves.values() if move.state is MoveState.HOMELESS]
+            for move in homeless:
+                home = self._home_for(move, anyway=anyway or not more)
+                if home is not None and self._happen(move, MoveEvent.HOUSED):
+                    move.home = home
+                    housed.append((move, home))
+            hopeless = [] if more else [move for move in homeless if move.state is MoveState.HOMELESS]
+        for move, home in housed:
+            self._fleet.in_thread("grid-move-in", self._move_in, move, home)
+        for move in hopeless:
+            self._fleet.errand(lambda move=move: self._lose_homeless(move))  # type: ignore[misc]
+
+    def _lose_homeless(self, move: Move) -> None:
+        if move.state is MoveState.HOMELESS:  # nothing was found meanwhile
+            self._lose(move.server, "its allocation ends, no other host has room for it, and none is to come")
+
+    def _home_for(self, move: Move, *, anyway: bool) -> Home | None:
+        """The home with the most room for a server of that service that does not end soon; locked by the caller.
+
+        With `anyway` rather one that ends soon than none: the last to end.
+        """
+        now = time.monotonic()
+        open_ones = {
+            home: self.room(home, move.server.service_id)
+            for home in self._fleet.homes
+            if home.up and home.outage() is None and home is not move.origin
+        }
+        roomy = [home for home, room in open_ones.items() if room > 0]
+        lasting = [home for home in roomy if self._source.takes_in(home, now)]
+        if lasting:
+            return max(lasting, key=lambda home: open_ones[home])
+        return max(roomy, key=lambda home: home.ends_at or now) if roomy and anyway else None
+
+    def room(self, home: Home, service_id: str) -> int:
+        """How many more servers of a service it has slots for."""
+        here = [server for server in self.servers_at(home) if server.service_id == service_id]
+        coming = [move for move in self._arrivals() if move.home is home and move.server.service_id == service_id]
+        return home.slots - len(here) - len(coming)
+
+    def _move_in(self, move: Move, home: Home) -> None:
+        """Thread: start the server at its new home, from the state that it had."""
+        server = move.server
+        if move.home is not home:  # it was lost just now, and the server looks for another
+            return
+        assert move.saved is not None
+        data, buffers, modules = move.saved
+        try:
+            self._fleet.start(home)
+            self._stager.furnish(home)
+            entries = dict(server.peer.image)
+            packed = home.needs.pack_image(entries) if entries else None
+            home.needs.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
+            image = packed.parts if packed else ()
+            parts = [memoryview(part) for part in (data, *buffers, *image)]
+            blob = home.store().write(parts)
+            move.number = self._fleet.link.number()
+            self._fleet.processes.begin(server)
+            wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
+            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
+            published |= {**self._wishes_of(server.service_id), "moved": True}
+            home.ask(
+                "start", [{**wish, "niceness": home.host.niceness, "workdir": self._stager.workdir_of(home)}], published
+            )
+        except Exception as exc:
+            reason = f"it could not be moved to host {home.host.label!r}: {exc}"
+            self._fleet.errand(lambda: self._lose_arrival(move, home, reason))
+
+    def _lose_arrival(self, move: Move, home: Home, reason: str) -> None:
+        if move.home is home:  # else that one was lost meanwhile, and the server looks for another
+            self._lose(move.server, reason)
+
+    # -- news of those that arrive: in the grid's thread -----------------------------------------------------------
+
+    def connect(self, name: str, home: Home, inlet: str, outlet: str) -> bool:
+        """A process listens; whether it is a new one of a server that moves to this home."""
+        move = self._arriving(name)
+        if move is None or move.home is not home:
+            return False
+        move.peer = home.attach(move.number, inlet, outlet)
+        self._fleet.processes.add(move.number, move.server, home, self._fleet.limits.lost_s)
+        return True
+
+    def arrived(self, server: KernelServer) -> bool:
+        """Its process answers; whether it is the new one of a server that moved."""
+        move = self._arriving(server.name)
+        if move is None or not self._happen(move, MoveEvent.ANSWERED):
+            return False
+        assert move.home is not None
+        old, image = server.peer, {**server.peer.image, **as_they_are()}
+        server.host = move.home.host
+        server.settle(move.home, move.number, move.peer, image)
+        where = move.origin.host.label
+        error = ServerLost("it has moved", service_id=server.service_id, server=server.name, host=where)
+        self._fleet.link.drop(old, error)
+        if not move.origin.gone:
+            move.origin.detach(old)
+        logger.info("server %s moved from %s to %s", server.name, where, move.home.host.label)
+        self._fleet.set_aside(server, False)
+        server.free_if_idle()
+        return True
+
+    def turn_away(self, home: Home) -> None:
+        """A host was lost to which servers were on their way: they look for another."""
+        with self._fleet.changed:
+            turned_away = [(move, move.peer) for move in self._arrivals() if move.home is home]
+            for move, _ in turned_away:
+                self._fleet.processes.end_start(move.server.name)
+                self._fleet.processes.remove(move.number)
+                move.home, move.peer = None, None
+                self._happen(move, MoveEvent.TURNED_AWAY)
+        for move, peer in turned_away:
+            if peer is not None:
+                what, label, server = "its host was lost before it came", home.host.label, move.server
+                error = ServerLost(what, service_id=server.service_id, server=server.name, host=label)
+                self._fleet.link.drop(peer, error)
+        self.house_the_homeless()
+
+    def forget(self, server: KernelServer, error: ServerLost) -> None:
+        """It was lost on its way, if it was on one."""
+        move = self._moves.get(server.name)
+        if move is not None and self._happen(move, MoveEvent.LOST) and move.peer is not None:
+            self._fleet.processes.remove(move.number)
+            self._fleet.link.drop(move.peer, error)
+        server.fail_kept(error)
+
+    # -- who is on the way -----------------------------------------------------------------------------------------
+
+    def _happen(self, move: Move, event: MoveEvent) -> bool:
+        """A step of a move; false where it can't take that step, because it has ended meanwhile."""
+        with self._fleet.changed:
+            state = MOVES.get((move.state, event))
+            if state is None:
+                return False
+            move.state = state
+            if state not in UNDER_WAY:
+                self._moves.pop(move.server.name, None)
+            return True
+
+    def _arrivals(self) -> list[Move]:
+        return [move for move in list(self._moves.values()) if move.state is MoveState.ARRIVING]
+
+    def _arriving(self, name: str) -> Move | None:
+        move = self._moves.get(name)
+        return move if move is not None and move.state is MoveState.ARRIVING else None
+
+    def is_arriving(self, name: str) -> bool:
+        """Whether a new process of this server is starting."""
+        return self._arriving(name) is not None
+
+    def is_at(self, server: KernelServer, home: Home) -> bool:
+        """Whether that is the home where its process runs, or the new one starts."""
+        move = self._arriving(server.name)
+        return (server.home if move is None else move.home) is home
+
+    def has_homeless(self) -> bool:
+        """Whether servers wait for a host."""
+        return any(move.state is MoveState.HOMELESS for move in list(self._moves.values()))
+
+    def servers_at(self, home: Home) -> list[KernelServer]:
+        """The servers of a home: not those whose state has left it, nor those that are on their way there."""
+        moves = self._moves
+        return [
+            server
+            for server in self._fleet.servers()
+            if server.home is home and (server.name not in moves or moves[server.name].state is MoveState.LEAVING)
+        ]

@@ -1,0 +1,462 @@
+"""Publishing: copies of an instance on servers of all hosts, those that take its place when they are lost, its end.
+
+A publication stays ready for hosts that join later and for servers that are replaced. Each host has the instance once,
+as a blob, whichever of its servers start from it.
+
+Threads: one for each host while it starts servers. Who publishes waits in the meantime, and goes on as soon as there
+are as many servers as he wanted.
+
+Lives here: `Publisher`: publications, which servers they get, waiting for them, who takes no part.
+Elsewhere:  starting a host (`fleet.py`, `home.py`), what becomes of servers (`news.py`, `losses.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from grid.errors import GridError, HostError, NoServers, PublishError
+from grid.grids import generators
+from grid.grids.absent import Missing, Rest, lines
+from grid.grids.fleet import Fleet
+from grid.grids.home import Home
+from grid.grids.processes import home_of
+from grid.grids.settings import GridSettings, one_word
+from grid.grids.source import HostSource
+from grid.grids.stager import Stager
+from grid.grids.undisturbed import undisturbed
+from grid.kernel import logsetup
+from grid.kernel.descriptors import make_room
+from grid.kernel.warm import to_warm
+from grid.limits import checked_timeout
+from grid.services.kernel_server import KernelServer
+from grid.services.proxy import methods_of
+from grid.services.roster import Event
+from grid.services.service import Service
+from grid.wire import codec
+from grid.wire.codec import Dumped
+from grid.wire.edited import as_they_are, code_of
+from grid.wire.mainimage import MainImage, Packed
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTORS = 8
+"""What a server's connection may need of this process while it comes up."""
+
+
+@dataclass(kw_only=True)
+class Publication:
+    """A published instance, ready to be sent to any host, once each."""
+
+    service_id: str
+    dumped: Dumped
+    image: Packed | None  # what it needs of __main__
+    code: object  # of the instance's class
+    has: dict[Any, Any]  # what its servers have: names of __main__, editions of modules
+    restarts: int  # how many lost servers may yet be replaced
+    reseed: bool | None  # whether generators get another state on each server; None: nobody said
+    logging: dict[str, Any] | None  # how it is set up on servers
+    blobs: dict[Home, dict[str, Any]] = field(default_factory=dict)  # what servers there are told of it
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    numbers: Iterator[int] = field(default_factory=itertools.count)  # of its servers
+    withdrawn: bool = False
+
+    def wishes(self) -> dict[str, Any]:
+        """What the kernel of each of its servers is told."""
+        return {"reseed": bool(self.reseed), "logging": self.logging, "argv": list(sys.argv)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What somebody wants who publishes: see `Publisher.publish`."""
+
+    wait: str | int
+    lenient: bool
+    patience_s: float
+    restarts: int
+    reseed: bool | None
+    logging: dict[str, Any] | None
+
+    def servers(self, total: int) -> int:
+        """How many servers are waited for, of so many."""
+        return total if self.wait == "all" else 1 if self.wait == "first" else min(int(self.wait), total)
+
+
+class Publisher:
+    """The publications of one grid."""
+
+    def __init__(self, fleet: Fleet, source: HostSource, stager: Stager, settings: GridSettings) -> None:
+        self._fleet, self._source, self._stager, self._settings = fleet, source, stager, settings
+        self._publications: dict[str, Publication] = {}
+        self._being_published: dict[int, Any] = {}  # id of a live instance that somebody publishes just now -> it
+        self._waiting = 0  # threads that wait in `publish`: they tell who is absent
+
+    def publish(
+        self,
+        instance: Any,
+        *,
+        wait: str | int | None = None,
+        timeout: float | None = None,
+        restarts: int = 0,
+        republish: bool = False,
+        missing: str | None = None,
+        reseed: bool | None = None,
+        logging: bool | None = None,
+    ) -> str:
+        """See `Grid.publish`."""
+        grid, settings = self._fleet.grid, self._settings
+        grid.start()
+        code = code_of(instance)
+        wanted = settings.wait if wait is None else wait
+        if wanted not in ("first", "all") and not (isinstance(wanted, int) and wanted > 0):
+            raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted!r}")
+        patience = checked_timeout(timeout)
+        if patience is None:
+            patience = self._source.patience_s or self._fleet.limits.publish_s
+        wish = Wish(
+            wait=wanted,
+            lenient=one_word(missing or (settings.missing if wait is None else "fail")) == "ok" or wanted == "first",
+            patience_s=patience,
+            restarts=restarts,
+            reseed=settings.reseed if reseed is None else reseed,
+            logging=logsetup.of_this_process() if (settings.logging if logging is None else logging) else None,
+        )
+        made: list[str] = []  # the new service, if there is one
+
+        def work() -> str:
+            with self._only_publisher(instance, code, republish) as known:
+                if known is not None:
+                    return known
+                made.append(grid.create_service_id(instance))
+                self._publish(instance, code, made[0], wish)
+                grid._services.note(instance, made[0])
+                return made[0]
+
+        def torn() -> None:
+            try:
+                for service_id in made:
+                    if service_id in grid._services:
+                        grid.terminate(service_id)
+            except GridError as exc:
+                logger.debug("what was published when its caller was interrupted is gone already: %s", exc)
+
+        return undisturbed("grid-publish", work, torn)
+
+    @contextlib.contextmanager
+    def _only_publisher(self, instance: Any, code: Any, republish: bool) -> Iterator[str | None]:
+        """The service that this live object has; None: nobody else publishes it until the end of the block."""
+        changed, grid = self._fleet.changed, self._fleet.grid
+        while True:
+            with changed:
+                known = grid._services.published.get(id(instance))
+                if known is not None and known[0] is instance and not republish:
+                    publication = self._publications.get(known[1])
+                    if publication is None or publication.code == code:
+                        break
+                known = None
+                if republish or id(instance) not in self._being_published:
+                    self._being_published[id(instance)] = instance
+                    break
+                changed.wait(1.0)  # another thread is at it
+                grid._check_usable()
+        try:
+            yield None if known is None else known[1]
+        finally:
+            if known is None:
+                with changed:
+                    self._being_published.pop(id(instance), None)
+                    changed.notify_all()
+
+    def _publish(self, instance: Any, code: Any, service_id: str, wish: Wish) -> None:
+        """Bring up a new service, and wait for as many servers as are wanted."""
+        fleet, total = self._fleet, self.size()
+        dumped = codec.dumps_instance(instance)
+        image = MainImage().pack(dumped.main_names) if dumped.main_names else None
+        publication = Publication(
+            service_id=service_id,
+            dumped=dumped,
+            image=image,
+            code=code,
+            has={**as_they_are(), **(image.entries if image else {})},
+            restarts=wish.restarts,
+            reseed=wish.reseed,
+            logging=wish.logging,
+        )
+        if wish.reseed is None and total > 1:
+            holders = image.random if image else set()
+            generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
+        service = fleet.grid._services.add(service_id, methods_of(instance))
+        with fleet.changed:
+            service.roster.expect(self._source.is_hoping())
+            self._publications[service_id] = publication
+            homes = [home for home in fleet.homes if home.slots]
+        make_room(DESCRIPTORS * total)
+        plan = [(home, self._new_servers(publication, home, home.slots)) for home in homes]
+        service.announce([server for _, servers in plan for server in servers])
+        for home, servers in plan:
+            self._begin_on(home, publication, servers)
+        with self._telling(service_id):
+            try:
+                wanted = wish.servers(self.size())
+                self.wait_for(service, wanted, wish.patience_s)
+                if not wish.lenient:
+                    self._insist(service, wanted, wish.patience_s)
+            except BaseException as exc:
+                if isinstance(exc, PublishError):
+                    fleet.absent.drop()
+                fleet.grid.terminate(service_id)
+                raise
+
+    def warn_of_generators(self, names: set[str]) -> None:
+        """Names of the script that hold generators go to a server with a call."""
+        published = list(self._publications.values())
+        if self._settings.reseed is None and self.size() > 1 and any(one.reseed is None for one in published):
+            generators.warn(None, names, instance=False)
+
+    def wishes_of(self, service_id: str) -> dict[str, Any]:
+        """How servers of a service were asked for, as their kernels are told."""
+        publication = self._publications.get(service_id)
+        return publication.wishes() if publication is not None else {}
+
+    def has(self, service_id: str) -> dict[Any, Any]:
+        """What a fresh server of a service has: names of `__main__`, editions of modules."""
+        publication = self._publications.get(service_id)
+        return dict(publication.has) if publication is not None else {}
+
+    def size(self) -> int:
+        """How many servers a service has when all hosts are up."""
+        slots = self._source.slots()
+        return sum(home.slots for home in self._fleet.homes) if slots is None else slots
+
+    def withdraw(self, service_id: str) -> None:
+        """The service is gone: free what hosts hold for it."""
+        publication = self._publications.pop(service_id, None)
+        if publication is None:
+            return
+        publication.withdrawn = True
+        for home, told in list(publication.blobs.items()):
+            _drop(home, told)
+
+    # -- servers on one host ---------------------------------------------------------------------------------------
+
+    def _new_servers(self, publication: Publication, home: Home, count: int) -> list[KernelServer]:
+        made = []
+        for _ in range(count):
+            name = f"{publication.service_id}/{next(publication.numbers)}"
+            server = KernelServer(publication.service_id, name, home.host, home, self._fleet.link.number())
+            self._fleet.processes.begin(server)
+            made.append(server)
+        return made
+
+    def _begin_on(self, home: Home, publication: Publication, servers: Sequence[KernelServer]) -> None:
+        self._fleet.in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
+
+    def fill(self, home: Home, room: Callable[[Home, str], int] = lambda home, _: home.slots) -> None:
+        """A home takes part: everything that is published is published there, too. `room`: for so many servers."""
+        with self._fleet.changed:
+            publications = list(self._publications.values())
+        for publication in publications:
+            with self._fleet.changed:
+                count = room(home, publication.service_id)
+            service = self._fleet.grid._services.get(publication.service_id)
+            if service is not None and count > 0:
+                servers = self._new_servers(publication, home, count)
+                service.announce(servers)
+                self._begin_on(home, publication, servers)
+
+    def replace(self, server: KernelServer) -> Callable[[], None] | None:
+        """Another one for a server that is about to leave the tables; None: there is none to be.
+
+        It is announced at once, before the old one leaves, so that who waits keeps hope; the answer starts it.
+        """
+        publication, home = self._publications.get(server.service_id), home_of(server)
+        service = self._fleet.grid._services.get(server.service_id)
+        if publication is None or service is None or not home.up or self._fleet.halted:
+            return None
+        if publication.restarts < 1:
+            return None
+        publication.restarts -= 1
+        successors = self._new_servers(publication, home, 1)
+        service.announce(successors)
+        return lambda: self._fleet.in_thread("grid-replace", self._publish_on, home, publication, successors)
+
+    def _publish_on(self, home: Home, publication: Publication, servers: Sequence[KernelServer]) -> None:
+        """Thread: one host's part of a publication."""
+        try:
+            self._fleet.start(home)
+            self._stager.furnish(home)
+            workdir = self._stager.workdir_of(home)
+            wishes = [
+                {
+                    "name": server.name,
+                    "service_id": server.service_id,
+                    "peer": server.number,
+                    "niceness": home.host.niceness,
+                    "workdir": workdir,
+                }
+                for server in servers
+            ]
+            published = self._bring(home, publication)
+            distance_s = self._fleet.grid.X11_delay
+            if distance_s > 0:
+                for wish in wishes:
+                    home.ask("start", [wish], published)
+                    time.sleep(distance_s)  # what was asked for: distance between launches
+            else:
+                home.ask("start", wishes, published)
+        except Exception as exc:
+            if not self._fleet.halted:
+                self.host_failed(home, exc, servers)
+
+    def _bring(self, home: Home, publication: Publication) -> dict[str, Any]:
+        """Have the instance on the host, once; returns what its servers are told of it."""
+        with publication.lock:
+            if home not in publication.blobs:
+                dumped = publication.dumped
+                home.needs.check_code(dumped.by_value)
+                modules = codec.modules_in(dumped.data) | dumped.modules
+                image = publication.image.parts if publication.image else ()
+                if publication.image:
+                    home.needs.check_code(publication.image.by_value)
+                    modules |= publication.image.modules
+                home.needs.have_modules(modules)
+                parts = [memoryview(part) for part in (dumped.data, *dumped.buffers, *image)]
+                publication.blobs[home] = {
+                    "blob": home.store().write(parts),
+                    "sizes": [len(part) for part in parts],
+                    "image": len(image),
+                    "warm": to_warm(modules),
+                    **publication.wishes(),
+                }
+            told = publication.blobs[home]
+        if publication.withdrawn:  # meanwhile, and perhaps before the blob was known
+            _drop(home, told)
+        return told
+
+    def host_failed(self, home: Home, exc: Exception, servers: Sequence[KernelServer]) -> None:
+        """These servers will not come up there."""
+        if not isinstance(exc, GridError):
+            logger.exception("host %s failed", home.host.label, exc_info=exc)
+        with self._fleet.changed:
+            self._fleet.grid.failures[home.host.label] = exc
+        first = servers[0] if servers else None
+        one = first.name if first is not None and first.name in str(exc) else None
+        self._fleet.absent.add(Missing(home.host.label, exc, one, first.service_id if first is not None else None))
+        for server in servers:
+            self._fleet.processes.end_start(server.name)
+            self._fleet.gone(server, Event.LOST, str(exc))
+        self._fleet.notify()
+
+    # -- waiting for them ------------------------------------------------------------------------------------------
+
+    def _starting(self, service: Service) -> int:
+        return sum(self._fleet.processes.has_begun(name) is not None for name in list(service.servers))
+
+    def wait_for(self, service: Service, wanted: int, timeout: float) -> None:
+        """Wait until so many are up, or no more will come. Raises PublishError, NoServers."""
+        deadline = time.monotonic() + timeout
+        grid, changed, source = self._fleet.grid, self._fleet.changed, self._source
+        with changed:
+            while True:
+                up, starting = len(grid.servers[service.service_id]), self._starting(service)
+                coming = starting or source.is_expecting()
+                if up >= wanted or (up and not coming):
+                    return
+                if self._fleet.halted:
+                    raise NoServers("the grid was terminated while it published", service_id=service.service_id)
+                remaining = deadline - time.monotonic()
+                if not coming or (remaining <= 0 and not up):
+                    raise PublishError(
+                        f"no server came up{f' within {timeout:g} s' if coming else ''}",
+                        service_id=service.service_id,
+                        hint="Why, host by host:" if grid.failures else "",
+                        failures=dict(grid.failures),
+                    )
+                if remaining <= 0:
+                    return
+                changed.wait(min(remaining, 1.0))
+
+    def _insist(self, service: Service, wanted: int, timeout: float) -> None:
+        """Raise PublishError where fewer servers are up than were waited for."""
+        with self._fleet.changed:
+            up, starting = len(self._fleet.grid.servers[service.service_id]), self._starting(service)
+        if up >= wanted:
+            return
+        late = f" within {timeout:g} s; {starting} were still starting" if starting else ""
+        raise PublishError(
+            f"{up} of {wanted} servers came up{late}",
+            service_id=service.service_id,
+            hint='With missing="ok" the grid goes on with those that did. Why, host by host:',
+            failures=dict(self._fleet.grid.failures),
+        )
+
+    # -- who takes no part -----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _telling(self, service_id: str) -> Iterator[None]:
+        """While somebody waits for servers; then it is told who takes no part."""
+        with self._fleet.changed:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._fleet.changed:
+                self._waiting -= 1
+        self._tell_absent()
+
+    def look(self) -> None:
+        """Now and then: who takes no part, and nobody waits any more who would tell?"""
+        if self._fleet.absent and not self._waiting:
+            self._tell_absent()
+
+    def _tell_absent(self) -> None:
+        """A line for each cause that keeps hosts, or servers, from taking part."""
+        missing = self._fleet.absent.take()
+        if missing:
+            for line in lines(missing, self._rest(missing[-1].service_id)):
+                logger.warning("%s", line)
+
+    def _rest(self, service_id: str | None) -> Rest | None:
+        with self._fleet.changed:
+            homes = [home for home in self._fleet.homes if home.slots]
+            service = self._fleet.grid._services.get(service_id or "")
+            if service is None:
+                return None
+            live = [server for server in service.servers.values() if isinstance(server, KernelServer)]
+            starting = {id(server.home) for server in live if self._fleet.processes.is_starting(server)}
+        with_servers = {id(server.home) for server in live}
+        return Rest(
+            hosts=len(with_servers),
+            of_hosts=len(homes),
+            servers=len(live),
+            of_servers=max(len(live), self.size()),
+            starting=len(starting - {id(server.home) for server in live if server.connected}),
+        )
+
+    def tell_at_the_end(self) -> None:
+        """No host is missing without a word: also those that were on their way until now."""
+        for home in self._fleet.homes:
+            label = home.host.label
+            if home.slots and home.began is not None and not home.served and label not in self._fleet.grid.failures:
+                spent = time.monotonic() - home.began
+                what = f"took no part: it was still starting when the grid ended, {spent:.1f} s after it began"
+                hint = 'With wait="all" publish waits for every host'
+                self._fleet.absent.add(Missing(label, HostError(what, host=label, hint=hint)))
+        for line in lines(self._fleet.absent.take(), None):
+            logger.warning("%s", line)
+
+
+def _drop(home: Home, told: dict[str, Any]) -> None:
+    """The blob of an instance is needed no more."""
+    if home.up:
+        try:
+            home.ask_later("drop", told["blob"])
+        except GridError:
+            pass  # its end takes the blob along

@@ -1,0 +1,93 @@
+"""What a grid asks of its pilots, as one frozen value.
+
+Lives here: `PilotRequest`. Elsewhere: submitting them (`tending.py`), what a job asks for in general (`grid/batch/`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from grid.batch import JobSpec, parse_walltime
+from grid.hosts import Host, as_hosts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PilotRequest:
+    """What a grid asks of its pilots: see `BatchGrid` for what each means. Checked when it is made."""
+
+    login: str | Host | None = None
+    nodes: int = 1
+    ppn: int = 1
+    walltime: str | float = 3600
+    pilots: int = 1
+    renew: bool | int = False
+    ahead_s: float | None = None
+    handover_s: float | None = None
+    queue: str | None = None
+    account: str | None = None
+    resources: Sequence[str] = ()
+    lines: Sequence[str] = ()
+    parallel_environment: str | None = None
+    job_name: str = "grid"
+    dialect: str | None = None
+    python: str | None = None
+    init_cmd: str = ""
+    env: Mapping[str, str] | None = None
+    temp_path: str | None = None
+    transport: str = "auto"
+    queue_s: float = 7 * 86400.0
+    poll_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        self.node("check", self.login_host())  # the arguments are wrong now, not when a job starts
+        for name, value, least in (("nodes", self.nodes, 1), ("ppn", self.ppn, 1), ("pilots", self.pilots, 0)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a number of at least {least}, not {value!r}")
+        if not 0 < self.terms_handover_s < self.walltime_s:
+            raise ValueError(f"handover_s is {self.terms_handover_s:g}, of a walltime of {self.walltime_s:g} s")
+
+    @property
+    def walltime_s(self) -> float:
+        """Of each pilot, in seconds."""
+        return parse_walltime(self.walltime)
+
+    @property
+    def terms_handover_s(self) -> float:
+        """`handover_s`, where nobody said it a tenth of the walltime."""
+        return min(120.0, self.walltime_s / 10) if self.handover_s is None else self.handover_s
+
+    def login_host(self) -> Host:
+        """Where jobs are submitted."""
+        return as_hosts(self.login)[0] if self.login is not None else Host("localhost", ssh="local")
+
+    def node(self, name: str, login: Host) -> Host:
+        """A node as a host."""
+        python = self.python
+        if python is None:
+            python = sys.executable if login.ssh == "local" else "python"
+        return Host(
+            *(name, self.temp_path, self.ppn),
+            python=python,
+            init_cmd=self.init_cmd,
+            env=dict(self.env or {}),
+            transport=self.transport,  # type: ignore[arg-type]  # Host looks
+        )
+
+    def spec(self) -> JobSpec:
+        """As a job, but for where it runs and what."""
+        return JobSpec(
+            nodes=self.nodes,
+            ppn=self.ppn,
+            walltime_s=self.walltime_s,
+            output="/dev/null",  # the script has files of its own: what a system copies at the end may not arrive
+            error="/dev/null",
+            command="",
+            queue=self.queue,
+            account=self.account,
+            resources=tuple(self.resources),
+            lines=tuple(self.lines),
+            parallel_environment=self.parallel_environment,
+            name=self.job_name,
+        )
