@@ -354,7 +354,7 @@ class Told:
         at = 0
         while at < 20:
             time.sleep(0.002)
-            at = at + 1 if sys._current_frames()[main].f_code.co_name == "_step" else 0
+            at = at + 1 if sys._current_frames()[main].f_code.co_name == "receive" else 0
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 
