@@ -219,7 +219,7 @@ def test_what_can_not_be_opened_says_why(tmp_path: Path) -> None:
 def test_a_writer_that_is_killed_leaves_whole_transactions_and_no_lock(place: str, tmp_path: Path) -> None:
     program = f"""
 import sys
-from tests.edges.test_jobs_store import record
+from tests.edges.test_store import record
 from grid.jobs.store.store import Store
 store = Store({place!r}, {str(tmp_path / "folders")!r})
 for n in range(0, 10**6, 2):
