@@ -115,7 +115,7 @@ def test_prepare_run_cleanup_once_each_and_run_once_for_each_input() -> None:
 def test_an_error_is_kept_with_a_trimmed_traceback_and_cleanup_runs(where: str) -> None:
     outcome, value, error, trace = Job(Recorder, {"a": 1, "fail": where}).end()
     assert (outcome, value, error) == ("error", None, f"ValueError: in {where}")
-    assert f"in {where}" in trace and "test_jobs_runner" in trace and "host/runner.py" not in trace
+    assert f"in {where}" in trace and "test_runner" in trace and "host/runner.py" not in trace
     assert CALLS[-1] == "cleanup" and CALLS.count("cleanup") == 1
 
 
