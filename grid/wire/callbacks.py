@@ -100,10 +100,15 @@ class CallBacks:
         with self._lock:
             self._closed = True
             self._lock.notify_all()
-            runners = list(self._all)
-        for runner in runners:
-            if runner is not threading.current_thread():
+        while time.monotonic() < deadline:
+            with self._lock:
+                runners = self._all - {threading.current_thread()}  # again: one that stood still has had successors
+                if not runners and not self._due:
+                    return
+            for runner in runners:
                 runner.join(max(0.0, deadline - time.monotonic()))
+            if not runners:
+                time.sleep(STUCK_S)  # what is due stands behind this thread, until the guard finds that
 
 
 class _Runner(threading.Thread):

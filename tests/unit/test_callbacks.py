@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import pytest
 
@@ -36,14 +37,29 @@ def test_one_that_waits_holds_up_no_other_whenever_they_come(made: CallBacks) ->
 
 
 @pytest.mark.row("U04")
-def test_they_run_in_order_and_one_that_fails_or_exits_harms_no_other(made: CallBacks) -> None:
+def test_they_run_in_order_and_one_that_fails_or_exits_harms_no_other(
+    made: CallBacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "STUCK_S", 4.0)  # one that loses its turn may come after the next
     ran: list[int] = []
     for number in range(300):
         made.put(lambda number=number: ran.append(number))
         made.put(sys.exit if number % 7 == 3 else (lambda: 1 / 0) if number % 7 == 5 else lambda: None)
     made.close(60)
     assert ran == list(range(300))
-    assert not [each for each in threading.enumerate() if each.name == "grid-callbacks"]
+    for each in threading.enumerate():
+        if each.name.startswith("grid-callbacks"):
+            each.join(30)
+            assert not each.is_alive()
+
+
+@pytest.mark.row("U04")
+def test_close_waits_also_for_those_who_took_the_turn_of_one_that_stood_still(made: CallBacks) -> None:
+    ran: list[int] = []
+    for number in range(300):
+        made.put(lambda number=number: (time.sleep(0.002), ran.append(number)))
+    made.close(60)
+    assert sorted(ran) == list(range(300))
 
 
 @pytest.mark.row("U04")
