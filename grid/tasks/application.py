@@ -65,10 +65,17 @@ class Application:
 class ClientsMaster(Protocol):
     """The part of its master that a client uses."""
 
-    def start_system(self, system: TaskSystem | bytes) -> SystemHandle: ...
-    def push_tasks(self, tasks: Iterable[Task | None]) -> bool: ...
-    def keep(self, handle: SystemHandle) -> None: ...
-    def forget(self, client: Client) -> None: ...
+    def start_system(self, system: TaskSystem | bytes) -> SystemHandle:
+        """Run a system."""
+
+    def push_tasks(self, tasks: Iterable[Task | None]) -> bool:
+        """Queue single tasks."""
+
+    def keep(self, handle: SystemHandle) -> None:
+        """Keep the outcome of a system that was detached."""
+
+    def forget(self, client: Client) -> None:
+        """The client has left."""
 
 
 class Client:
@@ -170,6 +177,7 @@ class Client:
     # -- the master's side -----------------------------------------------------------------------------------------
 
     def owns_task(self, task_id: str) -> bool:
+        """Whether it is a single task of ours that is not finished."""
         return task_id in self._tasks
 
     def task_over(self, task: Task, result: Any, error: BaseException | None) -> None:

@@ -87,6 +87,7 @@ class WorkerManager(TaskManager):
         self.staff = Staff(back)
 
     def get_num_workers(self) -> int:
+        """How many workers it has, or will have once it is started."""
         return self._num_workers
 
     def count(self) -> int:

@@ -152,6 +152,7 @@ class Schedule:
         return [pack for pack in self.packs if pack.key == key]
 
     def knows(self, key: Key) -> bool:
+        """Whether tasks of that system may be queued."""
         return key in self._queues
 
     def begin_generation(self, key: Key) -> None:

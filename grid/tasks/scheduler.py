@@ -151,6 +151,7 @@ class Scheduler(TaskScheduler):
     # -- tasks go --------------------------------------------------------------------------------------------------
 
     def rate_slaves(self) -> None:
+        """Rate all active slaves again. In the scheduler's thread."""
         self.master.attendance.is_changed = False
         self.schedule.rerate()
 
@@ -256,6 +257,7 @@ class Scheduler(TaskScheduler):
             self.master.systems.advance(pack.key)
 
     def task_finished(self, task: Task, result: Any, error: BaseException | None) -> None:
+        """The slave that had the task has one less. In the scheduler's thread."""
         slave = self.schedule.registry.slaves.get(task.slave_id or "")
         if slave is not None:
             self.schedule.finished(slave)

@@ -17,6 +17,7 @@ class Statistic:
 
     @property
     def avg(self) -> float:
+        """The mean duration in seconds; 0 of none."""
         return self.total / self.n if self.n else 0.0
 
 

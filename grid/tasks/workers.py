@@ -142,6 +142,7 @@ class Staff:
 
     @property
     def working(self) -> list[TaskWorker]:
+        """Those that get packs, the least busy first."""
         return [*(worker for level in self._by_packs for worker in level), *self._isolated]
 
     @property

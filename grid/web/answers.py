@@ -42,6 +42,7 @@ class Json(JSONResponse):
     """A value as JSON."""
 
     def render(self, content: Any) -> bytes:
+        """As JSON that any parser takes."""
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode("utf-8", "replace")
 

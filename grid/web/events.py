@@ -175,6 +175,7 @@ class ListHub(Hub):
         self._waits: dict[str, set[asyncio.Future[None]]] = {}
 
     def put_nowait(self, message: Message) -> None:
+        """Keep it; who waits for the end of its job hears of that."""
         super().put_nowait(message)
         if message.kind == "JobChanged":
             over = message.summary["state"] in ENDED or message.change == "removed"
@@ -205,6 +206,7 @@ class ListHub(Hub):
             self._end_waits_of(job)
 
     def header(self, caller: Caller) -> tuple[int, bytes]:
+        """Number and JSON of the whole list, as that caller may see it."""
         whose = "" if caller.who.sees_all else caller.who.user
         with self._making:
             found = self._headers.get(whose)
@@ -221,6 +223,7 @@ class ListHub(Hub):
             return self._headers[whose]
 
     def frames(self, caller: Caller, entries: list[_Entry]) -> bytes:
+        """The changes; of other people's jobs with less."""
         if caller.who.sees_all:
             return super().frames(caller, entries)
         user = caller.who.user
@@ -236,6 +239,7 @@ class NoticeHub(Hub):
     """The stream of notices about atoms; it has no header."""
 
     def header(self, caller: Caller) -> tuple[int, bytes]:
+        """Its number alone."""
         with self._lock:
             return self._last, b""
 
@@ -244,10 +248,12 @@ class JobHub(Hub):
     """The stream of one job. It ends with the job."""
 
     def open(self) -> None:
+        """Begin to listen; nothing has ended yet."""
         self._ended = False
         super().open()
 
     def put_nowait(self, message: Message) -> None:
+        """Keep it; the last message of a job that had ended comes once more."""
         if message.kind in ENDS and message.number <= self._last:  # the job had ended: its last message comes once more
             with self._lock:
                 self._last -= 1
@@ -257,6 +263,7 @@ class JobHub(Hub):
         self._ended = self._ended or message.kind in ENDS
 
     def header(self, caller: Caller) -> tuple[int, bytes]:
+        """Number and JSON of how the job stands."""
         with self.manager.lock:
             message = self.manager.book.join(self.manager.record(self.key))
             with self._lock:
@@ -266,6 +273,7 @@ class JobHub(Hub):
 
     @property
     def is_over(self) -> bool:
+        """Whether the job has ended, or is there no more."""
         return self.closed or self._ended or self.key not in self.manager.records
 
 

@@ -19,6 +19,8 @@ Word = Annotated[str, Field(max_length=300)]
 
 
 class Body(BaseModel):
+    """What a request brings along; fields that nobody knows are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -48,6 +50,8 @@ class Submission(Body):
 
 
 class AbortBody(Body):
+    """How a job is aborted."""
+
     reason: Text = ""
     grace_s: Annotated[float | None, Field(ge=0, le=86400, description="Until force; null: the server's")] = None
 
@@ -60,6 +64,8 @@ class ControlBody(Body):
 
 
 class Archive(Body):
+    """Whether a job leaves the list."""
+
     archived: bool = True
 
 
@@ -91,6 +97,8 @@ class JobsQuery(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
+    """Why something was not done."""
+
     error: str
     kind: Annotated[str, Field(description="Class in grid.errors or grid.jobs")]
     hint: str
@@ -121,6 +129,8 @@ class Summary(BaseModel):
 
 
 class Jobs(BaseModel):
+    """Some of the jobs that fit."""
+
     jobs: list[Summary]
     total: Annotated[int, Field(description="How many fit; `jobs` is the part from `offset`")]
     offset: int
@@ -150,6 +160,8 @@ class JobAnswer(Summary):
 
 
 class ResultAnswer(BaseModel):
+    """The outcome of a job, as far as there is one."""
+
     id: str
     state: State
     ended: bool
@@ -161,10 +173,14 @@ class ResultAnswer(BaseModel):
 
 
 class Done(BaseModel):
+    """It is done."""
+
     ok: Any = None
 
 
 class Me(BaseModel):
+    """Who the caller is, and what they may do."""
+
     user: str
     scopes: list[str]
     services: list[str] | None
@@ -176,6 +192,8 @@ class Me(BaseModel):
 
 
 class Credits(BaseModel):
+    """What a user has used and may still use."""
+
     user: str
     used: float
     balance: float
@@ -183,12 +201,16 @@ class Credits(BaseModel):
 
 
 class ServerState(BaseModel):
+    """One server, what it does, and whether it is free."""
+
     name: str
     does: Literal["jobs", "units", "other"]
     state: str
 
 
 class HostState(BaseModel):
+    """One host and its servers."""
+
     host: str
     state: str
     busy: int
@@ -208,4 +230,6 @@ class Hosts(BaseModel):
 
 
 class Messages(BaseModel):
+    """What a job has said, oldest first."""
+
     messages: list[dict[str, Any]]
