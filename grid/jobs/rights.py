@@ -1,4 +1,4 @@
-"""Who may ask what about whose jobs: of a job server in this process, or behind a socket.
+"""The rights of callers on jobs: of a job server in this process, or behind a socket.
 
 Lives here: `Rights` of one client, which `api.guarded` asks before each call.
 Elsewhere:  what each call needs (`api.py`), rights of those who come over the network (`web/rights.py`).
@@ -47,7 +47,7 @@ class Rights:
     # -- who is it, and what is theirs -----------------------------------------------------------------------------
 
     def check(self) -> str:
-        """Who is asking. Raises AccessError: nobody has said."""
+        """The user that asks. Raises AccessError: the client has not said."""
         if self.user is None:
             raise AccessError("nobody has said who is asking", hint="Call connect first")
         return self.user
@@ -64,7 +64,7 @@ class Rights:
         return record
 
     def known(self, job: str) -> JobRecord:
-        """A job of which they may know that it is there. Raises UnknownJob."""
+        """A job of which they may know that it exists. Raises UnknownJob."""
         return self.record(job)
 
     def may_wait(self, atom: KnownAtom) -> None:

@@ -1,4 +1,4 @@
-"""What a client may ask of a job manager: one `Server` per client, the same in this process and behind a socket.
+"""The calls of a job manager for clients: one `Server` per client, the same in this process and behind a socket.
 
 Every argument and every answer is a plain value (`host/plain.py`), so that a wire has nothing to do but carry them.
 Who may call what about whose jobs is said by the table of calls alone, and is checked before a method here runs
@@ -154,7 +154,7 @@ class Server(Calls):
     # -- conditions ------------------------------------------------------------------------------------------------
 
     def evaluate(self, tree: Mapping[str, Any]) -> dict[str, Any]:
-        """What a condition is now: `state` (satisfied, pending, cancelled), `reason`, `explain`.
+        """A condition now: `state` (satisfied, pending, cancelled), `reason`, `explain`.
 
         It starts nothing: a download is satisfied if its file is there, a job elsewhere is known if some job waits
         for it.
@@ -188,7 +188,7 @@ class Server(Calls):
     # -- other -----------------------------------------------------------------------------------------------------
 
     def services(self) -> dict[str, list[str]]:
-        """Services that there are: name -> versions."""
+        """The services of the server: name -> versions."""
         return self.manager.registry.services()
 
     def set_email(self, email: str | None, mails: str | None = None) -> None:
@@ -257,7 +257,7 @@ class Server(Calls):
         return [message.to_plain() for message in self.manager.book.kept(job, kind)]
 
     def said(self, job: str, number: int = LAST) -> list[dict[str, Any]]:
-        """What a job said up to that number of its stream, as far as it is kept."""
+        """The messages of a job up to that number of its stream, as far as they are kept."""
         return [message.to_plain() for message in self.manager.book.said(job, number)]
 
     def fetched(self, url: str) -> str:
@@ -308,7 +308,7 @@ class _Sieve:
 
 
 def check_wanted(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What jobs are filtered by. Raises RequestError."""
+    """The filter of a list of jobs. Raises RequestError."""
     checked = dict(wanted or {})
     known = {"state", "tags", "service", "owner", "text", "archived", "last"}
     if set(checked) - known:

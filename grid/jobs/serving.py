@@ -33,7 +33,7 @@ class OpenDoor(Protocol):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What clients need to find it, such as `path` or `url`."""
+        """Its address for clients, such as `path` or `url`."""
 
     def close(self) -> None:
         """No more clients; the manager is its owner's."""
@@ -73,7 +73,7 @@ class JobServer:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What clients need to find it: that of all its doors."""
+        """Its addresses for clients: those of all its doors."""
         return {key: value for door in self.doors for key, value in door.about.items()}
 
     def register(self, *services: Any) -> None:

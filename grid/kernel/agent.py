@@ -55,16 +55,16 @@ from grid.wire.zeromq import HostSockets, flush
 logger = logging.getLogger(__name__)
 
 _TOLD_S = 1.5
-"""Patience with servers after SIGTERM: who sent it (a batch system, a machine that goes down) kills all soon after."""
+"""Patience with servers after SIGTERM: its sender (a batch system, a machine that goes down) kills all soon after."""
 
 _RENEW_S = 10.0
 _NEWS_S = 0.2
-"""The lease tells of a new server so long after it was forked: of hundreds at once, not of each."""
+"""A new server enters the lease this long after its fork: hundreds at once, not each alone."""
 _LOOK_MS = 5000
 """It looks at the clock at least this often; see `presence.NAP_S`."""
 
 ORPHANED = 75
-"""Exit status of an agent whose client was gone: nobody will clean up but those who started it."""
+"""Exit status of an agent whose client had ended: only its starter will clean up."""
 
 
 class Agent:

@@ -1,4 +1,4 @@
-"""What an agent says to its client: answers to its calls, and events that nobody asked for.
+"""The messages of an agent to its client: answers to calls, and events.
 
     ("ready", name, inlet, outlet, pid)        a server listens
     ("failed", name, reason, last lines)       a server did not come up

@@ -1,4 +1,4 @@
-"""One server as its agent sees it: what it prints, what it says, when it is killed, how it ended.
+"""One server as its agent sees it: its output, its words, its kill time, its end.
 
 A server has ended when its process was reaped (the zygote says so) and its output was read to the end. Its certificate
 says how: exit status or signal, peak memory, the last lines that it printed.
@@ -23,7 +23,7 @@ _READ = 1 << 16
 _PIPE = 1 << 20
 """Bytes that a pipe can hold, at most, unless root said otherwise."""
 _TAIL = 200
-"""Lines of output that are kept for whoever asks why it ended."""
+"""Lines of output that are kept for the reason of its end."""
 
 
 class Child:
@@ -62,7 +62,7 @@ class Child:
         return self._printed(b"\n".join(lines)) if lines else None
 
     def last_words(self) -> str | None:
-        """It has ended: what is in the pipe still, to the last byte. A process that it left may hold the pipe open."""
+        """It has ended: read the rest of the pipe, to the last byte. A process that it left may hold the pipe open."""
         data = self._partial
         while self.output >= 0 and len(data) < _PIPE and (more := self._receive()):
             data += more
@@ -124,7 +124,7 @@ class Child:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def certificate(self, lines: int) -> dict[str, Any]:
-        """How it ended, with so many of its last lines. `exit` must be known."""
+        """How it ended, with this many of its last lines. `exit` must be known."""
         assert self.exit is not None, self.name
         status = self.exit["status"]
         by_signal = os.WIFSIGNALED(status)

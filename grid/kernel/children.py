@@ -39,7 +39,7 @@ from grid.limits import Limits
 _AT_ONCE = 8
 """Servers that are started between two looks at everybody else."""
 _DESCRIPTORS = 8
-"""What one more server may need here while it starts."""
+"""Descriptors that one more server may need here while it starts."""
 
 
 class Nursery:
@@ -198,7 +198,7 @@ class Children:
                 self._maybe_ended(ended)
 
     def start_some(self) -> None:
-        """Some of the servers that are wished for: others come up meanwhile, and have to be heard."""
+        """Start some of the wanted servers: others come up meanwhile, and their messages have to be read."""
         for _ in range(_AT_ONCE):
             if not self._wishes:
                 break
@@ -230,7 +230,7 @@ class Children:
         self._poller.register(ours.fileno(), zmq.POLLIN)
 
     def hear_servers(self, ready: dict[Any, int]) -> None:
-        """What servers have printed and said."""
+        """The output and words of servers."""
         for server in list(self._servers.values()):
             if server.output in ready:
                 self._take_output(server, server.read)
@@ -318,6 +318,6 @@ class Children:
         return {server.name: server.pid for server in self._servers.values() if server.pid}
 
     def kill_all(self) -> None:
-        """Whatever they do."""
+        """Whatever state they are in."""
         for server in self._servers.values():
             server.signal(signal.SIGKILL)

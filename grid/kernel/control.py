@@ -39,7 +39,7 @@ class Control:
             pass  # it is ending
 
     def hear(self) -> list[dict[str, Any]]:
-        """What has arrived. A socket that blocks must be readable."""
+        """The words that have arrived. A socket that blocks must be readable."""
         try:
             data = self._line.recv(_READ)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What a host can tell of the death of a process.
+"""The evidence that a host has about the death of a process.
 
 Lives here: the kernel's count of processes that it killed for lack of memory.
 Elsewhere:  who asks, and what is made of it (`agent`, `grids/grid.py`).

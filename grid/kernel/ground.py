@@ -23,7 +23,7 @@ from grid.wire import bulk
 from grid.wire.places import memory_dir, private_dir, runtime_dir, trusted
 
 _LISTED = 5000
-"""Files in a staging directory that are looked at before it goes."""
+"""Files in a staging directory that are checked before it is removed."""
 _ROOM = "Free some space there, or name another directory with temp_path"
 
 

@@ -55,7 +55,7 @@ def _insist(fd: int) -> int | None:
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether a process holds it, or it can't be told; None if nobody ever did: there is no lock."""
+    """Whether a process holds it, or nobody can know; None if nobody ever did: there is no lock."""
     try:
         fd = os.open(_file_of(path), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):

@@ -37,11 +37,11 @@ _MESSAGE = 8192
 """What `unconfirmed` counts for a message besides its bytes: small ones are many, and cost more than these."""
 _MANY = 4096
 _REST = 25
-"""After so many looks at nothing held the thread that looks goes to sleep."""
+"""After this many looks without a held reply the watching thread sleeps."""
 
 
 class HostEnd:
-    """See the module. One thread at a time. Whoever makes it has its carrier listen, and receives from it."""
+    """See the module. One thread at a time. Its maker has its carrier listen, and receives from it."""
 
     def __init__(self, carrier: HostCarrier, peer: int) -> None:
         self.peer = peer

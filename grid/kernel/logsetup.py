@@ -15,7 +15,7 @@ _STYLES = {logging.PercentStyle: "%", logging.StrFormatStyle: "{", logging.Strin
 
 
 def of_this_process() -> dict[str, dict[str, Any]]:
-    """What is set up here, by logger; that of the root has the name ""."""
+    """The settings of this process, by logger; those of the root have the name ""."""
     known = [("", logging.getLogger()), *logging.root.manager.loggerDict.items()]
     return {
         name: {

@@ -1,4 +1,4 @@
-"""A directory that was named for us (`temp_path`) and was not there: who makes it notes that, and the last removes it.
+"""A directory that was named for us (`temp_path`) and did not exist: its maker leaves a mark, the last user removes it.
 
 Several runs, of several hosts even, may share it: so the note is a file in it, and whoever finds nothing else beside
 the note removes the directory, and those parents that were made for it. Only empty ones: what others put there stays.
@@ -17,7 +17,7 @@ NOTE = ".made-by-grid"
 
 
 def make(path: Path) -> None:
-    """Make a directory with its parents, unless it is there. Raises OSError."""
+    """Make a directory with its parents, unless it exists. Raises OSError."""
     missing = 0
     for each in (path, *path.parents):
         if each.exists():

@@ -60,7 +60,7 @@ class Orphans:
                 self._doom(pid)
 
     def tend(self) -> float | None:
-        """Kill those whose time is over; seconds until this is needed again, None if nothing is to be done."""
+        """Kill those whose time has ended; seconds until this is needed again, None if nothing is to be done."""
         now = time.monotonic()
         while self._again and now >= self._again[0][0]:
             self._end_those_of(*self._again.pop(0)[1:])

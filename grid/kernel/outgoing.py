@@ -1,4 +1,4 @@
-"""What servers print, on its way to the client: as much as the client takes, and no more in memory than a bound.
+"""Output of servers on its way to the client: as much as the client takes, and no more in memory than a bound.
 
 While the client takes it in, output goes at once. While it does not (it is away, or slower than who prints), output
 waits here; when too much waits, the oldest goes, and a line in its place says how much.
@@ -37,7 +37,7 @@ class Outgoing:
             self._dropped[whose] = self._dropped.get(whose, 0) + len(lost) + 1
 
     def take(self, unconfirmed: int) -> list[tuple[str, str]]:
-        """What goes now, given how many bytes the client has not confirmed; what was dropped is told first."""
+        """The lines to send now, given the unconfirmed bytes of the client; a note on dropped lines comes first."""
         if not self._pieces or unconfirmed >= self._window:
             return []
         told = [
@@ -54,5 +54,5 @@ class Outgoing:
         return told + going
 
     def take_all(self) -> list[tuple[str, str]]:
-        """What waits goes whatever is unconfirmed: something else is told next, and comes after it."""
+        """Send all that waits, whatever is unconfirmed: another message must come after it."""
         return self.take(-self._most - self._window)

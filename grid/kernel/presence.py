@@ -1,4 +1,4 @@
-"""Whether the client is there, known from what it said and from nothing else.
+"""Whether the client lives, known from its own messages and from nothing else.
 
 Anybody may open and close connections to a port of ours: port scanners do. So none are counted. What comes off the
 inlet was sent by who holds the client's key (CURVE), or by us (a UNIX socket in a 0700 directory); the client says
@@ -38,7 +38,7 @@ class Presence:
 
     @property
     def over_at(self) -> float:
-        """When it will be given up, unless it is heard before."""
+        """The time at which it counts as dead, unless a message arrives before."""
         return self._over_at
 
     def heard(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What grids hold, and what crashed ones left, on the machine that this runs on: a look at it, and clearing it away.
+"""Things that grids hold, and that crashed ones left, on this machine: finding them, and removing them.
 
     look(temp_paths)  -> facts            changes nothing
     clear(chosen)     -> what was done    checks everything anew: between look and clearing, time has passed
@@ -35,7 +35,7 @@ from grid.kernel.lease import lease_dir, read_leases, start_ticks
 from grid.wire.places import runtime_dir
 
 END_S = 5.0
-"""After SIGKILL a process is gone at once, unless it hangs in a dead file system."""
+"""After SIGKILL a process ends at once, unless it hangs in a dead file system."""
 
 _UNIQUE = r"(?P<grid>\d+-[0-9a-f]{8})-\w+"
 _FORMS = (
@@ -51,7 +51,7 @@ _REGISTERED = re.compile(r"(?P<grid>(?P<pid>\d+)-[0-9a-f]{8})\.(?:json|sock|logs
 
 
 def look(temp_paths: Iterable[str] = ()) -> dict[str, Any]:
-    """What lies and runs here.
+    """The files and processes here.
 
     Args:
         temp_paths: Where else than in the runtime directory this user's runs have their directories.
@@ -104,7 +104,7 @@ def look(temp_paths: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _of_jobs(home: Path) -> Iterator[dict[str, Any]]:
-    """What kernels in batch jobs had: of a client of this machine that is dead, of a pilot that has ended."""
+    """Files of kernels in batch jobs: of a client of this machine that is dead, of a pilot that has ended."""
     for path in _entries(Path(os.environ.get("GRID_SPOOL") or home / "spool")):
         match = _SPOOL.match(path.name)
         if match and match["host"] == os.uname().nodename and start_ticks(int(match["pid"])) != int(match["ticks"]):
@@ -205,7 +205,7 @@ def _processes_of(lease: dict[str, Any], running: list[tuple[int, int, str, str]
 
 
 def _end(pid: int, started: int) -> bool:
-    """Kill one process, if it still is the one that was meant; says whether it is gone."""
+    """Kill one process, if its id still means the same one; says whether it has ended."""
     if start_ticks(pid) != started or _is_zombie(pid):
         return True
     try:
@@ -230,7 +230,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def is_alive(record: dict[str, Any], path: Path) -> bool:
-    """Whether the client that registered in the file `path` lives; if that can't be told here, it does."""
+    """Whether the client that registered in the file `path` lives; True if nobody can know here."""
     if record.get("namespace", held.namespace()) != held.namespace():
         return held.is_held(path) is not False
     return bool(start_ticks(record["pid"]) == record["started"])

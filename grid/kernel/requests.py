@@ -1,4 +1,4 @@
-"""What a client may ask of an agent. Each `do_` method is one request; the rest of its name is what travels.
+"""The requests of a client to its agent. Each `do_` method is one; the rest of its name travels.
 
 It gets the number of the call first. What it returns is the answer, unless that is `LATER`: then the answer comes from
 a thread of its own (unpacking, copying between hosts), when a server has told (`cancel`), or at the end (`shutdown`).
@@ -130,7 +130,7 @@ class Requests:
         return self._children.tail(name, lines)
 
     def do_status(self, call: int) -> dict[str, Any]:
-        """What runs here."""
+        """The servers that run here."""
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         ours = {"pid": os.getpid(), "zygote": self._zygote, "load": load, "root": str(self._ground.root)}
         return {**ours, "servers": self._children.status()}

@@ -24,7 +24,7 @@ from grid.wire.frames import CANCELLED, ERROR, IMAGE, Kind, pack, unpack
 
 
 def report() -> dict[str, Any]:
-    """What this process is: for the client, before it puts anything here."""
+    """Facts about this process: for the client, before it puts anything here."""
     return {
         "grid": __version__,
         "python": sys.version_info[:2],
@@ -72,7 +72,7 @@ class Seat(serve.Server):
         return self.withdraw(turn)
 
     async def end(self) -> None:
-        """No call will come; what runs is finished."""
+        """No more calls will come; the running one is finished."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, turn: int, data: bytes) -> bytes:

@@ -247,7 +247,7 @@ class Server:
         return call
 
     def _own(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What is asked of the server and not of the instance."""
+        """A call for the server itself and not for the instance."""
         if method == "@get":
             value = getattr(self.instance, args[0])
             if callable(value) and args[0] not in getattr(self.instance, "__dict__", {}):
@@ -342,7 +342,7 @@ def _work_in(place: str) -> None:
 
 
 _LOOK_MS = 500
-"""An idle server looks this often for signals of which code of the user is told instead of us."""
+"""An idle server checks this often for signals that code of the user takes instead of us."""
 _SLOW_S = 0.0005
 """Replies don't wait for a call that may take longer than this."""
 
@@ -356,7 +356,7 @@ def _terminate(*_: object) -> NoReturn:
 
 
 class _IsMethod:
-    """What reading a method as an attribute gives: the proxy makes a method of its own of it."""
+    """The answer when a method is read as an attribute: the proxy makes its own method from it."""
 
 
 def is_method(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Children of a server by `multiprocessing`: they find what the script defines, and end when they are told to.
+"""Children of a server by `multiprocessing`: they find the definitions of the script, and end by SIGTERM.
 
 One by spawn or forkserver runs the main script again, to find functions by their names. A server has no main script,
 only what came of it. So such children are given a file in its place that defines the same.
@@ -38,7 +38,7 @@ _LISTENER = "listener-xxxxxxxx"
 
 
 class Stage:
-    """What children of this process take for the main script: written when one is started and it has changed."""
+    """The file that children of this process take for the main script: written at a start, if it has changed."""
 
     def __init__(self, place: Path) -> None:
         self._place = place

@@ -17,7 +17,7 @@ from typing import Any
 
 
 def heed(ticket: Callable[[], int | None], stopped: Callable[[], BaseException]) -> tuple[str, int]:
-    """Be ready to be told to stop: `stopped()` is raised in the call whose `ticket()` is named.
+    """Be ready for a request to stop: `stopped()` is raised in the call whose `ticket()` is named.
 
     Returns:
         Name of the machine and process id, for orders to `Stopper`.
@@ -44,7 +44,7 @@ class Stopper:
     """Published beside the instance whose calls have to be stopped: it sits on the same hosts, and is not busy."""
 
     def stop(self, orders: list[tuple[str, str, int, int]]) -> int:
-        """Stop calls, given as (server, machine, process id, ticket), where they run; how many were told."""
+        """Stop calls, given as (server, machine, process id, ticket), where they run; how many got the signal."""
         told = 0
         for name, machine, pid, ticket in orders:
             if machine != os.uname().nodename:

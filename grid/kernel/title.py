@@ -21,7 +21,7 @@ _SHORT = 15
 
 
 def script_name() -> str:
-    """What this process runs: the file's name, the package of `python -m package`, or `python`."""
+    """The program of this process: the file's name, the package of `python -m package`, or `python`."""
     path = sys.argv[0] if sys.argv else ""
     if os.path.basename(path) == "__main__.py":
         path = os.path.dirname(path)

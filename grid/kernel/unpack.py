@@ -44,7 +44,7 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr
 
 
 class Readable(Protocol):
-    """Whatever the archive comes from: a file, a pipe, a channel."""
+    """The source of the archive: a file, a pipe, a channel."""
 
     def read(self, size: int, /) -> bytes: ...
 

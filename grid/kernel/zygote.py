@@ -42,9 +42,9 @@ from grid.kernel.warm import part, warm
 PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.002
 TOLD = struct.pack("<I", 0xFFFFFFFF)
-"""Instead of a length, and last of all: the agent ends because it was told to by a signal."""
+"""Instead of a length, and last of all: the agent ends because of a signal."""
 _BOTH_S = 1.0
-"""The agent was killed: its client may follow within so long."""
+"""The agent was killed: its client may follow within this time."""
 
 
 class _Told(Exception):
@@ -52,7 +52,7 @@ class _Told(Exception):
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone (Linux; elsewhere the control line must do)."""
+    """Have the kernel kill this process when its parent has ended (Linux; elsewhere the control line must do)."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     except (OSError, AttributeError):
@@ -63,7 +63,7 @@ _TRIES = 10
 
 
 def remove(path: str) -> None:
-    """Remove a file or a directory with all that is in it; what is gone already is fine."""
+    """Remove a file or a directory with its contents; it need not exist."""
     if os.path.isdir(path):
         for _ in range(_TRIES):  # a client on this machine may just be writing or dropping a blob there
             shutil.rmtree(path, ignore_errors=True)
@@ -125,7 +125,7 @@ class Zygote:
 
 
 def _close_all_but(kept: int) -> None:
-    """Close descriptors from 3 on. Those that are open, where that can be told: the limit may be a thousand million."""
+    """Close descriptors from 3 on. Only open ones, if the system lists them: the limit may be a thousand million."""
     try:
         opened = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:

@@ -171,7 +171,7 @@ class Arrivals:
         self.door.left(arrival)
 
     def unforeseen(self, _: Any, context: dict[str, Any]) -> None:
-        """What asyncio has to say of connections; strangers cause most of it."""
+        """Takes asyncio's messages about connections; strangers cause most of them."""
         exc = context.get("exception")
         if exc is not None and not isinstance(exc, (OSError, ssl.SSLError)):
             logger.error("%s", context.get("message"), exc_info=exc)

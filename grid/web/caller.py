@@ -1,4 +1,4 @@
-"""What one caller from the network may ask of a job server: the calls of `Server`, by scope and by owner.
+"""The calls of `Server` that one caller from the network may make, by scope and by owner.
 
 Lives here: `Caller`.
 Elsewhere:  who sees what (`rights.py`), which call needs which scope (`jobs/api.py`), what calls do (`jobs/server.py`),
@@ -45,7 +45,7 @@ class Caller(Server):
         return ask(self, name, args, kw)
 
     def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:
-        """Who the token says that they are; a name is believed by a server without tokens alone."""
+        """The user of the token; only a server without tokens believes a name."""
         return {"user": self.who.user, "queue": self.queue, "tokens": not self.who.open}
 
     # -- calls that differ -----------------------------------------------------------------------------------------

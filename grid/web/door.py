@@ -1,4 +1,4 @@
-"""Who has a place: connections that have not proved who they are share a few, those with a valid token have their own.
+"""Places of connections: those that have proved nothing share a few, those with a valid token have their own.
 
 Pure: told who comes, proves, works, rests and leaves, it says whom to cut. A stranger who comes when the places of
 strangers are taken gets one all the same: that of the oldest of the address with the most. So many connections of few
@@ -31,7 +31,7 @@ class Door:
         self._resting: OrderedDict[Hashable, None] = OrderedDict()  # longest first
 
     def came(self, key: Hashable, address: str) -> Hashable | None:
-        """Somebody has connected; who is to be cut for it."""
+        """A new connection; returns those to close for it."""
         share = share_of(address)
         self._strangers[key] = share
         self._shares.setdefault(share, OrderedDict())[key] = None
@@ -45,7 +45,7 @@ class Door:
         return next(iter(largest))
 
     def proved(self, key: Hashable, user: str) -> tuple[bool, Hashable | None]:
-        """A connection has shown who it is: whether it has a place, and who is to be cut for it."""
+        """A connection has shown a valid token: whether it has a place, and the connections to close for it."""
         if self._known.get(key) == user:
             return True, None
         self.left(key)

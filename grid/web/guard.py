@@ -1,4 +1,4 @@
-"""What every request goes through before anything else looks at it.
+"""The checks of every request, before anything else reads it.
 
 Bodies are read whole, up to a size, in a limited time, and only from who has shown a valid token; who has not gets
 one answer, and its connection ends with it. At a server with tokens a request below /api needs a valid one. At a

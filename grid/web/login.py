@@ -71,7 +71,7 @@ def logout(url: str) -> bool:
 
 
 def find(url: str) -> dict[str, Any]:
-    """What is known of the server at that URL: `token`, `fingerprint`, `user`, `expires`; empty if nothing is."""
+    """The entry of the server at that URL: `token`, `fingerprint`, `user`, `expires`; empty if there is none."""
     entry = dict(read_logins().get(url, {}))
     if entry.get("keyring"):
         chain = _keyring()

@@ -1,4 +1,4 @@
-"""Requests to a job server over HTTP: who asks, whom it trusts, how long it tries, what answers may be.
+"""Requests to a job server over HTTP: the user, the certificates it trusts, repetition, limits of answers.
 
 Lives here: `Requests`.
 Elsewhere:  the calls of a job server, its streams (`client.py`), which token is whose (`login.py`), pinned TLS
@@ -36,7 +36,7 @@ PAUSE_S = 0.1
 
 
 class _Checked(httpcore.SyncBackend):
-    """Connects to addresses that were looked at, not to names that may mean another one a moment later."""
+    """Connects to addresses that were checked, not to names that may mean another one a moment later."""
 
     def __init__(self, check: Callable[[str], None]) -> None:
         self._check = check
@@ -90,7 +90,7 @@ class Requests:
         self.token = token or known.get("token")
         pin = fingerprint or parts.fragment or known.get("fingerprint") or None
         self.where = {"url": self.path, "fingerprint": pin or ""}
-        """What others need to find it."""
+        """Its address, for others."""
         self._is_near = is_loopback(parts.hostname)
         self._is_clear = parts.scheme == "http" and not self._is_near
         default_s = float(os.environ.get("GRID_JOBS_PATIENCE") or PATIENCE_S)
@@ -115,7 +115,7 @@ class Requests:
         )
 
     def headers(self) -> dict[str, str]:
-        """Who is asking."""
+        """The user that asks."""
         if self.token is not None:
             if self._is_clear:
                 raise AccessError(f"the token would go to {self.path} in clear text", hint="Use https")
@@ -174,7 +174,7 @@ class Requests:
         return lines(answer, self._most, self.path)
 
     def refuse(self) -> None:
-        """From now on nothing is asked; what is asked right now is not tried again."""
+        """No more requests from now on; the present one is not tried again."""
         self._closed.set()
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class Requests:
         return "certificate" in str(exc).lower() or isinstance(exc, httpx.UnsupportedProtocol) or not self._was_there
 
     def broken(self, exc: Exception) -> JobError:
-        """What went wrong with a connection, in words."""
+        """The error of a connection, in words."""
         if "fingerprint" in str(exc):
             return AccessError(f"{self.path}: {exc}", hint="Ask who runs it for the fingerprint, then grid login again")
         if "certificate" in str(exc).lower():

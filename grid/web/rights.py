@@ -1,4 +1,4 @@
-"""Who comes over the network, and what they may see and ask: by the scopes of their token, and by the owner of a job.
+"""The rights of users from the network, by the scopes of their token, and by the owner of a job.
 
 A caller sees all about their own jobs, and of others' that they are there: owner, service, state, times, progress.
 Who has the scope admin sees and does all, and so does everybody at a server without tokens. A narrow token, for
@@ -47,7 +47,7 @@ class TokenRights(Rights):
             raise AccessError(f"this needs a token with the scope {scope}", hint="Ask who runs the server for one")
 
     def check_whole(self) -> None:
-        """What concerns the user and not one job or service is not for narrow tokens. Raises AccessError."""
+        """Calls that concern the user, and not one job or service, are not for narrow tokens. Raises AccessError."""
         if self.who.is_narrow:
             raise AccessError("this token is for something else", hint="Ask who gave it to you")
 
@@ -140,5 +140,5 @@ def _check_url(url: Any) -> None:
 
 
 def hide(summary: dict[str, Any]) -> dict[str, Any]:
-    """What others may see of a job."""
+    """The part of a job that others may see."""
     return {**summary, **_HIDDEN}

@@ -61,7 +61,7 @@ def make_routes(site: Site) -> APIRouter:
 
     @routes.get("/me", tags=["server"], responses=answers(models.Me))
     async def me(request: Request) -> Response:
-        """Who you are here, and what you may do."""
+        """Your user name at this server, and your rights."""
         who = request.state.who
         return Json(
             {
@@ -78,7 +78,7 @@ def make_routes(site: Site) -> APIRouter:
 
     @routes.get("/services", tags=["server"], responses=answers(dict[str, list[str]]))
     async def services(request: Request) -> Response:
-        """The services that there are: name -> versions."""
+        """The services of the server: name -> versions."""
         return Json(caller(request).call("services"))
 
     @routes.get("/modules", tags=["server"], responses=answers(list[dict[str, Any]]))
@@ -88,7 +88,7 @@ def make_routes(site: Site) -> APIRouter:
 
     @routes.get("/credits", tags=["server"], responses=answers(models.Credits))
     async def credits(request: Request) -> Response:
-        """What you have used, and what is left."""
+        """The credits that you have used, and your balance."""
         return Json(await site.run(caller(request).call, "credits"))
 
     @routes.get("/hosts", tags=["server"], responses=answers(models.Hosts))
@@ -128,7 +128,7 @@ def make_routes(site: Site) -> APIRouter:
     async def result(
         request: Request, job: JobId, wait: Annotated[float, Query(ge=0, le=60, description="Seconds")] = 0.0
     ) -> Response:
-        """Its result, if it is complete; `wait` so long until it has ended."""
+        """Its result, if it is complete; waits `wait` seconds at most until it has ended."""
         asking = caller(request)
         if wait:
             await site.wait(asking, job, wait)

@@ -121,7 +121,7 @@ class WebServer:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What clients need to find it; `fingerprint` of a certificate of its own, else empty."""
+        """Its address for clients; `fingerprint` of a certificate of its own, else empty."""
         return {"url": self.url, "fingerprint": self.fingerprint}
 
     @property
@@ -189,7 +189,7 @@ class WebServer:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the business of who runs us."""
+    """Signals are the business of the program that runs us."""
 
     def install_signal_handlers(self) -> None:
         pass

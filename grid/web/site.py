@@ -1,4 +1,4 @@
-"""What the routes of one web server share.
+"""The parts that the routes of one web server share.
 
 Lives here: `Site`: the manager, its tokens, its streams; running what may wait beside the event loop.
 Elsewhere:  the routes (`routes.py`), the life of the server (`server.py`).

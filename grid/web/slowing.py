@@ -1,4 +1,4 @@
-"""Wrong tokens are slowed down, per address: who tries one after the other waits ever longer for each answer.
+"""Wrong tokens are slowed down, per address: each further try waits longer for its answer.
 
 A valid token is never slowed down, also from an address that tries wrong ones: others may sit behind the same one.
 
@@ -24,7 +24,7 @@ class Slowing:
         self._tries: OrderedDict[str, tuple[float, float]] = OrderedDict()  # share -> (count, when)
 
     def wrong(self, address: str) -> float:
-        """A token of that address was wrong: seconds to wait before that is said."""
+        """A token of that address was wrong: seconds to wait before the answer."""
         limits, now, share = self._limits, self._clock(), share_of(address)
         count, when = self._tries.pop(share, (0.0, now))
         count = max(0.0, count - (now - when) * limits.wrong_per_s) + 1

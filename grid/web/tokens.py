@@ -78,7 +78,7 @@ class Tokens:
             return self._known
 
     def check(self, token: str) -> Who:
-        """Who that token is.
+        """The user and rights of a token.
 
         Raises:
             AccessError: It is none, was revoked, or its time is over; the message does not say which.
@@ -127,7 +127,7 @@ class Tokens:
         jobs: Iterable[str] | None = None,
         parent: str | None = None,
     ) -> str:
-        """A new token, which is told this once.
+        """A new token; it is shown only this once.
 
         Args:
             services, jobs: It is good for these alone.
@@ -174,7 +174,7 @@ class Tokens:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
-        """The tokens, to be changed; those that are over for a month, or lost their parent, go."""
+        """The tokens, to be changed; those that expired a month ago, or lost their parent, are removed."""
         with open(os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             known = {name: dict(entry) for name, entry in self._read().items()}

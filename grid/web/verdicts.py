@@ -1,4 +1,4 @@
-"""What each part of a job's condition is: the tree as it is stored, with a `state` for each part.
+"""The state of each part of a job's condition: the tree as it is stored, with a `state` for each part.
 
 A job that has begun had its condition satisfied, whatever has become of the atoms since. So that is said of its whole
 condition, and of the parts of which it follows; the others are what they are now.

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do.
+"""The user that asks, and the rights of that user.
 
 Lives here: `Who`.
 Elsewhere:  tokens, which say who somebody is (`tokens.py`); scopes, and which call needs which (`grid/jobs/api.py`).
@@ -12,7 +12,7 @@ from grid.jobs.api import ADMIN, CONTROL, READ, SCOPES, SUBMIT
 from grid.jobs.host.errors import RequestError
 
 USUAL = (READ, SUBMIT, CONTROL)
-"""What a token is for, if nothing else is said."""
+"""The scopes of a token by default."""
 
 
 @dataclass(frozen=True, kw_only=True)

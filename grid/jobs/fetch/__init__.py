@@ -1,1 +1,1 @@
-"""What a job server gets from elsewhere: files, news of jobs of other servers, the credentials for both."""
+"""Things that a job server gets from elsewhere: files, news of other servers' jobs, the credentials for both."""

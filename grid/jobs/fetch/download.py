@@ -141,7 +141,7 @@ class Download:
         return found, digest
 
     def clear(self) -> None:
-        """Forget what is there of it."""
+        """Forget its part that has arrived."""
         self._part.unlink(missing_ok=True)
 
     def _fetch(self) -> None:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class WantedFile:
-    """A file to be had. `key`: what it is given up by; `owner`: in whose share it counts."""
+    """A wanted file. `key`: by which it is withdrawn; `owner`: in whose share it counts."""
 
     key: str
     owner: str
@@ -64,7 +64,7 @@ class Fetcher:
         return self._directory / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name or 'file'}"
 
     def fetch(self, wanted: WantedFile) -> None:
-        """Call `done(None)` when it is there, `done(reason)` if it can't be had; never waits."""
+        """Call `done(None)` when it has arrived, `done(reason)` if the download fails; never waits."""
         with self._news:
             taken = len(self._waiting) < self._most and not self._stop.is_set()
             if taken:

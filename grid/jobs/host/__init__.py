@@ -1,4 +1,4 @@
-"""What a job needs where its code runs: requests, services, messages, and the two kinds of server that run them.
+"""The parts that a job needs where its code runs: requests, services, messages, and two kinds of server.
 
 Lives here: `request`, `service`, `messages`, `plain` (values as JSON), `errors`, `runner` (runs one job), `worker`
             (runs its units).

@@ -109,7 +109,7 @@ class StoreLocked(StoreError):
 
 
 class StoreFull(StoreError):
-    """The disk, or the room that the store may take, is full; what was acknowledged is safe."""
+    """The disk, or the room that the store may take, is full; acknowledged jobs are safe."""
 
 
 class StoreTooNew(StoreError):

@@ -39,7 +39,7 @@ class Limited:
                 resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
     def exceeded(self) -> str | None:
-        """What the job has used up, in words."""
+        """The resources that the job has used up, in words."""
         if self._cpu_s is None:
             return None
         with contextlib.suppress(OSError):  # the thread has ended

@@ -114,7 +114,7 @@ class Start(Message):
 
 
 class Join(Message):
-    """What a late listener gets first: `k`, `n`, `units`, and `partial`, the best result so far."""
+    """The first message for a late listener: `k`, `n`, `units`, and `partial`, the best result until now."""
 
 
 class Progress(Message):

@@ -1,4 +1,4 @@
-"""Names that become files, streams and keys: what they may look like.
+"""Names that become files, streams and keys: their allowed forms.
 
 Lives here: `safe_key`.
 Elsewhere:  tags (`grid/jobs/rules/tags.py`).

@@ -199,7 +199,7 @@ _SPECIAL = frozenset({"$float", "$int", "$bytes", "$text"})
 
 
 def _special(key: str, item: Any) -> Any:
-    """What stands in JSON under a key of ours. Clients write it, too, so it is checked."""
+    """The value in JSON under a key of ours. Clients write it, too, so it is checked."""
     if isinstance(item, str):
         if key == "$text":
             return _unescape(item)

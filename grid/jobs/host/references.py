@@ -92,7 +92,7 @@ class Field(str):
 
 
 def from_content(key: str, content: Any) -> Reference | Field:
-    """What stands in JSON under `$ref` or `$field`."""
+    """The value in JSON under `$ref` or `$field`."""
     try:
         if key == "$ref":
             return Reference(str(content["job"]), tuple(content["path"]))

@@ -1,4 +1,4 @@
-"""Requests: what a job shall do, as plain data that outlives programs.
+"""Requests: the description of a job, as plain data that outlives programs.
 
 A request names its service and the service's version; all other public attributes are its data. Saved, it is JSON:
 
@@ -27,7 +27,7 @@ FORMAT = 1
 
 
 class QueueContext(Protocol):
-    """What a request may use while it is queued."""
+    """Values that a request may use while it is queued."""
 
     job: str
     """The id that the job gets."""

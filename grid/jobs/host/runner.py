@@ -46,13 +46,13 @@ from grid.wire.dilling import the_dill
 logger = logging.getLogger(__name__)
 
 PROGRESS_S = 0.2
-"""Between progress messages, and between partial results that are told, at least."""
+"""Least time between progress messages, and between partial results that are sent."""
 
 KEEP_BYTES = 64 * 1024 * 1024
 """Largest output file."""
 
 PARTIAL_BYTES = 64 * 1024 * 1024
-"""Largest partial result, and largest answer: each is told to all who listen."""
+"""Largest partial result, and largest answer: each goes to all listeners."""
 
 LOG_CHARS = 64 * 1024
 """Longest line of a job's log, and longest error; the rest is cut off, and the text says so."""
@@ -97,7 +97,7 @@ class JobRunner:
         return {"_job": None, "_paths": self._paths}
 
     def finish(self) -> None:
-        """The end was heard: wait for the job's thread."""
+        """The message of the end has arrived: wait for the job's thread."""
         if self._job is not None:
             self._job.thread.join(5.0)
             self._job = None

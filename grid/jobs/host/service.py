@@ -80,7 +80,7 @@ class ServiceHandler(Protocol):
         """
 
     def imap(self, task: Callable[[T], R], items: Iterable[T], *, attempts: int = 3) -> Iterator[R]:
-        """As `map`, but each result comes as soon as it and all before it are there: in the order of the items.
+        """As `map`, but each result comes when it and all before it have arrived: in the order of the items.
 
         Items are read as they are needed, so `items` may be endless. For results in the order in which they become
         ready use `units`.
@@ -196,7 +196,7 @@ class Service:
         raise NotImplementedError(f"{type(self).__name__} gave a checkpoint and has no restore(state)")
 
     def on_ready_message(self, message: Message) -> None:
-        """A message that has no `on_ready_<Kind>` of its own: the job's log says so, and who asked is told."""
+        """A message without an `on_ready_<Kind>` of its own: the log says so, and a caller of `ask` gets an error."""
         why = f"{type(self).__name__} has no on_ready_{snake(message.kind)}: the message {message.kind} was dropped"
         self.handler.log(why, "warning")
         if "ask" in message.fields:
@@ -249,7 +249,7 @@ class Service:
         return cls.service or f"{cls.__module__}.{cls.__qualname__}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """A bound method may be given to `map`: what belongs to the running job stays behind."""
+        """You may give a bound method to `map`: the parts of the running job stay behind."""
         return {name: value for name, value in self.__dict__.items() if name not in ("handler", "queue")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Outcomes:
-    """What belongs to one function: its number in the conversation, the function with its key, what was given."""
+    """The units of one function: its number in the conversation, the function with its key, its items."""
 
     def __init__(self, job: RunningJob, task: Callable[[Any], Any], attempts: int) -> None:
         function = codec.dumps_whole(task, "the function given to map")
@@ -99,7 +99,7 @@ class Ordered(Outcomes):
             self._failure = value
 
     def results(self) -> Iterator[Any]:
-        """In order, each as soon as all before it are there."""
+        """In order, each when all before it have arrived."""
         done = False
         index = 0
         try:

@@ -18,7 +18,7 @@ KEPT = 64
 
 
 def add_paths(paths: Sequence[str]) -> None:
-    """Where modules are looked for last, in this process."""
+    """The last place in which this process looks for modules."""
     sys.path.extend(path for path in paths if path not in sys.path)
 
 

@@ -46,7 +46,7 @@ class SocketServer:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What clients need to find it."""
+        """Its address, for clients."""
         return {"path": self.path}
 
     def _accept(self) -> None:
@@ -139,7 +139,7 @@ class SocketServer:
             watcher.join(5.0)
 
     def close(self) -> None:
-        """No more connections; those that there are end."""
+        """No more connections; the present ones end."""
         with self._lock:
             self._closed = True
             lines = list(self._lines.values())

@@ -38,7 +38,7 @@ def socket_path(name: str) -> str:
 
 
 class JsonLine:
-    """A connected socket, line by line. One thread reads; whoever writes holds the owner's lock."""
+    """A connected socket, line by line. One thread reads; a writer holds the owner's lock."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection

@@ -134,12 +134,12 @@ class Streams:
             return len(self._listeners.get(key, ()))
 
     def set_header(self, key: str, header: Header | Message) -> None:
-        """What a new listener gets first: a message, or a function that makes one, called under the streams' lock."""
+        """The first message for new listeners, or a function that makes it, called under the streams' lock."""
         with self._lock:
             self._headers[key] = header if not isinstance(header, Message) else (lambda: header)
 
     def header(self, key: str) -> Message | None:
-        """What a new listener would get now."""
+        """The message that a new listener would get now."""
         with self._lock:
             make = self._headers.get(key)
             return make() if make is not None else None
@@ -163,5 +163,5 @@ class Streams:
 
     @property
     def lock(self) -> threading.RLock:
-        """Held while a header is made: what is changed under it is never told twice nor missed."""
+        """Held while a header is made: a change under it is never sent twice nor missed."""
         return self._lock

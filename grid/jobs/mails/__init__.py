@@ -1,1 +1,1 @@
-"""Mails about jobs that have ended: what they say, and sending them."""
+"""Mails about jobs that have ended: their text, and sending them."""

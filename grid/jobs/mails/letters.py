@@ -1,4 +1,4 @@
-"""What mails about jobs say, as plain text and as HTML.
+"""The text of mails about jobs, plain and as HTML.
 
 Everything in them that comes from a job is taken for text: control characters go, HTML is escaped, long texts are cut.
 
@@ -30,7 +30,7 @@ _COLOURS = {"error": "#b3261e", "aborted": "#8a5a00", "complete": "#1b6e3c"}
 
 
 def facts(record: JobRecord) -> dict[str, Any]:
-    """What is told of a job that has ended; plain values. Not its traceback, which may show more than was meant."""
+    """The facts about a job that has ended; plain values. Not its traceback, which may show too much."""
     names = [tag.removeprefix("name=") for tag in record.tags if tag.startswith("name=")]
     return {
         "job": record.id,

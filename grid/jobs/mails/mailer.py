@@ -48,7 +48,7 @@ SEND_S = 20.0
 STOP_S = 5.0
 """At the end, for letters that are due."""
 GATHER_S = 0.2
-"""Ends that come together are looked at together."""
+"""Jobs that end within this time are handled together."""
 LOOK_S = 60.0
 """Longest time between looks at the clock, which may be set, or stand still with the machine."""
 
@@ -312,7 +312,7 @@ def read_login(path: str) -> tuple[str, str]:
 
 
 def _brief(exc: Exception) -> str:
-    """What a failure says, in one line."""
+    """The message of a failure, in one line."""
     if isinstance(exc, smtplib.SMTPResponseException):
         said = exc.smtp_error
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)

@@ -1,4 +1,4 @@
-"""What a job manager knows of users: their addresses and wishes for mail, hashes of tokens, credits that they used.
+"""The accounts of users at a job manager: addresses and wishes for mail, hashes of tokens, used credits.
 
 Lives here: `Accounts`, with a lock of its own: under it the store is written, and nothing else is called.
 Elsewhere:  what credits buy (`rules/credits.py`), when mails go (`rules/post.py`), tokens of the network
@@ -44,7 +44,7 @@ class Accounts:
             return dict(self._known)
 
     def find(self, name: str) -> dict[str, Any]:
-        """What is known of one."""
+        """The account of one user."""
         with self._lock:
             return dict(self._known.get(name, BLANK))
 

@@ -1,4 +1,4 @@
-"""What is submitted, checked and made into records: nothing is stored before all of it is right.
+"""Checks submissions and makes records of them: nothing is stored before all of it is right.
 
 Lives here: `Submission`, `admit`.
 Elsewhere:  who stores them and tells others (`job_manager.py`).
@@ -49,7 +49,7 @@ class Admitted:
     record: JobRecord
     condition: Condition | None
     late: bool = False
-    """Its service is being installed: `fit_late` makes its request fit when it is there."""
+    """Its service is being installed: `fit_late` makes its request fit after that."""
     memo: bool | None = None
     """Whether its submitter wants remembered results; None: as its service says."""
 
@@ -132,7 +132,7 @@ def admit(
 
 
 def fit_late(record: JobRecord, directory: Path, registry: ServiceRegistry, memo: bool | None) -> dict[str, Any]:
-    """Columns of a job whose service is there now, though it was not when the job was submitted.
+    """Columns of a job whose service was installed after the job was submitted.
 
     Raises:
         UnknownJobService: It is not there. RequestError: It can't use the request.
@@ -148,7 +148,7 @@ def fit_late(record: JobRecord, directory: Path, registry: ServiceRegistry, memo
 
 
 def _checked(request: Any) -> dict[str, Any]:
-    """A saved request whose values are as `to_plain` makes them, whoever wrote it."""
+    """A saved request whose values are as `to_plain` makes them, whatever program wrote it."""
     check_plain(request)
     data = {name: to_plain(from_plain(value), f"request.{name}") for name, value in request["data"].items()}
     return {**request, "data": data}

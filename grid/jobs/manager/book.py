@@ -60,7 +60,7 @@ class Book:
         self.on_move: list[Callable[[JobRecord], None]] = []
         """Parts that hear of each move, after all messages about it have gone out; under the lock."""
         self.stopping = False
-        """The manager was told to stop: nothing new begins."""
+        """The manager is stopping: nothing new begins."""
         self.halted = threading.Event()
         """Nothing is at work any more: threads end."""
         self.troubled = False
@@ -107,7 +107,7 @@ class Book:
             return self.history.of(job, kind)
 
     def said(self, job: str, number: int) -> list[Message]:
-        """What a job said up to that number of its stream, as far as it is kept."""
+        """The messages of a job up to that number of its stream, as far as they are kept."""
         with self.lock:
             return self.history.said(job, number, self.began)
 
@@ -230,16 +230,16 @@ class Book:
         self.tell_list("changed", record)
 
     def mark(self, record: JobRecord, **values: Any) -> None:
-        """What is stored with the next move, or not at all, such as why a pending job waits."""
+        """Values that are stored with the next move, or never, such as why a pending job waits."""
         _set(record, values)
 
     def note(self, record: JobRecord, **values: Any) -> None:
-        """What a running job tells of itself; `save` stores it."""
+        """Values that a running job reports; `save` stores them."""
         _set(record, values)
         self._unsaved.setdefault(record.id, {}).update(values)
 
     def store_soon(self, changes: Mapping[str, dict[str, Any]]) -> None:
-        """Store moves that are told already: now, or, if the store refuses, with the next `save`."""
+        """Store moves that were announced already: now, or, if the store refuses, with the next `save`."""
         if not changes:
             return
         try:
@@ -320,12 +320,12 @@ class Book:
         self.streams.put(QUEUE, message)
 
     def join(self, record: JobRecord) -> Message:
-        """How a job stands, for who begins to listen to it."""
+        """The present state of a job, for a new listener."""
         k, n, units = record.progress or (None, None, None)
         return messages.Join(k=k, n=n, units=units, partial=from_plain(record.best), state=record.state.value)
 
     def open_stream(self, record: JobRecord) -> None:
-        """Who listens to that job from now on hears first how it stands."""
+        """From now on a new listener to that job first gets its present state."""
         self.streams.set_header(record.id, lambda: self.join(record))
 
     def _list_header(self) -> Message:

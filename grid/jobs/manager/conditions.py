@@ -74,7 +74,7 @@ class Conditions:
         self.judge.start()
 
     def stop(self) -> None:
-        """End all that atoms have under way; what is not decided is begun again by the next manager."""
+        """End all work of atoms; the next manager begins the undecided ones again."""
         self.judge.stop()
         self._fetcher.stop()
         self._elsewhere.stop()
@@ -101,7 +101,7 @@ class Conditions:
         return self.depends.register(swapped(condition, lambda atom: self._adopted(atom, owner)), ready, cancel)
 
     def decide(self, job: str, reason: str = "") -> None:
-        """What a job waits for is satisfied, or can't be (`reason`); `settle` makes the move."""
+        """The condition of a job is satisfied, or can't be (`reason`); `settle` makes the move."""
         self._decided.append((job, reason))
 
     def forget(self, job: str) -> None:
@@ -111,7 +111,7 @@ class Conditions:
             registration.unregister()
 
     def waits_for(self, job: str) -> Condition | None:
-        """What a job waits for; None: for nothing."""
+        """The condition for which a job waits; None: it waits for nothing."""
         registration = self._registrations.get(job)
         return registration.condition if registration is not None else None
 
@@ -167,7 +167,7 @@ class Conditions:
                     atom.satisfy()
 
     def _events(self, atom: JobAtom) -> list[Message | JobView] | None:
-        """What an atom would have seen of its job by now; None: there is no such job."""
+        """The state of its job that an atom would have seen by now; None: there is no such job."""
         record = self._book.records.get(atom.job)
         if record is None:
             return None

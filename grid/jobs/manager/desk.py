@@ -87,7 +87,7 @@ class Desk:
             self._scheduler.add_job(job, user, priority)
 
     def close(self, job: str, force_s: float) -> None:
-        """It has ended: what it has here is forgotten. Units under way are stopped, by force after `force_s` seconds,
+        """It has ended: forget its units here. Units under way are stopped, by force after `force_s` seconds,
         so that their workers are free for others.
         """
         with self._lock:
@@ -128,7 +128,7 @@ class Desk:
                 self._donated[host] = (owner, only)
 
     def credits(self, user: str) -> dict[str, float]:
-        """What a user has used, and can still spend."""
+        """The credits that a user has used, and can still spend."""
         with self._lock:
             ledger, now = self._scheduler.ledger, time.monotonic()
             return {"used": ledger.used(user, now), "balance": ledger.balance(user, now), "allowance": ledger.allowance}

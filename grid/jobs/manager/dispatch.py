@@ -80,7 +80,7 @@ class Dispatch:
         self._parked.add(job)
 
     def unpark(self, jobs: Iterable[str]) -> list[JobRecord]:
-        """What these waited for is computed, or won't be; returns those that are still pending."""
+        """The result for which these waited is computed, or won't be; returns those that are still pending."""
         jobs = list(jobs)
         self._parked.difference_update(jobs)
         return self._again(jobs)

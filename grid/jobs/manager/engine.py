@@ -75,7 +75,7 @@ class Engine(Protocol):
         """How many jobs can run at once."""
 
     def report(self, key: str, tell: Callable[[], Any]) -> None:
-        """What the status of the grid has under that key, besides, until `stop`."""
+        """Add a value under that key to the status of the grid, until `stop`."""
 
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
         """Nobody needs these units: stop them, by force after `force_s` seconds. Returns at once."""
@@ -215,7 +215,7 @@ class _ThreadPlace:
         return self
 
     def kill(self) -> None:
-        """A thread can't be killed: it is told once more to end and left alone, and another takes its place."""
+        """A thread can't be killed: it is asked once more to end and left alone, and another takes its place."""
         with self._lock:
             if self._killed:
                 return
@@ -302,12 +302,12 @@ class ThreadEngine:
         """Nobody asks these threads for their status."""
 
     def stop_units(self, units: Sequence[UnderWay], force_s: float) -> None:
-        """What has not begun is taken back; a thread can't be stopped."""
+        """Take back units that have not begun; a thread can't be stopped."""
         for unit in units:
             unit.result.cancel()
 
     def stop(self) -> None:
-        """No more work; what is at work in a thread ends by itself."""
+        """No more work; threads that work end by themselves."""
         for free in self._free.values():
             while True:
                 try:

@@ -33,7 +33,7 @@ _Timeout = (TimeoutError, concurrent.futures.TimeoutError)
 
 
 class _Reports(Protocol):
-    """Who is told what a job does: `runs.Runs`."""
+    """The one that gets the events of a job: `runs.Runs`."""
 
     @property
     def settings(self) -> Settings: ...

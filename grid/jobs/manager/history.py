@@ -1,4 +1,4 @@
-"""What jobs said last, log lines and improvements above all, for those who come late: streams keep no history.
+"""The last messages of jobs, above all log lines and improvements, for late listeners: streams keep no history.
 
 Bounded: the last ones of each kind, see `KEPT`. In memory those of the newest `JOBS` jobs that said something; on disk,
 where a restart finds them, those of all jobs that exist, a file of JSON lines for each, written a moment later
@@ -60,7 +60,7 @@ class History:
                 self._unwritten.setdefault(job, []).append(message)
 
     def of(self, job: str, kind: str) -> list[Message]:
-        """What is kept of that kind, oldest first."""
+        """The kept messages of that kind, oldest first."""
         return list(self._of(job).get(kind, ()))
 
     def said(self, job: str, number: int, began: float) -> list[Message]:

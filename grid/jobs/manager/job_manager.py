@@ -203,7 +203,7 @@ class JobManager:
     # -- the tick --------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Thread: what is stored a little later, what announces itself to nobody."""
+        """Thread: values that are stored a little later, and changes that nobody announces."""
         turn = 0
         while not self.book.halted.wait(self.settings.tick_s):
             turn += 1
@@ -287,7 +287,7 @@ class JobManager:
 
     @property
     def lock(self) -> threading.RLock:
-        """Held by whoever reads several things that have to fit together; see `book.py`."""
+        """A reader of several things that have to fit together holds it; see `book.py`."""
         return self.book.lock
 
     @property
@@ -297,7 +297,7 @@ class JobManager:
 
     @property
     def streams(self) -> Any:
-        """What is told, see `line/streams.py`."""
+        """The streams of messages, see `line/streams.py`."""
         return self.book.streams
 
     @property
@@ -395,7 +395,7 @@ class JobManager:
         self.book.archive(jobs, archived)
 
     def delete(self, jobs: Sequence[str]) -> None:
-        """Remove jobs that have ended, with all that belongs to them; what depends on them is cancelled."""
+        """Remove jobs that have ended, with their data; jobs that depend on them are cancelled."""
         self.book.delete(jobs)
 
     def race(self, jobs: Sequence[str], expression: str) -> str:
@@ -409,7 +409,7 @@ class JobManager:
     # -- users -----------------------------------------------------------------------------------------------------
 
     def user(self, name: str) -> dict[str, Any]:
-        """What is known of a user: `email`, `mails`, `token` (its hash), `used`, `used_at`."""
+        """The account of a user: `email`, `mails`, `token` (its hash), `used`, `used_at`."""
         return self.accounts.find(name)
 
     def change_user(self, name: str, **values: Any) -> None:

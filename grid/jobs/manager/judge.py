@@ -43,7 +43,7 @@ class Judge:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what is not tested is tested again after a restart."""
+        """End; events that were not tested are tested again after a restart."""
         with self._news:
             self._stopping = True
             self._news.notify_all()
@@ -95,7 +95,7 @@ class Judge:
 
 
 def verdict(atom: JobAtom, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:
-    """What the event makes of the atom; an error in its test cancels it, and says why."""
+    """The verdict of the event on the atom; an error in its test cancels it, with the reason."""
     if atom._state is not F:
         return None
     try:

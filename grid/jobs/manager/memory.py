@@ -1,4 +1,4 @@
-"""Remembered results: what a result is remembered by, what its job made, and equal requests at the same moment.
+"""Remembered results: their keys, the files of their jobs, and equal requests at the same moment.
 
 A result is remembered by the request, the contents of the files that it names, the service's version, versions of
 software, and by what the job stood on: version, software and result of each job that it waited for. Files that the job
@@ -78,7 +78,7 @@ def _replaced(value: Any, own: Mapping[str, str]) -> Any:
 
 
 class Memory:
-    """See the module. Whoever calls `claim` and `release` holds the manager's lock; the others may take time."""
+    """See the module. The caller of `claim` and `release` holds the manager's lock; the others may take time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""Jobs at work: what they tell until they end, what they are told, and their end.
+"""Active jobs: their messages, the messages to them, and their end.
 
     Execution --said, improved, ...--> Runs --> Book
     a client's message, an abort ----> Runs --> Execution, or kept until the job begins

@@ -209,7 +209,7 @@ class Modules:
         return name
 
     def install(self, user: str, upload: str, sha256: str) -> dict[str, Any]:
-        """Check, unpack, import and register; what is then in the list. Raises RequestError."""
+        """Check, unpack, import and register; returns its entry in the list. Raises RequestError."""
         path = self._place / "uploads" / _folder(user) / upload
         if not re.fullmatch(r"[0-9a-f]{24}", upload) or not path.is_file():
             raise RequestError("there is no such upload of yours", hint="Upload it again")
@@ -293,7 +293,7 @@ class Modules:
         return services
 
     def load(self) -> Iterator[str]:
-        """Import all that is installed; what can't be is told."""
+        """Import all installed modules; the log names those that fail."""
         for about in self.list():
             try:
                 self._import(about["user"], about["alias"], about["name"], new=False)
@@ -301,7 +301,7 @@ class Modules:
                 yield str(exc)
 
     def list(self) -> list[dict[str, Any]]:
-        """What is installed, oldest first: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
+        """Installed modules, oldest first: `user`, `name`, `services` (name -> version), `sha256`, `bytes`, when."""
         found = [json.loads(path.read_text()) for path in self._place.glob("installed/*.json")]
         return sorted(found, key=lambda each: each["installed"])
 

@@ -19,7 +19,7 @@ def rate(priority: int) -> float:
 
 
 class Ledger:
-    """Who has used how much. Times are passed in, in seconds."""
+    """The credits that each user has used. Times are passed in, in seconds."""
 
     def __init__(self, allowance: float = 10_000.0, half_life_s: float = 7 * 86400.0) -> None:
         if allowance < 0 or half_life_s <= 0:
@@ -28,12 +28,12 @@ class Ledger:
         self._used: dict[str, tuple[float, float]] = {}  # user -> (used, when that was so)
 
     def used(self, user: str, now: float) -> float:
-        """What is not yet forgotten."""
+        """Used credits that are not forgotten yet."""
         used, then = self._used.get(user, (0.0, now))
         return float(used * 0.5 ** (max(0.0, now - then) / self.half_life_s))
 
     def balance(self, user: str, now: float) -> float:
-        """What the user can still spend."""
+        """The credits that the user can still spend."""
         return self.allowance - self.used(user, now)
 
     def can_pay(self, user: str, priority: int, now: float) -> bool:

@@ -57,7 +57,7 @@ class Letter:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be done now, and when to look again (None: not before there is another note)."""
+    """The letters to send now, and when to look again (None: not before another note)."""
 
     letters: tuple[Letter, ...] = ()
     dropped: tuple[int, ...] = ()

@@ -79,7 +79,7 @@ class _User:
 
 @dataclass
 class _Worker:
-    """Who does units: its name, whose machine it is on, what it has loaded."""
+    """A worker for units: its name, the owner of its machine, the functions that it has loaded."""
 
     name: str
     owner: str | None = None
@@ -331,7 +331,7 @@ class UnitScheduler:
             self._enqueue(entry, now)
 
     def _reconsider(self, now: float) -> None:
-        """Who could not pay and can again."""
+        """Users that could not pay and can again."""
         if now - self._looked < 1.0 and now >= self._looked:
             return
         self._looked = now

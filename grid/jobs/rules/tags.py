@@ -1,4 +1,4 @@
-"""Tags: what they may look like, and finding jobs by them.
+"""Tags: their allowed forms, and finding jobs by them.
 
 Lives here: tags as bare words or `key=value`, the tags a job gets by itself, matching.
 Elsewhere:  the index of tags (`store/`), ids and keys (`host/names.py`).
@@ -34,7 +34,7 @@ def check_tags(tags: Iterable[str]) -> list[str]:
 
 
 def matches(tags: Iterable[str], wanted: Sequence[str]) -> bool:
-    """Whether all wanted tags are there; `started=2026-11` and other values ending in `*` match by their beginning."""
+    """Whether it has all wanted tags; `started=2026-11` and other values ending in `*` match by their beginning."""
     have = set(tags)
     return all(any(map(_fits(want), have)) if _is_prefix(want) else want in have for want in wanted)
 
