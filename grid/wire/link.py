@@ -21,16 +21,16 @@ handler may raise after every call and at the end of every loop. So here
   of receiving: a message may be lost, so all peers are asked), `Peer.delivering` (this reply was on its way to its
   result), `_dirty` (a peer has something to send).
 
-Lives here: who leads, when outboxes are sent, what a message means.
-Elsewhere:  numbers, acknowledgement, repetition (`session`), what brings frames over (`carrier`), one process (`peer`),
-            what a result is (`services/result.py`), who is lost (`grids/`), the other end (`kernel/hostend.py`).
+Lives here: who leads, when outboxes are sent.
+Elsewhere:  what a message means (`arrivals`), numbers, acknowledgement, repetition (`session`), what brings frames over
+            (`carrier`), one process (`peer`), what a result is (`services/result.py`), who is lost (`grids/`), the
+            other end (`kernel/hostend.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import struct
 import threading
 import time
 from collections import deque
@@ -42,10 +42,11 @@ from typing import Any
 from grid.errors import Backlog, ConnectError, GridStopped, fork_error
 from grid.limits import Limits, checked_timeout
 from grid.wire import bulk
+from grid.wire.arrivals import Arrivals, hand_batons
 from grid.wire.callbacks import CallBacks
 from grid.wire.carrier import ClientCarrier, Closed
 from grid.wire.codec import Dumped
-from grid.wire.frames import BATCH, CALL, HEAD, IMAGE, REPLY, SMALL, FrameError, Kind, pack, split, unpack
+from grid.wire.frames import BATCH, CALL, HEAD, IMAGE, SMALL, Kind, pack
 from grid.wire.keys import Keys
 from grid.wire.peer import Moment, Peer, Pending
 from grid.wire.zeromq import RECONNECT_S, ClientSockets
@@ -56,7 +57,6 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.002
 """While callers lead, the grid's thread looks this often whether it is needed. Costs 0.3 % of a core, only then."""
-_ACK_EVERY = 64
 _ALONE = 8
 """So many calls to one server go each at once; beyond that the server has enough to do until a batch is full."""
 _DRAIN = 1000
@@ -99,7 +99,6 @@ class Link:
         self._collector_leads = False
         self._dirty: deque[Peer] = deque()  # whose outboxes are not empty
         self._shooed = False  # a caller would rather take replies in itself
-        self._taken = 0  # messages taken in so far
         # what the grid's thread does outside the lead
         self._errands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._rouse = threading.Event()
@@ -108,6 +107,8 @@ class Link:
         self.on_event: Callable[[Peer, Any], None] = lambda peer, event: None
         self.on_welcome: Callable[[Peer], None] = lambda peer: None
         self.on_connection: Callable[[Peer, bool], None] = lambda peer, up: None
+        self._arrivals = Arrivals(self, self._peers, clock, self.errand, self._hello)
+        self._take_in = self._arrivals.take_in
 
     # -- peers -----------------------------------------------------------------------------------------------------
 
@@ -353,16 +354,9 @@ class Link:
 
     def rouse(self, waiter: Pending) -> None:
         """Wake whoever waits for `waiter`, which something else than a reply has finished."""
-        self._hand_batons(waiter)
+        hand_batons(waiter)
         if self._incoming.locked():
             self._rouse_leader()  # it may be the very one that waits
-
-    def _hand_batons(self, pending: Pending) -> None:
-        for baton in list(pending.batons or ()):
-            try:
-                baton.release()
-            except RuntimeError:
-                pass  # roused already
 
     def _lead(self, pending: Pending | None, deadline: float | None) -> None:
         """Take in replies until `pending` is done, the time is over, or somebody else needs the socket."""
@@ -462,96 +456,6 @@ class Link:
         if not self._closed:
             self._carrier.rouse(_WAKE)
 
-    def _take_in(self, data: bytes) -> bool:
-        """One message from a host; the caller leads. True if its sender owes more replies."""
-        if data[:1] == _BATCH:
-            more = False
-            try:
-                for message in split(data):
-                    if message[:1] != _BATCH:
-                        more = self._take_one(message)
-            except FrameError as exc:
-                logger.warning("a batch is dropped: %s", exc)
-            return more
-        return self._take_one(data)
-
-    def _take_one(self, data: bytes) -> bool:
-        try:
-            kind, flags, buffers, number, seq, ack, call, seconds, length = _UNHEAD(data)
-            if buffers or len(data) != _HEAD_SIZE + length:
-                unpack(data)
-        except (struct.error, FrameError) as exc:  # before it counts as received, so that it is repeated
-            logger.warning("a message of %d bytes is dropped: %s", len(data), exc)
-            return False
-        self._taken += 1
-        peer = self._peers.get(number)
-        if peer is None:
-            return False  # of a process that was dropped; or a WAKE
-        session = peer.session
-        if kind == REPLY and seq == session.received + 1:
-            pending = peer.pending.get(call)
-            if pending is None and peer.delivering is not None and peer.delivering.call == call:
-                pending = peer.delivering  # the first time we were torn off
-            if pending is not None:
-                peer.delivering = pending
-                peer.pending.pop(call, None)  # before it is done: who sees it done finds its server idle
-                pending.deliver(flags, seconds, data)
-                if pending.batons:
-                    self._hand_batons(pending)
-            session.kept.pop(call, None)
-            session.received = seq
-            peer.delivering = None
-        elif not self._take_other(peer, kind, seq, ack, data):
-            return False
-        if seq - session.acked >= _ACK_EVERY or len(data) > 65_536:
-            self._acknowledge(peer)
-        return bool(peer.pending)
-
-    def _take_other(self, peer: Peer, kind: int, seq: int, ack: int, data: bytes) -> bool:
-        """A message that is not the next reply; true if it is news."""
-        session = peer.session
-        if kind == Kind.WELCOME:
-            if not peer.welcomed.is_set():
-                self.errand(lambda: self.on_welcome(peer))
-                peer.welcomed.set()
-            with peer.lock:
-                if peer.closed is None:
-                    session.rewind(ack)
-                    session.flush(peer.way)
-            return False
-        if not session.is_next(seq):
-            if session.is_gap(seq):  # something was lost on the way: have it repeated
-                now = self._clock()
-                if now - peer.asked_at > 0.2:
-                    self._hello(peer)
-            return False
-        if kind == Kind.EVENT:
-            self.errand(partial(self._event, peer, seq, data))
-        session.received = seq
-        return True
-
-    def _acknowledge(self, peer: Peer) -> None:
-        if not peer.lock.locked():  # else somebody is just sending a call, which acknowledges too
-            with peer.lock:
-                if peer.closed is None:
-                    received = peer.session.received
-                    peer.way.send(peer.session.acknowledgement())
-                    peer.session.acked = received
-
-    def _event(self, peer: Peer, number: int, data: bytes) -> None:
-        """In the grid's thread, where no exception comes in between: each event once."""
-        from grid.wire import codec
-
-        if number <= peer.told:
-            return  # who took it in was torn off before it was noted, so it came again
-        peer.told = number
-        try:
-            event = codec.loads(unpack(data).pickle)
-        except Exception as exc:
-            logger.warning("an event is dropped: %s", exc)
-            return
-        self.on_event(peer, event)
-
     # -- the grid's own thread -------------------------------------------------------------------------------------
 
     def errand(self, what: Callable[[], None]) -> None:
@@ -574,10 +478,10 @@ class Link:
                     self._incoming.release()
                     self._hand_over()
             taken = -1
-            while not self._closed and (self._incoming.locked() or self._wanted or taken != self._taken):
+            while not self._closed and (self._incoming.locked() or self._wanted or taken != self._arrivals.taken):
                 self._run_errands()
                 self._flush_all()
-                taken = self._taken
+                taken = self._arrivals.taken
                 self._rouse.wait(_TICK_S)
                 self._rouse.clear()
             self._run_errands()
@@ -623,7 +527,7 @@ class Link:
             ):
                 self._hello(peer)  # a lost message shows in the WELCOME
             elif peer.session.received != peer.session.acked or (peer.beats and peer.connected):
-                self._acknowledge(peer)
+                self._arrivals.acknowledge(peer)
             peer.heard = peer.session.received
 
     def close(self) -> None:
@@ -655,7 +559,4 @@ class Link:
 
 
 _WAKE = pack(Kind.WAKE, 0, 0, 0)
-_BATCH = bytes([Kind.BATCH])
 _HEAD = HEAD.pack
-_UNHEAD = HEAD.unpack_from
-_HEAD_SIZE = HEAD.size

@@ -23,7 +23,7 @@ from grid.wire import codec
 from grid.wire.link import Link, Peer
 from tests.torn import Tear, Torn, torn_at
 
-CLIENT = ("wire/link.py", "wire/session.py", "wire/zeromq.py", "services/result.py")
+CLIENT = ("wire/link.py", "wire/arrivals.py", "wire/session.py", "wire/zeromq.py", "services/result.py")
 HOST = ("kernel/hostend.py", "wire/session.py", "wire/zeromq.py")
 
 
