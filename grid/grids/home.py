@@ -139,8 +139,6 @@ class Home:
                 self.report = report_of(self, process, deadline)
                 check(self.report, self.host)
                 self._join()
-                if self._over:  # else it could come up behind the last look of the end
-                    raise ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
             except BaseException:
                 if self._process is not None:
                     self._process.close_stdin()  # by which a kernel clears up and ends
