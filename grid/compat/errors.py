@@ -58,8 +58,8 @@ def told(error: BaseException, traceback: type[BaseException] = FutureTraceback)
         if isinstance(known, RemoteExit):
             known.code = error.facts.get("code")
         error = known
-    elif isinstance(error, SerialisationError):
-        # An object that refused to be pickled with an error of its own: that one is what the others raise.
+    elif isinstance(error, SerialisationError) and not isinstance(raised.chain(error)[-1].__cause__, RemoteTraceback):
+        # An object that refused to be pickled here with an error of its own: that one is what the others raise.
         cause = error.__cause__
         if isinstance(cause, Exception) and not isinstance(cause, (*_OF_PICKLING, *_TRACEBACKS)):
             return cause
