@@ -23,6 +23,9 @@ from grid.cli.show import echo, print_json, print_table, rich_table, say, span
 LOOK_S = 0.1
 """Between looks at things that announce themselves to nobody: files that grow, processes that end."""
 
+_ASK_S = 5.0
+"""A command of the batch system may take so long."""
+
 
 # ---- status ------------------------------------------------------------------------------------------------
 
@@ -37,6 +40,9 @@ LOOK_S = 0.1
 def status(ctx: click.Context, name: str | None, watch: bool, interval: float, stats: bool, as_json: bool) -> None:
     """Show the grids of yours that run on this machine: hosts, services, servers free, acquired and lost, calls.
 
+    On the log-in host of a cluster it names the grids that run in your jobs as well, with job and node; how they do is
+    told by `grid status` on that node.
+
     NAME is a grid's name, id or process id; without it all are shown. With --watch calls are counted per second; with
     --json as well, each look is one line.
 
@@ -50,12 +56,17 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, s
     The status is 1 if there is no grid of that name, or one of them does not answer.
     """
     rates = Rates()
-    first = look(name)
+    jobs = [] if watch else _in_jobs(name)
+    first = [] if name is not None and jobs else look(name)
     if not watch:
         if as_json:
-            print_json(first)
-        elif first:
-            print_table(_COLUMNS, _rows(first, None))
+            print_json([*first, *jobs])
+        elif first or jobs:
+            if first:
+                print_table(_COLUMNS, _rows(first, None))
+            for one in jobs:
+                up = span(time.time() - one["began"])
+                echo(f"{one['name']}: in job {one['job']} on {one['node']}, process {one['pid']}, up {up}")
             for one in first:
                 _tell_of_jobs(one)
                 _complain(one)
@@ -110,6 +121,31 @@ def look(name: str | None) -> list[dict[str, Any]]:
         except TimeoutError as exc:
             found.append({**one, "status": None, "error": str(exc)})
     return found
+
+
+def _in_jobs(name: str | None) -> list[dict[str, Any]]:
+    """The grids that run in jobs of this account, without those of this machine; each says in which job, where."""
+    from grid.batch import BatchSystem
+    from grid.batch.inside import grids_in_jobs
+    from grid.errors import GridError
+    from grid.grids.register import running_grids
+    from grid.hosts import Host
+    from grid.launch import connect
+
+    def ask(ids: Sequence[str]) -> Any:
+        return BatchSystem(connect(Host("localhost", ssh="local")), command_s=_ASK_S).status(ids)
+
+    here = [record for record in running_grids() if record["alive"]]
+    if name is not None and any(is_called(record, name) for record in here):
+        return []
+    try:
+        found = grids_in_jobs(ask)
+    except (GridError, OSError) as exc:
+        say(f"grids in jobs are not shown: {exc}")
+        return []
+    known = {record["id"] for record in here}
+    wanted = [one for one in found if one["id"] not in known and (name is None or is_called(one, name))]
+    return [{**one, "status": None, "error": ""} for one in wanted]
 
 
 def watch_grids(

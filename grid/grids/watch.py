@@ -1,7 +1,8 @@
 """The watch of a grid: a thread that sleeps until a connection comes or goes, the clock strikes, or somebody asks.
 
 Lives here: the thread, the question socket (`grid status`, `grid stop`).
-Elsewhere:  what follows from the news (`grid.py`), the register of running grids and asking them (`register.py`).
+Elsewhere:  what follows from the news (`grid.py`), the register of running grids and asking them (`register.py`),
+            grids in jobs (`batch/inside.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 import zmq
 
+from grid.batch.inside import write_down
 from grid.grids import register
 from grid.grids.register import REGISTRATION, grids_dir
 from grid.kernel import held
@@ -60,12 +62,14 @@ class Watch(threading.Thread):
         }
         self._lock = held.hold(Path(f"{self._base}.json"))  # for as long as this process lives
         Path(f"{self._base}.json").write_text(json.dumps(record))
+        self._written: Path | None = None  # in a job: what the log-in host reads
         self._bell = self._zmq.socket(zmq.PAIR)
         self._bell.bind(f"inproc://bell-{id(self)}")
         self._rope = self._zmq.socket(zmq.PAIR)
         self._rope.connect(f"inproc://bell-{id(self)}")
 
     def run(self) -> None:
+        self._written = write_down(self._grid.grid_id, self._grid.label)
         poller = zmq.Poller()
         for socket in (self._questions, self._bell, self._link.monitor):
             poller.register(socket, zmq.POLLIN)
@@ -112,6 +116,8 @@ class Watch(threading.Thread):
         for socket in (self._questions, self._bell, self._rope):
             socket.close(0)
         self._zmq.term()
+        if self._written is not None:
+            self._written.unlink(missing_ok=True)
         for suffix in REGISTRATION[:2]:
             Path(f"{self._base}{suffix}").unlink(missing_ok=True)
         if self._lock is not None:

@@ -220,6 +220,26 @@ def test_a_private_kernel_on_the_nodes_of_a_job(site: Site, place: Path) -> None
         site.wait_until_tidy()
 
 
+@pytest.mark.row("L14")
+def test_the_log_in_host_tells_of_a_grid_in_a_job(site: Site, place: Path) -> None:
+    (place / "run.py").write_text(HOLDS)
+    job = site.grid(*site.qsub("-o", "out"), "--", "python", "run.py", "idle").stdout.strip()
+    wait_until((place / "up").exists, "the script to run", limit_s=60)
+    (found,) = json.loads(site.grid("status", "--json").stdout)
+    assert found["status"] is None and (found["job"], found["error"]) == (job, "") and found["node"] in NODES, found
+    shown = site.grid("status", "run.py")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"{found['name']}: in job {job} on {found['node']}, process {found['pid']}, up " in shown.stdout
+    written = site.home / f".grid/batch/grid-{found['id']}.json"
+    left = written.read_text()
+    assert site.grid("batch", "cancel", job).returncode == 0
+    site.wait_until_quiet()
+    wait_until(lambda: not site.jobs(), "the job to be off the list")
+    written.write_text(left)  # as if the script had been killed
+    site.head.run(["chown", "mara:", f".grid/batch/{written.name}"], user="root")
+    assert site.grid("status", "--json").stdout.strip() == "[]"
+
+
 @pytest.mark.row("B02", "B08", "D03", "D07")
 def test_replica_exchange_in_a_job_unchanged(site: Site, place: Path) -> None:
     ask = site.qsub("-o", "out", "-e", "err", "--wait", nodes=3, ppn=2)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grid.batch import DIALECTS, BatchSystem, JobSpec, JobState, format_walltime, parse_walltime
+from grid.batch import DIALECTS, BatchSystem, JobSpec, JobState, JobStatus, format_walltime, parse_walltime
+from grid.batch.inside import grids_in_jobs, write_down
 from grid.batch.wrapper import check_command, job_body, parse_depend, parse_resources, parse_variables
 from grid.batch_systems.known import choose_dialect
 from grid.errors import AllocationError, ConnectError, SubmitError
@@ -370,3 +371,28 @@ def test_scripts_and_command_lines_show_no_secret() -> None:
         command: Sequence[str] = dialect.submit_command(secret, "SCRIPT")
         assert "s3cr3t" not in " ".join(command)  # `qstat -f` shows these to everybody, the script only to its owner
         assert not any("s3cr3t" in line for line in dialect.script(secret).splitlines() if line.startswith("#"))
+
+
+# -- grids in jobs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("L14")
+def test_a_grid_in_a_job_is_told_of_while_its_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked: list[list[str]] = []
+    states = dict.fromkeys("1234", JobState.RUNNING)
+
+    def ask(ids: Sequence[str]) -> dict[str, JobStatus]:
+        asked.append(list(ids))
+        return {job: JobStatus(job, states[job]) for job in ids}
+
+    assert write_down("a", "fit.py-1", {}) is None and grids_in_jobs(ask) == [] and not asked
+    for job in "1234":
+        slurm = {"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "n1", "SLURM_TASKS_PER_NODE": "1", "SLURM_NODELIST": "n1"}
+        path = write_down(f"g{job}", "fit.py-1", slurm)
+        assert path is not None and path.stat().st_mode & 0o777 == 0o600
+    assert [one["job"] for one in grids_in_jobs(ask)] == ["1", "2", "3", "4"] and asked == [["1", "2", "3", "4"]]
+    states |= {"2": JobState.DONE, "3": JobState.UNKNOWN, "4": JobState.EXITING}
+    assert [one["id"] for one in grids_in_jobs(ask)] == ["g1", "g4"]
+    left = sorted(path.name for path in (tmp_path / ".grid/batch").glob("grid-*"))
+    assert left == ["grid-g1.json", "grid-g3.json", "grid-g4.json"], "one answer without a job is no proof of its end"
