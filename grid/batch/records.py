@@ -42,7 +42,7 @@ class End:
     status: int
     began: float
     ended: float
-    tasks: int = 1
+    of_array: bool = False  # some tasks have ended; others may run
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def read_end(token: str) -> End | None:
             status, began, ended = (float(word) for word in path.read_text().split()[:3])
         except (OSError, ValueError):
             continue
-        found.append(End(int(status), began, ended))
+        found.append(End(int(status), began, ended, of_array=path != marker(token)))
     if not found:
         return None
     worst = max(found, key=lambda end: end.status)
-    return End(worst.status, min(end.began for end in found), max(end.ended for end in found), tasks=len(found))
+    return End(worst.status, min(end.began for end in found), max(end.ended for end in found), worst.of_array)
 
 
 def records() -> list[Record]:
@@ -135,9 +135,9 @@ def outcome_of(said: JobStatus, record: Record | None, end: End | None) -> tuple
         The state is queued, held, running, exiting, done, failed, killed, cancelled or unknown.
     """
     if said.state in (JobState.QUEUED, JobState.HELD) or (
-        said.state is JobState.RUNNING and (end is None or record is None or record.restarts)
+        said.state is JobState.RUNNING and (end is None or record is None or record.restarts or end.of_array)
     ):
-        return said.state.value, said.reason, None  # a word from before belongs to an earlier run of it
+        return said.state.value, said.reason, None  # a word from before is of an earlier run, or of another task
     if said.state is JobState.RUNNING or (said.state is JobState.EXITING and end is None):
         return said.state.value if end is None else "exiting", said.reason, None if end is None else end.status
     cancelled = said.outcome is Outcome.CANCELLED or (record is not None and record.cancelled)

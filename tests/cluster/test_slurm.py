@@ -71,3 +71,63 @@ def test_an_array_ends_with_its_last_task_and_as_its_worst(site: Site, place: Pa
     assert done.returncode == 4, done.stderr
     (row,) = json.loads(site.grid("batch", "status", done.stdout.strip(), "--json").stdout)
     assert (row["state"], row["exit_status"]) == ("failed", 4), row
+
+
+HOLDS = """\
+import time
+from grid import Grid
+from grid.testing.probe import Probe
+with Grid.from_allocation(wait="all", output=None) as g:
+    g.publish(Probe())
+    with open("runs", "a") as file:
+        file.write("up\\n")
+    time.sleep(300)
+"""
+
+
+@pytest.mark.row("L05", "L06", "L11")
+def test_a_job_is_requeued_only_if_it_asked_for_it_and_nothing_of_its_first_run_is_left(
+    site: Site, place: Path
+) -> None:
+    (place / "run.py").write_text(HOLDS)
+    ask = ("-n", "2", "--ntasks-per-node", "1", "-o", "out")
+
+    def runs() -> str:
+        return (place / "runs").read_text() if (place / "runs").exists() else ""
+
+    job = site.grid("sbatch", *ask, "--", "python", "run.py").stdout.strip()
+    wait_until(lambda: runs() == "up\n", "the script to run")
+    refused = site.head.run(["scontrol", "requeue", job])
+    assert refused.returncode != 0 and "disabled" in refused.stderr, refused
+    assert site.grid("batch", "cancel", job).returncode == 0
+    site.wait_until_tidy()
+    (place / "runs").unlink()
+
+    job = site.grid("sbatch", *ask, "--line", "#SBATCH --requeue", "--", "python", "run.py").stdout.strip()
+    wait_until(lambda: runs() == "up\n", "the script to run")
+    site.head.run(["scontrol", "requeue", job], check=True)
+    site.wait_until_tidy()
+    (row,) = json.loads(site.grid("batch", "status", job, "--json").stdout)
+    assert (row["state"], row["exit_status"]) == ("queued", None), row  # Slurm lets it wait for two minutes
+    assert site.grid("batch", "cancel", job).returncode == 0
+    (row,) = json.loads(site.grid("batch", "status", job, "--json").stdout)
+    assert row["state"] == "cancelled" and runs() == "up\n", row
+
+
+@pytest.mark.row("L11", "B11")
+def test_one_task_of_an_array_is_cancelled_or_all(site: Site, place: Path) -> None:
+    (place / "run.py").write_text("import os, time; open(os.environ['SLURM_ARRAY_TASK_ID'], 'w'); time.sleep(300)")
+    ask = ("sbatch", "-o", "/dev/null", "--line", "#SBATCH --array=0-2", "--", "python", "run.py")
+    job = site.grid(*ask).stdout.strip()
+    wait_until(lambda: all((place / name).exists() for name in "012"), "the tasks to run")
+
+    def state(task: str) -> object:
+        (row,) = json.loads(site.grid("batch", "status", task, "--json").stdout)
+        return row["state"]
+
+    assert site.grid("batch", "cancel", f"{job}_1").returncode == 0
+    wait_until(lambda: state(f"{job}_1") == "cancelled", "the task to end")
+    assert (state(f"{job}_0"), state(job)) == ("running", "running")
+    assert site.grid("batch", "cancel", job).returncode == 0
+    site.wait_until_quiet()
+    assert state(job) == "cancelled"
