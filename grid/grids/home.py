@@ -93,6 +93,7 @@ class Home:
         self.began: float | None = None  # when its start was first tried, monotonic
         self.served = False  # a server of it came up, ever
         self._over = False  # the grid ends: nothing is begun any more
+        self._settling = threading.Lock()  # a start counts, or the grid's end came first: never both, nor none
         self._rejoins = True  # its connection is its own, and is made anew when it breaks
         self.ends_at: float | None = None  # when its allocation ends, monotonic
         self.staged: Manifest = {}
@@ -139,6 +140,7 @@ class Home:
                 self.report = report_of(self, process, deadline)
                 check(self.report, self.host)
                 self._join()
+                self._take_on()
             except BaseException:
                 if self._process is not None:
                     self._process.close_stdin()  # by which a kernel clears up and ends
@@ -146,6 +148,16 @@ class Home:
                         self._process.kill()  # a shell that hangs in its start files reads no end of input
                 self._let_go()
                 raise
+
+    def _take_on(self) -> None:
+        """Its agent runs: from here `shut_down` ends it. Until it is asked something it ends with its input as well."""
+        assert self.peer is not None
+        with self._settling:
+            if self._over:
+                ended = ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
+                self._link.drop(self.peer, ended)
+                raise ended
+            self._link.call(self.peer, codec.dumps(("status", (), {})), Reply(self._link))
             self.life.hear(HostEvent.STARTED)
 
     def invite(self, connection: Connection) -> tuple[str, bytes]:
@@ -163,10 +175,10 @@ class Home:
                 self.report = report
                 check(report, self.host)
                 self._join()
+                self._take_on()
             except BaseException:
                 self._let_go()
                 raise
-            self.life.hear(HostEvent.STARTED)
 
     def _config(self, loader: tuple[str, str] | None) -> dict[str, Any]:
         assert self.connection is not None
@@ -428,7 +440,8 @@ class Home:
 
     def end_starts(self) -> None:
         """The grid ends: what is just starting gives up as soon as it can."""
-        self._over = True
+        with self._settling:
+            self._over = True
 
     def set_debug(self, debug: bool) -> None:
         """Have the agent log more or less, from now on or from its start."""

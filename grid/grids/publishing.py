@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from grid.errors import GridError, HostError, NoServers, PublishError
+from grid.errors import DiskError, GridError, HostError, NoServers, PublishError
 from grid.grids import generators
 from grid.grids.absent import Missing, Rest, lines
 from grid.grids.fleet import Fleet
@@ -313,7 +313,17 @@ class Publisher:
                 home.ask("start", wishes, published)
         except Exception as exc:
             if not self._fleet.halted:
-                self.host_failed(home, exc, servers)
+                self.host_failed(home, self._cause(home, exc), servers)
+
+    def _cause(self, home: Home, exc: Exception) -> Exception:
+        """A host that ends removes its directories first, and says why last: a failing write is not the cause then."""
+        if not isinstance(exc, DiskError):
+            return exc
+        try:
+            home.ask("status")
+        except GridError as end:
+            logger.debug("host %s: %s", home.host.label, end)
+        return self._fleet.grid.failures.get(home.host.label, exc) if home.gone else exc
 
     def _bring(self, home: Home, publication: Publication) -> dict[str, Any]:
         """Have the instance on the host, once; returns what its servers are told of it."""
@@ -429,7 +439,12 @@ class Publisher:
             service = self._fleet.grid._services.get(service_id or "")
             if service is None:
                 return None
-            live = [server for server in service.servers.values() if isinstance(server, KernelServer)]
+            failed = self._fleet.grid.failures  # told before its servers leave the table
+            live = [
+                server
+                for server in service.servers.values()
+                if isinstance(server, KernelServer) and (home_of(server).up or home_of(server).host.label not in failed)
+            ]
             starting = {id(server.home) for server in live if self._fleet.processes.is_starting(server)}
         with_servers = {id(server.home) for server in live}
         return Rest(

@@ -119,6 +119,7 @@ class Agent:
         waits = {name: getattr(limits, name) for name in ("start_s", "orphan_s", "lost_s", "heartbeat_s")}
         self._client = Presence(time.monotonic(), **waits)
         self._next_renewal = 0.0
+        self._asked = False  # the client counts on us, and finds us again should its connection break
         self._told = False
         self._stopping: str | None = None
         self._stop_by = 0.0
@@ -129,6 +130,11 @@ class Agent:
 
     def run(self) -> None:
         """Serve until told to stop, or until the client is unreachable for good."""
+        self._serve()
+        if not self._client.came and self.status != ORPHANED:
+            self._let_client_come()
+
+    def _serve(self) -> None:
         done = self._requests.background.reader
         for each in (self._carrier.bell, done, 0):
             self._poller.register(each, zmq.POLLIN)
@@ -159,6 +165,7 @@ class Agent:
         while (data := self._carrier.receive_now()) is not None:
             self._client.heard(time.monotonic())  # nobody else can put anything there
             for frame in self._end.take(data):
+                self._asked = True
                 self._requests.answer(frame)
 
     def _look_at_clock(self) -> None:
@@ -188,8 +195,20 @@ class Agent:
             self._poller.unregister(0)
             if self._local:  # no network in between: the client is dead
                 self._begin_stop("its client ended")
-            elif not self._client.came and not self._in_job:  # whose input may be a file
-                self._begin_stop("its client ended before it came")
+            elif not self._asked and not self._in_job:  # whose input may be a file
+                self._begin_stop("its client ended before it asked for anything")
+
+    def _let_client_come(self) -> None:
+        """We end before the client's first word. It would find nobody, and never hear why: it may come first."""
+        poller = zmq.Poller()
+        for each in (self._carrier.bell, *(() if self._in_job else (0,))):
+            poller.register(each, zmq.POLLIN)
+        while not self._client.came and (left_s := self._stop_by - time.monotonic()) > 0:
+            ready = dict(poller.poll(int(left_s * 1000) + 1))
+            if self._carrier.bell in ready:
+                self._take_calls()
+            elif 0 in ready and not os.read(0, 1 << 16):
+                return  # it ended as well
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -171,12 +171,12 @@ class Children:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def hear_zygote(self, ready: dict[Any, int]) -> bool:
-        """News of processes, if there are any; false once the zygote is dead."""
+        """News of processes, if there are any; false once the zygote is dead, or has failed and waits for our end."""
         line = self._nursery.line
         if ready.get(line.fileno(), 0) & zmq.POLLIN:
             for words in line.hear():
                 self._hear_of(words)
-        return not line.ended
+        return not (line.ended or self.fault)
 
     def _hear_of(self, words: dict[str, Any]) -> None:
         if "forked" in words:

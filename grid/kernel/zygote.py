@@ -108,6 +108,8 @@ class Zygote:
             traceback.print_exc()
             with contextlib.suppress(OSError):  # the agent is gone
                 words.say({"died": f"{type(exc).__name__}: {exc}"})
+                while line.recv(4096):  # until the agent ends: its client may still come, through sockets in there
+                    pass
             for path in will["ours"]:
                 remove(path)
         finally:

@@ -12,6 +12,7 @@ import pytest
 
 from grid import Host, Limits, SSHGrid
 from grid.errors import GridError
+from grid.grids.home import Home
 from tests.lab import Lab
 from tests.lab.host import wait_until
 
@@ -55,4 +56,37 @@ def test_an_end_while_hosts_start_is_bounded_and_leaves_nothing(
         thread.join(10.0)
         assert not thread.is_alive() and all(isinstance(each, GridError) for each in raised), raised
     assert took < 3 * STOP_S, f"the end took {took:.1f} s"
+    wait_until(lambda: not [each for each in there.processes() if "sshd" not in each[1]], "the end of all on the host")
+
+
+@pytest.mark.lab
+@pytest.mark.row("U15")
+@pytest.mark.parametrize("ssh", ["paramiko", "openssh"])
+def test_an_end_just_when_an_agent_has_answered_leaves_nothing(
+    ssh: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRID_SSH_CONFIG", str(lab.ssh_config))
+    there, answered = lab.hosts["s1"], threading.Event()
+    raised: list[bool] = []
+    join = Home._join
+
+    def join_and_be_late(home: Home) -> None:
+        join(home)
+        answered.set()
+        wait_until(lambda: home._over, "the end of the grid")
+
+    monkeypatch.setattr(Home, "_join", join_and_be_late)
+    with SSHGrid([Host("s1", ssh=ssh)], output=None) as g:  # with times that outlast the test
+
+        def publish() -> None:
+            with pytest.raises(GridError):
+                g.publish(Model())
+            raised.append(True)
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        assert answered.wait(60.0)
+        g.terminate()
+        thread.join(10.0)
+        assert raised and not thread.is_alive()
     wait_until(lambda: not [each for each in there.processes() if "sshd" not in each[1]], "the end of all on the host")

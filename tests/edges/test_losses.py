@@ -22,6 +22,7 @@ import pytest
 from grid import Grid, GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
 from grid.errors import CallTimeout, ForkError
 from grid.grids.choose import local_host
+from grid.grids.home import Home
 from grid.grids.register import grids_dir
 from grid.services.roster import State
 from grid.testing.probe import Probe
@@ -165,10 +166,21 @@ def test_without_its_agent_or_zygote_a_host_is_lost_and_nothing_stays(which: str
 
 
 @pytest.mark.row("G48", "G69")
-def test_a_host_whose_zygote_can_not_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["", "and-is-dead-when-its-client-comes"])
+def test_a_host_whose_zygote_can_not_begin_says_why(
+    late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cloudpickle").mkdir()  # hides the one that is installed
     (tmp_path / "cloudpickle" / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    join = Home._join
+
+    def join_late(home: Home) -> None:
+        until(lambda: "its zygote died" in (Path(home.report["run"]) / "agent.log").read_text())
+        join(home)
+
+    if late:
+        monkeypatch.setattr(Home, "_join", join_late)
     with LocalGrid(1, limits=QUICK, output=None) as g, pytest.raises(PublishError, match="pip install cloudpickle"):
         g.publish(Probe())
 

@@ -197,7 +197,12 @@ def test_a_call_is_withdrawn_if_the_server_grants_it_and_not_if_it_ends_first(st
 
 @pytest.mark.row("G69")
 def test_a_dead_zygote_is_noticed_with_what_it_died_of(stage: Stage) -> None:
-    stage.zygote_says(died="OSError: no memory")
     assert stage.turn()
-    stage.nursery.zygote.close()
+    stage.zygote_says(died="OSError: no memory")  # and waits for the agent's end
     assert not stage.turn() and stage.children.fault == ": OSError: no memory"
+
+
+@pytest.mark.row("G69")
+def test_a_killed_zygote_is_noticed(stage: Stage) -> None:
+    stage.nursery.zygote.close()
+    assert not stage.turn() and stage.children.fault == ""
