@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from grid.jobs.conditions.algebra import Condition
 from grid.jobs.conditions.atoms import KnownAtom
 from grid.jobs.fetch.deposits import Deposits
 from grid.jobs.host.errors import RequestError, StoreError
@@ -122,9 +123,10 @@ class World:
         while self.conditions.judge.turn():
             pass
 
-    def wait_for(self, job: str, atom: KnownAtom) -> None:
+    def wait_for(self, job: str, atom: Condition) -> None:
         """A job waits for that."""
-        atom.id = atom_id(atom.kind, atom.arguments)
+        if isinstance(atom, KnownAtom):  # as admission does it; conditions of several have their ids from there
+            atom.id = atom_id(atom.kind, atom.arguments)
         with self.book.lock:
             self.conditions.wait_for(self.book.record(job), atom)
             self.conditions.settle()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.jobs.conditions.atoms import HasServers, IsCompleted
+from grid.jobs.conditions.algebra import Atom, C, F, T, Value
+from grid.jobs.conditions.atoms import HasServers, IsCancelled, IsCompleted
 from grid.jobs.rules.states import JobState
 from tests.unit.shelf import World, world_of
 
@@ -38,6 +39,37 @@ def test_a_condition_that_is_decided_already_moves_its_job_at_once(world: World)
     world.end("job-1", result=1)
     world.wait_for("job-4", IsCompleted("job-1"))
     assert world.book.record("job-4").state is JobState.PENDING
+
+
+@pytest.mark.row("C12", "C13")
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("ids", [("a1", "a2"), ("a2", "a1"), ("x", "y"), ("y", "x")])
+def test_one_end_is_one_event_for_all_atoms_of_a_condition(ids: tuple[str, str], before: bool, world: World) -> None:
+    """The end makes one of them satisfied and one cancelled: in which order they hear of it must not matter."""
+    condition = ~IsCompleted("job-1", ids[0]) & IsCancelled("job-1", ids[1])
+    if before:
+        world.wait_for("job-4", condition)
+    world.end("job-1", JobState.ABORTED, reason="by hand")
+    if not before:
+        world.wait_for("job-4", condition)
+    assert world.book.record("job-4").state is JobState.CANCELLED
+
+
+@pytest.mark.row("C12")
+def test_atoms_that_are_asked_one_after_another_are_seen_at_one_time() -> None:
+    """The job ends between two questions: the first is asked again."""
+    for first in ("completed", "failed"):
+        ended: list[bool] = []
+
+        def probe(atom: Atom, ended: list[bool] = ended) -> tuple[Value, str]:
+            found = {IsCompleted: C, IsCancelled: T}[type(atom)] if ended else F  # type: ignore[index]
+            ended.append(True)
+            return found, ""
+
+        completed, failed = IsCompleted("job-1"), IsCancelled("job-1")
+        completed.probe = failed.probe = probe
+        condition = ~completed & failed if first == "completed" else failed & ~completed
+        assert condition.state is C
 
 
 @pytest.mark.row("C09", "C10")

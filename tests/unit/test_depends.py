@@ -120,6 +120,54 @@ def test_a_registered_formula_fires_once_when_the_table_says_so(
         assert len(depends) == 0
 
 
+changes = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([T, C, F])), max_size=5)
+
+
+@pytest.mark.row("C12", "C13")
+@settings(max_examples=150)
+@example(("&", ("~", "p"), "q"), [[("q", T), ("p", C)]])
+@example(("&", ("~", "p"), "q"), [[("p", C), ("q", T)]])
+@given(formulas, st.lists(changes, max_size=5))
+def test_changes_of_one_event_are_judged_together(formula: object, events: list[list[tuple[str, Value]]]) -> None:
+    atoms = {name: Fixed(F, name) for name in NAMES}
+    values = dict.fromkeys(NAMES, F)
+    calls: list[str] = []
+    expected: list[str] = []
+    depends = Depends()
+    depends.register(build(formula, atoms), lambda: calls.append("ready"), lambda reason: calls.append("cancel"))
+    for event in [[], *events]:
+        with depends.together():
+            for name, value in event:
+                values[name] = value
+                atoms[name].become(value)
+                assert calls == expected
+        found = model(formula, values)
+        if not expected and found is not F:
+            expected.append("ready" if found is T else "cancel")
+        assert calls == expected
+
+
+@pytest.mark.row("C12", "C13")
+def test_atoms_that_are_decided_as_they_start_are_one_event_too() -> None:
+    for order in (("p", "q"), ("q", "p")):  # whichever comes first
+        atoms = {"p": Starts("p", C), "q": Starts("q", T)}
+        calls: list[str] = []
+        formula = ~atoms["p"] & atoms["q"] if order[0] == "p" else atoms["q"] & ~atoms["p"]
+        Depends().register(formula, lambda calls=calls: calls.append("ready"), calls.append)  # type: ignore[misc]
+        assert calls == ["p went wrong"]
+
+
+class Starts(Fixed):
+    """Decided by its start."""
+
+    def __init__(self, name: str, after: Value) -> None:
+        super().__init__(F, name)
+        self.after = after
+
+    def _begin(self) -> None:
+        self.become(self.after)
+
+
 @pytest.mark.row("C12", "C13", "C16")
 def test_the_register_fires_at_once_ignores_repeats_and_isolates_errors(caplog: pytest.LogCaptureFixture) -> None:
     depends = Depends()

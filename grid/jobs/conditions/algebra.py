@@ -69,7 +69,20 @@ class Condition:
 
     @property
     def state(self) -> Value:
-        """T, F or C; never raises."""
+        """T, F or C; never raises.
+
+        Atoms that ask a server are asked one after another, and a job may end in between. So they are asked again
+        until none has changed: what is decided stays, so that such a round saw them all at one time.
+        """
+        atoms = self.depends
+        while True:
+            before = [atom._state for atom in atoms]
+            found = self._look()
+            if [atom._state for atom in atoms] == before:
+                return found
+
+    def _look(self) -> Value:
+        """The state, by one look at each atom."""
         raise NotImplementedError
 
     @property
@@ -209,19 +222,17 @@ class _Many(Condition):
         return f"({f' {self.word} '.join(shown)})"
 
     def _counts(self) -> tuple[int, int, int]:
-        states = [operand.state for operand in self._operands]
+        states = [operand._look() for operand in self._operands]
         return states.count(T), states.count(C), len(states)
 
 
 class And(_Many):
-    """All of them, written `a & b`."""
+    """All of them, written `a & b`: cancelled as soon as one operand is, satisfied once all are (`and_value`)."""
 
     __slots__ = ()
     word = "and"
 
-    @property
-    def state(self) -> Value:
-        """Cancelled as soon as one operand is, satisfied once all are (`and_value`)."""
+    def _look(self) -> Value:
         return and_value(*self._counts())
 
     def responsible(self) -> list[Atom]:
@@ -231,14 +242,12 @@ class And(_Many):
 
 
 class Or(_Many):
-    """One of them, written `a | b`."""
+    """One of them, written `a | b`: satisfied as soon as one operand is, cancelled once all are (`or_value`)."""
 
     __slots__ = ()
     word = "or"
 
-    @property
-    def state(self) -> Value:
-        """Satisfied as soon as one operand is, cancelled once all are (`or_value`)."""
+    def _look(self) -> Value:
         return or_value(*self._counts())
 
     def responsible(self) -> list[Atom]:
@@ -260,10 +269,8 @@ class Not(Condition):
         """The one that is negated."""
         return (self._operand,)
 
-    @property
-    def state(self) -> Value:
-        """The opposite of its operand's; what is open stays open."""
-        return NOT[self._operand.state]
+    def _look(self) -> Value:
+        return NOT[self._operand._look()]
 
     def responsible(self) -> list[Atom]:
         """The atoms that decide its operand."""
@@ -313,6 +320,9 @@ class Atom(Condition):
     @property
     def state(self) -> Value:
         """What it is now; it changes once, from open to satisfied or cancelled."""
+        return self._look()
+
+    def _look(self) -> Value:
         return self._state
 
     @property

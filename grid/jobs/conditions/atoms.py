@@ -87,8 +87,7 @@ class KnownAtom(Atom):
         """Plain values to make it again of."""
         raise NotImplementedError
 
-    @property
-    def state(self) -> Value:
+    def _look(self) -> Value:
         """What it is now. Without a world its `probe` is asked, once it is looked at."""
         if self._state is F and self.probe is not None and self.world is None:
             value, reason = self.probe(self)

@@ -12,10 +12,11 @@ Elsewhere:  values (`algebra.py`), the manager that owns one of these and feeds 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from grid.jobs.conditions.algebra import NOT, And, Atom, C, Condition, F, Not, Or, T, Value, and_value, or_value
@@ -77,6 +78,8 @@ class Depends:
         self._nodes: dict[str, dict[int, _Node]] = {}  # atom id -> nodes that stand for it
         self._atoms: dict[str, Atom] = {}
         self._keys = itertools.count()
+        self._together = 0
+        self._touched: dict[Registration, None] = {}  # conditions of which atoms have changed in one event
         self.steps = 0
         """Nodes visited since the start: what events cost."""
 
@@ -95,13 +98,38 @@ class Depends:
                     fresh.append(atom)
             self._nodes_of(registration, condition)
             assert registration.root is not None
-        for atom in fresh:
-            atom.start()
+        with self.together():
+            for atom in fresh:
+                atom.start()
         with self._lock:
             fires = self._settle(registration)
         if fires is not None:
             registration.fire(fires)
         return registration
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Atoms that change in this block do so in one event: no condition is decided before all of them have.
+
+        One end of a job makes `job.iscompleted` cancelled and `job.failed` satisfied. Told one after another, they
+        would satisfy `~job.iscompleted & job.failed` in one order, and cancel it in the other.
+        """
+        with self._lock:
+            self._together += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._together -= 1
+                decided = self._decided()
+            _fire(decided)
+
+    def _decided(self) -> list[tuple[Registration, Value]]:
+        """Under the lock: what has been decided, unless more of the event is to come."""
+        if self._together:
+            return []
+        touched, self._touched = self._touched, {}
+        return [(each, fires) for each in touched if (fires := self._settle(each)) is not None]
 
     def _nodes_of(self, registration: Registration, condition: Condition) -> None:
         # without recursion: a condition may be as deep as it likes
@@ -163,7 +191,6 @@ class Depends:
         Returns:
             How many conditions were decided.
         """
-        decided: list[tuple[Registration, Value]] = []
         with self._lock:
             atom = self._atoms.get(atom_id)
             if atom is None:
@@ -173,12 +200,9 @@ class Depends:
             for node in touched:
                 self._walk(node, value)
             # only now: a condition may hold the atom twice, and be neither true nor false in between
-            for registration in dict.fromkeys(node.registration for node in touched):
-                fires = self._settle(registration)
-                if fires is not None:
-                    decided.append((registration, fires))
-        for registration, fires in decided:
-            registration.fire(fires)
+            self._touched.update(dict.fromkeys(node.registration for node in touched))
+            decided = self._decided()
+        _fire(decided)
         return len(decided)
 
     def _walk(self, node: _Node, value: Value) -> None:
@@ -208,6 +232,11 @@ class Depends:
         """How many atoms somebody waits for."""
         with self._lock:
             return len(self._atoms)
+
+
+def _fire(decided: list[tuple[Registration, Value]]) -> None:
+    for registration, value in decided:
+        registration.fire(value)
 
 
 def _count(node: _Node, value: Value, change: int) -> None:

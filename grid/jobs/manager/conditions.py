@@ -22,7 +22,7 @@ from typing import Any
 
 from grid.errors import GridError
 from grid.jobs.api import CONDITIONS
-from grid.jobs.conditions.algebra import C, Condition, F, T, Value
+from grid.jobs.conditions.algebra import Atom, C, Condition, F, T, Value
 from grid.jobs.conditions.atoms import HasServers, IsElsewhere, IsFetched, JobAtom, JobView, KnownAtom
 from grid.jobs.conditions.depends import Depends, Registration
 from grid.jobs.conditions.tree import swapped
@@ -142,13 +142,15 @@ class Conditions:
         """Have the atoms of a condition that nobody waits for say how things stand. Starts nothing."""
         work = Work(self._book.settings.evaluate_units)
         n_servers: int | None = None
-        for atom in condition.depends:
-            with self._book.lock:
+        open_ones: list[tuple[Atom, list[Message | JobView] | None]] = []
+        with self._book.lock:  # all of them at one time: else a job ends between two of its atoms
+            for atom in condition.depends:
                 known = self._atoms.get(atom.id)
                 if known is not None and known is not atom and known.state is not F:
                     atom.decide(known.state, known.reason)
-                    continue
-                events = self._events(atom) if isinstance(atom, JobAtom) else None
+                else:
+                    open_ones.append((atom, self._events(atom) if isinstance(atom, JobAtom) else None))
+        for atom, events in open_ones:
             if isinstance(atom, JobAtom):
                 if events is None:
                     found: tuple[Value, str] | None = (C, f"there is no job {atom.job}")
@@ -179,20 +181,22 @@ class Conditions:
 
     def heard(self, job: str, message: Message) -> None:
         """To the atoms that follow the job."""
-        for atom in list(self._followers.get(job, ())):
-            self.judge.add(atom, message) if atom.is_tested else atom.hear(message)
+        with self.depends.together():
+            for atom in list(self._followers.get(job, ())):
+                self.judge.add(atom, message) if atom.is_tested else atom.hear(message)
         self.settle()
 
     def moved(self, record: JobRecord) -> None:
         """To the atoms that follow the job."""
         view = None
-        for atom in list(self._followers.get(record.id, ())):
-            try:
-                view = view or record.view()
-                self.judge.add(atom, view) if atom.is_tested else atom.see(view)
-            except Exception as exc:
-                logger.exception("the condition %s failed", atom)
-                atom.cancel(f"the condition failed ({type(exc).__name__})")
+        with self.depends.together():
+            for atom in list(self._followers.get(record.id, ())):
+                try:
+                    view = view or record.view()
+                    self.judge.add(atom, view) if atom.is_tested else atom.see(view)
+                except Exception as exc:
+                    logger.exception("the condition %s failed", atom)
+                    atom.cancel(f"the condition failed ({type(exc).__name__})")
         self.settle()
 
     def count_servers(self) -> None:
