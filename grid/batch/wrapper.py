@@ -22,6 +22,7 @@ from typing import Any
 from grid.batch_systems import parse_walltime
 from grid.batch_systems.sge import SPARED, WARNING
 from grid.errors import AllocationError
+from grid.launch.shell import follow_child
 
 _INDEX = "${SLURM_ARRAY_TASK_ID:-${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-$SGE_TASK_ID}}}"
 """Which task of an array this is."""
@@ -55,13 +56,9 @@ def job_body(
     lines = [
         "began=$(date +%s)",
         f'export PATH={shlex.quote(os.path.dirname(executable))}:"$PATH"',
-        "told=",
         SPARED,
         f"{shlex.join(words)} &",
-        "child=$!",
-        f"trap 'told=1; kill -TERM \"$child\" 2>/dev/null' TERM INT {WARNING}",
-        'wait "$child"; status=$?',
-        'while [ "$status" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; status=$?; done',
+        follow_child(f"TERM INT {WARNING}"),
         _LET_KERNELS_END,
     ]
     if marker is not None:

@@ -56,6 +56,25 @@ def kill_script(pid: int) -> str:
     )
 
 
+def follow_child(signals: str) -> str:
+    """Shell text behind `... &`: wait for that command, hand a signal on to it, leave its status in `$status`.
+
+    Only the first signal is handed on, as SIGTERM: a batch system may send several, and the second one would kill a
+    Python whose handler of the first has begun to end it. A signal interrupts `wait`, whose answer then says nothing of
+    the command. The shell may have taken its end in at the same moment: it is asked once more in any case.
+
+    Args:
+        signals: Their names, as `trap` takes them.
+    """
+    return (
+        "child=$!; told=; "
+        f"""trap '[ -n "$told" ] || kill -TERM "$child" 2>/dev/null; told=1' {signals}; """
+        'wait "$child"; status=$?; while [ "$status" -gt 128 ]; do '
+        'kill -0 "$child" 2>/dev/null; lives=$?; wait "$child" 2>/dev/null; again=$?; '
+        '[ "$again" != 127 ] || break; status=$again; [ "$lives" = 0 ] || break; done'  # 127: it was told already
+    )
+
+
 def remote_path(path: str) -> str:
     """A path on the host as one word of shell text: quoted, but for the `~` or `~user` that it starts with."""
     if not path.startswith("~"):

@@ -31,7 +31,7 @@ from grid.batch_systems.sge import SPARED, WARNING
 from grid.kernel.lease import start_ticks
 from grid.launch.connection import RemoteProcess
 from grid.launch.limits import ConnectLimits
-from grid.launch.shell import kill_script
+from grid.launch.shell import follow_child, kill_script
 from grid.wire.places import trusted
 
 POLL_S = 0.05
@@ -60,11 +60,8 @@ def run_script(command: str, directory: str) -> str:
         "exec 3<stdin && rm -f stdin\n"  # it may hold keys: nobody else reads it
         f"{SPARED}\n"
         f"sh -c {shlex.quote('cd; ' + command)} <&3 3<&- >stdout 2>stderr &\n"
-        "child=$!\n"
-        f"trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP {WARNING}\n"
-        'wait "$child"; s=$?\n'
-        'while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done\n'
-        'echo "$s" >status.new && mv status.new status\n'
+        f"{follow_child(f'TERM HUP {WARNING}')}\n"
+        'echo "$status" >status.new && mv status.new status\n'
     )
 
 

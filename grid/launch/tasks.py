@@ -32,6 +32,7 @@ from grid.hosts import Host
 from grid.launch.connection import Connection, RemoteProcess
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.pipes import PipeProcess
+from grid.launch.shell import follow_child
 from grid.launch.spool import LAUNCHER_SAID, Spool, SpooledProcess
 
 
@@ -171,10 +172,8 @@ def passing_on(command: str) -> str:
     Batch systems end a task when its first process has ended: the kernel behind it would have no time to clear up.
     """
     return (
-        f"{SPARED}; exec 3<&0; sh -c {shlex.quote(command)} <&3 3<&- & child=$!; exec 3<&- </dev/null; "
-        f"trap 'kill -TERM \"$child\" 2>/dev/null' TERM HUP {WARNING}; "
-        'wait "$child"; s=$?; while [ "$s" -gt 128 ] && kill -0 "$child" 2>/dev/null; do wait "$child"; s=$?; done; '
-        'exit "$s"'
+        f"{SPARED}; exec 3<&0; sh -c {shlex.quote(command)} <&3 3<&- & exec 3<&- </dev/null; "
+        f'{follow_child(f"TERM HUP {WARNING}")}; exit "$status"'
     )
 
 
