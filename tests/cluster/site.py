@@ -22,8 +22,9 @@ from tests.lab.host import wait_until
 NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
 REAL = ("slurm", "gridengine")
 STAND_INS = tuple(f"{kind}-standin" for kind in KINDS if kind != "slurm-torque")  # the real one has both faces
-SYSTEMS = (*REAL, *(STAND_INS if NIGHTLY else ("openpbs-off-standin",)))
-"""Those that a run tries: the rest of the stand-ins in `scripts/nightly`, and alone in `edges/test_standins.py`."""
+SYSTEMS = (*REAL, *(STAND_INS if NIGHTLY else ()))
+"""Those that a run tries: the stand-ins on a cluster of their own in `scripts/nightly`, and on this machine in each run
+(`edges/test_standins.py`)."""
 
 NODES = ("n1", "n2", "n3")
 ENVIRONMENT = "export PYTHONPATH=/grid GRID_RUNTIME_DIR=/tmp/gr; cd /home/mara/work; "

@@ -62,7 +62,8 @@ def test_signals_go_out_in_their_time_and_not_before_there_is_a_process(child: t
     server.condemn([(10.0, signal.SIGTERM), (20.0, signal.SIGKILL)])
     server.signal_due(15.0)
     assert server.due is None
-    with subprocess.Popen(["sh", "-c", "trap '' TERM; echo; exec sleep 60"], process_group=0, stdout=writer) as process:
+    words = ["sh", "-c", "trap '' TERM; echo; exec sleep 60"]
+    with subprocess.Popen(words, start_new_session=True, stdout=writer) as process:
         os.close(writer)
         while server.read() is None:
             pass
