@@ -1,6 +1,6 @@
 """Text for people, whoever wrote it: as terminals, browsers and databases take it.
 
-Lives here: `clean`.
+Lives here: `clean`, and `in_words` for exceptions of others.
 Elsewhere:  values as JSON (`grid/jobs/host/plain.py`), what commands print (`grid/cli/show.py`).
 """
 
@@ -32,3 +32,17 @@ def clean(text: object, most: int = 100_000) -> str:
 def escaped(text: str) -> str:
     """Each character as Python writes it in a literal: `\\x1b`, `\\ud800`."""
     return text.encode("unicode_escape").decode("ascii")
+
+
+def in_words(exc: BaseException) -> str:
+    """What an exception of another library says, for a message of ours: never empty, and never a tuple or a bare key.
+
+    `str` gives a tuple for an `ssl.SSLError` of one argument and for most that have several, and the key alone for a
+    KeyError, which reads as a reason only beside its class.
+    """
+    said = clean(exc)
+    if isinstance(exc, KeyError):
+        return f"{type(exc).__name__}: {said}"
+    if exc.args and said.removeprefix(type(exc).__name__) == str(exc.args):
+        return ": ".join(clean(part) for part in exc.args)
+    return said or type(exc).__name__

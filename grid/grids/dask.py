@@ -41,6 +41,7 @@ from grid.services.proxy import methods_of
 from grid.services.result import NOBODY, Result
 from grid.services.roster import Event, State
 from grid.services.server import Holder, Server
+from grid.text import in_words
 from grid.wire import codec
 from grid.wire.callbacks import CallBacks
 from grid.wire.codec import Dumped
@@ -331,7 +332,7 @@ class DaskGrid(AbstractGrid):
             reports = self.client.run(seat.report, workers=workers, on_error="return")
         except (OSError, TimeoutError) as exc:
             raise ConnectError(
-                f"no scheduler answers ({exc})", host=str(cluster), hint="Is `dask scheduler` running there?"
+                f"no scheduler answers ({in_words(exc)})", host=str(cluster), hint="Is `dask scheduler` running there?"
             ) from exc
         hosts, failures, self._places = [], {}, []
         for address, told in reports.items():

@@ -18,6 +18,7 @@ from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from grid.errors import ConnectError, LoginError
 from grid.launch.ssh_config import Target
+from grid.text import in_words
 
 _AGENT_S = 10.0
 """Until an agent must have answered: it may ask its user for each key."""
@@ -67,7 +68,7 @@ def log_in(transport: paramiko.Transport, target: Target) -> None:
             except (paramiko.SSHException, EOFError, OSError) as exc:
                 if not transport.is_active():
                     raise _refused(target, attempt, f"it hung up after {len(attempt.offered)} keys") from exc
-                attempt.unusable.append(f"{name} ({exc})")
+                attempt.unusable.append(f"{name} ({in_words(exc)})")
             else:
                 if not further:
                     return
@@ -204,7 +205,7 @@ def _silent(target: Target) -> ConnectError:
 
 def _broken(target: Target, exc: Exception) -> ConnectError:
     return ConnectError(
-        f"the link broke during the log-in ({str(exc) or type(exc).__name__})",
+        f"the link broke during the log-in ({in_words(exc)})",
         host=target.label,
         hint="Try again; if it stays so, look at sshd's log",
         stage="log-in",

@@ -21,6 +21,7 @@ from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.loans import LoanConnection
 from grid.launch.shell import sh_command
 from grid.launch.ssh_config import resolve
+from grid.text import in_words
 
 _PACKET_BYTES = 128 << 10
 """Longest packet towards us. paramiko pays by the packet: 200 MB come at 45 MB/s with its 32 kB, at 150 with these."""
@@ -97,7 +98,7 @@ class ParamikoConnection(LoanConnection):
             except (EOFError, OSError) as exc:
                 raise self._lost(str(exc) or "it was cut") from exc
         raise ConnectError(
-            f"sshd opened no session ({refused})",
+            f"sshd opened no session ({in_words(refused)})",
             host=self.host.label,
             hint="Its MaxSessions is used up, or the account may run no commands",
         ) from refused

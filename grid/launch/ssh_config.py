@@ -19,6 +19,7 @@ import paramiko
 
 from grid.errors import ConnectError
 from grid.hosts import Host
+from grid.text import in_words
 
 _MAX_JUMPS = 8
 _DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
@@ -63,7 +64,7 @@ def resolve(host: Host) -> Target:
         return _resolve(config, host, 0)
     except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ImportError, KeyError, ValueError) as exc:
         raise ConnectError(
-            f"the ssh config can't be used: {exc}", host=host.label, hint=f"Try `ssh -G {host.name}`"
+            f"the ssh config can't be used: {in_words(exc)}", host=host.label, hint=f"Try `ssh -G {host.name}`"
         ) from exc
 
 

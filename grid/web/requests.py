@@ -22,6 +22,7 @@ import httpx
 from grid.jobs.host.errors import AccessError, JobError, TooLarge, WireError
 from grid.jobs.line.lines import error_from_plain
 from grid.jobs.line.pins import Pinned
+from grid.text import in_words
 from grid.web.names import is_loopback
 
 CONNECT_S = 10.0
@@ -46,7 +47,7 @@ class _Checked(httpcore.SyncBackend):
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as exc:
-            raise httpcore.ConnectError(str(exc)) from exc
+            raise httpcore.ConnectError(in_words(exc)) from exc
         for *_, where in found:
             self._check(str(where[0]))
             try:
@@ -188,17 +189,19 @@ class Requests:
 
     def broken(self, exc: Exception) -> JobError:
         """The error of a connection, in words."""
-        if "fingerprint" in str(exc):
-            return AccessError(f"{self.path}: {exc}", hint="Ask who runs it for the fingerprint, then grid login again")
-        if "certificate" in str(exc).lower():
-            return AccessError(f"{self.path} can't be trusted ({exc})", hint="Give its --fingerprint to grid login")
+        said = in_words(exc)
+        if "fingerprint" in said:
+            hint = "Ask who runs it for the fingerprint, then grid login again"
+            return AccessError(f"{self.path}: {said}", hint=hint)
+        if "certificate" in said.lower():
+            return AccessError(f"{self.path} can't be trusted ({said})", hint="Give its --fingerprint to grid login")
         if isinstance(exc, httpx.ConnectError) and self._was_there:
             return JobError(
                 f"the job server at {self.path} does not answer any more", hint="Jobs go on when it is back"
             )
         if isinstance(exc, httpx.ConnectError):
-            return JobError(f"no job server answers at {self.path} ({exc})", hint="Start one: grid serve --http")
-        return JobError(f"the connection to {self.path} broke ({exc or type(exc).__name__})", hint="Is it still there?")
+            return JobError(f"no job server answers at {self.path} ({said})", hint="Start one: grid serve --http")
+        return JobError(f"the connection to {self.path} broke ({said})", hint="Is it still there?")
 
 
 def read(answer: httpx.Response, most: int, where: str) -> bytes:

@@ -96,6 +96,9 @@ def test_a_login_is_kept_and_is_good_for_names_and_commands(
             remote_service(web.url, token=token)
         with pytest.raises(AccessError, match="another fingerprint"):
             remote_service(f"{web.url}#{'0' * 64}", token=token)
+        other = grid("login", web.url, "--fingerprint", "0" * 64, "--token-file", "-", input=f"{token}\n")
+        assert other.exit_code == 1, other.output
+        assert f"grid: {web.url}: its certificate has another fingerprint than the one on record. Ask" in other.stderr
         wrong = grid("login", web.url, "--fingerprint", web.fingerprint, "--token-file", "-", input="grid_x_y\n")
         assert wrong.exit_code == 1 and "not valid here" in wrong.stderr
         given = ("--name", "work", "--fingerprint", web.fingerprint, "--token-file", "-")

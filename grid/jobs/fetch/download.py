@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from grid.text import in_words
+
 CHUNK = 1 << 18
 TIMEOUT_S = 30.0
 
@@ -125,7 +127,8 @@ class Download:
                 raise Permanent(str(exc.reason)) from exc
             if self.url.startswith("file:"):
                 raise Permanent(f"{self.url} could not be fetched ({exc.reason})") from exc
-            raise
+            reason = exc.reason if isinstance(exc.reason, str) else in_words(exc.reason)
+            raise OSError(reason) from exc  # its own text is `<urlopen error ...>`
         except http.client.HTTPException as exc:
             raise OSError(f"{type(exc).__name__}: {exc}") from exc
         found, digest = self._part.stat().st_size, sha256_of(self._part)

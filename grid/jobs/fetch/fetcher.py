@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grid.jobs.fetch.download import TIMEOUT_S, Download, Permanent, Policy, sha256_of
+from grid.text import in_words
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Fetcher:
                 reason = str(exc)
                 break
             except (OSError, ValueError) as exc:
-                reason = f"{wanted.url} could not be fetched ({exc})"
+                reason = f"{wanted.url} could not be fetched ({in_words(exc)})"
                 logger.info("%s; attempt %d of %d", reason, attempt + 1, self._attempts)
             else:
                 wanted.done(None)

@@ -20,6 +20,7 @@ from grid.jobs.fetch.download import Download, Permanent, Policy
 from grid.jobs.host.errors import AccessError, RequestError
 from grid.jobs.host.request import Request
 from grid.jobs.host.service import Service, ServiceHandler
+from grid.text import in_words
 
 SERVICE = "grid.fetch"
 ATTEMPTS = 6
@@ -71,8 +72,8 @@ class FetchURL(Service):
                 except OSError as exc:
                     handler.ready()
                     if attempt == ATTEMPTS - 1:
-                        raise RuntimeError(f"{data['url']} could not be fetched ({exc})") from None
-                    handler.log(f"{exc}; trying again")
+                        raise RuntimeError(f"{data['url']} could not be fetched ({in_words(exc)})") from None
+                    handler.log(f"{in_words(exc)}; trying again")
                     self._pause(handler, PAUSE_S * 2**attempt)
         except Permanent as exc:
             raise RuntimeError(str(exc)) from None

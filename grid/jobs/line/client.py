@@ -23,6 +23,7 @@ from grid.jobs.host.errors import AccessError, JobError, RequestError, WireError
 from grid.jobs.host.messages import Message
 from grid.jobs.line.lines import JsonLine, error_from_plain, error_to_plain, socket_path
 from grid.jobs.line.streams import Listener
+from grid.text import in_words
 from grid.wire.places import runtime_dir
 
 CONNECT_S = 10.0
@@ -186,7 +187,8 @@ class RemoteServer(Calls):
             line.send({"id": number, **question})
             answer = line.receive()
         except (OSError, ValueError) as exc:
-            raise Gone(f"the connection to {self.path} broke ({exc})", hint="Is the server still there?") from exc
+            what = f"the connection to {self.path} broke ({in_words(exc)})"
+            raise Gone(what, hint="Is the server still there?") from exc
         if answer is None:
             raise Gone(f"the job server at {self.path} does not answer any more", hint="Jobs go on when it is back")
         if "error" in answer:

@@ -91,13 +91,18 @@ class _PinnedObject(ssl.SSLObject):
 def _compare(connection: Any) -> None:
     certificate = connection.getpeercert(binary_form=True) or b""
     if not hmac.compare_digest(hashlib.sha256(certificate).hexdigest(), connection.context._pin):
-        raise ssl.SSLError("its certificate has another fingerprint than the one on record")
+        raise _refused("its certificate has another fingerprint than the one on record")
     connection._is_compared = True
+
+
+def _refused(why: str) -> ssl.SSLError:
+    """With a number, as those of OpenSSL have one: the text of an SSLError without is a tuple."""
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, why)
 
 
 def _check(connection: Any) -> None:
     if not connection._is_compared:
-        raise ssl.SSLError("its certificate was not compared with the one on record: shake hands first")
+        raise _refused("its certificate was not compared with the one on record: shake hands first")
 
 
 def check_fingerprint(text: str) -> str:

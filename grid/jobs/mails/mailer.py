@@ -37,6 +37,7 @@ from grid.jobs.mails.letters import compose, facts
 from grid.jobs.record import JobRecord
 from grid.jobs.rules.post import Letter, Note, due, pause_s, plan, wish
 from grid.jobs.settings import Settings
+from grid.text import in_words
 
 if TYPE_CHECKING:
     from grid.jobs.store.store import Store
@@ -317,7 +318,7 @@ def _brief(exc: Exception) -> str:
         said = exc.smtp_error
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
         return f"{exc.smtp_code} {' '.join(text.split())[:300]}"
-    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
+    return f"{type(exc).__name__}: {' '.join(in_words(exc).split())[:300]}"
 
 
 def _jobs(letter: Letter) -> str:
