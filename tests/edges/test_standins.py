@@ -51,6 +51,26 @@ def test_a_stand_in_does_what_a_batch_system_does(
         check(BatchSystem(connection, DIALECT[shared.kind]), str(tmp_path))
 
 
+@pytest.mark.row("B12")
+def test_a_stand_in_leaves_the_jobs_of_another_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    spec = JobSpec(command="exec sleep 60", **quiet_spec(tmp_path))
+    with stand_in("slurm", tmp_path / "one"), connect(Host("here", ssh="local")) as connection:
+        system = BatchSystem(connection, "slurm")
+        job = system.submit(spec)
+        wait_for(system, job, JobState.RUNNING)
+        with stand_in("slurm", tmp_path / "two"), connect(Host("here", ssh="local")) as another:
+            there = BatchSystem(another, "slurm")
+            assert there.submit(spec) == job, "their numbers and nodes are the same"
+            wait_for(there, job, JobState.RUNNING)
+            there.cancel(job)
+            wait_for(there, job, JobState.DONE)
+        assert system.status([job])[job].state is JobState.RUNNING
+        system.cancel(job)
+        wait_for(system, job, JobState.DONE)
+
+
 # -- grids on it -------------------------------------------------------------------------------------------------------
 
 QUICK = Limits(heartbeat_s=0.5, lost_s=3.0, orphan_s=4.0, stop_s=2.0)

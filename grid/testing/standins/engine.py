@@ -370,7 +370,7 @@ class Mom:
         self.running[path] = child
 
     def _mark(self, number: int) -> str:
-        return f"{number}@{self.node}"
+        return f"{number}@{self.node}:{self.base.path}"  # other stand-ins have nodes and jobs of the same names
 
     def _kill_marked(self, number: int) -> None:
         wanted = f"{MARK}={self._mark(number)}".encode()
