@@ -115,6 +115,8 @@ class ActorServer(Server):
         self._under_way = 0
         self._turn = 0
         self._turns: dict[int, int] = {}  # number of a call that was sent -> its turn there
+        self._answers: dict[int, tuple[ActorResult, bytes]] = {}  # by turn; Dask may bring them in another order
+        self._delivered = 0  # the turn of the last answer that its result has
         self._refuses: BaseException | None = None
         self._tasks: set[asyncio.Future[None]] = set()
         self.actor: Any = None
@@ -186,13 +188,22 @@ class ActorServer(Server):
             return
         with self._lock:
             self._under_way -= 1
-            self._turns.pop(result.call, None)
-            mine = self._pending.pop(result.call, None) is not None
-        if mine:
-            _, flags, _, _, _, _, _, seconds, _ = HEAD.unpack_from(raw)
-            result.deliver(flags, seconds, raw)
-            self.desk.rouse()
+        self._answers[turn] = result, raw  # in Dask's loop only
+        self._deliver()
         self._send()
+
+    def _deliver(self) -> None:
+        """In Dask's loop: in the order of the calls, so that the server is free when the last one is done."""
+        while (due := self._answers.pop(self._delivered + 1, None)) is not None:
+            result, raw = due
+            self._delivered += 1
+            with self._lock:
+                self._turns.pop(result.call, None)
+                mine = self._pending.pop(result.call, None) is not None
+            if mine:
+                _, flags, _, _, _, _, _, seconds, _ = HEAD.unpack_from(raw)
+                result.deliver(flags, seconds, raw)
+                self.desk.rouse()
 
     def withdraw(self, number: int) -> bool:
         """Take back a call that has not begun."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copyreg
 import importlib.util
 import os
@@ -100,6 +101,35 @@ def test_it_keeps_the_promises_of_every_grid(g: AbstractGrid, check: Callable[[A
     check(g)
     for service_id in list(g.servers):
         g.terminate(service_id)
+
+
+class Late:
+    """An actor whose answers come late, but for the last: Dask promises no order."""
+
+    def __init__(self, actor: Any, last: int) -> None:
+        self.actor, self.last = actor, last
+
+    async def call(self, turn: int, frame: bytes) -> bytes:
+        raw = bytes(await self.actor.call(turn, frame))
+        if turn != self.last:
+            await asyncio.sleep(0.05)
+        return raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.actor, name)
+
+
+@pytest.mark.row("G17", "G45")
+def test_calls_are_done_in_their_order_whatever_order_dask_brings_the_answers_in(g: AbstractGrid, sid: str) -> None:
+    proxy = g.acquire_service(sid, 30)
+    server = proxy._server
+    server.actor = Late(server.actor, server._turn + 20)
+    try:
+        results = [proxy.echo(number) for number in range(20)]
+        assert results[-1].get(30) == 19 and all(each.done() for each in results) and server.idle
+    finally:
+        server.actor = server.actor.actor
+        g.release_service(proxy)
 
 
 @pytest.mark.row("G45")
