@@ -69,8 +69,16 @@ if lacks:
            "Run `grid hosts setup` for this host"
            + (", or `" + sys.executable + " -m pip install pyzmq dill` on it" if pip else ""))
 config = json.loads(i.read(int(i.readline())))
+import shutil, signal
+unpacked = None
+def told(number, frame):  # whoever sends this may kill us soon after: nothing may stay
+    if "heir" not in config:  # later the zygote does it, which may just be loading our code
+        for path in [unpacked or ""] + [str(path) for path in config.get("ours", ())]:
+            shutil.rmtree(path, ignore_errors=True)
+    os._exit(128 + number)
+signal.signal(signal.SIGTERM, told)
 if config["code"]["size"]:
-    import io, shutil, tempfile, zipfile
+    import io, tempfile, zipfile
     data = i.read(config["code"]["size"])
     if len(data) < config["code"]["size"]:
         sys.exit(1)  # the client has ended meanwhile
@@ -78,25 +86,17 @@ if config["code"]["size"]:
     own = "grid-%d" % os.getuid()
     trust = {"__name__": "grid_trust"}
     exec(config["code"]["trust"], trust)
-    where = None
-    import signal
-    def told(number, frame):  # a batch system kills us soon after: nothing may stay
-        if "heir" not in config:  # later the zygote does it, which may just be loading our code
-            for path in [where or ""] + [str(path) for path in config.get("ours", ())]:
-                shutil.rmtree(path, ignore_errors=True)
-        os._exit(128 + number)
-    signal.signal(signal.SIGTERM, told)
     try:
         if os.environ.get("GRID_RUNTIME_DIR"):
             base = trust["own_place"](base, own)
         else:
             base = trust["make_private"](os.path.join(base, own))
-        where = tempfile.mkdtemp(prefix="code-", dir=base)
+        where = unpacked = tempfile.mkdtemp(prefix="code-", dir=base)
         config["code"]["unpacked"] = where
         zipfile.ZipFile(io.BytesIO(data)).extractall(where)
     except OSError as exc:
-        if where:
-            shutil.rmtree(where, ignore_errors=True)
+        if unpacked:
+            shutil.rmtree(unpacked, ignore_errors=True)
         why = str(exc.strerror) + (": " + str(exc.filename) if exc.filename else "")
         report({"error": "can't put our code into " + base + " (" + why + ")", "kind": "DiskError",
                 "hint": "Free some space there, see to whom it belongs, or set GRID_RUNTIME_DIR in the host's env"})

@@ -17,6 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from grid.launch.connection import RemoteProcess
 from grid.launch.limits import ConnectLimits
 
+_TOLD_S = 1.0
+"""Between SIGTERM and SIGKILL."""
+_LOOK_S = 0.005
+
 
 class PipeProcess(RemoteProcess):
     """A child with pipes. It leads a session of its own: Ctrl-C at our terminal is ours to handle, not its."""
@@ -93,12 +97,14 @@ class PipeProcess(RemoteProcess):
             return None
 
     def kill(self) -> None:
-        """SIGTERM to its group, SIGKILL a second later."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            self._signal(number)
-            if self.wait(1.0) is not None:
-                self._signal(signal.SIGKILL)  # what is left of its group
-                return
+        """SIGTERM to its group, SIGKILL a second later to what is left of it."""
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + _TOLD_S
+        # The shell ends first. What it started may be clearing up, as an agent does that has just made directories.
+        while (self.poll() is None or self._signal(0)) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+        self._signal(signal.SIGKILL)
+        self.wait(_TOLD_S)
 
     def close(self) -> None:
         """Close its stdin; what has not ended a moment later is killed: unlike sshd, we must reap our child."""
@@ -109,11 +115,13 @@ class PipeProcess(RemoteProcess):
         self._stdout.close()
         self._ended(self)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> bool:
+        """Send it to the group; whether there is one. Zero only looks."""
         try:
             os.killpg(self._child.pid, number)
         except (ProcessLookupError, PermissionError):
-            pass  # gone
+            return False
+        return True
 
     def _wait_for_drain(self) -> None:
         if self._wake_end >= 0:

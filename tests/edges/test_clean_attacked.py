@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from grid import LocalGrid
@@ -131,6 +132,8 @@ def test_clean_spares_a_grid_of_another_pid_namespace(which: str) -> None:
 @pytest.mark.usefixtures("containers")
 def test_clean_removes_what_a_killed_container_left() -> None:
     there = Elsewhere(CONTAINER, {})
+    for each in psutil.Process(there.process.pid).children(recursive=True):
+        each.suspend()  # a container's first process closes its files before Linux kills the others: they might clear up
     there.process.kill()  # --kill-child: all of it goes
     there.process.wait(30)
     there.close()

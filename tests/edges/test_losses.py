@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from grid import Grid, GridStopped, Host, Limits, LocalGrid, NoServers, PublishError, ServerLost, StagingError
-from grid.errors import CallTimeout, ForkError
+from grid.errors import CallTimeout, ForkError, GridError
 from grid.grids.choose import local_host
 from grid.grids.home import Home
 from grid.grids.register import grids_dir
@@ -312,6 +312,41 @@ def test_terminate_during_publish_is_bounded_and_leaves_nothing() -> None:
         timer.join(20)
         g.terminate()
         assert g.ishalted()
+
+
+STUCK = """
+import os
+first = os.open
+def slow(path, *more, **named):
+    if str(path).endswith("agent.log"):
+        import pathlib, time
+        pathlib.Path(os.environ["REACHED"]).touch()
+        time.sleep(600)
+    return first(path, *more, **named)
+os.open = slow
+"""
+
+
+@pytest.mark.row("G06", "G24")
+def test_an_agent_that_is_stuck_while_it_makes_its_directories_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STUCK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("REACHED", str(tmp_path / "reached"))
+    g = LocalGrid(1, limits=QUICK, output=None)
+    start = threading.Thread(target=_publish_in_vain, args=(g,))
+    start.start()
+    until((tmp_path / "reached").exists)
+    g.terminate()
+    start.join(20)
+    assert not start.is_alive()
+    assert not list(runtime_dir().glob(f"run-{g.grid_id}*"))
+
+
+def _publish_in_vain(g: LocalGrid) -> None:
+    with pytest.raises(GridError):
+        g.publish(Probe())
 
 
 @pytest.mark.row("G06", "G65")
