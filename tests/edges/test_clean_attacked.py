@@ -133,7 +133,7 @@ def test_clean_spares_a_grid_of_another_pid_namespace(which: str) -> None:
 def test_clean_removes_what_a_killed_container_left() -> None:
     there = Elsewhere(CONTAINER, {})
     for each in psutil.Process(there.process.pid).children(recursive=True):
-        each.suspend()  # a container's first process closes its files before Linux kills the others: they might clear up
+        each.suspend()  # its first process closes its files before Linux kills the others, which might clear up
     there.process.kill()  # --kill-child: all of it goes
     there.process.wait(30)
     there.close()
