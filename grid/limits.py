@@ -5,6 +5,7 @@ Times in seconds, sizes in bytes. Hosts get the part that concerns them with the
 
 from __future__ import annotations
 
+import numbers
 import os
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -14,7 +15,15 @@ PACKAGE_DATA_BYTES = 64 * 1024 * 1024
 
 
 def _from_environment(name: str, default: float) -> Any:
-    return field(default_factory=lambda: float(os.environ.get(name) or default))
+    return field(default_factory=lambda: _number_in(name, default))
+
+
+def _number_in(variable: str, default: float) -> float:
+    said = os.environ.get(variable)
+    try:
+        return float(said or default)
+    except ValueError:
+        raise ValueError(f"the variable {variable} must be a number of seconds, not {said!r}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +57,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            if getattr(self, each.name) <= 0:
-                raise ValueError(f"Limits.{each.name} must be more than 0, not {getattr(self, each.name)!r}")
+            value = getattr(self, each.name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError(f"Limits.{each.name} must be a number, not {value!r}")
+            if not float(value) > 0:
+                raise ValueError(f"Limits.{each.name} must be more than 0, not {value!r}")
 
 
 def checked_timeout(timeout: float | None) -> float | None:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from grid.arguments import check, check_number, shown
 from grid.compat.functions import KEPT, Function, Functions
 from grid.compat.runner import Runner
 from grid.errors import GridError, ServerLost
@@ -72,8 +73,6 @@ class Initializer:
     """The function that a pool or executor runs once on each server, before its first call there."""
 
     def __init__(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
-        if not callable(function):
-            raise TypeError("initializer must be a callable")
         self.token = next(_tokens)
         self.function, self.args = function, tuple(args)
         self.on: weakref.WeakKeyDictionary[Server, Result] = weakref.WeakKeyDictionary()
@@ -85,6 +84,21 @@ class Initializer:
             return None
         failed = ran.exception(0)
         return None if isinstance(failed, ServerLost) else failed
+
+
+def initializer_of(function: Callable[..., Any] | None, args: Iterable[Any] | None) -> Initializer | None:
+    """What `initializer` and `initargs` of a pool say, if they say something. Raises TypeError."""
+    check("initializer", function, Callable[..., Any] | None)
+    if args is not None and not isinstance(args, Iterable):
+        raise TypeError(f"initargs must be a tuple of arguments, not {shown(args)}")
+    return None if function is None else Initializer(function, tuple(args or ()))
+
+
+def check_handed(grid: Any, retries: Any) -> None:
+    """What an executor, a pool or a backend is made of. Raises TypeError, ValueError."""
+    if not hasattr(type(grid), "_publish_lasting"):
+        raise TypeError(f"grid must be a grid, as LocalGrid() makes one, not {shown(grid)}")
+    check_number("retries", retries, 0)
 
 
 class Crew:

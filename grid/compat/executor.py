@@ -20,7 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import RESTARTS, Crew, Initializer, Publishes, crew_of
+from grid.compat.crew import RESTARTS, Crew, Publishes, check_handed, crew_of, initializer_of
 from grid.compat.errors import told
 from grid.compat.work import EVERYTHING, Calls, FunctionMap
 from grid.errors import ServiceError
@@ -55,8 +55,9 @@ class GridExecutor(ProcessPoolExecutor):
         initializer: Callable[..., Any] | None = None,
         initargs: Iterable[Any] = (),
     ) -> None:
+        check_handed(grid, retries)
         self._grid, self._retries = grid, retries
-        self._init = None if initializer is None else Initializer(initializer, tuple(initargs))
+        self._init = initializer_of(initializer, initargs)
         self._target: object = None
         self._ours: str | None = None  # a service that ends with us
         self._service: Service | None = None

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from grid.compat.crew import Initializer, Publishes, crew_of
+from grid.compat.crew import Initializer, Publishes, check_handed, crew_of, initializer_of
 from grid.compat.work import Calls
 from grid.errors import GridError
 from grid.extras import need
@@ -46,6 +46,8 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         super().__init__(**kwargs)
         if grid is None:
             raise GridError("the joblib backend got no grid", hint='Say parallel_config("grid", grid=g)')
+        check_handed(grid, retries)
+        initializer_of(kwargs.get("initializer"), kwargs.get("initargs"))
         self._grid, self._retries = grid, retries
         self._calls: Calls | None = None
         self._initializer: Initializer | None = None
@@ -69,13 +71,10 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self.parallel = parallel
         self._given = given
         words = {**self.backend_kwargs, **given}
-        function, args = words.get("initializer"), tuple(words.get("initargs") or ())
+        wanted, last = initializer_of(words.get("initializer"), words.get("initargs")), self._initializer
         crew = crew_of(self._grid)
-        last = self._initializer
-        if function is None:
-            self._initializer = None
-        elif last is None or (last.function, last.args) != (function, args):  # the same one has run already
-            self._initializer = Initializer(function, args)
+        if wanted is None or last is None or (last.function, last.args) != (wanted.function, wanted.args):
+            self._initializer = wanted  # else the same one has run already
         self._calls = Calls(crew.service, crew, self._retries, self._initializer)
         return self.effective_n_jobs(n_jobs)
 

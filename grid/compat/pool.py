@@ -23,7 +23,7 @@ from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grid.compat.crew import Function, Initializer, Publishes, crew_of
+from grid.compat.crew import Function, Publishes, check_handed, crew_of, initializer_of
 from grid.compat.errors import PoolTraceback, told
 from grid.compat.quick import Missing, small_map
 from grid.compat.work import Calls, FunctionMap
@@ -66,9 +66,10 @@ class GridPool(_Pool):
         initargs: Iterable[Any] = (),
     ) -> None:
         self._state = "NEW"
+        check_handed(grid, retries)
+        self._initializer = initializer_of(initializer, initargs)
         self._crew = crew_of(grid)
         self._retries = retries
-        self._initializer = None if initializer is None else Initializer(initializer, tuple(initargs))
         self._calls = Calls(self._crew.service, self._crew, retries, self._initializer)
         self._maps: weakref.WeakSet[FunctionMap] = weakref.WeakSet()
         self._lock = threading.Lock()

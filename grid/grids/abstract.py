@@ -73,7 +73,7 @@ class AbstractGrid(threading.Thread):
     def __init__(self, hosts: Sequence[str | Host], *args: Any, **kw: Any) -> None:
         settings = args[0] if args and isinstance(args[0], CommonSettings) else None
         if settings is None:
-            settings = CommonSettings.of("AbstractGrid", *args, **kw)
+            settings = CommonSettings.of(type(self), *args, **kw)
         super().__init__(name="grid", daemon=True)
         self.hosts = as_hosts(hosts)
         self.src_path = None if settings.src_path is None else os.fspath(settings.src_path)

@@ -91,7 +91,7 @@ class BatchGrid(Grid):
     def __init__(self, login: str | Host | None = None, **kw: Unpack[PilotWords]) -> None:
         words: dict[str, Any] = {**kw}
         asked = {each.name: words.pop(each.name) for each in fields(PilotRequest) if each.name in words}
-        settings = GridSettings.of("Grid", **words)
+        settings = GridSettings.of(type(self), **words)
         pilots = Pilots(PilotRequest(login=login, **asked))
         self._begin([], settings, pilots)
         engine = self._engine

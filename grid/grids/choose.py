@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grid.arguments import check, check_number
 from grid.hosts import Host, choose_hosts, find_hosts_file
 from grid.launch.allocation import find_allocation
 from grid.launch.command import this_python
@@ -69,6 +70,8 @@ def local_host(n: int | None = None, python: str | None = None) -> Host:
     Raises:
         PythonError: Ours is none: this is a frozen application, and `python` is not given.
     """
+    check_number("n", n, 1, int | None)
+    check("python", python, str | None)
     if n is None:
         n = usable_cores()
     return Host("localhost", n_cpu=n, python=python or this_python(), ssh="local")

@@ -24,15 +24,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
 from grid._version import __version__
+from grid.arguments import check, check_number, shown
 from grid.errors import Backlog, CallTimeout, ConnectError, HostError, PublishError, PythonError, ServerLost
 from grid.extras import need
 from grid.grids.abstract import AbstractGrid
+from grid.grids.settings import CommonSettings
 from grid.hosts import Host
 from grid.kernel import seat
 from grid.services.hold import Waiter
@@ -335,6 +337,11 @@ class DaskGrid(AbstractGrid):
     def __init__(self, cluster: Any, *, workers: list[str] | None = None, timeout_s: float = 10.0, **kw: Any) -> None:
         from distributed import Client
 
+        check("workers", workers, Sequence[str] | None)
+        check_number("timeout_s", timeout_s, 0, float)
+        if not isinstance(cluster, (str, Client)) and not isinstance(getattr(cluster, "scheduler_address", None), str):
+            raise TypeError(f"cluster must be a client, an address or a cluster of Dask, not {shown(cluster)}")
+        settings = CommonSettings.of(type(self), **kw)
         self._halted = True  # until all is well
         self._ours = not isinstance(cluster, Client)
         try:
@@ -361,7 +368,7 @@ class DaskGrid(AbstractGrid):
             if not reports:
                 raise HostError("it has no workers", host=str(cluster), hint="Start some: dask worker ADDRESS")
             raise next(iter(failures.values()))
-        super().__init__(hosts, **kw)
+        super().__init__(hosts, settings)
         self.failures.update(failures)
         self._desk = Desk()
         self._halted = False

@@ -60,7 +60,7 @@ class Grid(AbstractGrid):
 
     @takes(GridSettings)
     def __init__(self, hosts: Sequence[str | Host], *args: Any, **kw: Unpack[GridWords]) -> None:
-        self._begin(hosts, GridSettings.of("Grid", *args, **kw), HostSource())
+        self._begin(hosts, GridSettings.of(type(self), *args, **kw), HostSource())
 
     def _begin(self, hosts: Sequence[str | Host], settings: GridSettings, source: HostSource) -> None:
         hosts = as_hosts(hosts)

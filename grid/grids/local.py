@@ -15,7 +15,10 @@ class LocalGrid(Grid):
     the machine has no room for all (`ulimit`) it goes on with the others, and says so on stderr.
 
     Args:
+        n: Servers for each service; default: one for each core.
         python: Another interpreter than this one, with pyzmq and dill; a frozen application must name one.
+
+    All arguments of `Grid` but its hosts go as well; times and bounds are one of them: `limits=Limits(stop_s=2)`.
     """
 
     def __init__(self, n: int | None = None, *, python: str | None = None, **kw: Any) -> None:

@@ -28,7 +28,7 @@ from grid.grids.absent import Missing, Rest, lines
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.processes import home_of
-from grid.grids.settings import GridSettings, one_word
+from grid.grids.settings import GridSettings, one_wait, one_word
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
 from grid.grids.undisturbed import undisturbed
@@ -114,9 +114,7 @@ class Publisher:
         grid, settings = self._fleet.grid, self._settings
         grid.start()
         code = code_of(instance)
-        wanted = settings.wait if wait is None else wait
-        if wanted not in ("first", "all") and not (isinstance(wanted, int) and wanted > 0):
-            raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wanted!r}")
+        wanted = settings.wait if wait is None else one_wait(wait)
         patience = checked_timeout(timeout)
         if patience is None:
             patience = self._source.patience_s or self._fleet.limits.publish_s

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from grid.arguments import check_fields, check_number
 from grid.batch import JobSpec, parse_walltime
+from grid.batch_systems.known import dialect_named
 from grid.hosts import Host, as_hosts
 
 
@@ -41,10 +43,15 @@ class PilotRequest:
     poll_s: float = 15.0
 
     def __post_init__(self) -> None:
-        self.node("check", self.login_host())  # the arguments are wrong now, not when a job starts
-        for name, value, least in (("nodes", self.nodes, 1), ("ppn", self.ppn, 1), ("pilots", self.pilots, 0)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a number of at least {least}, not {value!r}")
+        check_fields(self)  # the arguments are wrong now, not when a job starts
+        for name, least in (("nodes", 1), ("ppn", 1), ("pilots", 0), ("renew", 0)):
+            check_number(name, int(getattr(self, name)), least)
+        for name in ("ahead_s", "handover_s", "queue_s", "poll_s"):
+            check_number(name, getattr(self, name), 0, float | None)
+        self.node("check", self.login_host())
+        self.spec()
+        if self.dialect is not None:
+            dialect_named(self.dialect)
         if not 0 < self.terms_handover_s < self.walltime_s:
             raise ValueError(f"handover_s is {self.terms_handover_s:g}, of a walltime of {self.walltime_s:g} s")
 
@@ -78,8 +85,8 @@ class PilotRequest:
     def spec(self) -> JobSpec:
         """As a job, but for where it runs and what."""
         return JobSpec(
-            nodes=self.nodes,
-            ppn=self.ppn,
+            nodes=int(self.nodes),
+            ppn=int(self.ppn),
             walltime_s=self.walltime_s,
             output="/dev/null",  # the script has files of its own: what a system copies at the end may not arrive
             error="/dev/null",

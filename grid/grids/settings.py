@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, TextIO, TypedDict, TypeVar
 
 from typing_extensions import Self
 
+from grid.arguments import check_fields, check_number, shown
+from grid.hosts.host import did_you_mean
 from grid.limits import Limits
 
 Path = str | os.PathLike[str]
@@ -81,13 +83,21 @@ class CommonSettings:
     trace: Path | None = None
     keep_failures: Path | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_number("X11_delay", self.X11_delay, 0, float)
+
     @classmethod
-    def of(cls, owner: str, *args: Any, **kw: Any) -> Self:
-        """Made of the arguments of this class. Raises TypeError, as if that had named them all."""
+    def of(cls, owner: type, *args: Any, **kw: Any) -> Self:
+        """Made of the arguments of a grid's class. Raises TypeError, ValueError, as if that had named them all."""
+        taken = {each.name for each in fields(cls)}
+        for name, value in kw.items():
+            if name not in taken:
+                raise TypeError(_not_taken(owner, name, value, taken))
         try:
             return cls(*args, **kw)
         except TypeError as exc:
-            raise TypeError(str(exc).replace(cls.__name__, owner)) from None
+            raise TypeError(str(exc).replace(cls.__name__, owner.__name__)) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +113,24 @@ class GridSettings(CommonSettings):
     logging: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_word(self.missing)
+        one_wait(self.wait)
+
+
+def _not_taken(owner: type, name: str, value: object, taken: Iterable[str]) -> str:
+    said = f"{owner.__name__}.__init__() got an unexpected keyword argument {name!r}"
+    if name in {each.name for each in fields(Limits)}:
+        return f"{said}. It is one of its limits: {owner.__name__}(..., limits=Limits({name}={shown(value)}))"
+    own = inspect.signature(owner.__init__).parameters  # type: ignore[misc]
+    return said + did_you_mean(name, {*taken, *own} - {"self", "args", "kw"})
+
+
+def one_wait(wait: str | int) -> str | int:
+    """For how many servers somebody waits, if it says that. Raises ValueError."""
+    if wait in ("first", "all") or (isinstance(wait, int) and not isinstance(wait, bool) and wait > 0):
+        return wait
+    raise ValueError(f"wait must be 'first', 'all' or a number of servers, not {wait!r}")
 
 
 def one_word(missing: str) -> str:

@@ -16,7 +16,8 @@ _KNOWN = 6
 class SSHGrid(Grid):
     """A grid over `hosts`: names as ssh knows them, or `Host` objects. Each gives `use_n_cpu` servers to a service.
 
-    Connections follow ~/.ssh/config, known_hosts and the agent; an unknown host key is refused.
+    Connections follow ~/.ssh/config, known_hosts and the agent; an unknown host key is refused. Arguments are those of
+    `Grid`; times and bounds are one of them: `limits=Limits(stop_s=2)`.
     """
 
     def __init__(self, hosts: Sequence[str | Host], *args: Any, **kw: Any) -> None:

@@ -10,10 +10,12 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, get_args
 
+from grid.arguments import shown
 from grid.batch_systems.known import launcher_names
 
 WAYS = ("paramiko", "openssh", "local")
@@ -110,7 +112,7 @@ class Host:
             if name == "use_n_cpu" and value > self.n_cpu:
                 raise ValueError(f"{value} is more than the {self.n_cpu} of n_cpu")
         except ValueError as exc:
-            raise ValueError(f"host {self.__dict__.get('name', value)!r}: {name}: {exc}") from None
+            raise ValueError(f"host {shown(self.__dict__.get('name', value))}: {name}: {exc}") from None
         super().__setattr__(name, value)
         if name == "n_cpu" and self.__dict__.get("use_n_cpu", 0) > value:
             self.use_n_cpu = value
@@ -148,6 +150,8 @@ def as_hosts(hosts: str | Host | Iterable[str | Host]) -> list[Host]:
     """Names become hosts, hosts stay the same objects; order and duplicates are kept. One alone will do."""
     if isinstance(hosts, (str, Host)):
         hosts = [hosts]
+    if not isinstance(hosts, Iterable):
+        raise TypeError(f"hosts must be names or Host objects, in a list, not {shown(hosts)}")
     result = []
     for item in hosts:
         if not isinstance(item, (str, Host)):
@@ -182,7 +186,7 @@ def compose_command(init_cmd: str, interpreter: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be text, not {value!r}")
+        raise ValueError(f"must be text, not {shown(value)}")
     if "\0" in value:
         raise ValueError("contains a NUL character")
     return value
@@ -261,11 +265,12 @@ def _command(value: Any) -> str:
 
 def _number(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"must be a whole number, not {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"must be {low}..{high}, not {value}")
-        return value
+        if isinstance(value, bool) or not isinstance(value, Integral):  # NumPy's, too
+            raise ValueError(f"must be a whole number, not {shown(value)}")
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError(f"must be {low}..{high}, not {number}")
+        return number
 
     return check
 
@@ -274,7 +279,7 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if value not in choices:
             hint = did_you_mean(value, choices)
-            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}{hint}")
+            raise ValueError(f"must be one of {', '.join(choices)}, not {shown(value)}{hint}")
         return str(value)
 
     return check
@@ -286,7 +291,7 @@ def _way(value: Any) -> str:
 
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"must be a mapping of names to values, not {value!r}")
+        raise ValueError(f"must be a mapping of names to values, not {shown(value)}")
     result = {}
     for name, content in value.items():
         if not isinstance(name, str) or not _VARIABLE.match(name):
@@ -300,8 +305,8 @@ def _environment(value: Any) -> dict[str, str]:
 def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = value.replace(",", " ").split()
-    if not isinstance(value, Iterable) or isinstance(value, Mapping):
-        raise ValueError(f"must be a list of names, not {value!r}")
+    if not isinstance(value, Collection) or isinstance(value, Mapping):
+        raise ValueError(f"must be a list of names, not {shown(value)}")
     return tuple(_safe_word(name) for name in value)
 
 

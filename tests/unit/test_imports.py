@@ -15,7 +15,7 @@ GRID = Path(__file__).parents[2] / "grid"
 # From the bottom up. A module imports from its own room and from lower floors.
 FLOORS = (
     ("causes",),
-    ("errors", "_version", "lazy", "limits", "text", "trust"),
+    ("errors", "_version", "arguments", "lazy", "limits", "text", "trust"),
     ("extras", "hooks"),
     ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace"),
