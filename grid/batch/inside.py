@@ -27,7 +27,7 @@ _KEYS = {"id": str, "name": str, "pid": int, "began": float, "job": str, "node":
 
 
 def write_down(grid_id: str, label: str, environ: Mapping[str, str] | None = None) -> Path | None:
-    """Write down that this process, if it is in a job, has such a grid; whoever ends the grid removes the file."""
+    """Write down that this process, if it is in a job, has such a grid; the end of the grid removes the file."""
     try:
         allocation = find_allocation(os.environ if environ is None else environ)
         if allocation is None or allocation.job == "unknown":

@@ -22,7 +22,7 @@ from pathlib import Path
 from grid.batch_systems import JobState, JobStatus, Outcome
 
 KEPT_S = 14 * 86400.0
-"""A record of a job is forgotten after so long."""
+"""A record of a job is forgotten after this time."""
 
 _NEAR_S = 60.0
 """A job that was told to end so near to its walltime was told because of it: systems look once a minute."""
@@ -86,7 +86,7 @@ def marker(token: str) -> Path:
 
 
 def markers(token: str) -> list[Path]:
-    """Those that are there: several for an array."""
+    """Those that exist: several for an array."""
     if not token:
         return []
     base = base_directory()
@@ -172,5 +172,5 @@ def why_killed(said: JobStatus, record: Record | None, end: End) -> str:
 
 
 def lost_outputs(record: Record, paths: Sequence[str] | None = None) -> list[str]:
-    """Files of output that were asked for and are not there: the directory is gone, or the copy did not arrive."""
+    """Files of output that were asked for and are missing: their directory was removed, or the copy did not arrive."""
     return [path for path in (record.outputs if paths is None else paths) if not os.path.lexists(path)]

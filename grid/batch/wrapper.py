@@ -28,7 +28,7 @@ _INDEX = "${SLURM_ARRAY_TASK_ID:-${PBS_ARRAY_INDEX:-${PBS_ARRAYID:-$SGE_TASK_ID}
 """Which task of an array this is."""
 
 _LET_KERNELS_END = """\
-# A job's end kills what it has left, on all nodes. Kernels of a script that died get the moment to clear up.
+# A job's end kills its remaining processes on all nodes. Kernels of a script that died get the moment to clear up.
 if [ -n "$told" ] || [ "$status" -gt 128 ]; then
     sid=$(ps -o sid= -p $$ 2>/dev/null) && sid=${sid##* } || sid=
     kernels() { ps -s "$sid" -o args= 2>/dev/null | grep -q -e "^grid agent " -e "[i]=getattr(sys.stdin"; }

@@ -236,7 +236,7 @@ class Dialect(ABC):
 
     @property
     def launchers(self) -> tuple[Launcher, ...]:
-        """Ways to start a program on a node, the best first: the first one whose command is there is taken."""
+        """Ways to start a program on a node, the best first: the first one whose command exists is taken."""
         return ()
 
     # -- pilots

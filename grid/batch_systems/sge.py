@@ -48,7 +48,7 @@ class Sge(Dialect):
     _id = re.compile(r'(?:\AYour job(?:-array)? (?=\d+[. ])|\A)(\d+)(?:\.[\d:-]+)?(?: \(".*"\) has been submitted)?\Z')
 
     def is_here(self, seen: Seen) -> bool:
-        """Whether both `qsub` and `qconf` are there, and `qsub` is not a part of Slurm."""
+        """Whether both `qsub` and `qconf` exist, and `qsub` is not a part of Slurm."""
         return "qsub" in seen.commands and "qconf" in seen.commands and not seen.qsub_is_slurm
 
     # -- submitting

@@ -64,7 +64,7 @@ class Slurm(Dialect):
     _id = re.compile(r"(?:\ASubmitted batch job |\A)(\d+)(?:;\S*)?\Z")
 
     def is_here(self, seen: Seen) -> bool:
-        """Whether `sbatch` and `squeue` are there."""
+        """Whether `sbatch` and `squeue` exist."""
         return {"sbatch", "squeue"} <= seen.commands
 
     # -- submitting
@@ -111,7 +111,7 @@ class Slurm(Dialect):
         last = answers[-1]
         if self.status_failed(last.status, last.stderr):
             return None
-        if len(answers) == 1:  # others' jobs; one id of them that is unknown spoils nothing where it is asked for alone
+        if len(answers) == 1:  # others' jobs; an unknown id spoils nothing where the question names it alone
             told = {self.base_of(status.id) for status in self.parse_status(last.stdout)}
             missing = [self.base_of(job) for job in ids if self.base_of(job) not in told]
             if missing:

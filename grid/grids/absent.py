@@ -44,7 +44,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Rest:
-    """Who goes on: hosts with servers, of how many, and those that are still on their way."""
+    """The hosts that take part: those with servers, of how many, and those that are still on their way."""
 
     hosts: int
     of_hosts: int
@@ -87,7 +87,7 @@ class Absent:
         return untold
 
     def drop(self) -> None:
-        """An error has named them: who goes on in spite of it hears of them at the next turn."""
+        """An error has named them: a caller that goes on in spite of it hears of them at the next turn."""
         with self._lock:
             self._untold = []
 
@@ -96,7 +96,7 @@ class Absent:
 
 
 def lines(missing: Sequence[Missing], rest: Rest | None) -> list[str]:
-    """One line for each cause. `rest`: who goes on, None at the end of all."""
+    """One line for each cause. `rest`: the hosts that take part, None at the end of all."""
     groups: dict[tuple[bool, str], list[Missing]] = {}
     for one in missing:
         groups.setdefault((one.server is None, one.cause), []).append(one)

@@ -87,7 +87,7 @@ class AbstractGrid(threading.Thread):
         traced = settings.trace if settings.trace is not None else os.environ.get("GRID_TRACE")
         self.trace: Trace | None = None
         self.hooks: list[Hook] = [*of_all_grids]
-        """Who listens to it, see `grid.hooks`; add yours before servers come up to hear of their calls."""
+        """Its listeners, see `grid.hooks`; add yours before servers come up to hear of their calls."""
         if traced:
             from grid.trace import Trace  # not at the top: most runs have none
 
@@ -118,7 +118,7 @@ class AbstractGrid(threading.Thread):
         raise NotImplementedError("a derived grid publishes")
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str:
-        """Publish it so that lost servers are replaced, so many; here: by an engine that replaces none."""
+        """Publish it so that up to `restarts` lost servers are replaced; here: by an engine that replaces none."""
         return self.publish(instance)
 
     def ishalted(self) -> bool:
@@ -130,7 +130,7 @@ class AbstractGrid(threading.Thread):
         raise NotImplementedError("a derived grid waits")
 
     def _rouse(self, waiter: Waiter) -> None:
-        """`waiter` was granted or refused: wake who waits for it."""
+        """`waiter` was granted or refused: wake its thread."""
         raise NotImplementedError("a derived grid wakes")
 
     def _halt(self, *, force: bool) -> None:
@@ -140,7 +140,7 @@ class AbstractGrid(threading.Thread):
         """End servers whatever they do, and have others in their places. Here: their calls are finished."""
 
     def _on_their_way(self) -> list[str]:
-        """In words, where servers may yet come from: for who waits for one."""
+        """In words, where servers may yet come from: for a caller that waits for one."""
         return []
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class AbstractGrid(threading.Thread):
             self._ending.withdraw(self._service(service_id), wait=wait)
 
     def _withdrawn(self, service_id: str) -> None:
-        """A service is gone: free what the engine holds for it."""
+        """A service was withdrawn: free what the engine holds for it."""
 
     def _terminate_servers(self, servers: Sequence[Server]) -> None:
         for server in servers:
@@ -268,7 +268,7 @@ class AbstractGrid(threading.Thread):
         service.add(server)
 
     def _server_gone(self, server: Server, event: Event, reason: str) -> None:
-        """A server was lost or terminated: take it off the tables, serve or refuse who waits."""
+        """A server was lost or terminated: take it off the tables, serve or refuse the callers that wait."""
         if isinstance(server.service, Service):
             server.service.gone(server, event, reason)
 
@@ -283,7 +283,7 @@ class AbstractGrid(threading.Thread):
         Raises:
             UnknownService: No such id here.
             AcquireTimeout: None became free within `timeout` seconds.
-            NoServers: The last server is gone, or the service was withdrawn.
+            NoServers: The last server was lost, or the service was withdrawn.
             GridStopped: The grid was terminated meanwhile.
         """
         claim = self._service(service_id).obtain(checked_timeout(timeout), expect_s=expect_s)

@@ -33,7 +33,7 @@ class Anvil:
         return len(data)
 
     def make(self, size: int) -> Any:
-        """Give so many bytes of bulk data."""
+        """Give `size` bytes of bulk data."""
         return PickleBuffer(bytearray(size))
 
 

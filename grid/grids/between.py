@@ -24,7 +24,7 @@ _SLOWEST = 1e6
 
 
 def carry(source: Home, target: Home, blob: str, sizes: Sequence[int]) -> Callable[[], str]:
-    """Begin to copy a blob; the function waits until it is there and gives its name on `target`.
+    """Begin to copy a blob; the function waits for its arrival and gives its name on `target`.
 
     Raises (the function):
         ConnectError: One of the hosts was lost. DiskError: There is no room for it.

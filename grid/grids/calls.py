@@ -135,7 +135,7 @@ class ServiceCalls:
             timeout: Seconds to wait for the group; None waits for ever. A method that has a parameter of that name
                 gets it instead: use `with g.group(service_id, timeout)` for such.
         Raises:
-            AcquireTimeout: Not all became free in time; the message says who has them.
+            AcquireTimeout: Not all became free in time; the message names their holders.
             ServiceError: This thread has one of the servers itself, so that it would wait for ever.
         """
         timeout = None
@@ -172,7 +172,7 @@ class ServiceCalls:
             timeout: Seconds to wait for the group; None waits for ever.
         Raises:
             ServiceError: More elements than servers, or `kwlist` of another length; this thread has a server itself.
-            AcquireTimeout: Not all became free in time; the message says who has them.
+            AcquireTimeout: Not all became free in time; the message names their holders.
         """
         return self._grid._service(service_id).scatter(method, list(arglist), kwlist, cycle=cycle, timeout=timeout)
 

@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
 """Between looks at the workers."""
 _WINDOW = 32
-"""Calls under way to one server, at most. They are sent in order, so the oldest is there, and turns come round."""
+"""Calls under way to one server, at most. They are sent in order, so the oldest has arrived, and turns come round."""
 
 
 class Desk:
@@ -80,7 +80,7 @@ class Desk:
         self.errands.put(work)
 
     def rouse(self) -> None:
-        """Something is done: whoever waits looks."""
+        """Something is done: all that wait look."""
         with self.news:
             self.news.notify_all()
 
@@ -168,7 +168,7 @@ class ActorServer(Server):
         return pack(Kind.CALL, 0, 0, 0, 0, dumped.data, buffers, flags)
 
     def _send(self) -> None:
-        """In Dask's loop: send what there is room for."""
+        """In Dask's loop: send calls while there is room."""
         while True:
             with self._lock:
                 if not self._unsent or self._under_way >= _WINDOW or self.actor is None:
@@ -264,7 +264,7 @@ class ActorServer(Server):
         return result
 
     def lost(self, what: str) -> None:
-        """Its worker is gone: its calls fail."""
+        """Its worker was lost: its calls fail."""
         grid = self._grid
         was_final = self.final_state is not None
         if not was_final:
@@ -421,7 +421,7 @@ class DaskGrid(AbstractGrid):
     # -- the engine ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """The grid's thread: call-backs, and a look at who is still there."""
+        """The grid's thread: call-backs, and a look at which workers still live."""
         looked = time.monotonic()
         while True:
             try:

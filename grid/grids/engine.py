@@ -100,7 +100,7 @@ class KernelEngine:
         link.on_connection = self.outages.on_connection
 
     def look(self) -> None:
-        """In the watch's thread, now and then: whose time is over?"""
+        """In the watch's thread, now and then: whose time has passed?"""
         self.grid._ending.look_after()
         self.publisher.look()
         self.outages.look()
@@ -170,7 +170,7 @@ class KernelEngine:
         first = [home for home in homes if not home.local or not in_a_job]
         for wave in (first, [home for home in homes if home not in first]):
             _shut_down(wave, force, deadline)
-        # They start hosts, or publish, and have nothing left to work on. Who is just connecting sees that and lets go.
+        # They start hosts, or publish, and have nothing left to work on. One that is just connecting sees it and stops.
         fleet.join_helpers(min(deadline, time.monotonic() + fleet.limits.stop_s))
         for home in self._all_homes():
             if home.up:  # it came up at that very moment

@@ -130,7 +130,7 @@ class Fleet:
     def in_thread(self, name: str, body: Callable[..., None], *args: Any) -> None:
         """Have it done by a thread of its own, for which the end waits a little."""
         thread = threading.Thread(target=body, args=args, name=name, daemon=True)
-        with self.changed:  # who joins them must see none that has not started
+        with self.changed:  # a caller that joins them must see none that has not started
             thread.start()
             self._helpers = [helper for helper in self._helpers if helper.is_alive()] + [thread]
 
@@ -140,7 +140,7 @@ class Fleet:
             thread.join(max(0.1, deadline - time.monotonic()))
 
     def notify(self) -> None:
-        """Servers or hosts came or went: whoever waits for that looks."""
+        """Servers or hosts came or went: all that wait for that look."""
         with self.changed:
             self.changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""One host's life in a grid: connect, start the agent, talk to it, tell that it is gone.
+"""One host's life in a grid: connect, start the agent, talk to it, tell of its end.
 
 How it stands with us (down, connected, silent, ... lost) is the table in `silence.py`.
 
@@ -311,7 +311,7 @@ class Home:
         return carry(source, self, blob, sizes)
 
     def forget(self, blob: str) -> None:
-        """Remove a blob; without waiting, and without an error where the host is gone."""
+        """Remove a blob; without waiting, and without an error where the host was lost."""
         if isinstance(self.blobs, bulk.Store):
             self.blobs.drop(blob)
             return
@@ -319,7 +319,7 @@ class Home:
             self.ask_later("drop", blob)
 
     def detach(self, peer: Peer) -> None:
-        """A process of the host is gone: end what led to it."""
+        """A process of the host has ended: end what led to it."""
         connection = self.connection  # another thread may be giving it up just now
         if self.transport == "tunnel" and connection is not None:
             for endpoint in self._tunnels.pop(peer.number, ()):
@@ -327,7 +327,7 @@ class Home:
                     connection.unforward(*_address(endpoint))
 
     def broken(self) -> bool:
-        """Whether the tunnel to it is gone with its ssh connection, is ours to make anew, and is not made anew yet."""
+        """Whether the tunnel to it broke with its ssh connection, is ours to make anew, and was not made anew yet."""
         connection = self.connection
         ours = self._rejoins and self.transport == "tunnel" and self.up
         return ours and connection is not None and not connection.alive()
@@ -519,7 +519,7 @@ class Home:
                     raise
 
     def part(self) -> Callable[[], None] | None:
-        """It is gone: forget at once what leads there. The answer closes that, which may take a moment.
+        """It was lost or has ended: forget at once what leads there. The answer closes that, which may take a moment.
 
         In two steps, because a new start may begin at once, and must not have its own connection closed: so it can
         begin only when all is forgotten. None: it was gone before.

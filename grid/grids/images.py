@@ -63,7 +63,7 @@ class Images:
         self._lock = threading.Lock()
 
     def known(self, lacking: set[str], have: Mapping[str, Any]) -> tuple[Told, Packed] | None:
-        """A large image that is there already and has what is lacking."""
+        """A large image that exists already and has what is lacking."""
         with self._lock:
             for large in self._large:
                 if large.serves(lacking, have):

@@ -51,7 +51,7 @@ class Liveness:
             return self._silence.state is not before
 
     def suspect(self, process: int, patience_s: float) -> None:
-        """A server of it is silent, or new: it has so many seconds to be heard."""
+        """A server of it is silent, or new: it has `patience_s` seconds to be heard."""
         with self._lock:
             self._silence.suspect(process, patience_s, self._clock())
 

@@ -37,7 +37,7 @@ class LoginMachine:
         """Log in, and find the batch system.
 
         Raises:
-            HostError: There is no way to it. AllocationError: No batch system is there.
+            HostError: There is no way to it. AllocationError: It has no batch system.
         """
         self._connection = connect(self.host)
         self._system = BatchSystem(self._connection, self._dialect)

@@ -42,11 +42,11 @@ class Losses:
         self._fatal: dict[bytes, int] = {}  # digest of a call -> how many servers died with it
 
     def lose_server(self, server: KernelServer, what: str, certificate: dict[str, Any] | None = None) -> None:
-        """A server is gone: its calls fail, it leaves the tables, it is replaced if that was asked for."""
+        """A server was lost: its calls fail, it leaves the tables, it is replaced if that was asked for."""
         self._lose([server], what, certificate)
 
     def lose_home(self, home: Home, reason: str) -> None:
-        """A host is gone, and all that was there."""
+        """A host was lost, and all that ran there."""
         close = home.part()
         if close is None:
             return  # that is known

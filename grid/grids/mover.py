@@ -303,7 +303,7 @@ class Mover:
             self._fleet.link.drop(move.peer, error)
         server.fail_kept(error)
 
-    # -- who is on the way -----------------------------------------------------------------------------------------
+    # -- moves under way -------------------------------------------------------------------------------------------
 
     def _happen(self, move: Move, event: MoveEvent) -> bool:
         """A step of a move; false where it can't take that step, because it has ended meanwhile."""

@@ -51,7 +51,7 @@ class HostNeeds:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Another agent, another directory: nothing is there yet."""
+        """Another agent, another directory: it is empty."""
         self._modules: set[str] = set()
         self._images = Images()
 

@@ -69,7 +69,7 @@ class News:
             if left() < DESCRIPTORS:  # libzmq would try again for ever
                 raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}; {limit()} on this machine")
             peer = home.attach(server.number, inlet, outlet)
-        except Exception as exc:  # no descriptor is left, or the tunnel is gone: it would be starting for ever
+        except Exception as exc:  # no descriptor is left, or the tunnel is closed: it would be starting for ever
             if home.up:
                 home.ask_later("stop", [name], True)
             what = f"server {name} started, but can't be connected to ({exc})"

@@ -53,7 +53,7 @@ class Output:
         return self._directory / f"{name.replace('/', '.')}.log"
 
     def forget(self, name: str) -> None:
-        """A server is gone, and so goes its log."""
+        """A server has ended, and its log is closed."""
         if self._directory is not None:
             logs.remove(self._file(name))
 

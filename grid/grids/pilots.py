@@ -48,7 +48,7 @@ exec >output 2>error </dev/null
 echo "$PATH" >path  # PBS gives tasks next to none: what the job's profile and lines have made of it counts on all nodes
 date +%s >started.new && mv started.new started
 launchers=  # dash lists no jobs within $(jobs -p)
-trap 'kill -TERM $launchers 2>/dev/null' TERM HUP {warning}  # who starts kernels hands it on to them
+trap 'kill -TERM $launchers 2>/dev/null' TERM HUP {warning}  # the launchers hand it on to the kernels
 start() {  # a launcher in the background; where it ends without having begun $rank, that is told at once
     (
         trap 'kill -TERM "$child" 2>/dev/null' TERM HUP
@@ -80,7 +80,7 @@ while [ $rank -lt {nodes} ]; do  # a node that the launcher never reached must n
     rank=$((rank + 1))
 done
 echo 0 >ended.new && mv ended.new ended
-# A client that is there reads how it ended, and removes this directory. Kernels say by 75 that theirs was gone.
+# A living client reads how it ended, and removes this directory. Kernels say by 75 that theirs was unreachable.
 [ "$(cat ./*/status | sort -u)" = 75 ] && cd / && rm -rf "$here"
 exit 0
 """

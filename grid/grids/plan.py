@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 GRACE_POLLS = 3
-"""A job that the batch system does not know counts as ended after so many polls; its kernels decide earlier."""
+"""A job that the batch system does not know counts as ended after this number of polls; its kernels decide earlier."""
 
 LOOK_S = (0.25, 2.0)
 """Seconds between looks at the files of pilots: while kernels are starting, and while nothing is under way."""
@@ -99,7 +99,7 @@ class End:
 
 @dataclass(frozen=True)
 class Withdraw:
-    """The job can never run: whoever waits for it is told, and it goes."""
+    """The job can never run: it is told to all that wait for it, and dropped."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Renew:
 
 @dataclass(frozen=True)
 class Tell:
-    """These servers hear that their allocation ends in so many seconds."""
+    """These servers hear in how many seconds their allocation ends."""
 
     servers: frozenset[str]
     seconds: float

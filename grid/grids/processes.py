@@ -45,7 +45,7 @@ class Processes:
         self._running[home.peer.number] = GridProcess(home, None)
 
     def add(self, number: int, server: KernelServer, home: Home, patience_s: float) -> None:
-        """A server's process listens; it has so many seconds to answer."""
+        """A server's process listens; it has `patience_s` seconds to answer."""
         self._running[number] = GridProcess(home, server)
         home.life.suspect(number, patience_s)
 

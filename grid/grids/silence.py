@@ -55,7 +55,7 @@ class HostEvent(Enum):
 
 
 class HostAction(Enum):
-    """What follows, for whoever acts."""
+    """What follows, for the one that acts."""
 
     SET_ASIDE = "hand out none of its servers"
     HAND_OUT = "hand them out again"
@@ -70,7 +70,7 @@ _S, _E, _A = HostState, HostEvent, HostAction
 MOVES: dict[tuple[HostState, HostEvent], tuple[HostState, tuple[HostAction, ...]]] = {
     (_S.DOWN, _E.STARTED): (_S.CONNECTED, ()),
     (_S.LOST, _E.STARTED): (_S.CONNECTED, ()),
-    # Aside first: who asks for a server now must not be given one that most likely can't be called.
+    # Aside first: a caller that asks for a server now must not be given one that most likely can't be called.
     (_S.CONNECTED, _E.FELL_SILENT): (_S.PROBED, (_A.SET_ASIDE, _A.PROBE)),
     (_S.SILENT, _E.DUE): (_S.PROBED, (_A.PROBE,)),
     (_S.PROBED, _E.STANDS): (_S.SILENT, ()),
@@ -146,7 +146,7 @@ class Silence:
     # -- its servers -----------------------------------------------------------------------------------------------
 
     def suspect(self, process: int, patience_s: float, now: float) -> None:
-        """It is silent, or has just been connected to: it has so many seconds to be heard."""
+        """It is silent, or has just been connected to: it has `patience_s` seconds to be heard."""
         self._suspects[process] = now + patience_s
 
     def trust(self, process: int) -> None:

@@ -24,7 +24,7 @@ class HostSource:
         """The grid has ended, and its homes are shut down."""
 
     def wake(self) -> None:
-        """The grid ends: whoever waits for the source looks."""
+        """The grid ends: all that wait for the source look."""
 
     def standing_by(self) -> list[Home]:
         """Homes that take no part and have to be shut down at the end all the same."""
@@ -43,7 +43,7 @@ class HostSource:
         return False
 
     def is_hoping(self) -> bool:
-        """Whether servers may come yet: who waits for one waits on, even if there is none now."""
+        """Whether servers may come yet: a caller that waits for one waits on, even if there is none now."""
         return False
 
     def slots(self) -> int | None:

@@ -38,7 +38,7 @@ class CopyReport:
     """What one `copy_files` did.
 
     `files`: directory -> names of all chosen files in it. `sent`: host label -> number of files that travelled.
-    `bytes`: size of all chosen files. `skipped`: host label -> files that were there already, unchanged.
+    `bytes`: size of all chosen files. `skipped`: host label -> files that the host had already, unchanged.
     """
 
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class CopyReport:
 
 
 class Stager:
-    """The files of one grid. `servers_at`: the servers of a home; `workdir`: where all servers work, if it is said."""
+    """The files of one grid. `servers_at`: the servers of a home; `workdir`: where all servers work, if set."""
 
     def __init__(
         self,

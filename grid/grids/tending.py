@@ -75,7 +75,7 @@ class Held:
     hopeless: bool = False  # the batch system says that it can never run
     stage: PilotStage = PilotStage.HELD
     retired: bool = False  # its servers were moved away, or it was given back: no successor takes its place
-    returned: bool = False  # given back by `shrink`: it is told of no more once it has ended
+    returned: bool = False  # given back by `shrink`: nobody is told of it any more once it has ended
     told: set[str] = field(default_factory=set)  # servers that heard of its end, by name
     joined: set[int] = field(default_factory=set)  # ranks that take part in the grid
 
@@ -201,7 +201,7 @@ class Pilots(HostSource):
                 self.machine.look(waiting)
                 waiting = [pilot for pilot in waiting if pilot.status is None]
                 if waiting:
-                    time.sleep(0.1)  # a file on another machine tells nobody that it is there
+                    time.sleep(0.1)  # nothing tells that a file on another machine has come
             for held in going:
                 if held.pilot.job is not None and held.pilot.status is None:
                     self.machine.system.cancel(held.pilot.job)
@@ -438,7 +438,7 @@ class Pilots(HostSource):
     # -- pilots end, foreseen and not ------------------------------------------------------------------------------
 
     def _withdraw(self, held: Held) -> None:
-        """A job that can never run is no hope: it goes, and whoever waits for it is told."""
+        """A job that can never run is no hope: it is dropped, and all that wait for it are told."""
         held.pilot.facts["reason"] = f"it can never run here: {held.pilot.reason}"
         self._ended(held, owed=False)
         assert held.pilot.job is not None

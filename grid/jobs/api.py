@@ -52,7 +52,7 @@ class Whose(enum.Enum):
 
     NOBODYS = "no job"
     OWN = "jobs that one may see in full, named by the arguments `job` or `jobs`"
-    KNOWN = "a job of which one may know that it is there"
+    KNOWN = "a job of which one may know that it exists"
     SIEVED = "any; what one may not see is left out or refused as it is come upon"
 
 
@@ -168,7 +168,7 @@ class Calls:
         """End the connection."""
         raise NotImplementedError
 
-    # -- who is asking ---------------------------------------------------------------------------------------------
+    # -- the asking user -------------------------------------------------------------------------------------------
 
     @row(None, Whose.NOBODYS, again=True, quick=True)
     def connect(self, user: str = "", token: str | None = None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class JobRecord:
     """When it goes, see `rules/post.py`; empty: as its owner wishes."""
 
     best_size = 0  # bytes of the last improvement as JSON; not stored
-    is_paused = False  # at a safe point, until it is told to go on; not stored
+    is_paused = False  # at a safe point, until `resume`; not stored
 
     def summary(self) -> dict[str, Any]:
         """What lists of jobs show."""

@@ -17,7 +17,7 @@ from grid.jobs.record import JobRecord
 
 
 class Rights:
-    """See the module. `user` is who is asking, once `connect` has said so."""
+    """See the module. `user`: the one that asks, once `connect` has said so."""
 
     def __init__(self, manager: JobManager) -> None:
         self.manager = manager
@@ -44,7 +44,7 @@ class Rights:
             for job in ([] if one is None else [one]) + list(given.get("jobs") or ()):
                 self.record(job)
 
-    # -- who is it, and what is theirs -----------------------------------------------------------------------------
+    # -- the user, and what is theirs ------------------------------------------------------------------------------
 
     def check(self) -> str:
         """The user that asks. Raises AccessError: the client has not said."""

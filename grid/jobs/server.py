@@ -59,7 +59,7 @@ class Server(Calls):
         self.rights = rights or Rights(manager)
         self.queue = QUEUE
 
-    # -- who is asking ---------------------------------------------------------------------------------------------
+    # -- the asking user -------------------------------------------------------------------------------------------
 
     def register(self, service: Any) -> None:
         """Make a service class of this process available."""

@@ -23,9 +23,9 @@ NAME = ".lock"
 def hold(path: Path) -> int | None:
     """Lock a directory (by a file in it) or a file, until the descriptor is closed or this process ends.
 
-    A directory must be there already: what is not there is made, as a file.
+    A directory must exist already: a missing path is made, as a file.
 
-    Returns None where the file system has no locks: the file is there all the same, and says that nobody can tell.
+    Returns None where the file system has no locks: the file exists all the same, and says that nobody can tell.
     """
     try:
         fd = os.open(_file_of(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -31,7 +31,7 @@ class Presence:
 
     def __init__(self, now: float, *, start_s: float, orphan_s: float, lost_s: float, heartbeat_s: float) -> None:
         self.came = False
-        """Whether it ever was there."""
+        """Whether it ever said something."""
         self._patience = orphan_s + lost_s + heartbeat_s
         self._over_at = now + start_s + orphan_s
         self._looked = now

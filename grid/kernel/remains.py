@@ -152,7 +152,7 @@ def clear(chosen: dict[str, Any]) -> dict[str, Any]:
         _remove(Path(path), removed, kept)
     for path in chosen["paths"]:
         for pid, started, name, words in _our_processes():
-            # A master whose client is gone.
+            # A master whose client has ended.
             if path in words and name.startswith("ssh") and _end(pid, started):
                 killed.append((pid, name))
         if path not in spared:
@@ -268,7 +268,7 @@ def registrations(place: Path) -> tuple[list[str], list[tuple[str, str]]]:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # half written: its process decides, below
     named = {match["grid"] for path, match in files if path.suffix == ".json"}
-    # One that has no record yet, or just lost it, goes by the process id in its name, and by who answers.
+    # One that has no record yet, or just lost it, is judged by the process id in its name, and by whether it answers.
     alive |= {
         match["grid"]
         for path, match in files

@@ -52,7 +52,7 @@ class Readable(Protocol):
 def unpack(fileobj: Readable, root: str | os.PathLike[str]) -> list[str]:
     """Write the files of the archive below `root`, which exists; answer their relative paths in order.
 
-    Files that are there already are replaced, as a whole; a link or a read-only file under the name as well.
+    Files that exist already are replaced, as a whole; a link or a read-only file under the name as well.
     Files that arrived before an error stay.
 
     Raises:

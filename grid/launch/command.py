@@ -24,7 +24,7 @@ from grid.launch.shell import find_python_script, remote_path
 
 _LINE = "GRID-ENV "
 _SPARE = b"\n" * 16
-"""For who reads our input before us."""
+"""For a program that reads our input before us."""
 STARTED = "GRID_STARTS_KERNEL"
 """Set while the interpreter of a kernel starts. A program that finds it set is no interpreter of Python, see below."""
 

@@ -161,7 +161,7 @@ def _pump(source: FarEnd, sink: FarEnd) -> None:
 
 
 def _hang_up(end: FarEnd) -> None:
-    """Wake whoever reads or writes there. A socket must be shut down for that: closing it wakes nobody."""
+    """Wake all threads that read or write there. A socket must be shut down for that: closing it wakes nobody."""
     try:
         if isinstance(end, socket.socket):
             end.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,7 @@ class ConnectLimits:
     retries: int = 5  # after a dropped handshake or a refused channel; never after a refused key or log-in
     backoff_s: float = 0.4  # before the first retry; doubles, with jitter
     keepalive_s: float = 5  # between questions to a silent server
-    silence_s: float = 15  # so long without a byte, and the link counts as cut
+    silence_s: float = 15  # without a byte for this long the link counts as cut
     line_bytes: int = 1 << 20  # longest line of `read_line`
     stderr_bytes: int = 1 << 20  # kept of what a process writes to standard error: the end of it
     output_bytes: int = 256 << 20  # most that `run` collects

@@ -72,7 +72,7 @@ class Line(Shared):
             release(via)
 
     def _tick(self) -> None:
-        """Called by the transport's thread after `keepalive_s` without traffic: ask, and give up on who is silent.
+        """Called by the transport's thread after `keepalive_s` without traffic: ask, and give up on a silent host.
 
         paramiko's own keepalive asks for no answer, so it never notices one that doesn't come. TCP_USER_TIMEOUT is
         the kernel's own watch, but a wire through a jump host has no TCP of ours to the far end.
@@ -209,7 +209,7 @@ def _negotiate(wire: wires.Wire, target: Target, limits: ConnectLimits, types: I
     """Greeting and key exchange: an encrypted transport to somebody whose key is still to be judged."""
     try:
         wire.await_greeting(limits.banner_s)
-        transport = OrderedTransport(wire)  # type: ignore[arg-type]  # all that it uses of a socket is there
+        transport = OrderedTransport(wire)  # type: ignore[arg-type]  # it has all that is used of a socket
     except TimeoutError as exc:
         wire.close()
         raise ConnectError(

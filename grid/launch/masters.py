@@ -198,7 +198,7 @@ def _open(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -
 
 
 def _log_in(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -> Master:
-    """First without questions, many hosts at once; where that is refused and a person is there, with questions."""
+    """First without questions, many hosts at once; where that is refused, with questions at the terminal."""
     try:
         return _start(host, key, config, limits, batch="yes", timeout=limits.connect_s + limits.auth_s)
     except LoginError:

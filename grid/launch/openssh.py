@@ -95,7 +95,7 @@ class OpenSSHConnection(LoanConnection):
         try:
             self._control("-O", "cancel", "-L", _rule(path, address, port))
         except ConnectError:
-            pass  # the master is gone, its forwards with it
+            pass  # the master has ended, its forwards with it
         try:
             os.unlink(path)
         except FileNotFoundError:

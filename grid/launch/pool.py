@@ -36,7 +36,7 @@ S = TypeVar("S", bound=Shared)
 
 
 class Pool(Generic[K, S]):
-    """Who asks first makes it; the others wait for it and share its fate."""
+    """The first thread that asks makes it; the others wait for it and share its fate."""
 
     def __init__(self) -> None:
         self._forget()

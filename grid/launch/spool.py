@@ -36,11 +36,11 @@ from grid.wire.places import trusted
 
 POLL_S = 0.05
 OLD_S = 30 * 86400.0
-"""Whether a process of another machine lives can't be seen; no job lasts so long."""
+"""Nobody can see whether a process of another machine lives; no job lasts longer than this."""
 LAUNCHER_SAID = "launcher"
 """File with what the launcher itself printed: the reason, where it has started nothing."""
 LATE_S = 1.0
-"""A status that is not there so long after its launcher has ended will not come."""
+"""A status that has not come this long after the end of its launcher will not come."""
 
 VARIABLE = "GRID_SPOOL"
 """Names a directory that all nodes see, where ~/.grid/spool is none."""
@@ -166,7 +166,7 @@ class SpooledProcess(RemoteProcess):
         self._start()
         deadline = time.monotonic() + timeout
         while True:
-            over = self._has_ended()  # before looking: what it wrote last is there by then
+            over = self._has_ended()  # before looking, so that its last words are found
             if data := self._more():
                 return data
             if over:
@@ -198,7 +198,7 @@ class SpooledProcess(RemoteProcess):
         try:
             killer.wait(self._limits.close_s)
         except subprocess.TimeoutExpired:
-            pass  # it is waited for by nobody; the job's end is its end
+            pass  # nobody waits for it; the job's end is its end
         self.wait(self._limits.close_s)
 
     def close(self) -> None:

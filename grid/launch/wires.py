@@ -128,7 +128,7 @@ def dial(target: Target, timeout: float) -> tuple[Wire, str]:
 
 
 def limit_silence(wire: Wire, seconds: float) -> None:
-    """Let the kernel give up on unanswered data after so long; without it a cut link is noticed after minutes."""
+    """Let the kernel give up on unanswered data after `seconds`; else a cut link is noticed after minutes."""
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None and isinstance(wire._sock, socket.socket) and wire._sock.family != socket.AF_UNIX:
         wire._sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))

@@ -128,7 +128,7 @@ class _Holder:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
-        self.had: list[ItemPack] | None = None  # what was there when it was lost: the first of them may have been done
+        self.had: list[ItemPack] | None = None  # its packs when it was lost: it may have done the first of them
         self.packs: dict[Result, ItemPack] = {}
         self.since = time.monotonic()
 
@@ -152,7 +152,7 @@ class Handing:
         self._end_at: float | None = None  # when calls that run are ended with their servers
 
     def start(self) -> None:
-        """Start the thread. It refers to the supply, and to nobody who waits for that."""
+        """Start the thread. It refers to the supply, and to no caller that waits for that."""
         threading.Thread(target=self._run, name="grid-map", daemon=True).start()
 
     # -- from any thread -------------------------------------------------------------------------------------------

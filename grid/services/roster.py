@@ -265,7 +265,7 @@ class Roster:
                 name = next((name for name in self._free if fits is None or fits(name)), None)
                 if name is None:
                     if self._free:
-                        continue  # it is choosy, and what is there suits others
+                        continue  # it is choosy, and the free servers suit others
                     break
                 del self._free[name]
                 self._move(name, Event.ACQUIRED)

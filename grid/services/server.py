@@ -51,7 +51,7 @@ class OfService(Owner, Protocol):
     instance: Any
 
     def free(self, server: Server, hold: Hold) -> None:
-        """The hold is over."""
+        """The hold has ended."""
 
     def end(self, server: Server) -> None:
         """End its process."""
@@ -91,7 +91,7 @@ class Server:
     def free_if_idle(self) -> None:
         """Free it if nobody will call it any more, and no call is under way: the one place that says when.
 
-        Whoever ends something on it asks: a release, a reply, a move, the watch. Once more does no harm.
+        All that end something on it ask: a release, a reply, a move, the watch. Once more does no harm.
         """
         hold = self.hold
         if hold is not None and hold.released and self.idle and self.service is not None:

@@ -109,7 +109,7 @@ class Service:
         self.carry_out(actions)
 
     def gone(self, server: Server, event: Event, reason: str) -> None:
-        """A server was lost or terminated: serve or refuse who waits."""
+        """A server was lost or terminated: serve or refuse the callers that wait."""
         with self.lock:
             if server.final_state is None:
                 server.final_state = State.LOST if event is Event.LOST else State.TERMINATED

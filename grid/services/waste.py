@@ -58,7 +58,7 @@ class Waste:
                 return
             try:
                 result.bring_here()
-            except Exception as exc:  # who asks for it will hear why
+            except Exception as exc:  # its caller will hear why
                 logger.debug("%r could not be fetched at the end: %s", result, exc)
 
     def tell(self) -> None:

@@ -139,7 +139,7 @@ class TaskScheduleStrategy(ABC):
         """Id of the best slave that is active and has room; None if there is none now."""
 
     def get_next_slave_for(self, task: Task) -> str | None:
-        """The same, for one who wants to see the task."""
+        """The same, for a reader that wants to see the task."""
         return self.get_next_slave()
 
     def changed(self, slave: Any) -> None:  # noqa: B027

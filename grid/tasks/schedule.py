@@ -1,4 +1,4 @@
-"""The scheduler's state: which tasks wait, who has which, and what comes next. Pure: no clock, no thread, no socket.
+"""The scheduler's state: tasks that wait, those that workers have, the next one. Pure: no clock, no thread, no socket.
 
     system A   front: back from a slave that was lost    source: its generator, read on demand
     system B   front: pushed by task_finished            source

@@ -186,7 +186,7 @@ class Scheduler(TaskScheduler):
             manager.staff.send(pack)
         except SendFailed as failed:
             return failed
-        if manager.staff.size != pack.slave.workers:  # one turned out to be gone
+        if manager.staff.size != pack.slave.workers:  # one turned out to be lost
             self.master.attendance.count(manager)
         return None
 
@@ -249,7 +249,7 @@ class Scheduler(TaskScheduler):
             self.schedule.push_front(key, again)
 
     def _finish(self, pack: Pack, entry: TaskEntry, value: Any, error: BaseException | None) -> None:
-        """One task is finished: it hears of it, then its system, then the ranks, then it is asked for completeness."""
+        """One task is finished: it hears of it, then its system, then the ranks; then the system is complete or not."""
         hear(entry.task, value, error)
         has_heard = self.master.systems.tell(pack.key, entry.task, value, error)
         self.schedule.finished(pack.slave)

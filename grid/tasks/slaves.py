@@ -1,4 +1,4 @@
-"""Slaves, and the registry of those that are there: registration, heartbeats, states. Pure: time is an argument.
+"""Slaves, and their registry: registration, heartbeats, states. Pure: time is an argument.
 
     PENDING ──workers──> ACTIVE <──beats again── INACTIVE      No worker yet: pending. `inactive_after` beats missed:
                             └──────silent──────────^           inactive, gets no tasks. `removed_after`: removed.

@@ -1,4 +1,4 @@
-"""The systems of a master that are under way: the life of each, what it is told, its end; and clients of single tasks.
+"""The systems of a master that are under way: the life of each, its messages, its end; and clients of single tasks.
 
 For each system, in the scheduler's thread and never two at a time: the methods that its life says (`life`), and for
 each finished task `task_finished`. Only `add`, `runs` and `doing` may be called from any thread.

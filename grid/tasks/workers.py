@@ -134,7 +134,7 @@ class Staff:
 
     def __init__(self, back: Callable[[Pack], None]) -> None:
         self._back = back
-        self._by_packs: list[dict[TaskWorker, None]] = [{}]  # workers that have so many packs
+        self._by_packs: list[dict[TaskWorker, None]] = [{}]  # index: number of packs; the workers that have as many
         self._isolated: dict[TaskWorker, None] = {}  # have one pack, and get nothing else until it is back
         self._parked: list[TaskWorker] = []  # finish what they have, and get no more
         self.want: int | None = None
@@ -161,7 +161,7 @@ class Staff:
         try:
             worker.place = proxy.register()
         except GridError:
-            pass  # it is gone already, which shows when it is sent something
+            pass  # it was lost already, which shows at the next sending
         if self.want is not None and self.size >= self.want:
             self._parked.append(worker)
         else:
@@ -190,7 +190,7 @@ class Staff:
         """Have the least busy worker run it.
 
         Raises:
-            SendFailed: It was not sent. A worker whose server turned out to be gone is fired, and the next is tried.
+            SendFailed: It was not sent. A worker whose server turned out to be lost is fired, and the next is tried.
         """
         last: BaseException = GridError("no worker is left")
         while (worker := next((worker for level in self._by_packs for worker in level), None)) is not None:

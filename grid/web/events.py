@@ -145,7 +145,7 @@ class Hub:
             return newest[:most]
 
     def position(self, after: str | None) -> int | None:
-        """Where a reader goes on who has seen that id; None: with a header."""
+        """Where a reader goes on that has seen that id; None: with a header."""
         epoch, _, number = (after or "").partition("-")
         if epoch != self.epoch or not number.isdecimal() or len(number) > 18:
             return None
@@ -175,7 +175,7 @@ class ListHub(Hub):
         self._waits: dict[str, set[asyncio.Future[None]]] = {}
 
     def put_nowait(self, message: Message) -> None:
-        """Keep it; who waits for the end of its job hears of that."""
+        """Keep it, and tell the end of its job to all that wait for it."""
         super().put_nowait(message)
         if message.kind == "JobChanged":
             over = message.summary["state"] in ENDED or message.change == "removed"
@@ -273,7 +273,7 @@ class JobHub(Hub):
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has ended, or is there no more."""
+        """Whether the job has ended, or was removed."""
         return self.closed or self._ended or self.key not in self.manager.records
 
 
@@ -338,7 +338,7 @@ class Hubs:
             timer.cancel()
 
     def went(self, hub: Hub, reader: asyncio.Event) -> None:
-        """It is gone; a hub that nobody reads lingers for those who come back."""
+        """It has left; a hub that nobody reads lingers for readers that come back."""
         hub.readers.discard(reader)
         if not hub.readers and not self.closed and hub.key not in (QUEUE, CONDITIONS):
             old = self._lingering.pop(hub.key, None)

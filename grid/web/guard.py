@@ -146,7 +146,7 @@ class Guard:
         return size if size <= most and not (size == most == 0 and "transfer-encoding" in headers) else None
 
     async def _body(self, size: int, receive: Receive, most: int) -> Any:
-        """The body; an answer, if it is refused; None, if the caller has gone."""
+        """The body; an answer, if it is refused; None, if the caller has left."""
         parts, came = [], 0
         loop = asyncio.get_running_loop()
         end = loop.time() + self.limits.header_s + size / self.limits.bytes_per_s

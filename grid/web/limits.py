@@ -46,7 +46,7 @@ class WebLimits:
     ring_bytes: int = 32 << 20
     """Of the improvements in one such ring; the last one is kept in any case."""
     linger_s: float = 60.0
-    """A job's stream is kept this long after its last reader has gone."""
+    """A job's stream is kept this long after its last reader has left."""
     stall_s: float = 20.0
     """A reader that takes nothing for this time is disconnected."""
     alive_s: float = 10.0

@@ -51,7 +51,7 @@ class TokenRights(Rights):
         if self.who.is_narrow:
             raise AccessError("this token is for something else", hint="Ask who gave it to you")
 
-    # -- who sees what ---------------------------------------------------------------------------------------------
+    # -- rights to see ---------------------------------------------------------------------------------------------
 
     def within(self, record: JobRecord) -> bool:
         """Whether the token concerns that job at all."""

@@ -1,4 +1,4 @@
-"""The routes below /api/v1: each finds who asks, asks the job server, and answers.
+"""The routes below /api/v1: each finds the user, asks the job server, and answers.
 
 Lives here: jobs, services, hosts, streams, the calls of clients in Python.
 Elsewhere:  what a caller may (`caller.py`), models (`models.py`), before all of it (`guard.py`).
@@ -220,7 +220,7 @@ def make_routes(site: Site) -> APIRouter:
 
     @routes.get("/notices", tags=["streams"], responses=sse, response_class=Response)
     async def notices(request: Request, after: After = "") -> Any:
-        """Notices about what conditions are made of; for admins."""
+        """Notices about atoms of conditions; for admins."""
         return await stream(request, CONDITIONS, after)
 
     # -- clients in Python ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from grid.web.tokens import Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class HttpDoor:
-    """HTTP for everybody who has a token of `grid token`, which lie beside the store.
+    """HTTP for everybody with a token of `grid token`. Tokens lie beside the store.
 
     Raises:
         RequestError: `at` is no address.

@@ -81,7 +81,7 @@ class Tokens:
         """The user and rights of a token.
 
         Raises:
-            AccessError: It is none, was revoked, or its time is over; the message does not say which.
+            AccessError: It is none, was revoked, or has expired; the message does not say which.
         """
         found = FORM.fullmatch(token)
         known = self._read()

@@ -25,14 +25,14 @@ _ACK_EVERY = 64
 
 
 class Told(Protocol):
-    """Whoever is told of news, in the grid's thread: the link."""
+    """The link, which is told of news in the grid's thread."""
 
     on_event: Callable[[Peer, Any], None]
     on_welcome: Callable[[Peer], None]
 
 
 class Arrivals:
-    """See the module. Whoever leads calls `take_in`.
+    """See the module. The leader calls `take_in`.
 
     Args:
         peers: Processes by number; the link's own table.
@@ -84,7 +84,7 @@ class Arrivals:
                 pending = peer.delivering  # the first time we were torn off
             if pending is not None:
                 peer.delivering = pending
-                peer.pending.pop(call, None)  # before it is done: who sees it done finds its server idle
+                peer.pending.pop(call, None)  # before it is done: a caller that sees it done finds its server idle
                 pending.deliver(flags, seconds, data)
                 if pending.batons:
                     hand_batons(pending)

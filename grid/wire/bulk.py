@@ -134,7 +134,7 @@ def _made(path: Path, size: int) -> int:
 class Store:
     """The blobs of one grid on this machine: files in a private directory, of shared memory where there is some.
 
-    What that has no room for goes to a second directory, on disk: `overflow_dir`.
+    A blob for which it has no room goes to a second directory, on disk: `overflow_dir`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -224,7 +224,7 @@ class Store:
         return _slices(memoryview(mapped), sizes)
 
     def drop(self, name: str) -> None:
-        """Remove a blob; one that is gone already is fine."""
+        """Remove a blob; it need not exist any more."""
         try:
             os.unlink(self.path(name))
         except FileNotFoundError:
@@ -315,7 +315,7 @@ class Lane:
         self.renew()
 
     def _with_stream(self, use: Callable[[ssl.SSLSocket], T], *, once: bool = False) -> T:
-        """Have `use` done over a stream; over another where that one breaks, until the time is over."""
+        """Have `use` done by a stream; by another where that one breaks, until the time has passed."""
         deadline = None
         while True:
             with self._lock:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 STUCK_S = 0.1
 """A call-back that runs longer than this holds up no others."""
 MOST = 64
-"""Threads at most; with so many call-backs that stand still the others wait for one of them."""
+"""Threads at most. When each of them has a call-back that stands still, the others wait for one of them."""
 _IDLE_S = 1.0
 """A thread without work waits this long for more."""
 

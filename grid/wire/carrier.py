@@ -67,10 +67,10 @@ class ClientCarrier(Inbox, Protocol):
         """A way to the process that listens there; does not wait for the connection."""
 
     def attach(self, number: int, outlet: str, keys: Keys | None) -> None:
-        """Receive what process `number` sends there. Whoever receives calls this."""
+        """Receive what process `number` sends there. The thread that receives calls this."""
 
     def detach(self, number: int) -> None:
-        """Receive nothing more of it; unknown numbers are ignored. Whoever receives calls this."""
+        """Receive nothing more of it; unknown numbers are ignored. The thread that receives calls this."""
 
     def rouse(self, frame: bytes) -> None:
         """From any thread: have `receive` return this frame soon."""

@@ -119,7 +119,7 @@ def _visit(name: str, found: dict[str, int], above: set[str]) -> None:
 
 
 def edited_since(modules: Iterable[str], told: dict[Any, Any]) -> list[str]:
-    """Which modules a process must run anew, in this order; `told` (what it has) is brought up to date."""
+    """The modules that a process must run anew, in this order; `told` (what it has) is brought up to date."""
     own = [name for name in modules if name not in _others]
     if not own:
         return own

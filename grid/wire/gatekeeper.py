@@ -1,4 +1,4 @@
-"""Who is let in at the CURVE sockets of one process: the client's key, and nobody else for long.
+"""The CURVE sockets of one process let the client's key in, and nobody else for long.
 
 A thread answers libzmq's question "may this key come in?" (ZAP, ZeroMQ RFC 27). It also sees to it that connections
 which have not proved who they are stay few: libzmq itself knows no bound for them, and once a process has no descriptor

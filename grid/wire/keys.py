@@ -67,7 +67,7 @@ class Keys:
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # the certificate is ours alone: who holds its key is us, whatever the name
+        context.check_hostname = False  # the certificate is ours alone: only we hold its key, whatever the name
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=self.certificate)
         with _as_file((self.certificate + self.certificate_key).encode()) as path:

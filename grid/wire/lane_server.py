@@ -1,4 +1,4 @@
-"""The agent's end of the lane: who is let in, and what is answered.
+"""The agent's end of the lane: it lets the client in, and answers.
 
 One thread accepts and shakes hands with everybody at once; a stream whose other end holds the grid's certificate gets a
 thread of its own. A stranger costs a descriptor for a few seconds, no thread, and nobody's place.
@@ -123,7 +123,7 @@ class LaneServer:
 
         stream = self._tls.get(raw)
         try:
-            if stream is None:  # it has something to say; who says nothing costs no more than a descriptor
+            if stream is None:  # it has something to say; a silent stranger costs no more than a descriptor
                 for victim in self._speakers.came(raw, raw.getpeername()[0], time.monotonic()):
                     self._close(victim)
                 copy = socket.socket(fileno=os.dup(raw.fileno()))  # wrapping takes the socket away from the selector

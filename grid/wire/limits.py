@@ -13,19 +13,19 @@ except ImportError:  # no such limits there
 
 STRANGERS = 2048
 """Connections to one listener that have not yet proved who they are, at most; then the oldest goes (`strangers`).
-Those who wait and say nothing cost 4 kB each; to turn away who comes again at once costs more than to let them wait."""
+A stranger that waits in silence costs 4 kB. To turn one away that comes again costs more than to let it wait."""
 SPEAKERS = 256
 """Of the strangers at one listener, those that say something, at most: each costs 15 kB (CURVE) or 50 kB (TLS)."""
 STRANGER_S = 120.0
 """A stranger has this long to prove who it is, if there are that few (sshd's LoginGraceTime)."""
 HANDSHAKE_BYTES = 4096
-"""What a peer of a CURVE socket may send before it has proved who it is; what it has to are less than 700."""
+"""Bytes that a peer of a CURVE socket may send before it has proved its identity; it needs fewer than 700."""
 LANE_STREAMS = 256
 """Streams of a lane whose other end holds the grid's certificate; more are closed, and tried again by their owner."""
 ACCEPT_PAUSE_S = 0.1
 """A listener rests this long when the process has no descriptor left."""
 LINE = 1024
-"""Who stands in line until a listener accepts."""
+"""Connections that stand in line until a listener accepts them."""
 FILES = 16_384
 """Descriptors that an agent and its servers want: their soft limit is raised to it, if the hard one lets them."""
 _OURS = 512

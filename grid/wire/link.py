@@ -88,11 +88,11 @@ class Link:
         self._peers: dict[int, Peer] = {}
         self._numbers = iter(range(1, 1 << 32))
         self._numbers_lock = threading.Lock()
-        # who leads
-        self._incoming = threading.Lock()  # held by the leader: who receives
+        # the leader
+        self._incoming = threading.Lock()  # held by the leader, which receives
         self._try_lead = partial(self._incoming.acquire, False)
         self._torn = False  # somebody leads, or was torn out of leading: see the module
-        self._turnstile = threading.Lock()  # held by who needs the inbox for something else
+        self._turnstile = threading.Lock()  # held by a thread that needs the inbox for something else
         self._wanted = 0
         self._queueing = threading.Lock()
         self._followers: deque[Any] = deque()
@@ -279,7 +279,7 @@ class Link:
                     hint="Fetch results before making more calls, or raise Limits.in_flight",
                 )
 
-    # -- who leads -------------------------------------------------------------------------------------------------
+    # -- the leader ------------------------------------------------------------------------------------------------
 
     def wait(self, pending: Pending, timeout: float | None = None) -> bool:
         """Wait until `pending` is done, taking in replies for everybody meanwhile. False after `timeout` seconds."""
@@ -309,7 +309,7 @@ class Link:
                     return False
                 if self._closed:
                     raise GridStopped("the grid was terminated", hint="Its results are gone; start another grid")
-                with self._turnstile:  # whoever needs the socket takes it now
+                with self._turnstile:  # a thread that needs the socket takes it now
                     continue
             if self._follow(pending, deadline):
                 return True
@@ -353,13 +353,13 @@ class Link:
                 continue
 
     def rouse(self, waiter: Pending) -> None:
-        """Wake whoever waits for `waiter`, which something else than a reply has finished."""
+        """Wake all threads that wait for `waiter`, which something else than a reply has finished."""
         hand_batons(waiter)
         if self._incoming.locked():
             self._rouse_leader()  # it may be the very one that waits
 
     def _lead(self, pending: Pending | None, deadline: float | None) -> None:
-        """Take in replies until `pending` is done, the time is over, or somebody else needs the socket."""
+        """Take in replies until `pending` is done, the time has passed, or another thread needs the socket."""
         if self._torn:
             self._ask_all()
         self._torn = True

@@ -97,7 +97,7 @@ def mark_of(obj: Any) -> object:
 _TABLES = frozenset({list, dict, set, bytearray})
 _SCALARS = frozenset({int, float, str, bool, bytes, type(None)})
 _SMALL = 256
-"""A table of so many items is compared item by item, each time that it is mentioned."""
+"""A table of up to this number of items is compared item by item, each time that it is mentioned."""
 
 
 def _is_code(value: object) -> bool:

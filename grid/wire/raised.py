@@ -45,7 +45,7 @@ def told(exc: BaseException, text: str) -> bytes:
 
 
 def heard(data: bytes, text: str, where: str = "") -> BaseException:
-    """What `told` gave, rebuilt here. `text`: its traceback. `where`: the call, for whoever reads that."""
+    """What `told` gave, rebuilt here. `text`: its traceback. `where`: the call, for the reader."""
     inner, kind, said = pickle.loads(data)
     error: BaseException
     try:

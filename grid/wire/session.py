@@ -1,4 +1,4 @@
-"""One end of a link: what it sent and the other end has not confirmed, and what it has received.
+"""One end of a link: messages that the other end has not confirmed yet, and the number of the last one received.
 
 Both ends of every link have one: the client's (`link`) and the host's (`kernel/hostend.py`). Messages are numbered in
 each direction, from 1. Each end keeps what it sent, repeats it from where the other end says, and takes only the next
@@ -23,7 +23,7 @@ Therefore
 
 Lives here: numbers, acknowledgement, the outbox and its batches, repetition. Pure: no socket, no lock, no clock.
 Elsewhere:  layout of messages (`frames`), what brings them over (`carrier`), when to send and who receives (`link`,
-            `kernel/hostend.py`). Whoever sends holds a lock of its own around `post`, `outgoing` and what follows from
+            `kernel/hostend.py`). The sender holds a lock of its own around `post`, `outgoing` and what follows from
             it; one thread at a time receives.
 """
 

@@ -54,7 +54,7 @@ class Strangers(Generic[K]):
                 del self._by_address[entry[0]]
 
     def overdue(self, now: float) -> list[K]:
-        """Those whose time is over; forgotten here."""
+        """Those whose time has passed; forgotten here."""
         late = []
         for who, (_, deadline) in self._waiting.items():
             if deadline > now:
@@ -65,7 +65,7 @@ class Strangers(Generic[K]):
         return late
 
     def oldest(self) -> K | None:
-        """Who has waited longest; forgotten here. For a process that has no descriptor left."""
+        """The one that has waited longest; forgotten here. For a process that has no descriptor left."""
         for who in self._waiting:
             self.left(who)
             return who

@@ -19,7 +19,7 @@ from grid.jobs.line.lines import error_from_plain
 logger = logging.getLogger(__name__)
 
 LISTENER_SIZE = 10_000
-"""Messages that wait for who listens; of more the oldest are lost, and a `Gap` tells of it."""
+"""Messages that wait for their listener; of more the oldest are lost, and a `Gap` tells of it."""
 _TURN_S = 0.5
 _JOIN_S = 5.0
 
@@ -44,7 +44,7 @@ class Listening:
         except queue.Empty:
             raise WaitTimeout(f"no message of {self.key} for {timeout:g} s", hint="The stream goes on") from None
         if message.kind == "Lost":
-            self._queue.put(message)  # for whoever asks again
+            self._queue.put(message)  # for the next that asks
             if message.fields.get("error"):
                 raise error_from_plain(message.error)
             raise JobError(

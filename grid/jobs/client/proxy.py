@@ -70,7 +70,7 @@ class ServerProxy:
         self.connect(user, token)
 
     def connect(self, user: str | None = None, token: str | None = None) -> None:
-        """Say who is asking; `user` and `queue` are set afterwards.
+        """Name the user; `user` and `queue` are set afterwards.
 
         Raises:
             AccessError: The token is wrong.

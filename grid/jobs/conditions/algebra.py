@@ -87,7 +87,7 @@ class Condition:
 
     @property
     def operands(self) -> tuple[Condition, ...]:
-        """What it is made of; an atom of nothing."""
+        """Its operands; an atom has none."""
         return ()
 
     @property
@@ -124,7 +124,7 @@ class Condition:
         return self.state is C
 
     def responsible(self) -> list[Atom]:
-        """Atoms that make it what it is; for a pending one those that it still waits for."""
+        """The atoms that decide it; for a pending one those that it still waits for."""
         raise NotImplementedError
 
     def explain(self) -> str:
@@ -295,7 +295,7 @@ class Atom(Condition):
     """
 
     notify: Callable[[Atom], None] | None = None
-    """Called after each change: set by who registers it, on the class (for all) or on one."""
+    """Called after each change. The register sets it, on the class (for all) or on one."""
 
     def __init__(self, id: str | None = None) -> None:
         self.id = id or f"a{next(_ids)}"
@@ -319,7 +319,7 @@ class Atom(Condition):
 
     @property
     def state(self) -> Value:
-        """What it is now; it changes once, from open to satisfied or cancelled."""
+        """Its state now; it changes once, from open to satisfied or cancelled."""
         return self._look()
 
     def _look(self) -> Value:

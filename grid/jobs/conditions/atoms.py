@@ -50,7 +50,7 @@ class AtomWorld(Protocol):
         """Stop that download, unless others wait for it."""
 
     def supply(self, atom: HasServers) -> None:
-        """Tell it when its number of servers is there."""
+        """Tell it when its number of servers is up."""
 
     def unsupply(self, atom: HasServers) -> None:
         """Stop asking for servers for it."""
@@ -78,7 +78,7 @@ class KnownAtom(Atom):
     is_outside: ClassVar[bool] = False
     """Whether its work is outside of this server: it connects, or fetches."""
     owner: str = ""
-    """Who waits for it, or the first of those who do: in whose share its work counts."""
+    """The user that waits for it, or the first of several: its work counts in that user's share."""
     world: AtomWorld | None = None
     probe: Probe | None = None
 
@@ -88,7 +88,7 @@ class KnownAtom(Atom):
         raise NotImplementedError
 
     def _look(self) -> Value:
-        """What it is now. Without a world its `probe` is asked, once it is looked at."""
+        """Its state now. Without a world `probe` is asked at each look."""
         if self._state is F and self.probe is not None and self.world is None:
             value, reason = self.probe(self)
             if value is not F:
@@ -129,7 +129,7 @@ class JobAtom(KnownAtom):
 
     @property
     def is_tested(self) -> bool:
-        """Whether its verdict takes an expression or code: then it is asked for in a thread of its own (`judge.py`)."""
+        """Whether its verdict takes an expression or code: then a thread of its own decides it (`judge.py`)."""
         return False
 
     def verdict(self, event: JobView | Message, work: Work | None = None) -> tuple[Value, str] | None:

@@ -1,4 +1,4 @@
-"""Who waits for which atom: a register that calls `ready()` or `cancel(reason)` once, when a condition is decided.
+"""A register of conditions and their atoms. It calls `ready()` or `cancel(reason)` once, when a condition is decided.
 
 Each registered condition is compiled into a small network of counters, from its atoms upwards. An event walks only
 from the atom to the conditions that hold it, and only as far as a value changes: 10,000 jobs on a chain cost one step

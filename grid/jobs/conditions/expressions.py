@@ -138,7 +138,7 @@ class Expression:
         work = Work() if work is None else work
         try:
             found = self._value(self._tree, value, work)
-            truth(found)  # whoever asks wants to know whether it holds
+            truth(found)  # the question is whether it holds
             return found
         except ExpressionError:
             raise

@@ -24,7 +24,7 @@ CAUSES = 3
 
 
 class Reason(str):
-    """A text that knows what it is made of. One that was stored and read again is a root cause like any other text."""
+    """A text that knows its parts. One that was stored and read again is a root cause like any other text."""
 
     root: str
     links: tuple[str, ...]

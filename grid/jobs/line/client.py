@@ -38,7 +38,7 @@ def connect(address: str) -> Calls:
 
     Raises:
         JobError: There is none, or it does not answer.
-        WireError: What answers is none, or of another version.
+        WireError: No job server answers there, or one of another version.
     """
     where = address
     for _ in range(10):  # names may stand for names

@@ -20,7 +20,7 @@ from grid.jobs.host.errors import RequestError
 class Pinned(ssl.SSLContext):
     """A client's context for one certificate: anything else ends the handshake, before a byte of ours is sent.
 
-    Names and dates are not looked at: who has that key is who we mean.
+    Names and dates do not count: the holder of that key is the one we mean.
     """
 
     _pin: str

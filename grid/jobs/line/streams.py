@@ -37,7 +37,7 @@ class Listener:
         self._gap: Gap | None = None
 
     def offer(self, message: Message) -> None:
-        """Never waits. The last place is for the Gap, so that one who is behind learns of it without further news."""
+        """Never waits. The last place is for the Gap, so that a late listener learns of it without further news."""
         if self._qsize() >= self._room - 1:
             if self._gap is not None:  # still the last in the queue: nothing was put since
                 self._gap.__dict__["missed"] += 1

@@ -221,7 +221,7 @@ class Mailer:
             self._refused(letter, now, exc.smtp_code, _brief(exc))
         except (smtplib.SMTPNotSupportedError, ValueError) as exc:  # an address that this server can't do
             self._refused(letter, now, 500, _brief(exc))
-        except smtplib.SMTPException as exc:  # the sender, say: whoever runs the server can mend that
+        except smtplib.SMTPException as exc:  # the sender, say: the server's owner can mend that
             self._refused(letter, now, 400, _brief(exc))
         except OSError as exc:
             logger.debug("the connection to the mail server broke: %s", exc)

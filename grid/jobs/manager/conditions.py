@@ -79,7 +79,7 @@ class Conditions:
         self._fetcher.stop()
         self._elsewhere.stop()
 
-    # -- who waits -------------------------------------------------------------------------------------------------
+    # -- waiting --------------------------------------------------------------------------------------------------
 
     def wait_for(self, record: JobRecord, condition: Condition) -> None:
         """The job waits for that; with `settle` it moves, if that is decided already."""

@@ -182,7 +182,7 @@ class Desk:
             place.release()
             with self._news:
                 if self._scheduler.waiting and not self._stopping:
-                    self._news.wait(0.02)  # what waits is not for this worker
+                    self._news.wait(0.02)  # the waiting units are not for this worker
             return
         assert work is not None
         loading: Future[Any] | None = None

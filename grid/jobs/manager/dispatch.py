@@ -9,7 +9,7 @@ Of the owner with the fewest active jobs the job of the highest priority is next
 another way than by being chosen (it was cancelled, say) is noticed when its turn comes.
 
 Lives here: `Dispatch`, `NextJob`.
-            Whoever calls holds `Book.lock`.
+            The caller holds `Book.lock`.
 Elsewhere:  whether a service is here (`fitting.py`), places and the thread that asks (`starter.py`).
 """
 

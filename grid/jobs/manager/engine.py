@@ -215,7 +215,7 @@ class _ThreadPlace:
         return self
 
     def kill(self) -> None:
-        """A thread can't be killed: it is asked once more to end and left alone, and another takes its place."""
+        """A thread can't be killed: we ask it once more to end and leave it alone, and another takes its place."""
         with self._lock:
             if self._killed:
                 return

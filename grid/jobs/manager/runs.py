@@ -115,7 +115,7 @@ class Runs:
     def improved(self, job: str, value: Any, *, loud: bool) -> None:
         """A job has a better result."""
         message = messages.Improved(partial=from_plain(value))
-        size = message.__dict__["_size"] = len(dumps(value))  # for who keeps the last ones
+        size = message.__dict__["_size"] = len(dumps(value))  # for the store of the last ones
         with self.book.lock:
             record = self._at_work(job)
             if record is None:

@@ -121,7 +121,7 @@ class UnitScheduler:
         self.waiting = 0
         """Units that wait for a worker."""
 
-    # -- who is there ----------------------------------------------------------------------------------------------
+    # -- workers and users------------------------------------------------------------------------------------------
 
     def add_worker(self, name: str, owner: str | None = None, only: bool = False) -> _Worker:
         """A worker; adding it again changes its owner."""
@@ -254,7 +254,7 @@ class UnitScheduler:
         return None
 
     def _first(self, paid: bool) -> _User | None:
-        """The user of that class who is furthest behind and has units."""
+        """The user of that class that is furthest behind and has units."""
         heap = self._heaps[paid]
         while heap:
             time, order, name = heap[0]

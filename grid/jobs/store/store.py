@@ -387,7 +387,7 @@ class Store:
         return {row["name"]: {key: value for key, value in row.items() if key != "name"} for row in rows}
 
     def keep_users(self, users: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replaces what there is about these."""
+        """Replace the rows of these."""
         blank = {"email": "", "token": "", "used": 0.0, "used_at": 0.0, "mails": ""}
         with self._transaction() as connection:
             for name, values in users.items():
