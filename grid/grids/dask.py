@@ -35,7 +35,7 @@ from grid.errors import Backlog, CallTimeout, ConnectError, HostError, PublishEr
 from grid.extras import need
 from grid.grids.abstract import AbstractGrid
 from grid.grids.settings import CommonSettings
-from grid.hosts import Host
+from grid.hosts import FixedHosts, Host
 from grid.kernel import seat
 from grid.services.hold import Waiter
 from grid.services.load import Load
@@ -369,6 +369,7 @@ class DaskGrid(AbstractGrid):
                 raise HostError("it has no workers", host=str(cluster), hint="Start some: dask worker ADDRESS")
             raise next(iter(failures.values()))
         super().__init__(hosts, settings)
+        self.hosts = FixedHosts(hosts, self)
         self.failures.update(failures)
         self._desk = Desk()
         self._halted = False

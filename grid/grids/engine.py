@@ -83,8 +83,9 @@ class KernelEngine:
         self.fleet.begin(link)
         self.listen(link)
         try:
-            self.grid.hosts = FixedHosts(as_hosts(self.grid.hosts))  # names may have been added to it
-            self.fleet.make_homes(self.grid.hosts)
+            hosts = as_hosts(self.grid.hosts)  # names may have been added to it
+            self.fleet.make_homes(hosts)
+            self.grid.hosts = FixedHosts(hosts, self.grid)
             self._watch = Watch(watched, link, self.fleet.limits, self.look)
             self.output.in_directory(watched.grid_id)
             self._watch.start()
@@ -112,7 +113,7 @@ class KernelEngine:
         """
         self.grid.start()
         added = as_hosts(hosts)
-        self.grid.hosts = FixedHosts([*self.grid.hosts, *added])
+        self.grid.hosts = FixedHosts([*self.grid.hosts, *added], self.grid)
         for host in added:
             home = self.fleet.make_home(host, host.use_n_cpu)
             self.stager.joins_late(home)

@@ -421,7 +421,7 @@ class Pilots(HostSource):
             held.joined.add(rank.number)
             self._stager.joins_late(home)
             fleet.add(home)
-            fleet.grid.hosts = FixedHosts([*fleet.grid.hosts, home.host])
+            fleet.grid.hosts = FixedHosts([*fleet.grid.hosts, home.host], fleet.grid)
         self._mover.house_the_homeless()
         if held.predecessor is None or held.predecessor.over:
             self._fill(home)
@@ -497,7 +497,8 @@ class Pilots(HostSource):
         with fleet.changed:
             fleet.remove(held.homes)
             gone = {id(home.host) for home in held.homes}
-            fleet.grid.hosts = FixedHosts(host for host in fleet.grid.hosts if id(host) not in gone)
+            staying = (host for host in fleet.grid.hosts if id(host) not in gone)
+            fleet.grid.hosts = FixedHosts(staying, fleet.grid)
 
     def _servers_on(self, held: Held) -> list[KernelServer]:
         return [server for home in held.homes for server in self._mover.servers_at(home)]

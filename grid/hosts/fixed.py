@@ -1,4 +1,4 @@
-"""The hosts of a grid that runs: a list to read.
+"""The hosts of a grid that runs: a list to read, of hosts that stay as they are.
 
 Lives here: that list, and what it says to who changes it in place.
 Elsewhere:  hosts (`host`), how more are added (`grids/grid.py`).
@@ -6,14 +6,23 @@ Elsewhere:  hosts (`host`), how more are added (`grids/grid.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from grid.errors import GridError
-from grid.hosts.host import Host
+from grid.hosts.host import Holds, Host
 
 
 class FixedHosts(list[Host]):
-    """What changes it in place would change no server, so it raises GridError; slices and sums are plain lists."""
+    """What changes it in place would change no server, so it raises GridError; slices and sums are plain lists.
+
+    Its hosts are held by the grid, so that a change of one raises as well.
+    """
+
+    def __init__(self, hosts: Iterable[Host], grid: Holds) -> None:
+        super().__init__(hosts)
+        for host in self:
+            host.hold(grid)
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise GridError(

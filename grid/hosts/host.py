@@ -10,13 +10,15 @@ import dataclasses
 import difflib
 import os
 import re
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from grid.arguments import shown
 from grid.batch_systems.known import launcher_names
+from grid.errors import GridError
 
 WAYS = ("paramiko", "openssh", "local")
 """What `Host.ssh` may say anywhere; inside of a batch job also the launchers of its system (`batch_systems`)."""
@@ -53,11 +55,19 @@ def parse_address(text: str) -> tuple[str | None, str, int | None]:
     return user or None, name, None if port is None else int(port)
 
 
+class Holds(Protocol):
+    """What a host asks a grid that uses it."""
+
+    def ishalted(self) -> bool:
+        """Whether the grid has ended."""
+
+
 @dataclass(eq=False)
 class Host:
     """One entry in a list of hosts; two entries of one machine stay two entries, and their servers add up.
 
-    Every field is checked when it is set, at construction and later alike; ValueError names field and host.
+    Every field is checked when it is set, at construction and later alike; ValueError names field and host. While a
+    grid runs over it no field can be changed (GridError): the grid has read them when it started.
 
     Args:
         name: What ssh connects to: a host name, an address or a `Host` of ~/.ssh/config. `user@name:port` is
@@ -113,9 +123,24 @@ class Host:
                 raise ValueError(f"{value} is more than the {self.n_cpu} of n_cpu")
         except ValueError as exc:
             raise ValueError(f"host {shown(self.__dict__.get('name', value))}: {name}: {exc}") from None
+        if value != self.__dict__.get(name, value) and any(not grid.ishalted() for grid in self._held_by()):
+            raise GridError(
+                f"host {self.label!r} is used by a grid that runs, so its {name} can't be changed to {value!r}",
+                hint=f"Call add_hosts(Host({self.name!r}, ...)) for more servers; for other settings make another grid",
+            )
         super().__setattr__(name, value)
         if name == "n_cpu" and self.__dict__.get("use_n_cpu", 0) > value:
             self.use_n_cpu = value
+
+    def hold(self, grid: Holds) -> None:
+        """A grid uses it from now on until that grid has ended."""
+        self.__dict__["_holders"] = [weakref.ref(each) for each in (*self._held_by(), grid) if not each.ishalted()]
+
+    def _held_by(self) -> list[Holds]:
+        return [grid for known in self.__dict__.get("_holders", ()) if (grid := known()) is not None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in FIELDS}  # a copy belongs to no grid
 
     @property
     def label(self) -> str:

@@ -338,6 +338,18 @@ def test_hosts_that_are_changed_in_place_are_taken_or_refused() -> None:
         with pytest.raises(GridError, match="add_hosts"):
             g.hosts[0] = Host("nowhere")
         assert g.hosts == given[:1] and g.hosts[:1] == [given[0]]
+        for field, value in (
+            ("n_cpu", 4),
+            ("use_n_cpu", 0),
+            ("niceness", 3),
+            ("env", {"A": "b"}),
+            ("temp_path", "/tmp"),
+        ):
+            with pytest.raises(GridError, match=rf"its {field} can't be changed to .*add_hosts\(Host\('localhost'"):
+                setattr(g.hosts[0], field, value)
+        assert given[0].n_cpu == 1 and given[0].env == {}
+    given[0].n_cpu = 4  # the grid has ended
+    assert given[0].n_cpu == 4
 
 
 class Told:

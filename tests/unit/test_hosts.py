@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import gc
+import pickle
 import textwrap
 from pathlib import Path
 
@@ -9,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grid.errors import InventoryError
-from grid.hosts import Host, as_hosts, create_host_list, find_hosts_file, load_hosts, parse_address
+from grid.errors import GridError, InventoryError
+from grid.hosts import FixedHosts, Host, as_hosts, create_host_list, find_hosts_file, load_hosts, parse_address
 
 EXAMPLE = Path(__file__).parents[2] / "hosts.example.yaml"
 
@@ -121,6 +125,37 @@ def test_use_n_cpu_starts_as_n_cpu_and_never_exceeds_it() -> None:
     assert (host.n_cpu, host.use_n_cpu) == (4, 4)
     host.n_cpu = 16
     assert host.use_n_cpu == 4
+
+
+class Running:
+    halted = False
+
+    def ishalted(self) -> bool:
+        return self.halted
+
+
+@pytest.mark.row("U13", "H01")
+def test_a_host_can_not_be_changed_while_a_grid_uses_it() -> None:
+    host, one, two = Host("n", env={"A": "1"}), Running(), Running()
+    hosts = FixedHosts([host], one)
+    FixedHosts([host], two)
+    one.halted = True
+    with pytest.raises(GridError, match=r"^host 'n' is used by a grid that runs, so its n_cpu can't be changed"):
+        hosts[0].n_cpu = 4
+    with pytest.raises(GridError, match="niceness"):
+        host.set_niceness(1)
+    with pytest.raises(ValueError, match="must be a whole number"):
+        host.n_cpu = "4"  # type: ignore[assignment]
+    host.n_cpu = 1  # as it is
+    for other in (copy.copy(host), pickle.loads(pickle.dumps(host)), dataclasses.replace(host, port=22)):
+        other.niceness, other.env = 5, {}
+        assert (other.name, other.niceness, host.niceness) == ("n", 5, 0)
+    two.halted = True
+    host.n_cpu = 4
+    assert (host.n_cpu, host.use_n_cpu) == (4, 1)
+    FixedHosts([host], Running())  # nobody keeps that grid
+    gc.collect()
+    host.n_cpu = 2
 
 
 @pytest.mark.row("H07")
