@@ -15,7 +15,7 @@ from grid.arguments import check, check_number
 from grid.hosts import Host, choose_hosts, find_hosts_file
 from grid.launch.allocation import find_allocation
 from grid.launch.command import this_python
-from grid.launch.cores import usable_cores
+from grid.slots.cores import usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)

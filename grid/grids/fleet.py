@@ -83,7 +83,7 @@ class Fleet:
         for host in hosts:
             kind = (
                 *(host.label, host.ssh, host.python, host.init_cmd, host.niceness, host.temp_path, host.transport),
-                *(host.jump, host.key, tuple(sorted(host.env.items()))),
+                *(host.jump, host.key, tuple(sorted(host.env.items())), host.said, host.words),
             )
             kinds.setdefault(kind, []).append(host)
         self.homes = [self.make_home(alike[0], sum(host.use_n_cpu for host in alike)) for alike in kinds.values()]

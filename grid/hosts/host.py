@@ -19,6 +19,8 @@ from typing import Any, Literal, Protocol, get_args
 from grid.arguments import shown
 from grid.batch_systems.known import launcher_names
 from grid.errors import GridError
+from grid.slots.needs import size
+from grid.slots.resources import Said, numbers_of
 
 WAYS = ("paramiko", "openssh", "local")
 """What `Host.ssh` may say anywhere; inside of a batch job also the launchers of its system (`batch_systems`)."""
@@ -86,6 +88,11 @@ class Host:
             `srun`, `pbsdsh`, `pbs_tmrsh` or `qrsh`, the batch systems' own launchers.
         transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
         groups: Names under which `load_hosts(..., group=)` finds this entry.
+        tags: Words for `publish(..., where=)`, such as "gpu" or "fast-disk".
+        cores: What servers with needs share out, in place of what grid finds there: how many, or which: "0-3", [0, 1].
+        memory: The same of memory: bytes, or text such as "64G".
+        gpus: Devices that are ours there: "auto" (those that grid finds), "none", how many, or which: places in what is
+            found (from 0) or UUIDs.
     """
 
     name: str
@@ -102,6 +109,10 @@ class Host:
     ssh: str = field(default="paramiko", kw_only=True)
     transport: Transport = field(default="auto", kw_only=True)
     groups: tuple[str, ...] = field(default=(), kw_only=True)
+    tags: tuple[str, ...] = field(default=(), kw_only=True)
+    cores: int | tuple[int, ...] | None = field(default=None, kw_only=True)
+    memory: int | str | None = field(default=None, kw_only=True)
+    gpus: str | int | tuple[str, ...] = field(default="auto", kw_only=True)
     use_n_cpu: int = field(default=None, kw_only=True)  # type: ignore[assignment]  # None: as many as n_cpu
 
     def __post_init__(self) -> None:
@@ -140,7 +151,8 @@ class Host:
         return [grid for known in self.__dict__.get("_holders", ()) if (grid := known()) is not None]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in FIELDS}  # a copy belongs to no grid
+        kept = (*FIELDS, "_of_file")  # a copy belongs to no grid
+        return {name: self.__dict__[name] for name in kept if name in self.__dict__}
 
     @property
     def label(self) -> str:
@@ -149,6 +161,21 @@ class Host:
         user = "" if self.user is None else f"{self.user}@"
         port = "" if self.port is None else f":{self.port}"
         return f"{user}{name}{port}"
+
+    @property
+    def words(self) -> frozenset[str]:
+        """What `publish(..., where=)` may say and mean this host: its name, tags and groups, those of its file, too."""
+        return frozenset((self.name, self.label, *self.tags, *self.groups, *self.__dict__.get("_of_file", ())))
+
+    def is_in(self, groups: Iterable[str]) -> None:
+        """It is in these groups of its file, whatever its own entry says."""
+        self.__dict__["_of_file"] = tuple(groups)
+
+    @property
+    def said(self) -> Said:
+        """What this entry says of the host's resources."""
+        assert not isinstance(self.memory, str)
+        return Said(self.cores, self.memory, self.gpus)
 
     def set_temp_path(self, path: str | os.PathLike[str]) -> None:
         """Set the directory for staged files: absolute, or `~...`; kept as written, expanded on the host."""
@@ -335,6 +362,34 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(_safe_word(name) for name in value)
 
 
+def _cores(value: Any) -> int | tuple[int, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return _number(1, 1_000_000)(value)
+    try:
+        numbers = numbers_of(value) if isinstance(value, str) else tuple(map(_number(0, 1_000_000), value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"must be a number of cores, or a list of different ones such as [0, 1] or 0-3, not {value!r}")
+    return numbers
+
+
+def _memory(value: Any) -> int | None:
+    return None if value is None else size(value, "it")
+
+
+def _gpus(value: Any) -> str | int | tuple[str, ...]:
+    if value in ("auto", "none") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value  # type: ignore[no-any-return]
+    if value is None:
+        return "none"  # YAML's own word for it
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, (int, str)) for each in value):
+        return tuple(_safe_word(str(each)) for each in value)
+    raise ValueError(f"must be auto, none, a number of devices, or a list of places or UUIDs, not {value!r}")
+
+
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "name": _name,
     "temp_path": _path_there,
@@ -350,6 +405,10 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "ssh": _way,
     "transport": _one_of(*get_args(Transport)),
     "groups": _names,
+    "tags": _names,
+    "cores": _cores,
+    "memory": _memory,
+    "gpus": _gpus,
     "use_n_cpu": _number(0, 1_000_000),
 }
 assert list(FIELDS) == [f.name for f in dataclasses.fields(Host)], "a field without a check, or the reverse"

@@ -127,6 +127,8 @@ class _Inventory:
     def select(self, group: str | None) -> list[Host]:
         # Walk every group, not only the one asked for: a mistake is reported on the first use of the file.
         members = {name: self._members(name, ()) for name in self._groups}
+        for host in self.hosts:
+            host.is_in(name for name, hosts in members.items() if host in hosts)
         if group is None:
             return self.hosts
         own = [host for host in self.hosts if group in host.groups]

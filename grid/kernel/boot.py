@@ -6,7 +6,7 @@ stands on a command line:
     line 1        length of `PROGRAM`, decimal
     then          `PROGRAM`: its text
     line          length of a JSON object, decimal; then the object: the agent's config and the size of our code
-    then          our code: a zip archive of `grid/` (only `wire`, `kernel`, and the modules they need)
+    then          our code: a zip archive of `grid/` (only `wire`, `kernel`, `slots`, and the modules they need)
 
 and is answered with lines on standard output that start with `GRID1 ` and go on in JSON; other lines are noise of the
 user's shell and are passed over. Standard input stays open: it is the lifeline.
@@ -114,7 +114,7 @@ else:
 
 _SHIPPED = (
     *("__init__.py", "_version.py", "causes.py", "errors.py", "lazy.py", "limits.py", "text.py", "trust.py"),
-    *("wire", "kernel", "testing/__init__.py", "testing/probe.py"),
+    *("wire", "kernel", "slots", "testing/__init__.py", "testing/probe.py"),
     *("jobs/__init__.py", "jobs/host"),
     *("tasks/__init__.py", "tasks/abstract.py", "tasks/life.py", "tasks/runner.py", "tasks/service.py"),
 )

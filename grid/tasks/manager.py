@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import ServerLost, TaskError
 from grid.grids.choose import local_host
 from grid.grids.grid import Grid
-from grid.launch.cores import usable_cores
 from grid.limits import Limits
+from grid.slots.cores import usable_cores
 from grid.tasks.abstract import Task, TaskManager
 from grid.tasks.life import checked, hear
 from grid.tasks.limits import TaskLimits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.launch.cores import usable_cores
+from grid.slots.cores import usable_cores
 
 ALL = len(os.sched_getaffinity(0))
 

@@ -17,6 +17,7 @@ FLOORS = (
     ("causes",),
     ("errors", "_version", "arguments", "lazy", "limits", "text", "trust"),
     ("extras", "hooks"),
+    ("slots",),
     ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace"),
     ("wire",),
@@ -34,9 +35,9 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What runs on a host stands on the standard library, pyzmq and dill, and on nothing else of ours.
-ON_HOSTS = {"wire", "kernel"}
+ON_HOSTS = {"wire", "kernel", "slots"}
 OF_OURS = {"grid.causes", "grid.errors", "grid.limits", "grid._version", "grid.text", "grid.trust", "grid.wire"}
-OF_OURS |= {"grid.kernel"}
+OF_OURS |= {"grid.kernel", "grid.slots"}
 ALLOWED_ON_HOSTS = {*OF_OURS, "zmq", "dill"}
 
 # Files that import each other in a circle, for types or inside of functions. A list that only shrinks.

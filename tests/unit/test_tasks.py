@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import grid.tasks
-from grid.launch.cores import quota, usable_cores
 from grid.services.packing import Packing
+from grid.slots.cores import quota, usable_cores
 from grid.tasks import Task, TaskSystem, abstract
 from grid.tasks.abstract import as_pair
 from grid.tasks.statistics import Statistics

@@ -1,7 +1,7 @@
 """How many cores of this machine are ours: by affinity, and by the quota of a container or job.
 
 Lives here: affinity, cgroups of both versions.
-Elsewhere:  who starts so many (`grids/grid.py`, `tasks/workers.py`).
+Elsewhere:  all that a host has (`find`), who starts so many (`grids/choose.py`, `tasks/manager.py`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ def usable_cores(root: Path = Path("/")) -> int:
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max) and scheduler/sched-bwc.rst (cpu.cfs_quota_us).
     """
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    for text in _limits(root):
+    for text in in_force(root, "cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         if (limit := quota(text)) is not None:
             cores = min(cores, limit)
     return max(1, int(cores))
 
 
-def _limits(root: Path) -> Iterator[str]:
-    """The limits in force, each in the words of version 2. Within a container its own group is the top of the tree."""
+def in_force(root: Path, controller: str, *files: tuple[str, ...]) -> Iterator[str]:
+    """What these files say (those of one tuple together) of our cgroup of a controller and of all above it.
+
+    Within a container its own group is the top of the tree.
+    """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -42,14 +45,14 @@ def _limits(root: Path) -> Iterator[str]:
     tree = root / "sys/fs/cgroup"
     for line in groups:
         _, controllers, own = [*line.split(":", 2), "", ""][:3]
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         parts = [part for part in own.split("/") if part and part != ".."]
-        tops = [tree, tree / "unified"] if not controllers else [tree / controllers, tree / "cpu"]
+        tops = [tree, tree / "unified"] if not controllers else [tree / controllers, tree / controller]
         for top in tops:
             for end in range(len(parts) + 1):
                 place = top.joinpath(*parts[:end])
-                for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+                for names in files:
                     try:
                         yield " ".join((place / name).read_text().strip() for name in names)
                     except OSError:
