@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError
-from grid.kernel import title
+from grid.kernel import logs, title
 from grid.kernel.address import address_towards
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children, Nursery
@@ -49,7 +49,7 @@ from grid.wire.codec import CACHE_TAG
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
 from grid.wire.lane_server import LaneServer
-from grid.wire.limits import raise_files
+from grid.wire.limits import REQUEST_BYTES, REQUESTS, raise_files
 from grid.wire.zeromq import HostSockets, flush
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ _TOLD_S = 1.5
 """Patience with servers after SIGTERM: its sender (a batch system, a machine that goes down) kills all soon after."""
 
 _RENEW_S = 10.0
+_TURN_S = 1.0
+"""Between two looks at the size of our own log."""
 _NEWS_S = 0.2
 """A new server enters the lease this long after its fork: hundreds at once, not each alone."""
 _LOOK_MS = 5000
@@ -84,6 +86,7 @@ class Agent:
         self._poller = zmq.Poller()
         self._context: zmq.Context[Any] = zmq.Context()
         self._carrier = HostSockets(self._context, limits)
+        self._carrier.bound_inlet(REQUESTS, REQUEST_BYTES)
         self._end = HostEnd(self._carrier, config["peer"])
         self.lane: LaneServer | None = None  # for blobs from other machines
         if keys:
@@ -118,7 +121,7 @@ class Agent:
         )
         waits = {name: getattr(limits, name) for name in ("start_s", "orphan_s", "lost_s", "heartbeat_s")}
         self._client = Presence(time.monotonic(), **waits)
-        self._next_renewal = 0.0
+        self._next_renewal = self._next_turn = 0.0
         self._asked = False  # the client counts on us, and finds us again should its connection break
         self._told = False
         self._stopping: str | None = None
@@ -162,7 +165,9 @@ class Agent:
         return max(0, min(_LOOK_MS, int((min(until) - time.monotonic()) * 1000) + 1))
 
     def _take_calls(self) -> None:
-        while (data := self._carrier.receive_now()) is not None:
+        for _ in range(REQUESTS):  # the rest in the next round: who sends without end must not keep us from all else
+            if (data := self._carrier.receive_now()) is None:
+                return
             self._client.heard(time.monotonic())  # nobody else can put anything there
             for frame in self._end.take(data):
                 self._asked = True
@@ -172,6 +177,9 @@ class Agent:
         now = time.monotonic()
         if now >= self._next_renewal:
             self._renew_lease()
+        if now >= self._next_turn:
+            self._next_turn = now + _TURN_S
+            logs.empty(self._ground.log, self._ground.log_path)
         self._children.signal_due(now)
         if self._client.is_over(now) and not self._stopping:
             if self._end.admitted():  # it is deep in C code, and its ZeroMQ answers for it

@@ -55,7 +55,8 @@ class Ground:
         else:
             self.root = private_dir(self.run_dir / "src")
         self._logs = private_dir(self.run_dir / "log")
-        self.log = os.open(self.run_dir / "agent.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self.log_path = self.run_dir / "agent.log"
+        self.log = os.open(self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self.sockets = private_dir(private_dir(runtime_dir() / "s") / unique)
         self.blobs = memory_dir(unique)
         self.store = bulk.Store(self.blobs)

@@ -26,6 +26,11 @@ ACCEPT_PAUSE_S = 0.1
 """A listener rests this long when the process has no descriptor left."""
 LINE = 1024
 """Connections that stand in line until a listener accepts them."""
+REQUEST_BYTES = 1 << 20
+"""A message to an agent, at most: a request's words are less than `bulk.LARGE`, or lie apart as a blob."""
+REQUESTS = 64
+"""Messages of one connection that wait at an agent, at most. More stay with who sent them: its end of the connection
+stops, and goes on when the agent has caught up. So 64 MB is the most that a client's haste costs a host."""
 FILES = 16_384
 """Descriptors that an agent and its servers want: their soft limit is raised to it, if the hard one lets them."""
 _OURS = 512

@@ -1,8 +1,10 @@
 """Frames over sockets of ZeroMQ: PUSH and PULL, calls one way and replies the other.
 
 The client connects both; a process on a host binds both, to UNIX sockets in a private directory or to TCP ports that
-only holders of the keys get into (CURVE). Nothing bounds a queue here (`Limits.in_flight` bounds what is under way: two
-bounds can lock each other), and no send ever waits. Heartbeats of ZeroMQ notice connections that are cut.
+only holders of the keys get into (CURVE). No send ever waits, and but for one nothing bounds a queue here:
+`Limits.in_flight` bounds what is under way, and two bounds can lock each other. The one is the inlet of an agent
+(`bound_inlet`). It can't lock, for an agent takes requests in whatever else is full: its own sends do not wait, and no
+request waits for another. Heartbeats of ZeroMQ notice connections that are cut.
 
 Lives here: options of sockets, both ends of the carrier, the last moment of a context.
 Elsewhere:  what a carrier is (`carrier`), who may come in (`gatekeeper`), keys (`keys`), events (`monitor`).
@@ -211,6 +213,14 @@ class HostSockets(_Receiving):
     def listeners(self) -> tuple[zmq.Socket[Any], ...]:
         """Its sockets, for a gatekeeper to guard."""
         return self.pull, self.push
+
+    def bound_inlet(self, messages: int, longest: int) -> None:
+        """So many messages of so many bytes wait here for each connection, at most; before one of the `bind_` methods.
+
+        While as many wait, heartbeats of that connection are not read: one that is full for `lost_s` is made anew, and
+        what was lost with it comes again (`Session`). Who calls this must take messages in more often than that.
+        """
+        self.pull.rcvhwm, self.pull.maxmsgsize = messages, longest
 
     def bind_sockets(self, directory: Path, name: str) -> tuple[str, str]:
         """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""

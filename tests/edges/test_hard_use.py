@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from grid import Grid, Host, LocalGrid
+from grid import Grid, Host, Limits, LocalGrid
 from grid.errors import AcquireTimeout, ForkError, GridError, SerialisationError, ServerLost, ServiceError
 from grid.grids.choose import local_host
+from grid.kernel import logs
 from tests.lab.host import wait_until
 from tests.models import Decorated, Redecorated
 
@@ -350,6 +351,38 @@ def test_hosts_that_are_changed_in_place_are_taken_or_refused() -> None:
         assert given[0].n_cpu == 1 and given[0].env == {}
     given[0].n_cpu = 4  # the grid has ended
     assert given[0].n_cpu == 4
+
+
+@pytest.mark.row("X03")
+def test_more_requests_than_an_agent_takes_in_wait_with_the_client_and_are_answered() -> None:
+    with LocalGrid(1, output=None, limits=Limits(lost_s=60.0)) as g:
+        g.publish(Model())
+        home = g._engine.fleet.homes[0]
+        agent = home.report["pid"]
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            asked = [home.ask_later("missing_modules", ["sys", f"no_module_{n}"], timeout=60) for n in range(1_000)]
+            long = home.ask_later("missing_modules", ["sys", "no_" * 1_000_000], timeout=60)  # it goes as a blob
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        assert [answer() for answer in asked] == [[f"no_module_{n}"] for n in range(1_000)]
+        assert long() == ["no_" * 1_000_000]
+
+
+@pytest.mark.row("X07")
+def test_what_an_agent_says_of_itself_is_bounded_on_disk() -> None:
+    with LocalGrid(1, output=None) as g:
+        g.publish(Model())
+        home = g._engine.fleet.homes[0]
+        log = Path(home.report["run"]) / "agent.log"
+        with open(log, "ab", buffering=0) as writer:  # as its zygote has it
+            for _ in range(3):
+                writer.write(b"x" * logs.AGENT_FULL + b"y\n")
+                wait_until(lambda: home.ask("status") and log.stat().st_size < 1000, "the log is not turned")
+        assert 0 < logs.turned(log).stat().st_size <= logs.AGENT_FULL
+        with pytest.raises(AttributeError):
+            home.ask("nonsense")
+        assert b"a call of the client failed" in log.read_bytes(), "it goes on in the same file"
 
 
 class Told:

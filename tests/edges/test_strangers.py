@@ -6,9 +6,11 @@ import random
 import select
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from grid.limits import Limits
 from grid.wire.frames import Kind, pack, unpack
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys, make_keys
+from grid.wire.limits import REQUEST_BYTES, REQUESTS
 from grid.wire.session import Session
 from grid.wire.zeromq import HostSockets
 
@@ -218,3 +221,53 @@ def test_what_we_ship_bounds_every_frame() -> None:
     finally:
         carrier.close()
         context.term()
+
+
+FLOOD = 1_000
+
+
+@pytest.mark.row("X03")
+@pytest.mark.parametrize("way", ["sockets", "ports"])
+def test_an_agents_inlet_takes_in_a_bounded_amount_and_what_waits_outside_comes_in_turn(
+    way: str,
+) -> None:
+    keys, theirs = make_keys()
+    context: zmq.Context[Any] = zmq.Context()
+    carrier = HostSockets(context, Limits(heartbeat_s=60.0, lost_s=600.0))
+    carrier.bound_inlet(REQUESTS, REQUEST_BYTES)
+    gatekeeper = Gatekeeper(context, theirs.other_public, carrier.listeners) if way == "ports" else None
+    directory = tempfile.TemporaryDirectory(dir="/tmp")  # short: it is a socket's path
+    inlet, _ = (
+        carrier.bind_ports("127.0.0.1", theirs) if gatekeeper else carrier.bind_sockets(Path(directory.name), "a")
+    )
+    outside: zmq.Context[Any] = zmq.Context()
+    push = outside.socket(zmq.PUSH)
+    push.linger, push.sndhwm, push.sndtimeo = 0, 1, SILENCE_MS
+    if gatekeeper:
+        keys.call(push)
+    try:
+        push.connect(inlet)
+        push.sndtimeo = PATIENCE_MS
+        push.send(b"0")
+        push.sndtimeo = SILENCE_MS
+        size, sent = REQUEST_BYTES // 4, 1
+        with pytest.raises(zmq.Again):  # nobody takes them in, and who sends is held up
+            while sent < FLOOD:
+                push.send(str(sent).encode().ljust(size))
+                sent += 1
+        assert sent <= REQUESTS + 40, "what waits there has no bound"  # 40: buffers of the kernel, 10 MB at most
+        push.sndtimeo = PATIENCE_MS
+        carrier.patience_ms = PATIENCE_MS
+        for number in range(2 * sent):
+            if number >= sent:
+                push.send(str(number).encode())
+            data = carrier.receive()
+            assert data is not None and int(data) == number, "lost, or out of turn"
+    finally:
+        push.close()
+        outside.term()
+        carrier.close()
+        context.term()
+        if gatekeeper is not None:
+            gatekeeper._thread.join(10)
+        directory.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -54,3 +55,30 @@ def test_a_log_is_turned_when_it_is_full_and_says_so(tmp_path: Path) -> None:
     logs.remove(log)
     assert not list(tmp_path.iterdir())
     logs.append(tmp_path / "nowhere" / "x.log", b"no error")
+
+
+@pytest.mark.row("X07")
+def test_a_log_of_several_writers_is_turned_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "agent.log"
+    log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    other = os.open(path, os.O_WRONLY | os.O_APPEND)  # the zygote's
+    try:
+        for number in range(1000):
+            os.write(log if number % 2 else other, b"%09d\n" % number)
+            logs.empty(log, path, full=2000)
+        older = logs.turned(path)
+        assert path.stat().st_size <= 2100 and older.stat().st_size <= 2000
+        lines = path.read_text().splitlines()
+        assert "agent.log.1" in lines[0] and lines[-1] == "000000999"
+        assert int(lines[1]) == int(older.read_text().splitlines()[-1]) + 1
+        os.write(log, bytes(9000) + b"the end")  # at once, more than is kept
+        logs.empty(log, path, full=2000)
+        assert older.stat().st_size == 2000 and older.read_bytes().endswith(b"\0the end")
+        older.unlink()
+        older.mkdir()
+        os.write(log, bytes(3000))
+        logs.empty(log, path, full=2000)  # no error
+        assert path.stat().st_size > 3000
+    finally:
+        os.close(log)
+        os.close(other)
