@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,11 @@ class Fleet:
             )
             kinds.setdefault(kind, []).append(host)
         self.homes = [self.make_home(alike[0], sum(host.use_n_cpu for host in alike)) for alike in kinds.values()]
+        machines = Counter[str]()
+        for home in self.homes:
+            machines[home.host.label] += home.slots
+        for home in self.homes:
+            home.on_machine = machines[home.host.label]
         if self.grid.shared_temp_path:
             for home in self.homes:
                 home.host.temp_path = self.homes[0].host.temp_path

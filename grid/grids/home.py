@@ -78,6 +78,7 @@ class Home:
         warn: Callable[[set[str]], None],
     ) -> None:
         self.host, self.slots = host, slots
+        self.on_machine = slots  # of a service, those of other homes on the same machine among them: they share cores
         self._link, self.limits, self._grid_id = link, limits, grid_id
         self._keys: tuple[Keys, Keys] = keys  # type: ignore[assignment]  # a local one needs none
         self._shared, self._debug = shared, debug
@@ -196,6 +197,8 @@ class Home:
             "shared": self._shared,
             "limits": vars(self.limits),
             "env": self.host.env,
+            "servers": self.on_machine,
+            "cores": self.host.said.count,
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self._debug,
             "client": self._leaving(),

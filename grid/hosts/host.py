@@ -6,6 +6,7 @@ Elsewhere:  the file that lists hosts (`inventory.py`), how one is reached (`lau
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -365,14 +366,18 @@ def _names(value: Any) -> tuple[str, ...]:
 def _cores(value: Any) -> int | tuple[int, ...] | None:
     if value is None:
         return None
-    if isinstance(value, int):
+    if isinstance(value, Integral):
         return _number(1, 1_000_000)(value)
-    try:
-        numbers = numbers_of(value) if isinstance(value, str) else tuple(map(_number(0, 1_000_000), value))
-    except (TypeError, ValueError):
-        numbers = ()
+    numbers: tuple[int, ...] = ()
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str):
+            numbers = numbers_of(value)
+        elif isinstance(value, (list, tuple)):
+            numbers = tuple(map(_number(0, 1_000_000), value))
     if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"must be a number of cores, or a list of different ones such as [0, 1] or 0-3, not {value!r}")
+        raise ValueError(
+            f"must be a number of cores, or a list of different ones such as [0, 1] or 0-3, not {shown(value)}"
+        )
     return numbers
 
 
@@ -381,13 +386,15 @@ def _memory(value: Any) -> int | None:
 
 
 def _gpus(value: Any) -> str | int | tuple[str, ...]:
-    if value in ("auto", "none") or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value  # type: ignore[no-any-return]
+    if isinstance(value, Integral):
+        return _number(0, 1_000_000)(value)
+    if isinstance(value, str) and value in ("auto", "none"):
+        return value
     if value is None:
         return "none"  # YAML's own word for it
     if isinstance(value, (list, tuple)) and value and all(isinstance(each, (int, str)) for each in value):
         return tuple(_safe_word(str(each)) for each in value)
-    raise ValueError(f"must be auto, none, a number of devices, or a list of places or UUIDs, not {value!r}")
+    raise ValueError(f"must be auto, none, a number of devices, or a list of places or UUIDs, not {shown(value)}")
 
 
 FIELDS: dict[str, Callable[[Any], Any]] = {

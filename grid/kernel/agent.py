@@ -43,6 +43,7 @@ from grid.kernel.lease import Lease
 from grid.kernel.orphans import Orphans
 from grid.kernel.presence import Presence
 from grid.kernel.requests import Requests
+from grid.kernel.slots import Slots
 from grid.kernel.variables import expanded
 from grid.limits import Limits
 from grid.wire.codec import CACHE_TAG
@@ -108,7 +109,8 @@ class Agent:
             "debug": config["debug"],
             "script": config["script"],
         }
-        self._children = Children(nursery, self._poller, ground, self._answers, limits, common, self._renew_soon)
+        slots = Slots(config["servers"], cores=config["cores"], environ=os.environ, env=config["env"])
+        self._children = Children(nursery, self._poller, ground, self._answers, limits, common, slots, self._renew_soon)
         self._requests = Requests(
             self._children,
             ground,

@@ -33,6 +33,7 @@ from grid.kernel.ground import Ground
 from grid.kernel.lease import Lease
 from grid.kernel.orphans import adopt
 from grid.kernel.outgoing import Outgoing
+from grid.kernel.slots import Slots
 from grid.kernel.zygote import TOLD, Zygote
 from grid.limits import Limits
 
@@ -91,6 +92,7 @@ class Children:
 
     Args:
         common: What the spec of every server says besides the client's wish.
+        slots: What each is born with.
         forked: Called when there is a new process, for the lease.
     """
 
@@ -102,10 +104,11 @@ class Children:
         answers: Answers,
         limits: Limits,
         common: dict[str, Any],
+        slots: Slots,
         forked: Callable[[], None],
     ) -> None:
         self._nursery, self._poller, self._ground, self._answers = nursery, poller, ground, answers
-        self._limits, self._common, self._forked = limits, common, forked
+        self._limits, self._common, self._slots, self._forked = limits, common, slots, forked
         self._wishes: deque[dict[str, Any]] = deque()  # servers to be started
         self._servers: dict[str, Child] = {}
         self._by_pid: dict[int, Child] = {}
@@ -221,7 +224,7 @@ class Children:
         name = wish["name"]
         server = Child(name, wish["peer"], reader, Control(ours), self._ground.log_of(name))
         try:
-            self._nursery.ask({**wish, **self._common}, writer, theirs.fileno())
+            self._nursery.ask({**wish, **self._common, "birth": self._slots.birth(name)}, writer, theirs.fileno())
         finally:
             os.close(writer)
             theirs.close()

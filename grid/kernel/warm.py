@@ -17,7 +17,10 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from grid.kernel.born import threads_in_force
+
 LIBRARIES = ("numpy",)
+_loaded_with: dict[str, str] | None = None
 
 
 def to_warm(modules: Iterable[str]) -> list[str]:
@@ -31,12 +34,20 @@ def to_warm(modules: Iterable[str]) -> list[str]:
     return [library for library in LIBRARIES if library in found]
 
 
+def loaded_with() -> dict[str, str] | None:
+    """The variables of threads under which a library was loaded; None: none was."""
+    return _loaded_with
+
+
 def warm(spec: dict[str, Any]) -> None:
     """In the zygote: load what a server will need; what can't be loaded is the server's affair."""
+    global _loaded_with
     wanted = [name for name in spec["warm"] if name not in sys.modules]
     if not wanted or os.path.exists(os.path.join(spec["root"], "numpy")):  # a staged one comes first
         return
     os.environ.update(spec["env"])
+    threads_in_force(spec["birth"])
+    _loaded_with = spec["birth"].threads
     before = list(sys.path)
     sys.path += [entry for entry in spec["path"] if entry not in before]
     try:

@@ -35,9 +35,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grid.kernel import made, spawned, title
+from grid.kernel.born import be_born
 from grid.kernel.lease import inherit
 from grid.kernel.orphans import Orphans, adopt
-from grid.kernel.warm import part, warm
+from grid.kernel.warm import loaded_with, part, warm
 
 PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.002
@@ -288,6 +289,7 @@ def _become_server(
 ) -> NoReturn:
     try:
         part()
+        be_born(spec["birth"], loaded_with())
         spawned.prepare(Path(spec["sockets"]))
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

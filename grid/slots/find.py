@@ -31,7 +31,7 @@ def find(
     environ = os.environ if environ is None else environ
     affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     nodes = _nodes(root)
-    count, notes = min(len(affinity), usable_cores(root)), []
+    count, notes = min(len(affinity), usable_cores(root)), list[str]()
     share = _share_of_cores(environ, slots)
     if share is not None and share < count:
         notes.append(f"the batch job has {share} of {count} cores, and nobody says which: servers are not bound to any")
@@ -43,6 +43,12 @@ def find(
     cores = tuple((number, nodes.get(number, ANYWHERE)) for number in affinity[:count])
     devices = our_share(find_devices(root, smi), environ, lambda path: Path(path).read_text())
     return Resources(cores, _memory(root), devices, pinned=count == len(affinity), notes=tuple(notes))
+
+
+def count_cores(environ: Mapping[str, str], slots: int, root: Path = Path("/")) -> int:
+    """How many cores are ours, as `find` would say, without a look at anything else."""
+    cores, share = usable_cores(root), _share_of_cores(environ, slots)
+    return cores if share is None else min(cores, share)
 
 
 def _share_of_cores(environ: Mapping[str, str], slots: int) -> int | None:

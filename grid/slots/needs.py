@@ -7,11 +7,18 @@ Elsewhere:  what a host has (`resources`), whether it meets needs (`choose`).
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
+
+
+def shown_value(value: Any) -> str:
+    """A value in an error, in one short line."""
+    return reprlib.repr(value).replace("\n", " ")
 
 
 def size(value: Any, what: str = "memory") -> int:
@@ -20,12 +27,14 @@ def size(value: Any, what: str = "memory") -> int:
     Raises:
         ValueError: Not of that form, or nothing at all; the message begins with `what`.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        found = value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        found = int(value)
     else:
         match = _SIZE.match(value.strip()) if isinstance(value, str) else None
         if match is None:
-            raise ValueError(f"{what} must be a size such as '8G' or '512M', or a number of bytes, not {value!r}")
+            raise ValueError(
+                f"{what} must be a size such as '8G' or '512M', or a number of bytes, not {shown_value(value)}"
+            )
         found = int(float(match[1]) * _UNITS[match[2].upper()])
     if found <= 0:
         raise ValueError(f"{what} must be more than nothing, not {value!r}")
@@ -84,5 +93,5 @@ class Needs:
 def _check_number(name: str, value: Any, least: int) -> None:
     if value is None and name == "cores":
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"needs: {name} must be a whole number of at least {least}, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"needs: {name} must be a whole number of at least {least}, not {shown_value(value)}")

@@ -104,6 +104,11 @@ class Said:
     memory: int | None = None
     gpus: str | int | tuple[str, ...] = "auto"
 
+    @property
+    def count(self) -> int | None:
+        """How many cores it says; None: it says nothing of them."""
+        return len(self.cores) if isinstance(self.cores, tuple) else self.cores
+
     def of(self, found: Resources) -> Resources:
         """The resources that count. A list of devices names each by its place in what was found (from 0) or its id."""
         notes = list(found.notes)

@@ -111,6 +111,10 @@ OF_HOSTS: dict[str, set[str]] = {
     "ssh": set(),
     "transport": set(),
     "groups": {"texts", *TEXT},
+    "tags": {"texts", *TEXT},
+    "cores": {"none", "number in text", *COUNT},
+    "memory": {"none", "number in text", *COUNT},
+    "gpus": {"none", "zero", "texts", *COUNT},
     "use_n_cpu": {"none", "zero"},
 }
 OF_LIMITS = {each.name: {"half", *COUNT} for each in dataclasses.fields(Limits)}

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import zmq
 
+from grid.kernel.born import Birth
 from grid.kernel.children import Children
 from grid.kernel.control import Control
+from grid.kernel.slots import Slots
 from grid.limits import Limits
 
 WISH = {"name": "Model.0/1", "service_id": "Model.0", "peer": 5, "niceness": 0}
@@ -69,6 +71,7 @@ class Stage:
             self.answers,
             limits,
             {"debug": False},
+            Slots(1, cores=None, environ={}, env={}),
             self._forked,  # type: ignore[arg-type]
         )
 
@@ -112,7 +115,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 @pytest.mark.row("G65", "G69")
 def test_a_server_is_started_heard_and_its_end_is_told_after_its_last_words(stage: Stage) -> None:
     spec, output, line = stage.start()
-    assert spec == {**WISH, "blob": "b", "debug": False} and stage.children.status()[0]["ready"] is False
+    assert spec == {**WISH, "blob": "b", "debug": False, "birth": Birth()}
+    assert stage.children.status()[0]["ready"] is False
     stage.zygote_says(forked=WISH["name"], pid=1 << 30)
     assert stage.forks == 1 and stage.children.pids() == {WISH["name"]: 1 << 30}
     line.sendall(b'{"ready": ["in", "out"], "pid": 77}\n')
