@@ -29,6 +29,7 @@
      │   ├─ Stalled                               a system is not complete, and makes no tasks
      │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
      ├─ CapsuleError                              a file that is no capsule, or can't be written
+     ├─ PackagesError                             packages for a host can't be had: no wheel fits, a lock file, an index
      ├─ FailureFileError                          a file that is no kept failure, or can't be opened here
      ├─ Backlog                                   too many calls or bytes wait on one server
      ├─ JobError                                  about jobs; it and its family: `grid/jobs/host/errors.py`
@@ -69,6 +70,7 @@ __all__ = [
     "MissingExtra",
     "MissingModules",
     "NoServers",
+    "PackagesError",
     "PublishError",
     "PythonError",
     "Released",
@@ -345,6 +347,13 @@ class StrategyError(TaskError):
 
 class CapsuleError(GridError):
     """A file that is no capsule of a run, or one that can't be written."""
+
+
+class PackagesError(GridError):
+    """Packages for a host can't be had: no wheel fits it, a lock file says something else, no index answers.
+
+    `package`, `version`, `tags` (that exist) and `file` are attributes where they are known.
+    """
 
 
 class FailureFileError(GridError):

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from grid.environments.platforms import numbers_of, platform_tags
+
 PACKAGES = ("pyzmq", "dill")
 DOWNLOAD_S = 180.0
 
@@ -28,7 +30,7 @@ def fits_here(python: dict[str, Any]) -> bool:
     if python["cache_tag"] != sys.implementation.cache_tag or python["platform"] != sysconfig.get_platform():
         return False
     kind, version = platform.libc_ver()
-    return python["libc"][0] == kind and _numbers(python["libc"][1]) >= _numbers(version)
+    return python["libc"][0] == kind and numbers_of(python["libc"][1]) >= numbers_of(version)
 
 
 def requirements() -> list[str]:
@@ -53,7 +55,7 @@ def projects_in(wheels: Path) -> dict[str, str]:
         name, _, rest = file.name.partition("-")
         version = rest.partition("-")[0]
         known = found.get(normalized(name))
-        if known is None or _numbers(version) >= _numbers(known):
+        if known is None or numbers_of(version) >= numbers_of(known):
             found[normalized(name)] = version
     return found
 
@@ -138,27 +140,3 @@ def download(
         said = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if "ERROR" in line]
         raise LookupError(f"pip download failed: {said[-1] if said else 'no reason given'}")
     return sorted(directory.glob("*.whl"))
-
-
-def platform_tags(name: str, libc: Iterable[str]) -> list[str]:
-    """Platform tags of wheels that run there, best first.
-
-    Args:
-        name: `sysconfig.get_platform()` of the host, such as `linux-x86_64`.
-        libc: Of `platform.libc_ver()`: `("glibc", "2.36")`; empty with musl.
-    Source: PEP 600 (manylinux_x_y), PEP 656 (musllinux).
-    """
-    kind, version = libc
-    system, _, machine = name.partition("-")
-    if system != "linux":
-        return [re.sub(r"[-.]", "_", name)]
-    machine = machine.replace("-", "_")
-    if kind != "glibc":
-        return [f"musllinux_1_{minor}_{machine}" for minor in (2, 1)]
-    newest = _numbers(version)[1] if len(_numbers(version)) > 1 else 17
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(newest, 4, -1)]
-    return [*tags, f"manylinux2014_{machine}", f"manylinux2010_{machine}", f"manylinux1_{machine}", f"linux_{machine}"]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -17,6 +17,7 @@ PID_LINE = re.compile(rb"grid-pid (\d+)\n")
 _TROUBLE = "\\'!\n\r"
 MINIMUM = (3, 10)
 """Oldest Python that the kernel runs on."""
+_BUILT_ON = range(MINIMUM[1], 20)
 
 
 def sh_command(text: str) -> str:
@@ -85,16 +86,26 @@ def remote_path(path: str) -> str:
     return home + slash + (shlex.quote(rest) if rest else "")
 
 
-def find_python_script(python: str, client_minor: int) -> str:
+def find_python_script(python: str, client_minor: int, *, base: bool = False) -> str:
     """POSIX shell text that sets $PY to the interpreter's command, or to nothing if there is none.
 
     Args:
         python: `Host.python`. Anything but the default `python` is what the user wants: taken as it is.
         client_minor: N of the client's Python 3.N. First come the environment that `grid hosts setup` made for it
             and an interpreter of that version; then another environment of ours, then any.
+        base: To build an environment on: one of ours is none.
     """
     if python != "python":
         return f"PY={remote_path(python)}"
     env = '"$HOME"/.grid/env'
+    if base:
+        names = " ".join(
+            f"python3.{minor}" for minor in sorted(_BUILT_ON, key=lambda minor: (minor != client_minor, -minor))
+        )
+        return _first_of(f"{names} python3 python")
     names = f"{env}/py3{client_minor}/bin/python python3.{client_minor} {env}/py3*/bin/python python3 python"
+    return _first_of(names)
+
+
+def _first_of(names: str) -> str:
     return f'PY=; for p in {names}; do if command -v "$p" >/dev/null 2>&1; then PY=$p; break; fi; done'

@@ -24,6 +24,7 @@ FLOORS = (
     ("kernel", "failures"),
     ("services",),
     ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
+    ("environments",),
     ("batch", "care"),
     ("grids",),
     ("testing", "ensemble"),
