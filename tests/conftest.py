@@ -39,6 +39,14 @@ settings.load_profile("grid")
 CORE_ONLY = "GRID_TEST_CORE" in os.environ  # a run within a run, by another Python, which has no more than grid needs
 GRACE_S = 20.0  # a process that was told to end may take this long on a busy machine; what stays longer is left
 
+# Files that take a minute and more come first, so that no worker is left alone with one of them at the end.
+LONG = (
+    *("edges/test_pythons.py", "cluster/test_batch.py", "edges/test_jobs_enemy.py", "edges/test_faults.py"),
+    *("edges/test_standins.py", "edges/test_web_strangers.py", "edges/test_jobs_cli.py", "edges/test_witnesses.py"),
+    *("edges/test_cli.py", "edges/test_matrix.py", "edges/test_doctor.py", "edges/test_jobs_kills.py"),
+    *("edges/test_jobs_docs.py", "edges/test_hosts_as_they_are.py", "cluster/test_slurm.py"),
+)
+
 _places = pytest.StashKey[Path]()
 _rows = pytest.StashKey[frozenset[str]]()
 
@@ -77,6 +85,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        first = {str(config.rootpath / "tests" / name): number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: first.get(str(item.path), len(first)))  # stable: the others stay as they are
     for item in items:
         for name in ("lab", "slurm"):
             if name in getattr(item, "fixturenames", ()):

@@ -795,3 +795,28 @@ def test_what_is_not_there_yet_is_no_truth_value_and_can_not_be_compared(service
                 wrong(reference)
         assert reference == reference and {reference: 1}[reference] == 1 and reference in [reference]
     assert job.wait() == 9 and job.result.value() == 9
+
+
+@pytest.mark.row("J23")
+def test_a_thread_that_is_told_to_end_hears_it_though_the_engine_stops_and_it_is_busy() -> None:
+    engine = ThreadEngine(1, 1)
+    engine.start()
+    place = engine.runner(5.0)
+    assert place is not None
+    spec = {
+        "job": "job-1",
+        "request": Steps.request().to_plain(),
+        "checkpoint": None,
+        "attempt": 1,
+        "checkpoint_s": 60.0,
+    }
+    place.call("begin", Steps, spec).result(LIMIT_S)
+    (thread,) = [each for each in threading.enumerate() if each.name == "job-1-run"]
+    went_on = threading.Event()
+    held = place._pool.submit(went_on.wait, LIMIT_S)  # type: ignore[attr-defined]
+    place.kill()
+    engine.stop()
+    went_on.set()
+    assert held.result(LIMIT_S)
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()

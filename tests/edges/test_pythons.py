@@ -22,6 +22,7 @@ LEFT_OUT = (
     *("capabilities", "environment", "glossary", "imports", "imports_needed", "lists_of_cases", "reference"),
     "page_modules",  # that is Node
 )
+LEFT_OUT_TESTS = {"3.10": ("test_raised.py::test_a_group_comes_with_its_members",)}  # it has no groups
 # Since 3.14 `with` calls `__enter__` like any function, and looks for signals after it, when nothing would release what
 # it has taken: these tests tear off there, and wait for the lock for ever.
 TORN = "torn"
@@ -105,8 +106,9 @@ def test_the_core_of_the_suite_passes_under_each_python(minor: str) -> None:
     every = {path.stem.removeprefix("test_"): str(path) for path in sorted((ROOT / "tests/unit").glob("test_*.py"))}
     assert set(LEFT_OUT) <= set(every), "some were renamed"
     units = [path for name, path in every.items() if name not in LEFT_OUT and not name.startswith(TORN)]
+    left_out = [word for name in LEFT_OUT_TESTS.get(minor, ()) for word in ("--deselect", f"tests/unit/{name}")]
     grids = ("tests/edges/test_grids.py", "-k", "not test_over_ssh")
     options = ("-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120", "-rs")
-    said = run(minor, "-m", "pytest", *options, *units, *grids, cwd=ROOT, limit_s=600, GRID_TEST_CORE="1")
+    said = run(minor, "-m", "pytest", *options, *units, *left_out, *grids, cwd=ROOT, limit_s=600, GRID_TEST_CORE="1")
     ended = re.search(r"(\d+) passed(?:, \d+ deselected)? in ", said)
     assert ended and int(ended[1]) > 400, said[-3000:]  # and none is skipped

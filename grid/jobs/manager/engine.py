@@ -180,8 +180,10 @@ class GridEngine:
 class _ThreadPlace:
     host = "here"
 
-    def __init__(self, name: str, instance: Any, pool: ThreadPoolExecutor, back: queue.SimpleQueue[Any]) -> None:
-        self.name, self._instance, self._pool, self._back = name, instance, pool, back
+    def __init__(self, name: str, instance: Any, back: queue.SimpleQueue[Any], every: list[_ThreadPlace]) -> None:
+        self.name, self._instance, self._back, self._every = name, instance, back, every
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"jobs-{name.replace('/', '-')}")
+        every.append(self)
         self._last: Future[Any] | None = None
         self._calls = 0
         self._released = False
@@ -222,11 +224,15 @@ class _ThreadPlace:
             self._killed = True
         self.call("exchange", [("message", Abort().to_plain())], 0.0)
         self._pool.shutdown(wait=False)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="jobs-runner-again")
-        self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), pool, self._back))
+        self._every.remove(self)  # whatever stops now does not keep it from hearing: it may be busy with a call
+        self._back.put(_ThreadPlace(f"{self.name}+", type(self._instance)(), self._back, self._every))
 
     def end(self) -> None:
         """A thread can't be ended."""
+
+    def stop(self) -> None:
+        """No more calls, and none that has not begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class HerePlace:
@@ -264,16 +270,14 @@ class ThreadEngine:
         self._n = {"runner": at_once, "worker": workers}
         self.paths: list[str] = []
         self._free: dict[str, queue.SimpleQueue[_ThreadPlace]] = {}
-        self._pools: list[ThreadPoolExecutor] = []
+        self._every: list[_ThreadPlace] = []
 
     def start(self) -> None:
         """Make the threads."""
         for kind, instance in (("worker", UnitWorker), ("runner", JobRunner)):
             free: queue.SimpleQueue[_ThreadPlace] = queue.SimpleQueue()
             for number in range(self._n[kind]):
-                pool = ThreadPoolExecutor(1, thread_name_prefix=f"jobs-{kind}-{number}")
-                self._pools.append(pool)
-                free.put(_ThreadPlace(f"{kind}/{number}", instance(), pool, free))
+                free.put(_ThreadPlace(f"{kind}/{number}", instance(), free, self._every))
             self._free[kind] = free
 
     def _take(self, kind: str, timeout: float) -> Place | None:
@@ -308,11 +312,5 @@ class ThreadEngine:
 
     def stop(self) -> None:
         """No more work; threads that work end by themselves."""
-        for free in self._free.values():
-            while True:
-                try:
-                    free.get_nowait()._pool.shutdown(wait=False)
-                except queue.Empty:
-                    break
-        for pool in self._pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for place in list(self._every):
+            place.stop()
