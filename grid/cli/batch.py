@@ -202,7 +202,7 @@ def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
     from grid.errors import GridError
 
     ended: float | None = None  # since when the system says so
-    shown = ""
+    shown = silent = ""
     pause, longest = _POLL_S
     first = True
     try:
@@ -212,9 +212,13 @@ def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
                 return _say_end(system, record, end)
             try:
                 found = system.status([record.job])[record.job]
-            except GridError as exc:
-                say(f"grid: {exc}")  # the server is down; the job may go on, and so do we
+            except GridError as exc:  # the server is down; the job may go on, and so do we
+                if str(exc) != silent:  # said once, and not with each question
+                    say(f"grid: {exc}; it is asked again")
+                silent, shown = str(exc), ""
+                ended = None  # how long a job has been over counts only while somebody says so
             else:
+                silent = ""
                 shown = _tell(found, shown, first)
                 first = False
                 if found.state.value not in ("done", "unknown"):

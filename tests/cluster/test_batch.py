@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from grid.hosts import Host
 from grid.launch import connect
 from grid.testing import batch
 from grid.testing.probe import Probe, Traveller
-from tests.cluster.site import ENVIRONMENT, NODES, SYSTEMS, Site
+from tests.cluster.site import ENVIRONMENT, NIGHTLY, NODES, REAL, SYSTEMS, Site
 from tests.lab import Lab
 from tests.lab.host import wait_until
 from tests.lab.titles import is_of_kernel
@@ -115,6 +116,32 @@ def test_a_job_that_is_cancelled_is_told_and_its_wrapper_says_so(site: Site, pla
         silent = site.kills_at_once and (waiting.returncode, f"job {job} was cancelled: " in said) == (1, True)
         assert waiting.returncode == 9 or silent, (waiting.returncode, said)
     assert status_of(site, job)["state"] == "cancelled"
+
+
+@pytest.mark.row("L15", "B08")
+@pytest.mark.skipif(not NIGHTLY, reason="half a minute each: in scripts/nightly, and on stand-ins in each run")
+@pytest.mark.parametrize("site", REAL, indirect=True)
+def test_a_server_is_started_again_while_a_job_is_waited_for(site: Site, place: Path) -> None:
+    (place / "run.py").write_text(
+        "import os, sys, time\nopen('up', 'w').close()\nwhile not os.path.exists('go'): time.sleep(0.05)\nsys.exit(3)"
+    )
+    server = {"slurm": "slurmctld", "gridengine": "sge_qmaster"}[site.system]
+    own = {"slurm": "#SBATCH --requeue", "gridengine": "#$ -r y"}[site.system]  # its end is the server's to tell
+    ask = site.qsub("--line", shlex.quote(own), "-o", "/dev/null", "-j", "oe", "--wait", "--", "python", "run.py")
+    command = f"{ENVIRONMENT} exec python3 -m grid {' '.join(ask)} 2>said"
+    with subprocess.Popen(
+        ["ssh", "-F", str(site.lab.ssh_config), "head", command], stdout=subprocess.DEVNULL
+    ) as waiting:
+        wait_until((place / "up").exists, "the script to run", limit_s=30)
+        site.head.stop_service(server)
+        try:
+            wait_until(lambda: "is asked again" in (place / "said").read_text(), "a word about it", limit_s=60)
+            (place / "go").touch()
+        finally:
+            site.head.start_service(server)
+        assert waiting.wait(90) == 3, (place / "said").read_text()
+    site.lab.cluster.wait_until_idle()
+    assert (place / "said").read_text().count("is asked again") == 1
 
 
 def status_of(site: Site, job: str) -> dict[str, object]:

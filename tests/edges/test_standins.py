@@ -305,3 +305,35 @@ def test_words_that_are_no_ids_and_jobs_that_nobody_knows(shared: StandIn, place
     assert status_of("987654")["state"] == "unknown"
     missing = qsub(shared.kind, "-o", "nosuch/out", "--", "python", "run.py", nodes="nodes=1")
     assert missing.exit_code == 2 and "there is no directory" in missing.output
+
+
+WAITS = """\
+import os, sys, time
+open("up", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+sys.exit(3)
+"""
+
+
+@pytest.mark.row("L15", "B08", "L10")
+def test_a_server_that_goes_down_and_comes_back_while_a_job_is_waited_for(shared: StandIn, place: Path) -> None:
+    (place / "run.py").write_text(WAITS)
+    (place / "file").write_text("")
+    words = ["qsub", *(["--pe", "mpi1"] if shared.kind == "sge" else []), "-l", "nodes=1,walltime=0:05:00", "--wait"]
+    # it may start again: so its end is the server's to tell, and not its script's
+    own = {"sge": "#$ -r y", "slurm": "#SBATCH --requeue"}.get(shared.kind, "#PBS -r y")
+    words += ["--line", own]
+    command = [sys.executable, "-m", "grid", *words, "-o", "/dev/null", "-j", "oe", "--", "python", "run.py"]
+    with open("said", "w") as err, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err) as waiting:
+        try:
+            until((place / "up").exists)
+            shared.mode("down")
+            until(lambda: "does not tell of its jobs" in (place / "said").read_text())
+            (place / "go").touch()
+            until(lambda: (place / "said").read_text().count("is asked again") == 1)
+        finally:
+            shared.mode("up")
+        assert waiting.wait(60) == 3, (place / "said").read_text()
+    said = (place / "said").read_text()
+    assert said.count("does not tell of its jobs") == 1 and "without a word" not in said, said

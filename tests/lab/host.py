@@ -385,6 +385,16 @@ class RunningHost:
         self._tell("no-sshd")
         self._sshd_inner = 0
 
+    def stop_service(self, name: str) -> None:
+        """End one of its services, and wait for that."""
+        pid = str(self._services_inner[list(self.services).index(name)])
+        self.run(["kill", pid], user="root", check=True)
+        wait_until(lambda: self.run(["kill", "-0", pid], user="root").returncode != 0, f"{name} to end", self)
+
+    def start_service(self, name: str) -> None:
+        """Start it again."""
+        self._services_inner[list(self.services).index(name)] = int(self._tell("run", name, self.services[name]))
+
     def kill_sessions(self) -> None:
         """Kill sshd's process of every session. What the sessions started stays, without its channel."""
         for pid, command in self.processes():
