@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.cli import exits
-from grid.cli.choose import json_option
+from grid.cli.choose import environment_option, json_option, named_environment
 from grid.cli.show import print_json, print_table, say, span
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-o", "output", metavar="FILE", help="Where standard output goes."),
         click.option("-e", "error", metavar="FILE", help="Where standard error goes."),
         click.option("-v", "variables", multiple=True, metavar="NAME[=VALUE],...", help="Environment of the job."),
+        environment_option,
         click.option("-V", "export_all", is_flag=True, help="Hand over the whole environment."),
         click.option("--line", "lines", multiple=True, metavar="TEXT", help="A directive, put in verbatim."),
         click.option("--pe", "parallel_environment", metavar="NAME", help="SGE: its parallel environment."),
@@ -125,6 +126,7 @@ def _submit(
     *,
     name: str | None,
     variables: tuple[str, ...],
+    environment_of: str | None,
     dialect: str | None,
     dry_run: bool,
     wait: bool,
@@ -142,6 +144,7 @@ def _submit(
         if fields[stream]:
             fields[stream] = os.path.join(here, fields[stream])
     outputs = [fields[stream] for stream in ("output", "error") if fields[stream]]
+    given = {} if environment_of is None else {"GRID_ENVIRONMENT": named_environment(environment_of)}
     with _usage(ctx):
         check_command(command, here)
         check_outputs(outputs)
@@ -150,7 +153,7 @@ def _submit(
             command=job_body(command, marker=str(marker(token)), array=many),
             name=name or _name_of(command),
             workdir=here,
-            variables=parse_variables(variables, os.environ),
+            variables={**parse_variables(variables, os.environ), **given},
             **asked,
             **fields,
         )

@@ -29,6 +29,12 @@ hosts_option = click.option(
 group_option = click.option(
     "--group", metavar="G", envvar="GRID_GROUP", help="Only the hosts of this group of the hosts file."
 )
+environment_option = click.option(
+    "--environment",
+    "environment_of",
+    metavar="here|FILE",
+    help="The packages on hosts: `here` (as in this environment), requirements.txt, pylock.toml or uv.lock.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the data as JSON.")
 
 
@@ -58,6 +64,21 @@ def find_hosts(hosts_from: str | None, group: str | None) -> list[Host] | None:
     if hosts is not None and not hosts_from:
         say(f"hosts of {find_hosts_file()}")  # a forgotten file must not send anybody to other hosts without a word
     return hosts
+
+
+def named_environment(word: str) -> str:
+    """What `--environment` says, with an absolute path.
+
+    Raises:
+        UsageError: There is no such file, or it is of another kind.
+    """
+    from grid.errors import PackagesError
+    from grid.grids.packages import checked
+
+    try:
+        return checked(word)
+    except PackagesError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 NO_FILE = "Write ./hosts.yaml or ~/.config/grid/hosts.yaml, or name a file with --hosts"

@@ -8,7 +8,7 @@ import sys
 import click
 
 from grid.cli import exits
-from grid.cli.choose import find_hosts, group_option, hosts_option
+from grid.cli.choose import environment_option, find_hosts, group_option, hosts_option, named_environment
 
 
 @click.command(
@@ -30,6 +30,7 @@ from grid.cli.choose import find_hosts, group_option, hosts_option
 @click.option(
     "--trace", metavar="FILE", help="Write a timeline of all calls: FILE.html, FILE.svg, or FILE.json for Perfetto."
 )
+@environment_option
 @click.option("--capsule", metavar="FILE", help="Write down what this run was made of, for `grid rerun FILE`.")
 @click.option(
     "--keep-failures", metavar="DIR", type=click.Path(file_okay=False), help="Keep calls that fail, for `grid debug`."
@@ -45,6 +46,7 @@ def run(
     login: str | None,
     resources: str | None,
     trace: str | None,
+    environment_of: str | None,
     capsule: str | None,
     keep_failures: str | None,
     script: str,
@@ -61,6 +63,7 @@ def run(
       grid run --hosts hosts.yaml --group gpu fit.py --steps 100
       grid run --hosts node1,mara@node2 fit.py
       grid run --local 2 --trace fit.html fit.py
+      grid run --environment here --hosts node1,node2 fit.py
       grid run --capsule fit.capsule.json fit.py --steps 100
       grid run --login mara@cluster -l nodes=3:ppn=4,walltime=2:00:00 fit.py
 
@@ -87,6 +90,8 @@ def run(
         _choose(environment, hosts_from, group)
     if trace is not None:
         environment["GRID_TRACE"] = _trace_file(trace)
+    if environment_of is not None:
+        environment["GRID_ENVIRONMENT"] = named_environment(environment_of)
     if keep_failures is not None:
         environment["GRID_KEEP_FAILURES"] = os.path.abspath(keep_failures)
     words = [script, *args]

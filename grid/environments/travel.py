@@ -39,6 +39,7 @@ BUILD_S = 900.0
 SEND_S = 600.0
 """For `_CHUNK` bytes."""
 _CHUNK = 1 << 18
+_OF_ENVIRONMENTS = ("PYTHONHOME", "PYTHONPLATLIBDIR")
 
 _PROGRAM = r"""
 import json, sys
@@ -77,35 +78,35 @@ class Environments:
         self._plans: dict[str, list[Wheel]] = {}
         self._keys: dict[Wanted, str] = {}
 
-    def bring(self, connection: Connection, word: str) -> Brought:
+    def bring(self, connection: Connection, word: str, host: Host | None = None) -> Brought:
         """Have the environment on a host that `word` names, and say which interpreter that is.
 
         Args:
-            connection: To the host. Of one that is reached by a batch system's launcher only the home directory is
-                used, which this machine shares.
+            connection: To the host, or to a machine with the same home directory. Of one that is reached by a batch
+                system's launcher only that directory is used, which this machine shares.
+            host: Whose interpreter and variables count; default: that of the connection.
         Raises:
             PythonError, DiskError: It can't be built there; the message says what lacks.
             ConnectError: The connection broke; what had arrived stays for the next attempt.
         """
-        host = connection.host
+        host = host or connection.host
         try:
+            _check_variables(host)
             origin = wanted(word)
             if connection.in_job:
-                near = Host("localhost", ssh="local", python=host.python, init_cmd=host.init_cmd, env=host.env)
-                with connect(near) as here:
-                    return self._bring(here, origin)
-            return self._bring(connection, origin)
+                with connect(Host("localhost", ssh="local")) as here:
+                    return self._bring(here, host, origin)
+            return self._bring(connection, host, origin)
         except PackagesError as exc:
             told = {**exc.facts, "hint": exc.facts.get("hint", "")}
             raise PythonError(exc.what, host=host.label, **told) from exc
 
-    def _bring(self, connection: Connection, origin: Wanted) -> Brought:
+    def _bring(self, connection: Connection, host: Host, origin: Wanted) -> Brought:
         source = self._key_of(origin)
-        host = connection.host
-        words = [host.label, host.python, host.init_cmd, sorted(host.env.items()), source]
+        words = [connection.host.label, host.python, host.init_cmd, source]
         memory = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:24]
         known = self.cache.recall("hosts", memory)
-        with _Dialog(connection) as dialog:
+        with _Dialog(connection, host) as dialog:
             answer = dialog.ask(ANSWER_S, known=known)
             if answer["python"]:
                 return Brought(answer["python"], known)
@@ -162,12 +163,20 @@ class Environments:
             return found
 
 
+def _check_variables(host: Host) -> None:
+    both = [name for name in _OF_ENVIRONMENTS if name in host.env]
+    if both:
+        raise PackagesError(
+            f"its env: sets {' and '.join(both)}, and so does its environment:",
+            hint="Variables in env: say where Python finds packages, and environment: brings its own: leave one out",
+        )
+
+
 class _Dialog:
     """The process on the host, and what it says."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self.host = connection, connection.host
-        host = self.host
+    def __init__(self, connection: Connection, host: Host) -> None:
+        self.host = host
         lacks = json.dumps(
             {
                 "error": "no Python was found on it",

@@ -24,6 +24,7 @@ from grid.grids.mover import Mover
 from grid.grids.news import News
 from grid.grids.outages import Outages
 from grid.grids.output import Output
+from grid.grids.packages import Packages
 from grid.grids.publishing import Publisher
 from grid.grids.settings import GridSettings
 from grid.grids.silence import HostState
@@ -56,6 +57,7 @@ class KernelEngine:
             stage=lambda home, files: self.stager.stage_modules(home, files),
             warn=lambda names: self.publisher.warn_of_generators(names),
             check=lambda home: self.stager.check_shared(home),
+            packages=Packages(settings.environment),
         )
         self.stager = Stager(
             self.fleet,

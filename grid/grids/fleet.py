@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from grid.grids.absent import Absent
 from grid.grids.home import Home
 from grid.grids.needs import Stage
+from grid.grids.packages import Packages
 from grid.grids.processes import Processes
 from grid.hosts import Host
 from grid.services.kernel_server import KernelServer
@@ -42,9 +43,10 @@ class Fleet:
         stage: Stage,
         warn: Callable[[set[str]], None],
         check: Callable[[Home], None],
+        packages: Packages,
     ) -> None:
         self.grid, self.grid_id, self._stage, self._warn, self._check = grid, grid_id, stage, warn, check
-        self.limits = grid.limits
+        self.limits, self.packages = grid.limits, packages
         self.processes = Processes()
         self.absent = Absent()
         self.homes: list[Home] = []
@@ -85,6 +87,7 @@ class Fleet:
             kind = (
                 *(host.label, host.ssh, host.python, host.init_cmd, host.niceness, host.temp_path, host.transport),
                 *(host.jump, host.key, tuple(sorted(host.env.items())), host.said, host.words),
+                *(host.environment, host.python_archive),
             )
             kinds.setdefault(kind, []).append(host)
         self.homes = [self.make_home(alike[0], sum(host.use_n_cpu for host in alike)) for alike in kinds.values()]
@@ -107,6 +110,7 @@ class Fleet:
             debug=self.grid.debug,
             stage=self._stage,
             warn=self._warn,
+            packages=self.packages,
         )
 
     def add(self, home: Home) -> None:

@@ -54,6 +54,9 @@ class Grid(AbstractGrid):
             `publish`. Default: they come as they are, and a line on stderr says so.
         logging: Whether levels and formats of `logging`, as they are here when something is published, hold on servers,
             too; what is logged there is shown as what is printed. Default: warnings and errors, in Python's own format.
+        environment: The packages that servers have on hosts: "here" (what is installed in this process's environment),
+            or a file: requirements.txt, pylock.toml, uv.lock. They are sent to each host once, and no host asks an
+            index. Default: `$GRID_ENVIRONMENT`, else what is installed there. The entry of a host comes before it.
     """
 
     _engine_type = KernelEngine

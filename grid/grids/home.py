@@ -29,6 +29,7 @@ from grid.grids.between import carry
 from grid.grids.firstwords import check, report_of, silent, try_tunnel
 from grid.grids.liveness import Liveness
 from grid.grids.needs import HostNeeds, Stage
+from grid.grids.packages import Packages
 from grid.grids.register import REGISTRATION, grids_dir
 from grid.grids.silence import HostEvent, HostState
 from grid.hosts import Host
@@ -76,12 +77,15 @@ class Home:
         debug: bool,
         stage: Stage,
         warn: Callable[[set[str]], None],
+        packages: Packages,
     ) -> None:
         self.host, self.slots = host, slots
         self.on_machine = slots  # of a service, those of other homes on the same machine among them: they share cores
         self._link, self.limits, self._grid_id = link, limits, grid_id
         self._keys: tuple[Keys, Keys] = keys  # type: ignore[assignment]  # a local one needs none
         self._shared, self._debug = shared, debug
+        self._packages = packages
+        self.python: str | None = None  # of its environment, if it has one of its own
         self._starting = threading.Lock()
         self.connection: Connection | None = None
         self._process: RemoteProcess | None = None
@@ -120,7 +124,7 @@ class Home:
     # -- starting --------------------------------------------------------------------------------------------------
 
     def start(self, loader: tuple[str, str] | None = None) -> None:
-        """Connect and start the agent, unless it runs; within `limits.start_s`.
+        """Connect and start the agent, unless it runs; within `limits.start_s`, and the time that packages take.
 
         Args:
             loader: Name and text of a program that becomes the kernel in place of our own.
@@ -135,6 +139,9 @@ class Home:
             self._number = self._link.number()
             try:
                 self.connection = connect(self.host)
+                before = time.monotonic()
+                self.python = self._packages.bring(self.connection, self.host)
+                deadline += time.monotonic() - before
                 if self._over:
                     raise ConnectError("the grid was ended meanwhile", host=self.host.label, hint="Start another")
                 process = self._launch(deadline, loader)
@@ -167,7 +174,7 @@ class Home:
         `accept` follows when it has reported. `connection` is what leads there by then.
         """
         self.connection, self._number, self._rejoins = connection, self._link.number(), False
-        return launch_command(self.host), self._words(None)
+        return launch_command(self.host, self.python), self._words(None)
 
     def accept(self, report: dict[str, Any]) -> None:
         """An invited kernel has reported: connect to it. Raises HostError."""
@@ -213,7 +220,7 @@ class Home:
 
     def _launch(self, deadline: float, loader: tuple[str, str] | None) -> RemoteProcess:
         assert self.connection is not None
-        command = sh_command(launch_command(self.host))
+        command = sh_command(launch_command(self.host, self.python))
         if self.connection.in_job:
             command = f"exec {command}"  # SIGTERM of the batch system must reach the kernel, and no shell before it
         logger.debug("host %s: %s", self.host.label, command)

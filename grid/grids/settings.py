@@ -65,6 +65,7 @@ class GridWords(TypedDict, total=False):
     keep_failures: Path | None
     reseed: bool | None
     logging: bool
+    environment: Path | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class GridSettings(CommonSettings):
     workdir: Path | None = None
     reseed: bool | None = None
     logging: bool = False
+    environment: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -219,6 +219,11 @@ class Pilots(HostSource):
             shares = self.machine.system.dialect.variables_of_servers({}, request.ppn)
             home.host.env = {**shares, **home.host.env}
 
+        # Nodes have the home directory of the log-in machine, and one environment among them.
+        python = self._fleet.packages.bring(self.machine.connection, homes[0].host)
+        for home in homes:
+            home.python = python
+
         def kernels(addresses: Sequence[str]) -> list[tuple[str, bytes]]:
             return [home.invite(PilotConnection(self.machine.connection, addresses)) for home in homes]
 

@@ -85,6 +85,10 @@ class Host:
         user, port, key, jump: As in ~/.ssh/config, which answers where they are None. `key` is a file of this
             machine. `jump` is one `user@host:port` or several with commas, the nearest first.
         env: Environment variables that the servers get.
+        environment: The packages that servers have there: `here` (what is installed in this process's environment), or
+            a file of this machine: requirements.txt, pylock.toml, uv.lock. `none`: what is installed there, whatever
+            the grid says.
+        python_archive: A file of this machine, .tar.gz or the like, with a relocatable Python that is put there.
         ssh: `paramiko`, `openssh` (your own ssh binary) or `local` (this machine, no ssh); inside a batch job also
             `srun`, `pbsdsh`, `pbs_tmrsh` or `qrsh`, the batch systems' own launchers.
         transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
@@ -107,6 +111,8 @@ class Host:
     key: str | None = field(default=None, kw_only=True)
     jump: str | None = field(default=None, kw_only=True)
     env: dict[str, str] = field(default_factory=dict, kw_only=True)
+    environment: str | None = field(default=None, kw_only=True)
+    python_archive: str | None = field(default=None, kw_only=True)
     ssh: str = field(default="paramiko", kw_only=True)
     transport: Transport = field(default="auto", kw_only=True)
     groups: tuple[str, ...] = field(default=(), kw_only=True)
@@ -344,7 +350,8 @@ def _way(value: Any) -> str:
 
 def _environment(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"must be a mapping of names to values, not {shown(value)}")
+        hint = "; packages are named by environment:" if isinstance(value, str) else ""
+        raise ValueError(f"must be a mapping of names to values, not {shown(value)}{hint}")
     result = {}
     for name, content in value.items():
         if not isinstance(name, str) or not _VARIABLE.match(name):
@@ -353,6 +360,12 @@ def _environment(value: Any) -> dict[str, str]:
             raise ValueError(f"{name}: must be text or a number, not {content!r}")
         result[name] = _text(str(content).lower() if isinstance(content, bool) else str(content))
     return result
+
+
+def _packages(value: Any) -> str | None:
+    if isinstance(value, Mapping):
+        raise ValueError(f"must be here, or a file of requirements or a lock, not {shown(value)}; variables go to env:")
+    return _path_here(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -409,6 +422,8 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "key": _path_here,
     "jump": _jump,
     "env": _environment,
+    "environment": _packages,
+    "python_archive": _path_here,
     "ssh": _way,
     "transport": _one_of(*get_args(Transport)),
     "groups": _names,

@@ -188,6 +188,9 @@ class _Inventory:
                 raise self._error(f"host {name!r}: {key}: {exc}", node, key) from None
         if "env" in own and "env" in defaults:
             values["env"] = {**FIELDS["env"](self._value(defaults["env"])), **values["env"]}
+        for key in ("environment", "python_archive"):  # paths begin in the directory of the file
+            if values.get(key) not in (None, "here", "none"):
+                values[key] = str(Path(self._file).absolute().parent / Path(values[key]).expanduser())
         try:
             self.hosts.append(Host(name, **values))
         except ValueError as exc:

@@ -59,6 +59,7 @@ _TOLD_S = 1.5
 """Patience with servers after SIGTERM: its sender (a batch system, a machine that goes down) kills all soon after."""
 
 _RENEW_S = 10.0
+_USED_S = 3600.0
 _TURN_S = 1.0
 """Between two looks at the size of our own log."""
 _NEWS_S = 0.2
@@ -175,10 +176,20 @@ class Agent:
                 self._asked = True
                 self._requests.answer(frame)
 
+    def _use_environment(self) -> None:
+        """The environment that it runs in is in use, if it is one of ours (`environments`)."""
+        used = os.path.join(sys.prefix, ".used")
+        try:
+            if time.time() - os.stat(used).st_mtime > _USED_S:
+                os.utime(used)
+        except OSError:
+            pass  # there is none; or a disk that is full, and it only looks older than it is
+
     def _look_at_clock(self) -> None:
         now = time.monotonic()
         if now >= self._next_renewal:
             self._renew_lease()
+            self._use_environment()
         if now >= self._next_turn:
             self._next_turn = now + _TURN_S
             logs.empty(self._ground.log, self._ground.log_path)

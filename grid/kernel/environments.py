@@ -129,15 +129,6 @@ def touch(root: Path) -> None:
         pass  # a full or foreign disk: it only looks older than it is
 
 
-def touch_now_and_then(root: Path) -> None:
-    """The same for a process that runs in it and asks often."""
-    try:
-        if time.time() - (root / USED).stat().st_mtime > IN_USE_S / 2:
-            touch(root)
-    except OSError:
-        pass  # not one of ours
-
-
 # ---- the dialog ----------------------------------------------------------------------------------------------
 
 

@@ -59,9 +59,13 @@ def python_of(host: Host) -> str:
     return this_python() if host.ssh == "local" and host.python == "python" else host.python
 
 
-def launch_command(host: Host) -> str:
-    """POSIX shell text that becomes the kernel's interpreter on a host; its input begins with `variables`."""
-    find = find_python_script(python_of(host), sys.version_info[1])
+def launch_command(host: Host, python: str | None = None) -> str:
+    """POSIX shell text that becomes the kernel's interpreter on a host; its input begins with `variables`.
+
+    Args:
+        python: The interpreter of its environment; None: that of the host's entry.
+    """
+    find = find_python_script(python or python_of(host), sys.version_info[1])
     lacking = json.dumps(
         {
             "error": f"no Python was found under the name {host.python!r}, nor python3",

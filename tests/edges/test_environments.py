@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from grid import SSHGrid
 from grid.environments.travel import Environments
 from grid.hosts import Host
 from grid.launch import connect
+from tests.lab import Lab, LabHost
+from tests.lab.pythons import cache_directory
 
 STEPS = Path(__file__).with_name("env_steps.py")
 
@@ -103,3 +110,66 @@ def test_of_two_that_build_at_once_one_does(wheels: list[Path], home: Path, tmp_
     )
     assert done.stdout.strip() == str(Path(python).parents[1]), done.stderr
     assert (Path(python).parents[1] / "share/o").read_text() == "o"
+
+
+# ---- on hosts --------------------------------------------------------------------------------------------------
+
+SCIENCE = """
+import sys
+class Science:
+    def solve(self):
+        import numpy, scipy.linalg
+        x = scipy.linalg.solve(numpy.eye(2) * 2, numpy.ones(2))
+        return [float(x.sum()), numpy.__version__, scipy.__version__, sys.version_info[1], sys.prefix]
+"""
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Lab]:
+    """Hosts without a route to an index: three that share nothing or a home, with Pythons that have no packages."""
+    hosts = [
+        LabHost("old", pythons=("3.10",), packages=()),
+        LabHost("new", pythons=("3.12",), packages=(), shares={"/home": "homes"}),
+        LabHost("twin", pythons=("3.12",), packages=(), shares={"/home": "homes"}),
+        LabHost("full", pythons=("3.12",), packages=(), tmpfs={"/home/mara/.grid": "size=24m,mode=777"}),
+    ]
+    with Lab(hosts) as lab:
+        yield lab
+
+
+@pytest.fixture
+def at_hosts(net: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ways to the hosts; wheels from the index are kept between runs."""
+    monkeypatch.setenv("GRID_SSH_CONFIG", str(net.ssh_config))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_directory() / "environments"))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture
+def science(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module of the user's own: `tmp_path/mine/science_here.py`."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "science_here.py").write_text(SCIENCE)
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    yield importlib.import_module("science_here")
+    sys.modules.pop("science_here")
+
+
+@pytest.mark.lab
+@pytest.mark.row("W04", "W06")
+def test_numpy_and_scipy_come_to_hosts_without_an_index(
+    science: ModuleType, net: Lab, at_hosts: None, tmp_path: Path
+) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("numpy\nscipy\n")
+    with SSHGrid(["old", "new", "twin"], environment=requirements, wait="all") as g:
+        service = g.publish(science.Science())
+        old, new, twin = g.gather(g.broadcast(service, "solve"), 60)
+    assert [each[0] for each in (old, new, twin)] == [1.0, 1.0, 1.0]
+    assert [each[3] for each in (old, new, twin)] == [10, 12, 12]
+    assert old[4] != new[4] == twin[4]
+    assert "/.grid/env/" in new[4]
+    began = time.monotonic()
+    with SSHGrid(["old", "new", "twin"], environment=requirements, wait="all") as g:
+        assert g.gather(g.broadcast(g.publish(science.Science()), "solve"), 60) == [old, new, twin]
+    print("second", time.monotonic() - began)

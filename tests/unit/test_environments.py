@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from grid.environments.locks import read_lock
 from grid.environments.target import Target
 from grid.environments.wanted import logical_lines, read_requirements, wanted
 from grid.errors import PackagesError
+from grid.grids.packages import Packages
+from grid.hosts import Host, load_hosts
 
 
 def target(python: str = "3.12", libc: tuple[str, str] = ("glibc", "2.28"), machine: str = "x86_64") -> Target:
@@ -314,3 +318,60 @@ def test_files_of_requirements_that_name_each_other_are_refused(tmp_path: Path) 
 def test_no_text_breaks_the_reading_of_lines(text: str) -> None:
     for line in logical_lines(text):
         assert line == line.strip() and line and "\n" not in line
+
+
+# ---- where the word is said --------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("W06")
+def test_the_entry_of_a_host_comes_before_the_argument_and_that_before_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRID_ENVIRONMENT", raising=False)
+    assert Packages(None).word_for(Host("n")) == "none"
+    monkeypatch.setenv("GRID_ENVIRONMENT", "here")
+    assert Packages(None).word_for(Host("n")) == "here"
+    assert Packages("a.txt").word_for(Host("n")) == str(tmp_path / "a.txt")
+    assert Packages("a.txt").word_for(Host("n", environment="here")) == "here"
+    assert Packages("a.txt").word_for(Host("n", environment="none")) == "none"
+    assert Packages("here").word_for(Host("localhost", ssh="local")) == "none", "it is what is here already"
+    assert Packages(None).word_for(Host("n", environment="none", python_archive="p.tar.gz")) == ""
+
+
+@pytest.mark.row("W06")
+def test_paths_in_a_hosts_file_begin_in_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yaml").write_text(
+        "defaults: {environment: here}\nhosts:\n  - a\n"
+        "  - {name: b, environment: env/r.txt, python_archive: p.tar.gz}\n"
+        "  - {name: c, environment: none}\n"
+    )
+    a, b, c = load_hosts(tmp_path / "hosts.yaml")
+    assert (a.environment, c.environment) == ("here", "none")
+    assert (b.environment, b.python_archive) == (f"{tmp_path}/env/r.txt", f"{tmp_path}/p.tar.gz")
+
+
+@pytest.mark.row("W03")
+def test_variables_and_packages_that_are_mixed_up_are_told_apart() -> None:
+    with pytest.raises(ValueError, match="packages are named by environment:"):
+        Host("n", env="here")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="variables go to env:"):
+        Host("n", environment={"A": "1"})  # type: ignore[arg-type]
+    with pytest.raises(PackagesError, match="no file here"):
+        Packages("nowhere.txt")
+
+
+@pytest.mark.row("W06")
+def test_the_command_line_names_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "requirements.txt").write_text("numpy\n")
+    script = tmp_path / "s.py"
+    script.write_text("import os\nprint(os.environ['GRID_ENVIRONMENT'])\n")
+    command = [sys.executable, "-m", "grid", "run", "--local", "1", "--environment"]
+    done = subprocess.run([*command, "requirements.txt", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == f"{tmp_path}/requirements.txt\n", done.stderr
+    done = subprocess.run([*command, "pyproject.toml", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "'pyproject.toml' is no file here" in done.stderr
+    command = [sys.executable, "-m", "grid", "qsub", "--dry-run", "--dialect", "torque", "--environment", "here"]
+    done = subprocess.run([*command, "--", "python", script], capture_output=True, text=True, cwd=tmp_path)
+    assert "GRID_ENVIRONMENT" in done.stdout and "here" in done.stdout, done.stderr
