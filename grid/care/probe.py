@@ -30,7 +30,7 @@ PYTHONS = tuple(f"python3.{minor}" for minor in range(6, 20))
 
 _LIST_PYTHONS = (
     f"printf '{MARK}shell %s\\n' \"${{SHELL:-unknown}}\"; "
-    f'for p in "$HOME"/.grid/env/*/bin/python {" ".join(PYTHONS)} python3 python '
+    f'for p in "$HOME"/.grid/env/py3*/bin/python {" ".join(PYTHONS)} python3 python '
     '"$HOME"/.pyenv/versions/*/bin/python; do '
     'p=$(command -v "$p" 2>/dev/null) && [ -x "$p" ] || continue; '
     'v=$("$p" -c \'import sys; print("%d.%d.%d" % sys.version_info[:3])\' 2>/dev/null) || continue; '

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ def remedy(host: Host, report: Mapping[str, Any], modules: Sequence[str]) -> str
     """
     names = packages_of(modules)
     executable = report["executable"]
+    if "/.grid/env/" in executable and not re.search(r"/\.grid/env/py3\d+/", executable):
+        return f"Add {' and '.join(names)} to the environment that is named for it (environment:)"
     by_pip = f"`{executable} -m pip install {' '.join(names)}` there" if report.get("pip") else ""
     if host.ssh == "local":
         return f"Run {by_pip}" if by_pip else f"Install them for {executable}"

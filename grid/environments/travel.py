@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from grid import errors
+from grid.environments.archive import Archive
 from grid.environments.cache import WheelCache
 from grid.environments.fetching import collect, source_key
 from grid.environments.fitting import Wheel, name_of
@@ -77,6 +78,7 @@ class Environments:
         self._locks: dict[str, threading.Lock] = {}
         self._plans: dict[str, list[Wheel]] = {}
         self._keys: dict[Wanted, str] = {}
+        self._archives: dict[str, Archive] = {}
 
     def bring(self, connection: Connection, word: str, host: Host | None = None) -> Brought:
         """Have the environment on a host that `word` names, and say which interpreter that is.
@@ -103,10 +105,13 @@ class Environments:
 
     def _bring(self, connection: Connection, host: Host, origin: Wanted) -> Brought:
         source = self._key_of(origin)
-        words = [connection.host.label, host.python, host.init_cmd, source]
+        python = python_of(host)
+        if host.python_archive is not None:
+            python = self._archive(host.python_archive).bring(connection, host.label)
+        words = [connection.host.label, python, host.init_cmd, source]
         memory = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:24]
         known = self.cache.recall("hosts", memory)
-        with _Dialog(connection, host) as dialog:
+        with _Dialog(connection, host, python) as dialog:
             answer = dialog.ask(ANSWER_S, known=known)
             if answer["python"]:
                 return Brought(answer["python"], known)
@@ -138,6 +143,12 @@ class Environments:
                 answer = dialog.hear(BUILD_S)
         brought.python = answer["python"]
         return brought
+
+    def _archive(self, path: str) -> Archive:
+        with self._lock:
+            if path not in self._archives:
+                self._archives[path] = Archive(path)
+            return self._archives[path]
 
     # -- what is wanted --------------------------------------------------------------------------------------------
 
@@ -175,7 +186,7 @@ def _check_variables(host: Host) -> None:
 class _Dialog:
     """The process on the host, and what it says."""
 
-    def __init__(self, connection: Connection, host: Host) -> None:
+    def __init__(self, connection: Connection, host: Host, python: str) -> None:
         self.host = host
         lacks = json.dumps(
             {
@@ -185,7 +196,7 @@ class _Dialog:
                 "kind": "PythonError",
             }
         )
-        find = f"{find_python_script(python_of(host), sys.version_info[1], base=True)}; "
+        find = f"{find_python_script(python, sys.version_info[1], base=True)}; "
         find += f'[ -n "$PY" ] || {{ printf "%s\\n" {shlex.quote(environments.MARK + lacks)}; exit 1; }}; '
         self._process = connection.start(with_variables(host, find, f"$PY -c {shlex.quote(boot.SCOUT)}"))
 

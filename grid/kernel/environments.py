@@ -549,10 +549,22 @@ def prune(names: list[str] | None, unused_s: float) -> dict[str, Any]:
             removed.append(one["name"])
             freed += one["bytes"]
         _clear_building()
-        freed += _forget_wheels()
+        freed += _forget_wheels() + _forget_pythons()
     finally:
         os.close(lock)
     return {"removed": removed, "kept": kept, "bytes": freed}
+
+
+def _forget_pythons() -> int:
+    """Interpreters of archives on which no environment stands."""
+    used = [one["base"] for one in look()]
+    freed = 0
+    for path in place().glob("python-*"):
+        stands = any(f" {path}/" in base for base in used)
+        if path.is_dir() and not stands and time.time() - path.stat().st_mtime > _SPARE_S:
+            freed += sum(file.lstat().st_size for file in path.rglob("*"))
+            shutil.rmtree(path, ignore_errors=True)
+    return freed
 
 
 def _forget_wheels() -> int:

