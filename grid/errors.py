@@ -7,6 +7,7 @@
      │   ├─ LoginError                            the host answered and refused us
      │   ├─ PythonError                           interpreter missing, too old, or without pyzmq or dill
      │   └─ DiskError                             temp directory missing, read-only or full
+     ├─ NeedsError(what, hint=)                   no host is meant, or has what a server needs, now or ever
      ├─ AllocationError                          the batch job that we are in, or asked for, can't be used
      │   └─ SubmitError                           the batch system refused a job, or was not reached
      ├─ InventoryError(what, file=, line=, ...)   a hosts file says something that we can't use
@@ -69,6 +70,7 @@ __all__ = [
     "LoginError",
     "MissingExtra",
     "MissingModules",
+    "NeedsError",
     "NoServers",
     "PackagesError",
     "PublishError",
@@ -186,6 +188,20 @@ class StagingError(GridError):
         return "\n".join(lines)
 
 
+class NeedsError(GridError):
+    """No host is meant, or one has not got what a server needs; `host` names it (None: it is about all of them)."""
+
+    host: str | None
+
+    def __init__(self, what: str, *, host: str | None = None, hint: str = "", **facts: Any) -> None:
+        super().__init__(what, host=host, hint=hint, **facts)
+
+    @classmethod
+    def _render(cls, what: str, facts: Mapping[str, Any]) -> str:
+        text = super()._render(what, facts)
+        return text if facts["host"] is None else f"host {facts['host']!r}: {text}"
+
+
 class ServiceError(GridError):
     """Something about the service `service_id`."""
 
@@ -229,6 +245,7 @@ class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     (None where unknown), `last_output` the last lines that it printed. `oom_kills`: how many processes the kernel of
     its host killed for lack of memory while it ran; `left_s`: seconds that its allocation had left (None: no end);
     `call`: the method that ran, and `deaths`: how many servers of this grid died with that very call, this one counted.
+    `slot`: its cores, devices and memory, in words; "" if it had none of its own.
     """
 
     server: str
@@ -240,6 +257,7 @@ class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     left_s: float | None
     call: str | None
     deaths: int
+    slot: str
 
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:

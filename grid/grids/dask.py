@@ -287,6 +287,7 @@ class ActorServer(Server):
             signal=None,
             last_output="",
             oom_kills=0,
+            slot="",
             left_s=None,
             call=call,
             deaths=1 if call is not None else 0,

@@ -34,6 +34,7 @@ from grid.services.kernel_server import KernelServer
 from grid.services.result import Result
 from grid.services.roster import Event
 from grid.services.server import Server
+from grid.slots.needs import Needs
 
 
 class Grid(AbstractGrid):
@@ -197,6 +198,10 @@ class Grid(AbstractGrid):
         missing: str | None = None,
         reseed: bool | None = None,
         logging: bool | None = None,
+        needs: Needs | None = None,
+        where: str | None = None,
+        servers: int | None = None,
+        busy: str = "fail",
     ) -> str:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
@@ -216,7 +221,14 @@ class Grid(AbstractGrid):
                 run where they had a seed. False: all servers draw the same numbers. Default: the grid's; where that
                 says nothing they do, too, and a line on stderr tells it.
             logging: Whether servers have the levels and formats of `logging` that are set up here. Default: the grid's.
+            needs: What each server needs of its host. Each host gets as many servers as it has room for, at most as
+                many as it would get without needs; see docs/slots.md.
+            where: Which hosts: a name, a tag or a group, or several with `and`, `or`, `not` and brackets.
+            servers: How many servers each of these hosts gets, at most. Default: `use_n_cpu` of the host.
+            busy: "wait": wait for devices, cores and memory that others have there, `timeout` at most, and say who has
+                them. "fail": such a host takes no part.
         Raises:
+            NeedsError: `where` means no host.
             SerialisationError: The instance can't travel; the message names the part.
             PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
         """
@@ -229,6 +241,10 @@ class Grid(AbstractGrid):
             missing=missing,
             reseed=reseed,
             logging=logging,
+            needs=needs,
+            where=where,
+            servers=servers,
+            busy=busy,
         )
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str:

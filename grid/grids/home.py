@@ -205,7 +205,7 @@ class Home:
             "limits": vars(self.limits),
             "env": self.host.env,
             "servers": self.on_machine,
-            "cores": self.host.said.count,
+            "resources": vars(self.host.said),
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self._debug,
             "client": self._leaving(),

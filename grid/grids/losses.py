@@ -27,6 +27,7 @@ from grid.grids.publishing import Publisher
 from grid.services.kernel_server import KernelServer
 from grid.services.roster import Event
 from grid.services.server import Server
+from grid.slots.needs import shown
 from grid.wire.frames import HEAD
 
 logger = logging.getLogger(__name__)
@@ -132,9 +133,15 @@ def _death(
         call = "__call__"
     left_s, kills = server.left_s, certificate.get("oom_kills", 0)
     facts = [what]
+    if taken := certificate.get("memory_taken"):
+        limit = shown(certificate["memory_limit"])
+        facts = [f"it was ended because it took {shown(taken)} of memory, and may have {limit} (needs: memory)"]
+        kills = 0
     if kills:
         plural = "processes" if kills > 1 else "a process"
         facts.append(f"meanwhile the kernel of that host killed {plural} for lack of memory: most likely this one")
+    if server.slot:
+        facts.append(f"its slot was {server.slot}")
     if left_s is not None:
         facts.append(f"its allocation had {left_s:.0f} s left" if left_s > 0 else "its allocation had ended")
     if call is not None:
@@ -154,4 +161,5 @@ def _death(
         left_s=left_s,
         call=call,
         deaths=deaths,
+        slot=server.slot,
     )

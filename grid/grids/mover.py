@@ -24,14 +24,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from grid.errors import GridError, ServerLost
+from grid.errors import GridError, NeedsError, ServerLost
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.processes import home_of
+from grid.grids.reserving import reserve
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
 from grid.services.kernel_server import KernelServer
 from grid.services.result import Reply
+from grid.slots.needs import Needs
 from grid.wire import codec
 from grid.wire.edited import as_they_are
 
@@ -91,6 +93,7 @@ class Mover:
 
     Args:
         wishes_of: What the kernel of each server of a service is told.
+        needs_of: What each server of a service needs of its host.
         lose: Called, in the grid's thread, with a server that could not be moved, and why.
     """
 
@@ -100,9 +103,11 @@ class Mover:
         source: HostSource,
         stager: Stager,
         wishes_of: Callable[[str], dict[str, Any]],
+        needs_of: Callable[[str], Needs | None],
         lose: Callable[[KernelServer, str], None],
     ) -> None:
-        self._fleet, self._source, self._stager, self._wishes_of, self._lose = fleet, source, stager, wishes_of, lose
+        self._fleet, self._source, self._stager = fleet, source, stager
+        self._wishes_of, self._needs_of, self._lose = wishes_of, needs_of, lose
         self._moves: dict[str, Move] = {}  # server -> its move
 
     def tell_end(self, servers: list[KernelServer], seconds: float) -> None:
@@ -232,6 +237,11 @@ class Mover:
             home.needs.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
             image = packed.parts if packed else ()
             parts = [memoryview(part) for part in (data, *buffers, *image)]
+            if needs := self._needs_of(server.service_id):
+                granted, why = reserve(home, [server.name], needs, self._fleet.limits.lost_s, self._fleet)
+                if not granted:
+                    raise NeedsError(why, host=home.host.label, hint=f"It needs {needs}")
+                server.slot = granted[server.name]
             blob = home.store().write(parts)
             move.number = self._fleet.link.number()
             self._fleet.processes.begin(server)

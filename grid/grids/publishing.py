@@ -22,16 +22,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from grid.errors import DiskError, GridError, HostError, NoServers, PublishError
+from grid.arguments import check, check_number
+from grid.errors import DiskError, GridError, HostError, NeedsError, NoServers, PublishError
 from grid.grids import generators
 from grid.grids.absent import Missing, Rest, lines
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.processes import home_of
+from grid.grids.reserving import reserve
 from grid.grids.settings import GridSettings, one_wait, one_word
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
 from grid.grids.undisturbed import undisturbed
+from grid.hosts.host import did_you_mean
+from grid.hosts.where import Where
 from grid.kernel import logsetup
 from grid.kernel.descriptors import make_room
 from grid.kernel.warm import to_warm
@@ -40,6 +44,7 @@ from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of
 from grid.services.roster import Event
 from grid.services.service import Service
+from grid.slots.needs import Needs
 from grid.wire import codec
 from grid.wire.codec import Dumped
 from grid.wire.edited import as_they_are, code_of
@@ -49,6 +54,22 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTORS = 8
 """What a server's connection may need of this process while it comes up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which hosts servers of a service go to, how many, and what each needs there."""
+
+    needs: Needs | None = None
+    where: Where | None = None
+    servers: int | None = None  # on each host
+    waits_s: float = 0.0  # for devices and cores that others have
+
+    def count(self, home: Home) -> int:
+        """How many servers it wants there, as far as that host has room."""
+        if not home.slots or not (self.where is None or self.where.means(home.host.words)):
+            return 0
+        return home.slots if self.servers is None else self.servers
 
 
 @dataclass(kw_only=True)
@@ -63,6 +84,8 @@ class Publication:
     restarts: int  # how many lost servers may yet be replaced
     reseed: bool | None  # whether generators get another state on each server; None: nobody said
     logging: dict[str, Any] | None  # how it is set up on servers
+    place: Place = Place()
+    surplus: int = 0  # servers that have no slot on their host
     blobs: dict[Home, dict[str, Any]] = field(default_factory=dict)  # what servers there are told of it
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: Iterator[int] = field(default_factory=itertools.count)  # of its servers
@@ -83,6 +106,7 @@ class Wish:
     restarts: int
     reseed: bool | None
     logging: dict[str, Any] | None
+    place: Place
 
     def servers(self, total: int) -> int:
         """How many servers are waited for, of so many."""
@@ -109,15 +133,25 @@ class Publisher:
         missing: str | None = None,
         reseed: bool | None = None,
         logging: bool | None = None,
+        needs: Needs | None = None,
+        where: str | None = None,
+        servers: int | None = None,
+        busy: str = "fail",
     ) -> str:
         """See `Grid.publish`."""
         grid, settings = self._fleet.grid, self._settings
+        check("needs", needs, Needs | None)
+        check("where", where, str | None)
+        check_number("servers", servers, 1, int | None)
+        if busy not in ("fail", "wait"):
+            raise ValueError(f"busy must be 'fail' or 'wait', not {busy!r}")
         grid.start()
         code = code_of(instance)
         wanted = settings.wait if wait is None else one_wait(wait)
         patience = checked_timeout(timeout)
         if patience is None:
             patience = self._source.patience_s or self._fleet.limits.publish_s
+        condition = None if where is None else Where(where)
         wish = Wish(
             wait=wanted,
             lenient=one_word(missing or (settings.missing if wait is None else "fail")) == "ok" or wanted == "first",
@@ -125,7 +159,9 @@ class Publisher:
             restarts=restarts,
             reseed=settings.reseed if reseed is None else reseed,
             logging=logsetup.of_this_process() if (settings.logging if logging is None else logging) else None,
+            place=Place(needs=needs, where=condition, servers=servers, waits_s=patience if busy == "wait" else 0.0),
         )
+        self._check_meant(wish.place)
         made: list[str] = []  # the new service, if there is one
 
         def work() -> str:
@@ -146,6 +182,21 @@ class Publisher:
                 logger.debug("what was published when its caller was interrupted is gone already: %s", exc)
 
         return undisturbed("grid-publish", work, torn)
+
+    def _check_meant(self, place: Place) -> None:
+        """Raise NeedsError unless there are hosts that `where` means. Hosts of pilots are not known beforehand."""
+        if place.where is None or self._source.slots() is not None:
+            return
+        known = {word for home in self._fleet.homes for word in home.host.words}
+        for word in place.where.words:
+            if word not in known:
+                listed = f"There are: {', '.join(sorted(known))}"
+                raise NeedsError(
+                    f"no host has the name, tag or group {word!r}", hint=listed + did_you_mean(word, known)
+                )
+        if not any(place.count(home) for home in self._fleet.homes):
+            hosts = ", ".join(home.host.label for home in self._fleet.homes)
+            raise NeedsError(f"where={place.where.text!r} means none of the hosts ({hosts})", hint="Say it otherwise")
 
     @contextlib.contextmanager
     def _only_publisher(self, instance: Any, code: Any, republish: bool) -> Iterator[str | None]:
@@ -174,7 +225,7 @@ class Publisher:
 
     def _publish(self, instance: Any, code: Any, service_id: str, wish: Wish) -> None:
         """Bring up a new service, and wait for as many servers as are wanted."""
-        fleet, total = self._fleet, self.size()
+        fleet, total = self._fleet, self.size(wish.place)
         dumped = codec.dumps_instance(instance)
         image = MainImage().pack(dumped.main_names) if dumped.main_names else None
         publication = Publication(
@@ -186,6 +237,7 @@ class Publisher:
             restarts=wish.restarts,
             reseed=wish.reseed,
             logging=wish.logging,
+            place=wish.place,
         )
         if wish.reseed is None and total > 1:
             holders = image.random if image else set()
@@ -194,17 +246,19 @@ class Publisher:
         with fleet.changed:
             service.roster.expect(self._source.is_hoping())
             self._publications[service_id] = publication
-            homes = [home for home in fleet.homes if home.slots]
+            homes = [home for home in fleet.homes if wish.place.count(home)]
         make_room(DESCRIPTORS * total)
-        plan = [(home, self._new_servers(publication, home, home.slots)) for home in homes]
+        plan = [(home, self._new_servers(publication, home, wish.place.count(home))) for home in homes]
         service.announce([server for _, servers in plan for server in servers])
         for home, servers in plan:
             self._begin_on(home, publication, servers)
         with self._telling(service_id):
             try:
-                wanted = wish.servers(self.size())
-                self.wait_for(service, wanted, wish.patience_s)
+                self.wait_for(
+                    service, lambda: wish.servers(self.size(wish.place) - publication.surplus), wish.patience_s
+                )
                 if not wish.lenient:
+                    wanted = wish.servers(self.size(wish.place) - publication.surplus)
                     self._insist(service, wanted, wish.patience_s)
             except BaseException as exc:
                 if isinstance(exc, PublishError):
@@ -223,15 +277,20 @@ class Publisher:
         publication = self._publications.get(service_id)
         return publication.wishes() if publication is not None else {}
 
+    def needs_of(self, service_id: str) -> Needs | None:
+        """What each server of a service needs of its host."""
+        publication = self._publications.get(service_id)
+        return publication.place.needs if publication is not None else None
+
     def has(self, service_id: str) -> dict[Any, Any]:
         """What a fresh server of a service has: names of `__main__`, editions of modules."""
         publication = self._publications.get(service_id)
         return dict(publication.has) if publication is not None else {}
 
-    def size(self) -> int:
-        """How many servers a service has when all hosts are up."""
+    def size(self, place: Place = Place()) -> int:
+        """How many servers a service has when all hosts are up and have room for it."""
         slots = self._source.slots()
-        return sum(home.slots for home in self._fleet.homes) if slots is None else slots
+        return sum(place.count(home) for home in self._fleet.homes) if slots is None else slots
 
     def withdraw(self, service_id: str) -> None:
         """The service is gone: free what hosts hold for it."""
@@ -256,13 +315,15 @@ class Publisher:
     def _begin_on(self, home: Home, publication: Publication, servers: Sequence[KernelServer]) -> None:
         self._fleet.in_thread(f"grid-publish-{home.host.label}", self._publish_on, home, publication, servers)
 
-    def fill(self, home: Home, room: Callable[[Home, str], int] = lambda home, _: home.slots) -> None:
+    def fill(self, home: Home, room: Callable[[Home, str], int] | None = None) -> None:
         """A home takes part: everything that is published is published there, too. `room`: for so many servers."""
         with self._fleet.changed:
             publications = list(self._publications.values())
         for publication in publications:
             with self._fleet.changed:
-                count = room(home, publication.service_id)
+                count = publication.place.count(home)
+                if room is not None and count:
+                    count = room(home, publication.service_id)
             service = self._fleet.grid._services.get(publication.service_id)
             if service is not None and count > 0:
                 servers = self._new_servers(publication, home, count)
@@ -289,6 +350,7 @@ class Publisher:
         """Thread: one host's part of a publication."""
         try:
             self._fleet.start(home)
+            servers = self._with_slots(home, publication, servers)
             self._stager.furnish(home)
             workdir = self._stager.workdir_of(home)
             wishes = [
@@ -310,8 +372,42 @@ class Publisher:
             else:
                 home.ask("start", wishes, published)
         except Exception as exc:
+            if publication.place.needs is not None and home.up:
+                with contextlib.suppress(GridError):
+                    home.ask_later("stop", [server.name for server in servers], True)  # their slots are free again
             if not self._fleet.halted:
                 self.host_failed(home, self._cause(home, exc), servers)
+
+    def _with_slots(
+        self, home: Home, publication: Publication, servers: Sequence[KernelServer]
+    ) -> Sequence[KernelServer]:
+        """Those of the servers that have slots there; the others are as if they had never been wanted.
+
+        Raises:
+            NeedsError: None has one.
+        """
+        needs, label = publication.place.needs, home.host.label
+        if needs is None:
+            return servers
+        granted, why = reserve(home, [server.name for server in servers], needs, publication.place.waits_s, self._fleet)
+        if not granted and not self._has_some_at(home, servers):
+            raise NeedsError(why, host=label, hint=f"Each server needs {needs}")
+        for server in servers:
+            server.slot = granted.get(server.name, "")
+        surplus = [server for server in servers if server.name not in granted]
+        with self._fleet.changed:
+            publication.surplus += len(surplus)
+        for server in surplus:
+            self._fleet.processes.end_start(server.name)
+            self._fleet.gone(server, Event.TERMINATED, f"host {label!r} has no slot for it: {why}")
+        self._fleet.notify()
+        return [server for server in servers if server.name in granted]
+
+    def _has_some_at(self, home: Home, besides: Sequence[KernelServer]) -> bool:
+        """Whether this service has other servers there already."""
+        known = {server.name for server in besides}
+        one = besides[0].service_id
+        return any(s.home is home and s.service_id == one and s.name not in known for s in self._fleet.servers())
 
     def _cause(self, home: Home, exc: Exception) -> Exception:
         """A host that ends removes its directories first, and says why last: a failing write is not the cause then."""
@@ -367,7 +463,7 @@ class Publisher:
     def _starting(self, service: Service) -> int:
         return sum(self._fleet.processes.has_begun(name) is not None for name in list(service.servers))
 
-    def wait_for(self, service: Service, wanted: int, timeout: float) -> None:
+    def wait_for(self, service: Service, wanted: Callable[[], int], timeout: float) -> None:
         """Wait until so many are up, or no more will come. Raises PublishError, NoServers."""
         deadline = time.monotonic() + timeout
         grid, changed, source = self._fleet.grid, self._fleet.changed, self._source
@@ -375,7 +471,7 @@ class Publisher:
             while True:
                 up, starting = len(grid.servers[service.service_id]), self._starting(service)
                 coming = starting or source.is_expecting()
-                if up >= wanted or (up and not coming):
+                if up >= wanted() or (up and not coming):
                     return
                 if self._fleet.halted:
                     raise NoServers("the grid was terminated while it published", service_id=service.service_id)
@@ -433,7 +529,9 @@ class Publisher:
 
     def _rest(self, service_id: str | None) -> Rest | None:
         with self._fleet.changed:
-            homes = [home for home in self._fleet.homes if home.slots]
+            publication = self._publications.get(service_id or "")
+            place = Place() if publication is None else publication.place
+            homes = [home for home in self._fleet.homes if place.count(home)]
             service = self._fleet.grid._services.get(service_id or "")
             if service is None:
                 return None
@@ -449,7 +547,7 @@ class Publisher:
             hosts=len(with_servers),
             of_hosts=len(homes),
             servers=len(live),
-            of_servers=max(len(live), self.size()),
+            of_servers=max(len(live), self.size(place) - (publication.surplus if publication else 0)),
             starting=len(starting - {id(server.home) for server in live if server.connected}),
         )
 

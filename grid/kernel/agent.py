@@ -46,6 +46,7 @@ from grid.kernel.requests import Requests
 from grid.kernel.slots import Slots
 from grid.kernel.variables import expanded
 from grid.limits import Limits
+from grid.slots.resources import Said
 from grid.wire.codec import CACHE_TAG
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
@@ -110,13 +111,20 @@ class Agent:
             "debug": config["debug"],
             "script": config["script"],
         }
-        slots = Slots(config["servers"], cores=config["cores"], environ=os.environ, env=config["env"])
+        self._slots = slots = Slots(
+            config["servers"],
+            said=Said.of_plain(config["resources"]),
+            environ=os.environ,
+            env=config["env"],
+            who=f"{config['script']} of {config['owner']}",
+        )
         self._children = Children(nursery, self._poller, ground, self._answers, limits, common, slots, self._renew_soon)
         self._requests = Requests(
             self._children,
             ground,
             self._answers,
             limits,
+            slots,
             keys=keys,
             path=config["path"],
             zygote=nursery.pid,
@@ -261,6 +269,7 @@ class Agent:
             self.lane.close()
         self._nursery.end(self._limits.stop_s, told=self._told)
         Orphans().end_all()
+        self._slots.free_all()
         self._ground.remove()
         self._lease.end()
         try:

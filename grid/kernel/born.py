@@ -16,8 +16,11 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from grid.kernel.devices import write
 
 _FUNCTIONS = (
     (
@@ -38,6 +41,8 @@ class Birth:
     threads: dict[str, str] = field(default_factory=dict)  # variables
     env: dict[str, str] = field(default_factory=dict)  # others: devices
     cores: tuple[int, ...] = ()  # to which it is bound; empty: to none
+    locks: int = 0  # of devices, which come along
+    who: str = ""  # to be said in those
 
 
 def threads_in_force(birth: Birth) -> None:
@@ -45,12 +50,16 @@ def threads_in_force(birth: Birth) -> None:
     os.environ.update(birth.threads)
 
 
-def be_born(birth: Birth, loaded_with: dict[str, str] | None) -> None:
+def be_born(birth: Birth, loaded_with: dict[str, str] | None, locks: Sequence[int] = ()) -> None:
     """In a server, at once after the fork.
 
     Args:
+        locks: Descriptors, which this process keeps open to its end: they hold its devices.
         loaded_with: The variables under which the zygote loaded libraries; None: it has loaded none.
     """
+    for fd in locks:
+        os.set_inheritable(fd, False)
+        write(fd, f"{birth.who}, process {os.getpid()}")
     if birth.cores:
         try:
             os.sched_setaffinity(0, birth.cores)

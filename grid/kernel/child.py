@@ -18,6 +18,7 @@ from typing import Any
 from grid.kernel import logs
 from grid.kernel.control import Control
 from grid.kernel.evidence import oom_kills
+from grid.kernel.memory import look_again_s, taken
 
 _READ = 1 << 16
 _PIPE = 1 << 20
@@ -31,9 +32,12 @@ class Child:
 
     Args:
         output: Reading end of the pipe; must not block.
+        limit: Bytes of memory that it may have.
     """
 
-    def __init__(self, name: str, peer: int, output: int, control: Control, log: Path) -> None:
+    def __init__(
+        self, name: str, peer: int, output: int, control: Control, log: Path, limit: int | None = None
+    ) -> None:
         self.name, self.peer = name, peer
         self.output = output  # -1 once all of it was read
         self.control = control
@@ -47,6 +51,8 @@ class Child:
         self._partial = b""
         self._signals: list[tuple[float, int]] = []  # when to send which
         self._oom_kills = oom_kills()  # on this host, when it started
+        self._limit, self._look_at = limit, 0.0
+        self._took = 0  # bytes, more than it may have
 
     # -- output ----------------------------------------------------------------------------------------------------
 
@@ -121,6 +127,23 @@ class Child:
             except (ProcessLookupError, PermissionError):
                 pass
 
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    @property
+    def look_at(self) -> float | None:
+        """When to look at its memory; None for never, or not before it has a process."""
+        return self._look_at if self.pid and self._limit and not self._took else None
+
+    def look(self, now: float) -> None:
+        """Look at its memory if it is time, and kill it if it has too much."""
+        if self.look_at is None or self._limit is None or now < self._look_at:
+            return
+        used = taken(self.pid)
+        self._look_at = now + look_again_s(used, self._limit)
+        if used > self._limit:
+            self._took = used
+            self.signal(signal.SIGKILL)
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def certificate(self, lines: int) -> dict[str, Any]:
@@ -134,6 +157,7 @@ class Child:
             "peak_kb": self.exit["peak_kb"],
             "oom_kills": self._kills_since() if by_signal else 0,
             "last_output": self.tail(lines),
+            **({"memory_limit": self._limit, "memory_taken": self._took} if self._took else {}),
         }
 
     def _kills_since(self) -> int:

@@ -20,7 +20,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -66,10 +66,10 @@ class Nursery:
         descriptors.raise_limit()  # servers keep the limit that their user knows; here is room for strangers
         ground.hold(self._zygote)
 
-    def ask(self, spec: dict[str, Any], output: int, control: int) -> None:
-        """Have a server forked. Raises OSError."""
+    def ask(self, spec: dict[str, Any], output: int, control: int, locks: Sequence[int] = ()) -> None:
+        """Have a server forked, which keeps `locks` open. Raises OSError."""
         data = pickle.dumps(spec, 5)
-        socket.send_fds(self.socket, [struct.pack("<I", len(data))], [output, control])
+        socket.send_fds(self.socket, [struct.pack("<I", len(data))], [output, control, *locks])
         self.socket.sendall(data)
 
     def end(self, limit_s: float, *, told: bool) -> None:
@@ -132,12 +132,15 @@ class Children:
         never = [wish["name"] for wish in self._wishes if wish["name"] in wanted]
         if never:
             self._wishes = deque(wish for wish in self._wishes if wish["name"] not in wanted)
+        for name in wanted - self._servers.keys():  # perhaps its slot was reserved, and no more
+            self._slots.free(name)
         for name in never:
             self._answers.tell(("failed", name, "it was ended before it was started", ""))
         patience = 0.0 if force else self._limits.stop_s
         first = signal.SIGKILL if force else signal.SIGTERM
         for name in names:
             if name in self._servers:
+                self._slots.leaving(name)
                 self._servers[name].condemn([(now + patience, first), (now + 2 * patience, signal.SIGKILL)])
 
     def stop_all(self, force: bool) -> None:
@@ -167,7 +170,13 @@ class Children:
     def status(self) -> list[dict[str, Any]]:
         """For the client: each server's name, pid, whether it is ready, its log."""
         return [
-            {"name": s.name, "pid": s.pid, "ready": s.ready, "log": str(self._ground.log_of(s.name))}
+            {
+                "name": s.name,
+                "pid": s.pid,
+                "ready": s.ready,
+                "log": str(self._ground.log_of(s.name)),
+                "slot": self._slots.shown(s.name),
+            }
             for s in self._servers.values()
         ]
 
@@ -209,6 +218,7 @@ class Children:
             try:
                 self._start(wish)
             except OSError as exc:
+                self._slots.free(wish["name"])
                 why = f"this host has no room for it ({exc.strerror}; {descriptors.limit()})"
                 self._answers.tell(("failed", wish["name"], why, ""))
         # looked at again as soon as the zygote takes more
@@ -222,12 +232,15 @@ class Children:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         name = wish["name"]
-        server = Child(name, wish["peer"], reader, Control(ours), self._ground.log_of(name))
+        server = Child(name, wish["peer"], reader, Control(ours), self._ground.log_of(name), self._slots.limit(name))
+        birth, locks = self._slots.birth(name), self._slots.held(name)
         try:
-            self._nursery.ask({**wish, **self._common, "birth": self._slots.birth(name)}, writer, theirs.fileno())
+            self._nursery.ask({**wish, **self._common, "birth": birth}, writer, theirs.fileno(), locks)
         finally:
             os.close(writer)
             theirs.close()
+            for fd in locks:
+                os.close(fd)
         self._servers[name] = server
         self._poller.register(reader, zmq.POLLIN)
         self._poller.register(ours.fileno(), zmq.POLLIN)
@@ -283,6 +296,7 @@ class Children:
                 self._poller.unregister(server.control.fileno())
         del self._servers[server.name]
         server.forget()
+        self._slots.free(server.name)
         self._ground.drop_sockets(server.peer, server.pid)
         for asked in server.cancels.values():
             self._answers.answer(asked, False)
@@ -297,12 +311,14 @@ class Children:
 
     @property
     def due(self) -> list[float]:
-        """When servers get their next signals."""
-        return [at for server in self._servers.values() if (at := server.due) is not None]
+        """When servers get their next signals, and when to look at their memory."""
+        servers = self._servers.values()
+        return [at for server in servers for at in (server.due, server.look_at) if at is not None]
 
     def signal_due(self, now: float) -> None:
-        """Send what is due to servers that are to end."""
+        """Send what is due to servers that are to end, and end those that take more memory than they may."""
         for server in self._servers.values():
+            server.look(now)
             server.signal_due(now)
 
     def start_no_more(self) -> None:

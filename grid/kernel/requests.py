@@ -23,7 +23,9 @@ from typing import Any
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children
 from grid.kernel.ground import Ground, cant_write
+from grid.kernel.slots import Slots
 from grid.limits import Limits
+from grid.slots.needs import Needs
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, Frame
 from grid.wire.keys import Keys
@@ -82,6 +84,7 @@ class Requests:
         ground: Ground,
         answers: Answers,
         limits: Limits,
+        slots: Slots,
         *,
         keys: Keys | None,
         path: list[str],
@@ -89,6 +92,7 @@ class Requests:
         shut_down: Callable[[int], None],
     ) -> None:
         self._children, self._ground, self._answers, self._limits = children, ground, answers, limits
+        self._slots = slots
         self._keys, self._path, self._zygote, self._shut_down = keys, path, zygote, shut_down
         self.background = Background()
 
@@ -111,6 +115,15 @@ class Requests:
     def do_start(self, call: int, wishes: list[dict[str, Any]], published: dict[str, Any]) -> None:
         """Start servers. Each wish: name, service_id, peer, niceness; `published`: blob, sizes, image."""
         self._children.wish(wishes, published)
+
+    def do_resources(self, call: int) -> Any:
+        """What the host has for servers with needs; the first look at it may take seconds."""
+        self.background.start(call, lambda: self._slots.look().plain())
+        return LATER
+
+    def do_reserve(self, call: int, names: list[str], needs: dict[str, Any]) -> dict[str, Any]:
+        """Slots for servers that are to be started; comes after `resources`. See `Slots.reserve`."""
+        return self._slots.reserve(names, Needs(**needs))
 
     def do_stop(self, call: int, names: list[str], force: bool) -> None:
         """End servers: at once if `force`, else after a polite word (they were said BYE) and some patience."""

@@ -109,6 +109,7 @@ class Server:
 
     def _set_up_process(self, spec: dict[str, Any]) -> None:
         os.environ.update(spec["env"])
+        os.environ.update(spec["birth"].env)  # its devices are some of those that the entry leaves to it
         os.environ["GRID_ROOT"] = spec["root"]
         os.environ["GRID_SERVER"] = self.name
         os.environ["GRID_SERVICE_ID"] = spec["service_id"]

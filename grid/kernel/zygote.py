@@ -5,7 +5,7 @@ or a socket of ZeroMQ; the zygote never has any, and none of the user's code, so
 it has NumPy, if servers need it (`warm`). It reaps the servers, and is the executor of the agent's will: when the agent
 is gone it kills every server's process group and removes the agent's directories.
 
-    agent -> zygote   length (4 bytes), pickle of a server's spec; with it two descriptors: output, control
+    agent -> zygote   length (4 bytes), pickle of a server's spec; with it descriptors: output, control, locks
                       At the end perhaps `TOLD`
     zygote -> agent   JSON lines: {"forked": name, "pid": p} | {"refused": name, "why": text}
                       | {"exited": p, "status": s, "peak_kb": m}
@@ -44,6 +44,8 @@ PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.002
 TOLD = struct.pack("<I", 0xFFFFFFFF)
 """Instead of a length, and last of all: the agent ends because of a signal."""
+MOST_LOCKS = 64
+"""Devices that one server may have."""
 _BOTH_S = 1.0
 """The agent was killed: its client may follow within this time."""
 
@@ -251,7 +253,7 @@ def _kill_group(pid: int) -> None:
 
 def _fork_one(line: _Line, children: dict[int, str], ours: tuple[int, int]) -> bool:
     agent = line.socket
-    head, fds, _, _ = socket.recv_fds(agent, 4, 2)
+    head, fds, _, _ = socket.recv_fds(agent, 4, 2 + MOST_LOCKS)
     if not head:
         return False
     while len(head) < 4:
@@ -267,7 +269,9 @@ def _fork_one(line: _Line, children: dict[int, str], ours: tuple[int, int]) -> b
         data += part
     spec: dict[str, Any] = pickle.loads(data)
     try:
-        output, control = fds  # fewer come where this process has no descriptor left
+        output, control, *locks = fds  # fewer come where this process has no descriptor left
+        if len(locks) != spec["birth"].locks:
+            raise ValueError("too few descriptors")
         warm(spec)
         pid = os.fork()
     except (OSError, ValueError) as exc:
@@ -276,20 +280,20 @@ def _fork_one(line: _Line, children: dict[int, str], ours: tuple[int, int]) -> b
             os.close(fd)
         return True
     if pid == 0:
-        _become_server(agent, ours, output, control, spec)
-    os.close(output)
-    os.close(control)
+        _become_server(agent, ours, output, control, locks, spec)
+    for fd in fds:
+        os.close(fd)
     children[pid] = spec["name"]
     line.say({"forked": spec["name"], "pid": pid})
     return True
 
 
 def _become_server(
-    agent: socket.socket, ours: tuple[int, int], output: int, control: int, spec: dict[str, Any]
+    agent: socket.socket, ours: tuple[int, int], output: int, control: int, locks: list[int], spec: dict[str, Any]
 ) -> NoReturn:
     try:
         part()
-        be_born(spec["birth"], loaded_with())
+        be_born(spec["birth"], loaded_with(), locks)
         spawned.prepare(Path(spec["sockets"]))
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -74,6 +74,8 @@ class Server:
         self.load = Load()
         self.reason = ""
         """Why it is lost, where it is."""
+        self.slot = ""
+        """Its cores, devices and memory, in words; nothing where it has none of its own."""
         self.final_state: State | None = None
         self.hold: Hold | None = None
         """Its holder, until it is free again."""

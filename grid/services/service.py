@@ -475,6 +475,7 @@ class Service:
                         "jobs": server.load.jobs,
                         "calls": server.load.calls,
                         "mean_s": server.load.mean,
+                        "slot": server.slot,
                     }
                     for server in self.servers.values()
                 ],

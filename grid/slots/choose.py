@@ -29,13 +29,16 @@ def choose(
 
     Args:
         taken: Slots that servers have already.
-        busy: Devices that are not to be had, by their ids.
+        busy: Devices that are not to be had: id -> why, as `is used by anna`.
     """
+    taken = list(taken)
     room = _Room(resources, taken, busy or {})
     share = max(1, len(resources.cores) // max(1, count))
     slots: list[Slot] = []
     while len(slots) < count and (slot := room.take(needs, share)) is not None:
         slots.append(slot)
+    if slots and len(slots) < count and not needs.cores:  # fewer share the threads
+        return choose(resources, needs, len(slots), taken, busy)
     return slots
 
 
@@ -66,7 +69,7 @@ def left(resources: Resources, needs: Needs, taken: Iterable[Slot], busy: Mappin
     ours = {device.id for slot in taken for device in slot.devices}
     devices = [device for device in resources.devices if device.id not in ours and device.id not in busy]
     if needs.gpus > len(devices):
-        others = [f"{device.id} is used by {busy[device.id]}" for device in resources.devices if device.id in busy]
+        others = [f"{device.id} {busy[device.id]}" for device in resources.devices if device.id in busy]
         used = [f"{len(ours)} by this grid"] if ours else []
         what = f"{needs.gpus} device{'s are' if needs.gpus > 1 else ' is'} needed"
         free_ones = f"{len(devices) or 'none'} of {len(resources.devices)} {'is' if len(devices) < 2 else 'are'} free"

@@ -13,7 +13,6 @@ Elsewhere:  the rest of the machine (`find`), what servers see of devices (`kern
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +32,8 @@ _BY_BATCH_SYSTEM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 
 def ask_smi(limit_s: float = SMI_S) -> str:
     """What `nvidia-smi` says: a line for each device; "" where it says nothing in time."""
+    import subprocess  # agents have no other need of it
+
     try:
         done = subprocess.run(
             _ASKED, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limit_s
@@ -73,6 +74,7 @@ def _nvidia(root: Path, smi: Callable[[], str]) -> list[Device]:
 
 
 def _amd(root: Path) -> Iterator[Device]:
+    number = 0
     for place in _sorted(root / "sys/class/kfd/kfd/topology/nodes"):
         facts = dict(_facts(place / "properties", " "))
         unique = facts.get("unique_id", "0")
@@ -88,10 +90,11 @@ def _amd(root: Path) -> Iterator[Device]:
             else ""
         )
         name = _text(place / "name")
-        # some devices have no unique id; ROCm then takes their place among the devices
+        # some devices have no unique id; ROCm knows them by their place among the devices
         yield Device(
-            "amd", f"GPU-{int(unique):016x}" if int(unique) else place.name, _node(root, address), memory or None, name
+            "amd", f"GPU-{int(unique):016x}" if int(unique) else str(number), _node(root, address), memory or None, name
         )
+        number += 1
 
 
 def _intel(root: Path) -> Iterator[Device]:

@@ -104,6 +104,12 @@ class Said:
     memory: int | None = None
     gpus: str | int | tuple[str, ...] = "auto"
 
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Said:
+        """The value whose fields these are, perhaps with lists for tuples."""
+        words: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in plain.items()}
+        return cls(**words)
+
     @property
     def count(self) -> int | None:
         """How many cores it says; None: it says nothing of them."""

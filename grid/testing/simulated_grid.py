@@ -7,6 +7,7 @@ Elsewhere:  the world (`simulation.py`), hosts (`simulated_hosts.py`).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from grid.grids.engine import KernelEngine
@@ -45,7 +46,7 @@ class SimulatedFleet(Fleet):
 class SimulatedPublisher(Publisher):
     """Nobody waits."""
 
-    def wait_for(self, service: Service, wanted: int, timeout: float) -> None:
+    def wait_for(self, service: Service, wanted: Callable[[], int], timeout: float) -> None:
         pass
 
 

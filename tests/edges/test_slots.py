@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import signal
+import stat
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import threadpoolctl
 
-from grid import Grid, Host, LocalGrid
+from grid import Grid, Host, LocalGrid, Needs, NeedsError, PublishError, ServerLost
 from grid.grids.choose import local_host
+from grid.kernel.devices import Leases, holder, user_name
+from grid.slots.resources import Device, ranges
 from grid.slots.threads import VARIABLES
 
 ALL = sorted(os.sched_getaffinity(0))
@@ -118,3 +127,224 @@ def test_libraries_that_are_loaded_are_told_by_a_function_of_theirs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "1 1 [1]\n3 1 [3]\n"
+
+
+# ---- needs ----------------------------------------------------------------------------------------------------------
+
+A, B = "GPU-aaaaaaaa-0000-1111-2222-333333333333", "GPU-bbbbbbbb-0000-1111-2222-333333333333"
+
+
+def a_host_with_devices(root: Path, cores: Sequence[int] = ALL) -> Path:
+    """A tree of /proc and /sys: two devices, each on a NUMA node of its own, with one half of the cores."""
+    half = max(1, len(cores) // 2)
+    files = {
+        "proc/meminfo": "MemTotal: 4194304 kB\n",
+        "proc/driver/nvidia/gpus/0000:01:00.0/information": f"Model: \t Stand-in\nGPU UUID: \t {A}\n",
+        "proc/driver/nvidia/gpus/0000:41:00.0/information": f"Model: \t Stand-in\nGPU UUID: \t {B}\n",
+        "sys/bus/pci/devices/0000:01:00.0/numa_node": "1\n",
+        "sys/bus/pci/devices/0000:41:00.0/numa_node": "0\n",
+        "sys/devices/system/node/node0/cpulist": f"{ranges(cores[:half])}\n",
+        "sys/devices/system/node/node1/cpulist": f"{ranges(cores[half:] or cores)}\n",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This machine has two devices, as far as grid can see; their locks are in a directory of this test."""
+    monkeypatch.setenv("GRID_HOST_ROOT", str(a_host_with_devices(tmp_path / "root")))
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    locks.chmod(0o1777)
+    monkeypatch.setenv("GRID_LOCKS_DIR", str(locks))
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "PBS_GPUFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return locks
+
+
+class Card(Desk):
+    def slot(self) -> tuple[str, list[int]]:
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "-"), self.cores()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def eat(self, megabytes: int) -> int:
+        self.eaten = [bytearray(os.urandom(1 << 20)) for _ in range(megabytes)]
+        time.sleep(60)
+        return len(self.eaten)
+
+
+def slots_of(g: Grid, service_id: str) -> list[tuple[str, list[int]]]:
+    found: list[tuple[str, list[int]]] = g.gather(g.broadcast(service_id, "slot"))
+    g.release_all(service_id)
+    return sorted(found)
+
+
+@pytest.mark.row("O10", "O04")
+def test_four_servers_on_a_host_with_two_devices_become_two_with_cores_of_their_nodes(gpus: Path) -> None:
+    half = len(ALL) // 2
+    with LocalGrid(4, output=None) as g:
+        service_id = g.publish(Card(), needs=Needs(gpus=1), wait="all", missing="fail")
+        assert slots_of(g, service_id) == [(A, ALL[half:]), (B, ALL[:half])]
+        assert g.failures == {}
+        shown = {server["slot"] for server in g.status()["services"][service_id]["servers"]}
+        assert shown == {f"devices {A}", f"devices {B}"}
+        g.terminate(service_id)
+        again = g.publish(Card(), needs=Needs(gpus=2, cores=1, memory="1G"), wait="all")
+        assert [devices for devices, _ in slots_of(g, again)] == [f"{B},{A}"]
+    assert list(gpus.iterdir()) == []
+
+
+@pytest.mark.row("O11")
+def test_the_second_grid_finds_no_device_and_says_who_has_it(gpus: Path) -> None:
+    with LocalGrid(2, output=None) as first, LocalGrid(2, output=None) as second:
+        holder_id = first.publish(Card(), needs=Needs(gpus=1), wait="all")
+        with pytest.raises(PublishError) as caught:
+            second.publish(Card(), needs=Needs(gpus=1))
+        said = str(caught.value)
+        assert "1 device is needed, and none of 2 is free" in said
+        assert f"{A} is used by {user_name(os.getuid())} (" in said
+        assert f"server {holder_id}/" in said
+        assert re.search(r"process \d+", said)
+        assert isinstance(caught.value.failures["localhost"], NeedsError)
+
+
+@pytest.mark.row("O11")
+def test_kill_9_of_a_holder_frees_its_device_at_once(gpus: Path) -> None:
+    with LocalGrid(1, output=None) as first, LocalGrid(2, output=None) as second:
+        service_id = first.publish(Card(), needs=Needs(gpus=2), wait="all")
+        with first.acquire_service(service_id) as card:
+            pid = card.pid().get(60)
+        os.kill(pid, signal.SIGKILL)
+        # no grid has to notice anything: the kernel drops the lock with the process
+        taken = second.publish(Card(), needs=Needs(gpus=1), wait="all", busy="wait", timeout=60)
+        assert [device for device, _ in slots_of(second, taken)] == [A, B]
+
+
+@pytest.mark.row("O11")
+def test_a_grid_waits_for_a_device_if_it_is_told_to(gpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with LocalGrid(1, output=None) as first, LocalGrid(1, output=None) as second:
+        held = first.publish(Card(), needs=Needs(gpus=2), wait="all")
+
+        def let_go() -> None:
+            while "waiting for room" not in caplog.text:
+                time.sleep(0.01)
+            first.terminate(held)
+
+        helper = threading.Thread(target=let_go)
+        helper.start()
+        service_id = second.publish(Card(), needs=Needs(gpus=1), busy="wait", timeout=60)
+        helper.join()
+        assert slots_of(second, service_id)[0][0] == B
+    assert "is used by" in caplog.text
+
+
+@pytest.mark.row("O10")
+def test_a_server_that_is_replaced_has_the_same_slot(gpus: Path) -> None:
+    with LocalGrid(2, output=None) as g:
+        service_id = g.publish(Card(), needs=Needs(gpus=1), restarts=1, wait="all")
+        before = slots_of(g, service_id)
+        with g.acquire_service(service_id) as card:
+            mine, pid = card.slot().get(60), card.pid().get(60)
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(ServerLost) as caught:
+                card.pid().get(60)
+        assert mine[0] in caught.value.slot
+        assert f"its slot was devices {mine[0]}" in str(caught.value)
+        while len(g.servers[service_id]) < 2:
+            time.sleep(0.01)
+        assert slots_of(g, service_id) == before
+
+
+@pytest.mark.row("O12")
+@pytest.mark.parametrize(
+    ("needs", "says"),
+    [
+        (Needs(gpus=3), "3 devices are needed, and it has 2"),
+        (Needs(cores=len(ALL) + 1), f"{len(ALL) + 1} cores are needed, and it has {len(ALL)}"),
+        (Needs(memory="5G"), "5G of memory is needed, and it has 4G"),
+    ],
+)
+def test_needs_that_no_host_can_meet_are_named_before_anything_starts(gpus: Path, needs: Needs, says: str) -> None:
+    with LocalGrid(2, output=None) as g, pytest.raises(PublishError, match=says):
+        g.publish(Card(), needs=needs)
+
+
+@pytest.mark.row("O12")
+def test_where_says_which_hosts_and_a_word_that_means_none_is_named(gpus: Path) -> None:
+    one = Host("localhost", n_cpu=1, ssh="local", tags=("gpu", "fast"), gpus=1)
+    two = Host("localhost", n_cpu=1, ssh="local", groups=("desks",), gpus="none")
+    with Grid([one, two], output=None) as g:
+        assert len(g.servers[g.publish(Card(), where="gpu and not desks", wait="all")]) == 1
+        assert len(g.servers[g.publish(Card(), where="localhost", servers=2, wait="all")]) == 4
+        with pytest.raises(PublishError, match="1 device is needed, and it has none"):
+            g.publish(Card(), where="desks", needs=Needs(gpus=1))
+        with pytest.raises(NeedsError, match=r"no host has the name, tag or group 'gpus'. .*Did you mean 'gpu'"):
+            g.publish(Card(), where="gpus")
+        with pytest.raises(NeedsError, match="means none of the hosts"):
+            g.publish(Card(), where="gpu and desks")
+        with pytest.raises(ValueError, match=r"where: '\(gpu' can't be read: a bracket is not closed"):
+            g.publish(Card(), where="(gpu")
+        with pytest.raises(TypeError, match="needs must be a Needs or None"):
+            g.publish(Card(), needs={"gpus": 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.row("O09")
+def test_servers_of_another_size_have_their_threads_though_numpy_was_loaded_before() -> None:
+    cores = len(ALL)
+    with LocalGrid(cores, output=None) as g:
+        few, many = Desk(), Desk()
+        assert seen(g, "threads", few) == [[1]] * cores
+        whole = g.publish(many, needs=Needs(cores=cores), wait="all")
+        assert g.gather(g.broadcast(whole, "threads")) == [[cores]]
+        g.release_all(whole)
+        assert g.gather(g.broadcast(whole, "cores")) == [ALL]
+
+
+@pytest.mark.row("O13")
+def test_a_server_above_its_memory_limit_is_lost_with_that_cause_and_its_neighbour_goes_on() -> None:
+    with LocalGrid(2, output=None) as g:
+        service_id = g.publish(Card(), needs=Needs(memory="300M"), wait="all")
+        with g.acquire_service(service_id) as hungry, g.acquire_service(service_id) as modest:
+            lost = hungry.eat(800)
+            with pytest.raises(ServerLost, match=r"took [\d.]+[MG] of memory, and may have 300M \(needs: memory\)"):
+                lost.get(120)
+            assert modest.pid().get(60)
+
+
+@pytest.mark.row("O11")
+def test_locks_that_cant_be_trusted_are_named_with_their_owner(tmp_path: Path) -> None:
+    place = tmp_path / "locks"
+    place.mkdir()
+    device = Device("nvidia", A)
+    leases, path = Leases(place, "me"), place / f"grid-device-nvidia-{A}"
+    me = user_name(os.getuid())
+    (tmp_path / "target").write_text("precious")
+    path.symlink_to(tmp_path / "target")
+    assert leases.take(device) == f"can't be locked: {path} is a link (it belongs to {me})"
+    path.unlink()
+    os.link(tmp_path / "target", path)
+    assert f"is no plain file of its own (it belongs to {me})" in str(leases.take(device))
+    path.unlink()
+    os.mkfifo(path)
+    assert "is no plain file of its own" in str(leases.take(device))
+    path.unlink()
+    assert (tmp_path / "target").read_text() == "precious"
+    fd = leases.take(device)
+    assert isinstance(fd, int)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    assert leases.take(device) == "is used by me"
+    assert holder(place, device) == "me"
+    os.close(fd)
+    assert holder(place, device) == ""
+    leases.tidy([device])
+    assert not path.exists()
+    place.chmod(0o777)
+    assert f"can't be locked: {place} is not sticky" in str(leases.take(device))
+    if not os.getuid():
+        os.chown(place, 65534, -1)
+        assert f"{place} belongs to nobody, who could remove the locks of others" in str(leases.take(device))

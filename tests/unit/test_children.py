@@ -8,7 +8,7 @@ import pickle
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from grid.kernel.children import Children
 from grid.kernel.control import Control
 from grid.kernel.slots import Slots
 from grid.limits import Limits
+from grid.slots.resources import Said
 
 WISH = {"name": "Model.0/1", "service_id": "Model.0", "peer": 5, "niceness": 0}
 
@@ -54,7 +55,7 @@ class Nursery:
         self.socket, self.zygote = socket.socketpair()
         self.line = Control(self.socket)
 
-    def ask(self, spec: dict[str, Any], output: int, control: int) -> None:
+    def ask(self, spec: dict[str, Any], output: int, control: int, locks: Sequence[int] = ()) -> None:
         data = pickle.dumps(spec, 5)
         socket.send_fds(self.socket, [struct.pack("<I", len(data)) + data], [output, control])
 
@@ -71,7 +72,7 @@ class Stage:
             self.answers,
             limits,
             {"debug": False},
-            Slots(1, cores=None, environ={}, env={}),
+            Slots(1, said=Said(), environ={}, env={}),
             self._forked,  # type: ignore[arg-type]
         )
 

@@ -15,7 +15,9 @@ import pytest
 from grid.errors import DiskError, GridError
 from grid.kernel.answers import Answers
 from grid.kernel.requests import Background, Requests
+from grid.kernel.slots import Slots
 from grid.limits import Limits
+from grid.slots.resources import Said
 from grid.wire import bulk, codec, raised
 from grid.wire.frames import ERROR, Kind, pack, unpack
 
@@ -52,6 +54,7 @@ def requests(end: End, root: Path) -> Iterator[Requests]:
         Ground(root),
         Answers(end),
         Limits(),
+        Slots(1, said=Said(), environ={}, env={}),
         keys=None,
         path=[],
         zygote=7,

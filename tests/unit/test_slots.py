@@ -177,7 +177,7 @@ def test_what_a_host_lacks_is_told() -> None:
     assert lacks(Resources(()), Needs(gpus=1)) == "1 device is needed, and it has none"
     assert lacks(host, Needs(cores=2, memory="4G", gpus=2)) == ""
     taken = choose(host, Needs(cores=1, gpus=1), 1)
-    assert left(host, Needs(cores=2, gpus=1), taken, {"GPU-0001": "anna (fit.py)"}) == (
+    assert left(host, Needs(cores=2, gpus=1), taken, {"GPU-0001": "is used by anna (fit.py)"}) == (
         "2 cores are needed, and 1 of 2 are free; 1 device is needed, and none of 2 is free "
         "(GPU-0001 is used by anna (fit.py), 1 by this grid)"
     )
