@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grid.batch_systems import JobState, JobStatus, Outcome
@@ -59,6 +60,7 @@ class Record:
     restarts: bool = False  # whether the system may start it again
     outputs: list[str] = field(default_factory=list)  # files that were asked for
     cancelled: bool = False  # by `grid batch cancel`
+    tasks_cancelled: list[int] = field(default_factory=list)  # of an array, one by one
 
     def keep(self) -> None:
         """Write it down."""
@@ -78,6 +80,16 @@ class Record:
     def end(self) -> End | None:
         """What its script said; None if it has said nothing yet, or never will."""
         return read_end(self.token) if self.token else None
+
+
+def of_task(job: str, task: int, known: Iterable[Record]) -> Record | None:
+    """What the record of an array says of one of its tasks; None: no such array was submitted from here."""
+    number = re.match(r"\d+", job)
+    for record in known:
+        if number and record.token and re.match(rf"{number[0]}(\[\])?(\.|\Z)", record.job):
+            cancelled = record.cancelled or task in record.tasks_cancelled
+            return replace(record, job=job, token=f"{record.token}.{task}", cancelled=cancelled, outputs=[])
+    return None
 
 
 def marker(token: str) -> Path:

@@ -106,13 +106,13 @@ class BatchSystem:
             said = (done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
             answers.append(Answer(tuple(words), done.returncode, *said))
         rows = dialect.read(answers)
-        exact = {row.id: row for row in rows}
         parts: dict[str, list[JobStatus]] = {}
         for row in rows:
             parts.setdefault(dialect.base_of(row.id), []).append(row)
-        return {job: exact.get(job) or self._of(job, parts.get(dialect.base_of(job), [])) for job in ids}
+        return {job: self._of(job, parts.get(dialect.base_of(job), [])) for job in ids}
 
-    def _of(self, job: str, parts: Sequence[JobStatus]) -> JobStatus:
+    def _of(self, job: str, rows: Sequence[JobStatus]) -> JobStatus:
+        parts = [row for row in rows if self.dialect.covers(job, row.id)]
         if not parts:
             return JobStatus(job, JobState.UNKNOWN)
         return parts[0] if len(parts) == 1 else worst(parts, job)

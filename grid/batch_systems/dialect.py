@@ -195,6 +195,16 @@ class Dialect(ABC):
         """The job that a row is about: `12.vm` and `12` are the same, `35[1].vm` is a part of `35[].vm`."""
         return re.sub(r"\[\d+\]", "[]", job).partition(".")[0]
 
+    def covers(self, job: str, row: str) -> bool:
+        """Whether a row about `row`, with the same `base_of`, tells of that job: it is the job's own, or a part's."""
+        task = self.task_of(job)
+        return task is None or self.task_of(row) == task
+
+    def task_of(self, job: str) -> int | None:
+        """Which task of an array an id names; None: it names no single one."""
+        match = re.match(r"\d+\[(\d+)\]", job)
+        return int(match[1]) if match else None
+
     def cancel_command(self, job: str) -> list[str]:
         """Command line that ends a job."""
         return ["qdel", job]

@@ -9,7 +9,7 @@ qsub -f         without it qsub hands jobs to a process in the background, which
                 goes on, even if we have given up
 launchers       pbs_tmrsh HOST; pbsdsh -n INDEX counts lines of the node file. There is no -u, and -h is in no
                 release up to 23.06.06
--r n            else the script begins again on other nodes when its first one dies
+-r n            else the script begins again on other nodes when its first one dies; an array with it is refused
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class OpenPbs(Pbs):
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:
         """`qsub -f`: it stays in the foreground, so that a failure is its exit status."""
         return ["qsub", "-f", path]
+
+    def restarts(self, spec: JobSpec) -> bool:
+        """Arrays always may: PBS refuses one that may not."""
+        return super().restarts(spec) or any(re.search(r"#PBS\s.*-J\s", line) for line in spec.lines)
 
     def hint(self, said: str) -> str:
         """What to do about words that `select=` excludes."""

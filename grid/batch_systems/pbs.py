@@ -53,7 +53,7 @@ class Pbs(Dialect):
         lines += ["-j oe"] if spec.join else []
         lines += [f"-W depend={spec.depend}"] if spec.depend else []
         if not self._says_restart(spec):
-            lines.append(f"-r {'y' if spec.may_restart else 'n'}")
+            lines.append(f"-r {'y' if self.restarts(spec) else 'n'}")
         return [*lines, "-V"] if spec.export_all else lines
 
     def resources(self, spec: JobSpec) -> list[str]:

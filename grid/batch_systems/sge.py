@@ -115,15 +115,35 @@ class Sge(Dialect):
         return ["sh", "-c", 'qstat -u "$(id -un)"']
 
     def parse_status(self, text: str) -> list[JobStatus]:
-        """The jobs in the table of `qstat`; a job that has ended is not in it."""
+        """The jobs in the table of `qstat`; a job that has ended is not in it.
+
+        Of an array each task that runs has a row, `12.3`, and all that wait have one, `12.5-9:2`.
+        """
         found = []
         for line in text.splitlines():
             words = line.split()
             if len(words) >= 8 and words[0].isdigit():
                 state = next((to for mark, to in STATES if mark in words[4]), JobState.UNKNOWN)
                 at = next((word.partition("@")[2] for word in words[7:] if "@" in word), None)
-                found.append(JobStatus(words[0], state, reason=words[4], nodes=at, name=words[2]))
+                task = "".join(f".{word}" for word in words[8 if at is None else 9 :][:1])  # behind the slots
+                found.append(JobStatus(words[0] + task, state, reason=words[4], nodes=at, name=words[2]))
         return found
+
+    def covers(self, job: str, row: str) -> bool:
+        """Tasks that wait share a row."""
+        task = self.task_of(job)
+        if task is None:
+            return True
+        for span in row.partition(".")[2].split(","):
+            match = re.fullmatch(r"(\d+)(?:-(\d+):(\d+))?", span)
+            if match and task in range(int(match[1]), int(match[2] or match[1]) + 1, int(match[3] or 1)):
+                return True
+        return False
+
+    def task_of(self, job: str) -> int | None:
+        """`12.3` is the task 3 of the array 12."""
+        match = re.match(r"\d+\.(\d+)\Z", job)
+        return int(match[1]) if match else None
 
     # -- inside of a job
 

@@ -188,6 +188,21 @@ class Slurm(Dialect):
         """`12_3` is a task of the array 12, `12+1` a component of the heterogeneous job 12."""
         return re.split(r"[._+]", job, maxsplit=1)[0]
 
+    def covers(self, job: str, row: str) -> bool:
+        """Tasks that wait share a row, `12_[3-7,9%2]`; a component `12+1` has its own."""
+        task = self.task_of(job)
+        if "+" in job:
+            return row == job
+        if task is None or "[" not in row:
+            return super().covers(job, row)
+        spans = (part.partition("-") for part in re.sub(r"%\d+", "", row.partition("[")[2].rstrip("]")).split(","))
+        return any(int(first) <= task <= int(last or first) for first, _, last in spans)
+
+    def task_of(self, job: str) -> int | None:
+        """`12_3` is the task 3 of the array 12."""
+        match = re.match(r"\d+_(\d+)", job)
+        return int(match[1]) if match else None
+
     def cancel_command(self, job: str) -> list[str]:
         """`scancel`, without the cluster's name behind the id."""
         return ["scancel", job.partition(".")[0]]

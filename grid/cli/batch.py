@@ -202,6 +202,7 @@ def _usage(ctx: click.Context) -> Iterator[None]:
 
 def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
     """Exit status of the job's script, by its own word; 1 if it ended without one."""
+    from grid.batch import Outcome
     from grid.errors import GridError
 
     ended: float | None = None  # since when the system says so
@@ -226,6 +227,9 @@ def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
                 first = False
                 if found.state.value not in ("done", "unknown"):
                     ended = None
+                elif end is not None and many and end.status == 0 and found.outcome not in (None, Outcome.DONE):
+                    _say_silent_end(record, found)  # another task said nothing
+                    return exits.FAILED
                 elif end is not None:
                     return _say_end(system, record, end)  # of the last run, and of all tasks
                 elif ended is None:
@@ -353,10 +357,10 @@ def status(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
       grid batch status
       grid batch status 12.server --json
     """
-    from grid.batch.records import lost_outputs, outcome_of, records
+    from grid.batch.records import lost_outputs, outcome_of
     from grid.errors import GridError
 
-    known = {record.job: record for record in records()}
+    known = _known(jobs)
     wanted = list(jobs) or list(known)
     rows: list[dict[str, Any]] = []
     failed = False
@@ -395,6 +399,39 @@ def status(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     ctx.exit(exits.FAILED if failed else exits.OK)
 
 
+def _known(jobs: tuple[str, ...]) -> dict[str, Record]:
+    """Jobs that were submitted from this account, and those among `jobs` that are tasks of their arrays."""
+    from grid.batch.records import of_task, records
+
+    known = {record.job: record for record in records()}
+    arrays = tuple(known.values())
+    for job in set(jobs) - set(known):
+        for record in arrays:
+            task = _task_of(job, record)
+            found = of_task(job, task, [record]) if task is not None else None
+            if found is not None:
+                known[job] = found
+    return known
+
+
+def _task_of(job: str, record: Record | None) -> int | None:
+    """Which task of an array an id names, as the system has ids that took the array."""
+    from grid.batch_systems.known import DIALECTS
+
+    return DIALECTS[record.dialect].task_of(job) if record is not None and record.dialect in DIALECTS else None
+
+
+def _keep_cancelled(task: Record, index: int) -> None:
+    """Write down that one task was cancelled, with its array."""
+    from dataclasses import replace
+
+    from grid.batch.records import records
+
+    for record in records():
+        if f"{record.token}.{index}" == task.token:
+            replace(record, tasks_cancelled=[*record.tasks_cancelled, index]).keep()
+
+
 def _row(row: dict[str, Any]) -> list[str]:
     left = span(row["left_s"]) if row["left_s"] is not None else ""
     shown = [row[name] for name in ("job", "name", "state", "exit_status", "reason", "nodes")]
@@ -415,10 +452,9 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     """
     from dataclasses import replace
 
-    from grid.batch.records import records
     from grid.errors import GridError
 
-    known = {record.job: record for record in records()}
+    known = _known(jobs)
     failed: dict[str, str] = {}
     for job in jobs:
         record = known.get(job)
@@ -428,8 +464,13 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
             say(f"grid: {exc}")
             failed[job] = str(exc)
         else:
-            if record is not None and record.end is None:
+            task = _task_of(job, record)
+            if record is None or ((end := record.end) is not None and not end.of_array):
+                pass
+            elif task is None:
                 replace(record, cancelled=True).keep()
+            else:
+                _keep_cancelled(record, task)
     if as_json:
         print_json({"cancelled": [job for job in jobs if job not in failed], "failed": failed})
     ctx.exit(exits.FAILED if failed else exits.OK)

@@ -144,6 +144,22 @@ def test_a_server_is_started_again_while_a_job_is_waited_for(site: Site, place: 
     assert (place / "said").read_text().count("is asked again") == 1
 
 
+@pytest.mark.row("L16", "L13", "B11")
+@pytest.mark.parametrize("site", ["gridengine"], indirect=True)
+def test_one_task_of_an_array_is_cancelled_or_all(site: Site, place: Path) -> None:
+    (place / "run.py").write_text("import os, time; open(os.environ['SGE_TASK_ID'], 'w'); time.sleep(300)")
+    job = site.grid(
+        "qsub", "--line", "#$ -t 1-3", "-o", "/dev/null", "-j", "oe", "--", "python", "run.py"
+    ).stdout.strip()
+    wait_until(lambda: all((place / name).exists() for name in "123"), "the tasks to run")
+    assert site.grid("batch", "cancel", f"{job}.2").returncode == 0
+    wait_until(lambda: status_of(site, f"{job}.2")["state"] == "cancelled", "the task to end")
+    assert [status_of(site, each)["state"] for each in (job, f"{job}.1", f"{job}.3")] == ["running"] * 3
+    assert site.grid("batch", "cancel", job).returncode == 0
+    site.wait_until_quiet()
+    wait_until(lambda: status_of(site, job)["state"] == "cancelled", "the array to end")
+
+
 def status_of(site: Site, job: str) -> dict[str, object]:
     said = site.grid("batch", "status", job, "--json")
     (row,) = json.loads(said.stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -337,3 +338,70 @@ def test_a_server_that_goes_down_and_comes_back_while_a_job_is_waited_for(shared
         assert waiting.wait(60) == 3, (place / "said").read_text()
     said = (place / "said").read_text()
     assert said.count("does not tell of its jobs") == 1 and "without a word" not in said, said
+
+
+OF_ARRAYS = {"sge": "#$ -t 1-3", **dict.fromkeys(("openpbs", "openpbs-off", "openpbs-git"), "#PBS -J 1-3")}
+OF_ARRAYS["torque"] = "#PBS -t 1-3"
+TASK = """\
+import os, sys, time
+variables = ("PBS_ARRAY_INDEX", "PBS_ARRAYID", "SGE_TASK_ID")
+(index,) = (os.environ[name] for name in variables if name in os.environ)
+open("up" + index, "w").close()
+while not os.path.exists("go" + index):
+    time.sleep(0.02)
+sys.exit(4 if index == "3" else 0)
+"""
+arrays = pytest.mark.parametrize(
+    "shared", list(OF_ARRAYS) if NIGHTLY else ["torque", "openpbs-off", "sge"], indirect=True
+)
+
+
+def task_id(job: str, index: int, kind: str) -> str:
+    return f"{job}.{index}" if kind == "sge" else job.replace("[]", f"[{index}]")
+
+
+@arrays
+@pytest.mark.row("L16", "B11", "L07", "L10")
+def test_tasks_of_an_array_are_told_of_alone_and_one_is_cancelled_alone(shared: StandIn, place: Path) -> None:
+    (place / "run.py").write_text(TASK)
+    words = ["-o", "/dev/null", "-e", "/dev/null", "--line", OF_ARRAYS[shared.kind]]
+    asked = qsub(shared.kind, *words, "--", "python", "run.py", nodes="nodes=1")
+    assert asked.exit_code == 0, asked.output
+    job = asked.stdout.strip()
+    assert shared.kind == "sge" or re.fullmatch(r"\d+\[\]\.head", job), job
+    one, two, three = (task_id(job, index, shared.kind) for index in (1, 2, 3))
+    until(lambda: all((place / f"up{index}").exists() for index in (1, 2, 3)))
+    assert [status_of(each)["state"] for each in (job, one, two, three)] == ["running"] * 4
+    assert CliRunner().invoke(main, ["batch", "cancel", two]).exit_code == 0
+    until(lambda: status_of(two)["state"] == "cancelled")
+    short = task_id(job.partition(".")[0], 1, shared.kind) if shared.kind != "sge" else one
+    assert [status_of(each)["state"] for each in (job, short, three)] == ["running"] * 3
+    (place / "go1").touch()
+    until(lambda: status_of(one)["state"] == "done")
+    assert (status_of(job)["state"], status_of(three)["state"]) == ("running", "running")
+    (place / "go3").touch()
+    until(lambda: status_of(three)["state"] == "failed")
+    until(lambda: status_of(job)["state"] not in ("running", "exiting"))
+    assert status_of(three)["exit_status"] == 4
+    assert CliRunner().invoke(main, ["batch", "cancel", two, job]).exit_code == 0, "those that have ended"
+
+
+@arrays
+@pytest.mark.row("L16", "B08", "L10")
+def test_an_array_is_waited_for_to_its_last_task_or_cancelled_as_a_whole(shared: StandIn, place: Path) -> None:
+    (place / "run.py").write_text(TASK)
+    for index in (1, 2, 3):
+        (place / f"go{index}").touch()
+    words = ["-o", "/dev/null", "-e", "/dev/null", "--line", OF_ARRAYS[shared.kind]]
+    done = qsub(shared.kind, *words, "--wait", "--", "python", "run.py", nodes="nodes=1")
+    assert done.exit_code == 4, done.output
+    job = done.stdout.split()[0]
+    assert (status_of(job)["state"], status_of(job)["exit_status"]) == ("failed", 4)
+    (place / "go2").unlink()
+    asked = qsub(shared.kind, *words, "--", "python", "run.py", nodes="nodes=1")
+    job = asked.stdout.strip()
+    until(lambda: status_of(task_id(job, 3, shared.kind))["state"] == "failed")
+    assert status_of(job)["state"] == "running"
+    assert CliRunner().invoke(main, ["batch", "cancel", job]).exit_code == 0
+    until(lambda: status_of(task_id(job, 2, shared.kind))["state"] == "cancelled")
+    until(lambda: status_of(job)["state"] == "cancelled")

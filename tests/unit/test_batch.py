@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from grid.batch import DIALECTS, BatchSystem, JobSpec, JobState, JobStatus, format_walltime, parse_walltime
 from grid.batch.inside import grids_in_jobs, write_down
+from grid.batch.records import Record, marker, of_task
 from grid.batch.wrapper import check_command, job_body, parse_depend, parse_resources, parse_variables
 from grid.batch_systems.known import choose_dialect
 from grid.errors import AllocationError, ConnectError, SubmitError
@@ -396,3 +397,52 @@ def test_a_grid_in_a_job_is_told_of_while_its_job_runs(tmp_path: Path, monkeypat
     assert [one["id"] for one in grids_in_jobs(ask)] == ["g1", "g4"]
     left = sorted(path.name for path in (tmp_path / ".grid/batch").glob("grid-*"))
     assert left == ["grid-g1.json", "grid-g3.json", "grid-g4.json"], "one answer without a job is no proof of its end"
+
+
+SGE_ARRAY = """\
+job-ID  prior   name       user         state submit/start at     queue                          slots ja-task-ID
+-----------------------------------------------------------------------------------------------------------------
+      1 0.55500 s.sh       mara         r     11/26/2026 18:49:58 batch@n2                           1 3
+      2 0.55500 s2.sh      mara         r     11/26/2026 18:50:06 batch@n3                           1 1
+      2 0.55500 s2.sh      mara         dr    11/26/2026 18:50:06 batch@n3                           1 5
+      2 0.55500 s2.sh      mara         qw    11/26/2026 18:50:06                                    1 25-29:2
+     12 0.55500 one        mara         r     11/26/2026 18:50:06 batch@n1                           2
+"""
+
+
+@pytest.mark.row("L16", "B11")
+def test_tasks_of_an_array_are_told_apart() -> None:
+    """As a real gridengine 8.1.9, a real OpenPBS and a real Slurm have told of arrays."""
+    pbs = "".join(f"Job Id: 80[{task}].head\n    job_state = {at}\n" for task, at in (("", "B"), (1, "R"), (2, "X")))
+    squeue = "12_1|R|None|n1|9:00|a\n12_[3-7,9%2]|PD|Resources||9:00|a\n13+0|R|None|n1|9:00|b\n13+1|PD|None||9:00|b\n"
+    told = {
+        "sge": (SGE_ARRAY, {"1": "running", "1.3": "running", "1.2": "unknown", "2": "running", "2.5": "exiting"}),
+        "pbspro": (pbs, {"80[].head": "running", "80[1].head": "running", "80[2]": "done", "80[3]": "unknown"}),
+        "slurm": (squeue, {"12": "running", "12_1": "running", "12_4": "queued", "12_8": "unknown", "12_9": "queued"}),
+    }
+    more = {"sge": {"2.27": "queued", "2.26": "unknown", "12": "running"}, "slurm": {"13": "running", "13+1": "queued"}}
+    for dialect, (text, expected) in told.items():
+        wanted = {**expected, **more.get(dialect, {})}
+        answers = [Completed(0, text.encode(), b"")] * 2  # PBS is asked for its history, too
+        found = system(Machine(*answers), dialect).status(list(wanted))
+        assert {job: each.state.value for job, each in found.items()} == wanted
+
+
+@pytest.mark.row("L16", "L05")
+def test_an_array_may_start_again_where_pbs_takes_no_other() -> None:
+    spec = JobSpec(command="true", lines=("#PBS -J 1-3",))
+    assert "#PBS -r y" in DIALECTS["pbspro"].script(spec) and DIALECTS["pbspro"].restarts(spec)
+    assert "#PBS -r n" in DIALECTS["pbspro"].script(JobSpec(command="true"))
+    own = JobSpec(command="true", lines=("#PBS -t 1-3",))
+    assert "#PBS -r n" in DIALECTS["torque"].script(own) and not DIALECTS["torque"].restarts(own)
+
+
+@pytest.mark.row("L16", "L07")
+def test_a_task_has_the_word_of_its_own_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    array = Record("80[].head", "run", "pbspro", 0.0, "python run.py", token="t", tasks_cancelled=[2])
+    marker("t.1").write_text("4 10 20")
+    one, two = (of_task(f"80[{task}]", task, [array]) for task in (1, 2))
+    assert one is not None and one.end is not None and (one.end.status, one.cancelled) == (4, False)
+    assert two is not None and two.end is None and two.cancelled
+    assert of_task("81[1]", 1, [array]) is None and of_task("8[1]", 1, [array]) is None

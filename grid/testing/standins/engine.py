@@ -1,7 +1,8 @@
 """A batch system to be spoken to by any system's commands: queue, nodes, tasks, signals, copies of output.
 
     base/config.json         which system, its nodes and slots, how it is set up
-    base/jobs/ID.json        a job; ID.script its script, ID.OU and ID.ER its output before it is copied
+    base/jobs/ID.json        a job; ID.script its script, ID.OU and ID.ER its output before it is copied. Of an
+                             array each task is one as well, with a number that nobody sees
     base/tasks/NODE/         what a node is to start: N.json, and how that ended: N.exit; N.signal ends it
     base/mode                `up`, `down` or `hung`: how the server answers
 
@@ -72,20 +73,37 @@ class Base:
             number = int((self.path / "number").read_text())
             write(self.path / "number", str(number + 1))
             write(self.file(number, "script"), script)
-            for stream in ("output", "error"):
-                job[stream] = str(job.get(stream, "")).replace("%d", str(number))
-            if "streams" in job:
-                job["streams"] = {name: path.replace("%d", str(number)) for name, path in job["streams"].items()}
-            made = {"state": "Q", "owner": whoami(), "home": os.environ["HOME"], "submitted": time.time(), "runs": 0}
-            self.save({"number": number, "host": os.uname().nodename, **made, **job})
+            made = {"owner": whoami(), "home": os.environ["HOME"], "submitted": time.time(), "runs": 0}
+            whole: Job = {"state": "Q", "number": number, "host": os.uname().nodename, **made, **job}
+            indices, mark = whole.pop("indices", None), whole.pop("mark", ".")
+            tasks = [
+                {**whole, "number": number_of_task(number, index), "array": number, "index": index}
+                for index in indices or ()
+            ]
+            for each in [whole, *tasks]:
+                name = f"{number}{mark}{each['index']}" if "index" in each else str(number)
+                for stream in ("output", "error"):
+                    each[stream] = str(each.get(stream, "")).replace("%d", name)
+                if "streams" in each:
+                    each["streams"] = {key: path.replace("%d", name) for key, path in each["streams"].items()}
+                if each is not whole:
+                    write(self.file(each["number"], "script"), script)
+                    self.save(each)
+            self.save({**whole, "state": ARRAY, "tasks": list(indices)} if indices else whole)
         return number
+
+    def tasks(self, job: Job) -> list[Job]:
+        """Those of an array; a job that is none has none."""
+        numbers = (number_of_task(job["number"], index) for index in job.get("tasks", ()))
+        return [task for number in numbers if (task := self.load(number)) is not None]
 
     def cancel(self, job: Job, *, by: str = "deleted") -> None:
         with self.locked():
-            found = self.load(job["number"])
-            if found is not None and found["state"] not in ENDED:
-                found["cancel"] = found.get("cancel") or by
-                self.save(found)
+            for each in [job, *self.tasks(job)]:
+                found = self.load(each["number"])
+                if found is not None and found["state"] not in ENDED:
+                    found["cancel"] = found.get("cancel") or by
+                    self.save(found)
 
     def start_task(self, job: Job, node: str, argv: list[str], env: dict[str, str], cwd: str, **kw: Any) -> Path:
         """Have a node start a program of a job; the file that tells of it."""
@@ -97,6 +115,13 @@ class Base:
 
 
 ENDED = ("C", "F")
+ARRAY = "B"
+"""State of an array until all its tasks have ended."""
+
+
+def number_of_task(array: int, index: int) -> int:
+    """Of a task as a job: far beyond those of other jobs."""
+    return (array << 24) + index
 
 
 def whoami() -> str:
@@ -153,6 +178,13 @@ class Server:
             self._watch(job)
         elif job["state"] == "E" and time.time() >= job["copied_at"]:
             self._end(job)
+        elif job["state"] == ARRAY and all(task["state"] in ENDED for task in self.base.tasks(job)):
+            statuses = [task.get("status") for task in self.base.tasks(job)]
+            job.update(state=self.words.ended_letter, ended=time.time(), status=int(any(statuses)))
+            self.base.save(job)
+            if not self.base.config.get("history", True):
+                for each in [*self.base.tasks(job), job]:
+                    self.base.file(each["number"], "json").unlink(missing_ok=True)
 
     def _wait(self, job: Job) -> None:
         if job.get("cancel"):
@@ -270,7 +302,7 @@ class Server:
                 write(self.base.path / "tasks" / node / f"{number}.over", "")
         job.update(state=self.words.ended_letter, ended=time.time())
         self.base.save(job)
-        if not self.base.config.get("history", True):
+        if not self.base.config.get("history", True) and "array" not in job:
             self.base.file(number, "json").unlink(missing_ok=True)
 
     def _copy(self, job: Job, source: Path, target: str) -> None:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from grid.testing.standins.engine import ENDED, TICK_S, Base, Job, exit_of, tell, whoami
+from grid.testing.standins.engine import ARRAY, ENDED, TICK_S, Base, Job, exit_of, number_of_task, tell, whoami
 
 TORQUE_QSUB_USAGE = """\
 usage: qsub [-a date_time] [-A account_string] [-b secs]
@@ -115,6 +115,8 @@ class Words:
             **base.config.get("environment", {}),
         }
         first = job["want"][0]
+        if "array" in job:
+            shared["PBS_ARRAYID" if self.torque else "PBS_ARRAY_INDEX"] = str(job["index"])
         if self.torque:
             own = {
                 "LANG": "C.UTF-8",
@@ -148,7 +150,37 @@ class Words:
 
 
 def job_id(base: Base, job: Job) -> str:
-    return f"{job['number']}.{base.config['server']}"
+    name = f"{job['array']}[{job['index']}]" if "array" in job else f"{job['number']}{'[]' if 'tasks' in job else ''}"
+    return f"{name}.{base.config['server']}"
+
+
+ID = re.compile(r"(\d+)(\[\d*\])?(\..*)?")
+
+
+def find(base: Base, match: re.Match[str]) -> Job | None:
+    """`12`, `12[]` of an array, `12[1]` of one of its tasks."""
+    number, inside = int(match[1]), match[2]
+    job = base.load(number_of_task(number, int(inside[1:-1])) if inside and inside != "[]" else number)
+    return None if job is None or ("tasks" in job) != (inside == "[]") else job
+
+
+def indices_of(text: str) -> list[int]:
+    """`1-7:2`, `0,3`, `1-4%2`."""
+    found: list[int] = []
+    for part in text.partition("%")[0].split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
+
+
+def letter_of(base: Base, job: Job) -> str:
+    """The state as qstat has it."""
+    torque = base.config["system"] == "torque"
+    if job["state"] == ARRAY:
+        begun = any(task["state"] != "Q" for task in base.tasks(job))
+        return "Q" if not begun else "R" if torque else "B"
+    return "X" if "array" in job and job["state"] in ENDED and not torque else str(job["state"])
 
 
 def usage(base: Base, text: str, status: int = 2) -> NoReturn:
@@ -234,7 +266,7 @@ def qsub(base: Base, args: list[str]) -> None:
         usage(base, "qsub: submit error (Bad UID for job execution MSG=ruserok failed validating)\n", 177)
     number = base.submit(asked.job(), script)
     if not asked.quiet:
-        print(f"{number}.{base.config['server']}")
+        print(f"{number}{'[]' if asked.indices else ''}.{base.config['server']}")
 
 
 def hand_over(base: Base, asked: Asked, script: str) -> NoReturn:
@@ -283,6 +315,7 @@ class Asked:
         self.variables: dict[str, str] = {}
         self.depend: list[tuple[str, int]] = []
         self.resources: dict[str, str] = {}
+        self.indices: list[int] = []
 
     def take(self, option: str, value: str, text: str) -> None:
         letter = option[1]
@@ -323,6 +356,8 @@ class Asked:
             self.quiet = True
         elif letter == "r":
             self.rerunable = value == "y"
+        elif letter == ("t" if self.torque else "J"):
+            self.indices = indices_of(value)
 
     def _attribute(self, value: str, text: str) -> None:
         key, _, rest = value.partition("=")
@@ -372,6 +407,8 @@ class Asked:
         def refuse(status: int, why: str) -> NoReturn:
             usage(self.base, f"qsub: {why}\n", status)
 
+        if self.indices and not self.rerunable:
+            refuse(255, "cannot submit non-rerunable Array Job\nqsub: directive error: -r n ")
         if self.queue != self.base.config["queue"]:
             refuse(170, "Unknown queue")
         chunked = "select" in self.resources or "place" in self.resources
@@ -440,6 +477,7 @@ class Asked:
             "state": "H" if self.hold or self.depend else "Q",
             "cwd": here,
             "path": os.environ.get("PATH", ""),
+            **({"indices": self.indices, "mark": "-" if self.torque else "."} if self.indices else {}),
         }
 
 
@@ -499,14 +537,15 @@ def qstat(base: Base, args: list[str]) -> None:
     found: list[Job] = []
     if not ids or "" in ids or (torque and any("[]" in job for job in ids) and "-t" not in options):
         found = [job for job in base.jobs() if with_history or torque or job["state"] not in ENDED]
+        found = [job for job in found if "-t" in options or "array" not in job]
     else:
         for word in ids:
-            match = re.fullmatch(r"(\d+)(\[\d*\])?(\..*)?", word)
+            match = ID.fullmatch(word)
             if not match:
                 sys.stderr.write(f"qstat: Unknown queue destination {word}\n")
                 status = 172 if torque else 170
                 continue
-            job = base.load(int(match[1]))
+            job = find(base, match)
             if job is None:
                 says = "Unknown Job Id Error" if torque else "Unknown Job Id"
                 sys.stderr.write(f"qstat: {says} {full(base, word)}\n")
@@ -514,9 +553,11 @@ def qstat(base: Base, args: list[str]) -> None:
             elif torque and job["owner"] != whoami():
                 sys.stderr.write(f"qstat: Unauthorized Request  {full(base, word)}\n")
                 status = 159
-            elif not torque and job["state"] in ENDED and not with_history:
+            elif not torque and has_ended(base, job) and not with_history:
                 sys.stderr.write(f"qstat: {full(base, word)} {FINISHED}\n")
                 status = 35
+            elif "tasks" in job and "-t" in options:
+                found += [*([] if torque else [job]), *base.tasks(job)]
             else:
                 found.append(job)
     if formed == "json":
@@ -528,8 +569,15 @@ def qstat(base: Base, args: list[str]) -> None:
         print("Job id            Name             User              Time Use S Queue")
         print("----------------  ---------------- ----------------  -------- - -----")
         for job in found:
-            print(f"{job_id(base, job):<17} {job['name'][:16]:<16} {job['owner']:<16} 0 {job['state']} {job['queue']}")
+            row = f"{job_id(base, job):<17} {job['name'][:16]:<16} {job['owner']:<16} 0 "
+            print(f"{row}{letter_of(base, job)} {job['queue']}")
     sys.exit(status)
+
+
+def has_ended(base: Base, job: Job) -> bool:
+    """Whether only the history has it: a task that has ended is told of as long as its array runs."""
+    whole = base.load(job["array"]) if "array" in job else job
+    return whole is None or whole["state"] in ENDED
 
 
 def full(base: Base, word: str) -> str:
@@ -542,7 +590,7 @@ def facts_of(base: Base, job: Job) -> dict[str, str]:
     used = clock((job.get("ended") or time.time()) - job["started"]) if job.get("started") else None
     if used and (job["state"] in ENDED or not torque):
         facts["resources_used.walltime"] = used
-    facts |= {"job_state": job["state"], "queue": job["queue"], "server": base.config["server"]}
+    facts |= {"job_state": letter_of(base, job), "queue": job["queue"], "server": base.config["server"]}
     if job.get("layout"):
         facts["exec_host"] = "+".join(f"{node}/0" for node, _ in job["layout"])
         if not torque:
@@ -553,6 +601,10 @@ def facts_of(base: Base, job: Job) -> dict[str, str]:
     facts["Resource_List.walltime"] = clock(job["walltime"])
     facts["Variable_List"] = ",".join(f"{name}={value}" for name, value in job["variables"].items())
     facts["comment"] = comment_of(base, job)
+    if "array" in job and not torque:
+        facts |= {"array_id": f"{job['array']}[].{base.config['server']}", "array_index": str(job["index"])}
+    if "tasks" in job:
+        facts["array"] = "True"
     if job["state"] == "R" and torque:
         facts["Walltime.Remaining"] = str(int(job["walltime"] - (time.time() - job["started"])))
     if job["state"] in ENDED:
@@ -633,12 +685,12 @@ def qdel(base: Base, args: list[str]) -> None:
     reach(base, "qdel")
     status = 0
     for word in ids:
-        match = re.fullmatch(r"(\d+)(\[\d*\])?(\..*)?", word)
+        match = ID.fullmatch(word)
         if not match:
             sys.stderr.write(f"qdel: illegally formed job identifier: {word}\n")
             status = 1
             continue
-        job = base.load(int(match[1]))
+        job = find(base, match)
         if job is None:
             sys.stderr.write(
                 f"qdel: nonexistent job id: {word}\n" if torque else f"qdel: Unknown Job Id {full(base, word)}\n"
@@ -672,8 +724,8 @@ def job_here(base: Base, command: str) -> Job:
     torque = base.config["system"] == "torque"
     if not torque and "PBS_ENVIRONMENT" not in os.environ:
         usage(base, f"{command}: not executing under PBS\n", 1)
-    number = os.environ.get("PBS_JOBID", "").partition(".")[0]
-    job = base.load(int(number)) if number.isdigit() else None
+    match = ID.fullmatch(os.environ.get("PBS_JOBID", ""))
+    job = find(base, match) if match else None
     if job is None or job["state"] != "R":
         usage(base, f"{command}: tm_init failed, rc = bad environment (17005) (17005)\n", 1)
     if torque and (base.path / "jobs" / f"{job['number']}.tm-broken").exists():

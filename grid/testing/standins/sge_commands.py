@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from grid.testing.standins.engine import ENDED, TICK_S, Base, Job, exit_of, tell, whoami
-from grid.testing.standins.pbs_commands import place_of, seconds
+from grid.testing.standins.engine import ARRAY, ENDED, TICK_S, Base, Job, exit_of, number_of_task, tell, whoami
+from grid.testing.standins.pbs_commands import indices_of, place_of, seconds
 
 ENVIRONMENTS = {"mpi": 2, "mpi1": 1, "smp": 4}
 """Parallel environments -> slots on each host: fixed numbers, as an `allocation_rule` may say."""
@@ -53,9 +53,9 @@ class Words:
             "SHELL": "/bin/bash",
             "PATH": f"{base.config['programs']}:/usr/local/bin:/bin:/usr/bin",
             "ENVIRONMENT": "BATCH",
-            "JOB_ID": str(job["number"]),
+            "JOB_ID": str(job.get("array", job["number"])),
             "JOB_NAME": job["name"],
-            "SGE_TASK_ID": "undefined",
+            "SGE_TASK_ID": str(job.get("index", "undefined")),
             "SGE_O_WORKDIR": job["cwd"],
             "SGE_O_HOST": job["host"],
             "QUEUE": "batch",
@@ -168,10 +168,14 @@ def qsub(base: Base, args: list[str]) -> None:
             "cwd": here,
             "path": os.environ.get("PATH", ""),
             "queue": "batch",
+            **({"indices": indices_of(asked["t"])} if "t" in asked else {}),
         },
         script,
     )
-    print(number if "terse" in asked else f'Your job {number} ("{name}") has been submitted')
+    kind, told = "job", str(number)
+    if "t" in asked:
+        kind, told = "job-array", f"{number}.{asked['t']}{'' if ':' in asked['t'] else ':1'}"
+    print(told if "terse" in asked else f'Your {kind} {told} ("{name}") has been submitted')
 
 
 def qstat(base: Base, args: list[str]) -> None:
@@ -191,6 +195,13 @@ def qstat(base: Base, args: list[str]) -> None:
         return
     wanted = args[1] if args[:1] == ["-u"] else whoami()
     alive = [job for job in base.jobs() if job["state"] not in ENDED and wanted in ("*", job["owner"])]
+    waiting: dict[int, list[int]] = {}  # tasks of an array that wait are told of in one row
+    for job in alive:
+        if job["state"] == "Q" and "array" in job:
+            waiting.setdefault(job["array"], []).append(job["index"])
+    rows = [(job, str(job.get("index", ""))) for job in alive if "tasks" not in job]
+    rows = [(job, index) for job, index in rows if job["state"] != "Q" or "array" not in job]
+    rows += [(base.load(array) or {}, f"{min(found)}-{max(found)}:1") for array, found in waiting.items()]
     if not alive:
         return
     print(
@@ -198,14 +209,14 @@ def qstat(base: Base, args: list[str]) -> None:
         "slots ja-task-ID "
     )
     print("-" * 117)
-    letters = {"Q": "qw", "H": "hqw", "R": "r", "E": "r"}
-    for job in alive:
+    letters = {"Q": "qw", ARRAY: "qw", "H": "hqw", "R": "r", "E": "r"}
+    for job, task in rows:
         state = "dr" if job.get("cancel") and job["state"] == "R" else letters[job["state"]]
         at = f"batch@{job['layout'][0][0]}" if job.get("layout") else ""
         slots = sum(want["cpus"] for want in job["want"])
         print(
-            f"{job['number']:>7} 0.55500 {job['name'][:10]:<10} {job['owner'][:12]:<12} {state:<5} "
-            f"11/26/2026 01:00:00 {at:<30} {slots:>5} "
+            f"{job.get('array', job['number']):>7} 0.55500 {job['name'][:10]:<10} {job['owner'][:12]:<12} {state:<5} "
+            f"11/26/2026 01:00:00 {at:<30} {slots:>5} {task}"
         )
 
 
@@ -213,9 +224,14 @@ def qdel(base: Base, args: list[str]) -> None:
     reach(base)
     status = 0
     for word in args:
-        job = base.load(int(word)) if word.isdigit() else None
-        if job is None or job["state"] in ENDED:
-            print(f'denied: job "{word}" does not exist')
+        number, _, index = word.partition(".")
+        whole = base.load(int(number)) if number.isdigit() else None
+        job = base.load(number_of_task(int(number), int(index))) if whole is not None and index.isdigit() else whole
+        if whole is None or whole["state"] in ENDED:
+            print(f'denied: job "{number}" does not exist')
+            status = 1
+        elif job is None or job["state"] in ENDED:
+            print(f'job "{number}" task "{index}" does not exist')
             status = 1
         elif job["owner"] != whoami() and os.getuid() != 0:
             print(f'{whoami()} - you do not have the necessary privileges to delete the job "{word}"')
@@ -223,6 +239,7 @@ def qdel(base: Base, args: list[str]) -> None:
         else:
             base.cancel(job)
             verb = "has registered the job" if job["state"] == "R" else "has deleted job"
+            verb = verb.replace("the job", "the job-array task") if index else verb
             print(f"{whoami()} {verb} {word}" + (" for deletion" if job["state"] == "R" else ""))
     sys.exit(status)
 
@@ -260,8 +277,8 @@ def qrsh(base: Base, args: list[str]) -> None:
         else:
             sys.stderr.write(f"qrsh: Unknown option {word}\n")
             sys.exit(1)
-    number = os.environ.get("JOB_ID", "")
-    job = base.load(int(number)) if number.isdigit() else None
+    number, index = os.environ.get("JOB_ID", ""), os.environ.get("SGE_TASK_ID", "")
+    job = base.load(number_of_task(int(number), int(index)) if index.isdigit() else int(number)) if number else None
     host, command = words[0], " ".join(words[1:])
     nodes = [node for node, _ in job["layout"]] if job else []
     if not inherit or job is None or job["state"] != "R" or host not in nodes or not job["pe"]:
