@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from grid.slots import Needs
 from grid.slots.choose import choose
+from grid.slots.needs import Needs
 from grid.slots.resources import Device, Resources
 
 G = 1 << 30

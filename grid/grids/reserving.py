@@ -1,7 +1,7 @@
 """Slots on a host for servers that are about to start there.
 
 Lives here: `reserve`: the question, and waiting for slots that others have.
-Elsewhere:  the answer (`kernel/slots.py`), which hosts are asked (`publishing.py`), servers that move (`mover.py`).
+Elsewhere:  the answer (`kernel/reservations.py`), which hosts are asked (`publishing.py`), who moves (`mover.py`).
 """
 
 from __future__ import annotations

@@ -46,7 +46,6 @@ from grid.kernel.requests import Requests
 from grid.kernel.slots import Slots
 from grid.kernel.variables import expanded
 from grid.limits import Limits
-from grid.slots.resources import Said
 from grid.wire.codec import CACHE_TAG
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
@@ -113,7 +112,7 @@ class Agent:
         }
         self._slots = slots = Slots(
             config["servers"],
-            said=Said.of_plain(config["resources"]),
+            said=config["resources"],
             environ=os.environ,
             env=config["env"],
             who=f"{config['script']} of {config['owner']}",

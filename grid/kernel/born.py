@@ -13,14 +13,10 @@ Elsewhere:  which slot (`slots`), which variables are ours to say (`grid/slots/t
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from grid.kernel.devices import write
+from typing import Any, NamedTuple
 
 _FUNCTIONS = (
     (
@@ -34,12 +30,11 @@ _FUNCTIONS = (
 """Files of libraries, and the names that their function may have: it takes one int."""
 
 
-@dataclass(frozen=True)
-class Birth:
-    """What a server is born with; plain values, because it travels to the zygote."""
+class Birth(NamedTuple):
+    """What a server is born with; plain values, because it travels to the zygote. Nobody changes what is in it."""
 
-    threads: dict[str, str] = field(default_factory=dict)  # variables
-    env: dict[str, str] = field(default_factory=dict)  # others: devices
+    threads: dict[str, str] = {}  # variables  # noqa: RUF012 - nobody changes it
+    env: dict[str, str] = {}  # others: devices  # noqa: RUF012
     cores: tuple[int, ...] = ()  # to which it is bound; empty: to none
     locks: int = 0  # of devices, which come along
     who: str = ""  # to be said in those
@@ -57,6 +52,8 @@ def be_born(birth: Birth, loaded_with: dict[str, str] | None, locks: Sequence[in
         locks: Descriptors, which this process keeps open to its end: they hold its devices.
         loaded_with: The variables under which the zygote loaded libraries; None: it has loaded none.
     """
+    if locks:
+        from grid.kernel.devices import write  # nobody else needs it
     for fd in locks:
         os.set_inheritable(fd, False)
         write(fd, f"{birth.who}, process {os.getpid()}")
@@ -93,6 +90,8 @@ def _loaded() -> list[str]:
 
 
 def _call(path: str, function: str, number: int) -> bool:
+    import ctypes
+
     try:
         library: Any = ctypes.CDLL(path, mode=getattr(os, "RTLD_NOLOAD", 4) | ctypes.DEFAULT_MODE)
         getattr(library, function)(ctypes.c_int(number))

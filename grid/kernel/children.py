@@ -233,7 +233,7 @@ class Children:
         ours.setblocking(False)
         name = wish["name"]
         server = Child(name, wish["peer"], reader, Control(ours), self._ground.log_of(name), self._slots.limit(name))
-        birth, locks = self._slots.birth(name), self._slots.held(name)
+        birth, locks = self._slots.birth(name)
         try:
             self._nursery.ask({**wish, **self._common, "birth": birth}, writer, theirs.fileno(), locks)
         finally:

@@ -25,7 +25,6 @@ from grid.kernel.children import Children
 from grid.kernel.ground import Ground, cant_write
 from grid.kernel.slots import Slots
 from grid.limits import Limits
-from grid.slots.needs import Needs
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, Frame
 from grid.wire.keys import Keys
@@ -118,12 +117,12 @@ class Requests:
 
     def do_resources(self, call: int) -> Any:
         """What the host has for servers with needs; the first look at it may take seconds."""
-        self.background.start(call, lambda: self._slots.look().plain())
+        self.background.start(call, self._slots.look)
         return LATER
 
     def do_reserve(self, call: int, names: list[str], needs: dict[str, Any]) -> dict[str, Any]:
-        """Slots for servers that are to be started; comes after `resources`. See `Slots.reserve`."""
-        return self._slots.reserve(names, Needs(**needs))
+        """Slots for servers that are to be started; comes after `resources`. See `Reservations.reserve`."""
+        return self._slots.reserve(names, needs)
 
     def do_stop(self, call: int, names: list[str], force: bool) -> None:
         """End servers: at once if `force`, else after a polite word (they were said BYE) and some patience."""

@@ -10,7 +10,3 @@ All of it is shipped to hosts and stands on the standard library alone.
 
 Elsewhere: servers that are born with their slot (`kernel/`), which host gets how many servers (`grids/publishing.py`).
 """
-
-from __future__ import annotations
-
-from grid.slots.needs import Needs as Needs

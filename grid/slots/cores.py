@@ -1,13 +1,13 @@
-"""How many cores of this machine are ours: by affinity, and by the quota of a container or job.
+"""How many cores of this machine are ours: by affinity, by the quota of a container or job, by the share of a job.
 
-Lives here: affinity, cgroups of both versions.
+Lives here: affinity, cgroups of both versions, what batch systems say.
 Elsewhere:  all that a host has (`find`), who starts so many (`grids/choose.py`, `tasks/manager.py`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -31,6 +31,24 @@ def usable_cores(root: Path = Path("/")) -> int:
         if (limit := quota(text)) is not None:
             cores = min(cores, limit)
     return max(1, int(cores))
+
+
+def count_cores(environ: Mapping[str, str], slots: int, root: Path = Path("/")) -> int:
+    """How many cores are ours, as `find` would say, without a look at anything else."""
+    cores, share = usable_cores(root), share_of_cores(environ, slots)
+    return cores if share is None else min(cores, share)
+
+
+def share_of_cores(environ: Mapping[str, str], slots: int) -> int | None:
+    """How many cores of this host the batch job has, as its system says; None: it does not say."""
+    number = environ.get
+    if (text := number("SLURM_CPUS_ON_NODE", "")).isdecimal():
+        return max(1, int(text))
+    if (text := number("SLURM_CPUS_PER_TASK", "")).isdecimal():
+        return max(1, int(text) * slots)
+    if "PBS_JOBID" in environ and (text := number("NCPUS", "")).isdecimal():
+        return max(1, int(text))
+    return None
 
 
 def in_force(root: Path, controller: str, *files: tuple[str, ...]) -> Iterator[str]:

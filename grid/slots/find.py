@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from grid.slots.cores import in_force, usable_cores
+from grid.slots.cores import in_force, share_of_cores, usable_cores
 from grid.slots.devices import ask_smi, find_devices, our_share
 from grid.slots.resources import ANYWHERE, Resources, numbers_of
 
@@ -32,7 +32,7 @@ def find(
     affinity = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     nodes = _nodes(root)
     count, notes = min(len(affinity), usable_cores(root)), list[str]()
-    share = _share_of_cores(environ, slots)
+    share = share_of_cores(environ, slots)
     if share is not None and share < count:
         notes.append(f"the batch job has {share} of {count} cores, and nobody says which: servers are not bound to any")
         count = share
@@ -43,24 +43,6 @@ def find(
     cores = tuple((number, nodes.get(number, ANYWHERE)) for number in affinity[:count])
     devices = our_share(find_devices(root, smi), environ, lambda path: Path(path).read_text())
     return Resources(cores, _memory(root), devices, pinned=count == len(affinity), notes=tuple(notes))
-
-
-def count_cores(environ: Mapping[str, str], slots: int, root: Path = Path("/")) -> int:
-    """How many cores are ours, as `find` would say, without a look at anything else."""
-    cores, share = usable_cores(root), _share_of_cores(environ, slots)
-    return cores if share is None else min(cores, share)
-
-
-def _share_of_cores(environ: Mapping[str, str], slots: int) -> int | None:
-    """How many cores of this host the batch job has, as its system says; None: it does not say."""
-    number = environ.get
-    if (text := number("SLURM_CPUS_ON_NODE", "")).isdecimal():
-        return max(1, int(text))
-    if (text := number("SLURM_CPUS_PER_TASK", "")).isdecimal():
-        return max(1, int(text) * slots)
-    if "PBS_JOBID" in environ and (text := number("NCPUS", "")).isdecimal():
-        return max(1, int(text))
-    return None
 
 
 def _nodes(root: Path) -> dict[int, int]:

@@ -20,7 +20,6 @@ from grid.kernel.children import Children
 from grid.kernel.control import Control
 from grid.kernel.slots import Slots
 from grid.limits import Limits
-from grid.slots.resources import Said
 
 WISH = {"name": "Model.0/1", "service_id": "Model.0", "peer": 5, "niceness": 0}
 
@@ -72,7 +71,7 @@ class Stage:
             self.answers,
             limits,
             {"debug": False},
-            Slots(1, said=Said(), environ={}, env={}),
+            Slots(1, said={}, environ={}, env={}, who=""),
             self._forked,  # type: ignore[arg-type]
         )
 

@@ -17,7 +17,6 @@ from grid.kernel.answers import Answers
 from grid.kernel.requests import Background, Requests
 from grid.kernel.slots import Slots
 from grid.limits import Limits
-from grid.slots.resources import Said
 from grid.wire import bulk, codec, raised
 from grid.wire.frames import ERROR, Kind, pack, unpack
 
@@ -54,7 +53,7 @@ def requests(end: End, root: Path) -> Iterator[Requests]:
         Ground(root),
         Answers(end),
         Limits(),
-        Slots(1, said=Said(), environ={}, env={}),
+        Slots(1, said={}, environ={}, env={}, who=""),
         keys=None,
         path=[],
         zygote=7,

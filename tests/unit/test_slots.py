@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid import InventoryError, load_hosts
-from grid.slots import Needs
 from grid.slots.choose import choose, lacks, left
 from grid.slots.devices import ask_smi, find_devices, our_share
 from grid.slots.find import find
-from grid.slots.needs import shown, size
+from grid.slots.needs import Needs, shown, size
 from grid.slots.resources import ANYWHERE, Device, Resources, Said, Slot, numbers_of, ranges
 from grid.slots.threads import VARIABLES, ours_to_say
 

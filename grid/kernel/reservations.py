@@ -1,0 +1,152 @@
+"""Slots that servers with needs have on this host, and the locks of their devices.
+
+In two steps, because the client has to know how many servers there will be: `reserve` chooses slots and takes the locks
+of their devices; when a server starts, its locks go over to it. It holds them to its end, and no longer.
+
+Lives here: which server has which slot.
+Elsewhere:  who gets what (`grid/slots/choose.py`), the locks (`devices`), servers without needs (`slots`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grid.kernel.devices import Leases, user_name
+from grid.slots.choose import choose, lacks, left
+from grid.slots.find import find
+from grid.slots.needs import Needs
+from grid.slots.resources import Device, Resources, Said, Slot
+
+
+def host_root() -> Path:
+    """Where /proc and /sys of the host are: a test makes one of its own."""
+    return Path(os.environ.get("GRID_HOST_ROOT") or "/")
+
+
+def locks_dir() -> Path:
+    """Where the locks of devices are; the same for all users of a host."""
+    return Path(os.environ.get("GRID_LOCKS_DIR") or "/tmp")
+
+
+class Reservations:
+    """See the module; the agent's one thread, but for `look`.
+
+    Args:
+        servers: How many each service has on this host.
+        said: What the host's entry says of its resources.
+        environ: That of the agent, with the signs of a batch job.
+        who: Whose grid this is, for users who find a device taken.
+    """
+
+    def __init__(self, servers: int, said: Said, environ: Mapping[str, str], who: str) -> None:
+        self._servers, self._said, self._environ = servers, said, environ
+        self._who = f"{user_name(os.getuid())} ({who})"
+        self._leases = Leases(locks_dir(), self._who)
+        self._found: Resources | None = None
+        self._slots: dict[str, Slot] = {}
+        self._held: dict[str, list[int]] = {}  # locks of servers that have not started
+        self._leaving: set[str] = set()  # servers that were told to end
+
+    def look(self) -> Resources:
+        """What the host has for us; looked at once. May take seconds, so a thread of its own may do it."""
+        if self._found is None:
+            self._found = self._said.of(find(host_root(), self._environ, slots=self._servers))
+        return self._found
+
+    # -- who has what ----------------------------------------------------------------------------------------------
+
+    def reserve(self, names: Sequence[str], needs: Needs) -> dict[str, Any]:
+        """Slots for as many of these servers as there is room for.
+
+        Returns:
+            `granted`: name -> its slot in words; `why` the others have none; whether they may have one `later`, and
+            `soon`, because servers with slots are just ending.
+        """
+        resources = self.look()
+        lacking = lacks(resources, needs)
+        if lacking:
+            return {"granted": {}, "why": "; ".join([lacking, *resources.notes]), "later": False, "soon": False}
+        busy: dict[str, str] = {}
+        held: dict[str, int] = {}
+        chosen: list[Slot] = []
+        settled = False
+        while not settled:
+            chosen, settled = choose(resources, needs, len(names), self._slots.values(), busy), True
+            for device in (device for slot in chosen for device in slot.devices if device.id not in held):
+                lease = self._leases.take(device)
+                if isinstance(lease, int):
+                    held[device.id] = lease
+                else:
+                    busy[device.id], settled = lease, False
+        for name, slot in zip(names, chosen, strict=False):
+            self._slots[name] = slot
+            self._held[name] = [held.pop(device.id) for device in slot.devices]
+        for fd in held.values():  # a choice that came to nothing
+            os.close(fd)
+        why = ""
+        if len(chosen) < len(names):
+            self._look_at_locks(resources.devices, busy)
+            why = left(resources, needs, self._slots.values(), busy)
+        granted = {name: str(slot) for name, slot in zip(names, chosen, strict=False)}
+        return {"granted": granted, "why": why, "later": bool(why), "soon": bool(why and self._leaving)}
+
+    def _look_at_locks(self, devices: Sequence[Device], busy: dict[str, str]) -> None:
+        """Note why devices that nobody has tried just now are not to be had."""
+        ours = {device.id for slot in self._slots.values() for device in slot.devices}
+        for device in devices:
+            if device.id not in ours and device.id not in busy:
+                lease = self._leases.take(device)
+                if isinstance(lease, int):
+                    os.close(lease)
+                    self._leases.tidy([device])
+                else:
+                    busy[device.id] = lease
+
+    def slot(self, name: str) -> Slot | None:
+        """That of a server; None: it has none of its own."""
+        return self._slots.get(name)
+
+    def who(self, name: str) -> str:
+        """Words of a server for the locks that it holds."""
+        return f"{self._who}, server {name}"
+
+    def held(self, name: str) -> list[int]:
+        """The locks that go over to a server which starts now; whoever asks closes them."""
+        return self._held.pop(name, [])
+
+    def leaving(self, name: str) -> None:
+        """A server was told to end."""
+        if name in self._slots:
+            self._leaving.add(name)
+
+    def free(self, name: str) -> None:
+        """A server has ended, or does not come: its slot is free."""
+        self._leaving.discard(name)
+        for fd in self._held.pop(name, ()):
+            os.close(fd)
+        slot = self._slots.pop(name, None)
+        if slot is not None:
+            self._leases.tidy(slot.devices)
+
+    def free_all(self) -> None:
+        """The agent ends, and all servers have."""
+        for name in list(self._slots):
+            self.free(name)
+
+
+def visible(devices: Sequence[Device]) -> dict[str, str]:
+    """The variables by which libraries see these devices and no others of their kind."""
+    found = {}
+    for kind in {device.kind for device in devices}:
+        ids = ",".join(device.id for device in devices if device.kind == kind)
+        if kind == "nvidia":
+            found["CUDA_VISIBLE_DEVICES"] = ids
+        elif kind == "amd":
+            found["ROCR_VISIBLE_DEVICES"] = ids
+            found["HIP_VISIBLE_DEVICES"] = ",".join(map(str, range(ids.count(",") + 1)))  # of those that ROCR leaves
+        else:
+            found["ZE_AFFINITY_MASK"] = ids
+    return found
