@@ -11,10 +11,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from grid.care.packages import examine as examine_packages
+from grid.care.packages import word_of
 from grid.care.probe import NEEDS, Facts, examine, lacking
-from grid.errors import ConnectError, HostError, HostKeyError, LoginError
+from grid.errors import ConnectError, HostError, HostKeyError, LoginError, MissingExtra
 from grid.hosts import Host
-from grid.launch import connect
+from grid.launch import Connection, connect
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.shell import MINIMUM
 
@@ -28,6 +30,7 @@ STEPS = (
     "shell",
     "python",
     "environment",
+    "packages",
     "temp disk",
     "clock",
     "load",
@@ -81,9 +84,27 @@ def diagnose(host: Host, limits: ConnectLimits = DEFAULT_LIMITS) -> Diagnosis:
         reached = [] if host.ssh == "local" else _steps_in(host, connection.server_address())
         try:
             facts = examine(connection)
+            packages = _packages(host, connection) if word_of(host, None) is not None else None
         except ConnectError as exc:
             return Diagnosis(host.label, (*reached, Step("shell", False, exc.what, exc.hint)), None)
-    return Diagnosis(host.label, (*reached, *judge(host, facts)), facts)
+    steps = [*reached, *judge(host, facts)]
+    if packages is not None:
+        steps.append(packages)
+        steps.sort(key=lambda step: STEPS.index(step.name))
+    return Diagnosis(host.label, tuple(steps), facts)
+
+
+def _packages(host: Host, connection: Connection) -> Step:
+    """The environment that the entry of a host names: can it be had, and is it there?"""
+    word = word_of(host, None) or ""
+    if host.python_archive is not None:
+        return Step("packages", True, f"environment {word or 'for kernels'}, on the Python of {host.python_archive}")
+    try:
+        fits, told = examine_packages(connection, word)
+    except (HostError, MissingExtra) as exc:
+        return Step("packages", False, exc.what, str(exc.facts.get("hint", "")))
+    hint = "" if told == "is there" else f"The first grid brings it, or `grid hosts setup {host.label}` in advance"
+    return Step("packages", fits, f"environment {word}: {told}", hint if fits else "")
 
 
 def judge(host: Host, facts: Facts, client: tuple[int, int] = sys.version_info[:2]) -> list[Step]:
@@ -147,6 +168,8 @@ def _shell(facts: Facts) -> Step:
 def _python(host: Host, facts: Facts, client: tuple[int, int]) -> Step:
     by_version = {one.version: one.path for one in reversed(facts.pythons)}
     others = ", ".join(f"{'.'.join(map(str, version))} {path}" for version, path in sorted(by_version.items()))
+    if facts.python is None and host.python_archive is not None:
+        return Step("python", True, f"none there: it gets the one of {host.python_archive}")
     if facts.python is None:
         why = facts.complaint.splitlines()[-1] if facts.complaint else ""
         if host.python != "python":
@@ -171,6 +194,8 @@ def _python(host: Host, facts: Facts, client: tuple[int, int]) -> Step:
 
 def _environment(host: Host, found: dict[str, Any]) -> Step:
     modules = found["modules"]
+    if word_of(host, None) is not None:
+        return Step("environment", True, "it has one of its own: see packages")
     if bad := lacking(modules):
         hint = f"`grid hosts setup {host.label}` installs what is missing"
         return Step("environment", False, "; ".join(bad), hint)

@@ -21,15 +21,19 @@ from grid.errors import ConnectError, HostError, PythonError
 from grid.hosts import compose_command
 from grid.launch.command import python_of
 from grid.launch.connection import Connection
-from grid.launch.shell import find_python_script, safe_program
+from grid.launch.shell import FIND_BROUGHT, find_python_script, safe_program
 
 MARK = "grid-errand "
 
 # In the order of their imports; parents are packages without content.
-_MODULES = (
-    *("grid.causes", "grid.errors", "grid.trust", "grid.wire.places"),
-    *("grid.kernel.held", "grid.kernel.made", "grid.kernel.lease", "grid.kernel.remains"),
-)
+_ERRORS = ("grid.causes", "grid.errors")
+_MODULES = {
+    "grid.kernel.remains": (
+        *(*_ERRORS, "grid.trust", "grid.wire.places"),
+        *("grid.kernel.held", "grid.kernel.made", "grid.kernel.lease", "grid.kernel.remains"),
+    ),
+    "grid.kernel.environments": (*_ERRORS, "grid.kernel.environments"),
+}
 _PACKAGES = ("grid", "grid.wire", "grid.kernel")
 
 _PROGRAM = """
@@ -69,12 +73,13 @@ def run_there(
     words = {
         "mark": MARK,
         "packages": _PACKAGES,
-        "modules": [(name, inspect.getsource(importlib.import_module(name))) for name in _MODULES],
+        "modules": [(name, inspect.getsource(importlib.import_module(name))) for name in _MODULES[function.__module__]],
         "module": function.__module__,
         "function": function.__name__,
         "arguments": list(arguments),
     }
-    find = f'{find_python_script(python_of(host), sys.version_info[1])}; [ -n "$PY" ] || exit 0; '
+    find = f"{find_python_script(python_of(host), sys.version_info[1])}; "
+    find += f'[ -n "$PY" ] || {FIND_BROUGHT}; [ -n "$PY" ] || exit 0; '
     run = f"$PY -c {shlex.quote(safe_program(_PROGRAM))}"
     if host.init_cmd.rstrip().endswith("!"):
         command = find + compose_command(host.init_cmd, run)

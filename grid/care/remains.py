@@ -19,6 +19,9 @@ from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 UNCLAIMED_S = 600.0
 """What no lease lists may be of a run that is just starting: so long it is left alone."""
 
+_YOUNG = {"packages": 30 * 86400.0}
+"""The same for other kinds of things. A kernel that runs in an environment touches it each hour."""
+
 CLEAR_S = 300.0
 
 
@@ -96,7 +99,7 @@ def _choose_one(facts: Mapping[str, Any], clients: set[str], living: set[str], c
             continue
         if one["path"].endswith("-shared") and not complete:
             continue
-        if one["age_s"] is not None and one["age_s"] < UNCLAIMED_S:
+        if one["age_s"] is not None and one["age_s"] < _YOUNG.get(one["kind"], UNCLAIMED_S):
             continue
         choice.paths.append(one["path"])
         choice.reasons[one["path"]] = _WHY[one["kind"]]
@@ -111,5 +114,6 @@ _WHY = {
     "sockets": "sockets of a run that no lease lists",
     "spool": "input and output of kernels in a batch job whose client has ended",
     "pilot": "files of a batch job of ours that has ended",
+    "packages": "environment of packages that no kernel used for 30 days",
     "memory": "shared memory of a run that no lease lists",
 }

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.cli import exits
-from grid.cli.choose import find_hosts, host_or_any, hosts_option, hosts_options, hosts_or_complain, json_option
+from grid.cli.choose import (
+    environment_option,
+    find_hosts,
+    host_or_any,
+    hosts_option,
+    hosts_options,
+    hosts_or_complain,
+    json_option,
+    named_environment,
+)
 from grid.cli.main import NearMisses
 from grid.cli.show import ask, echo, print_json, print_table, progress, say, side_by_side
 from grid.errors import GridError
@@ -218,6 +227,7 @@ def _verdict(fine: Sequence[bool]) -> int:
     help="Install all the wheels in this directory; for hosts and places without a package index.",
 )
 @click.option("--with", "packages", metavar="PKG", multiple=True, help="A package that hosts shall have, too.")
+@environment_option
 @hosts_options
 @json_option
 @click.pass_context
@@ -227,6 +237,7 @@ def setup(
     only_check: bool,
     wheels: Path | None,
     packages: tuple[str, ...],
+    environment_of: str | None,
     hosts_from: str | None,
     group: str | None,
     as_json: bool,
@@ -236,12 +247,14 @@ def setup(
     If a host has both, it stays as it is; you can repeat the command. grid installs into ~/.grid/env on the host, and
     changes no other environment. Packages come from this machine over ssh, or from the host's index.
     With --with PKG (again for more) hosts get packages that your objects need, as they are installed here.
+    With --environment, and where the entry of a host names one, that environment is brought to it in advance.
 
     \b
     Examples:
       grid hosts setup
       grid hosts setup --with numpy --with scipy
       grid hosts setup --check --json
+      grid hosts setup --environment here
       grid hosts setup node17 --wheels ./wheels
 
     The status is 0 only if every host is ready, and 3 if none is.
@@ -251,7 +264,8 @@ def setup(
         outcomes = [_would_do(one) for one in _diagnose(chosen)]
     else:
         quiet = _may_prompt(chosen)
-        work = partial(_set_up, wheels=wheels, packages=packages)
+        word = None if environment_of is None else named_environment(environment_of)
+        work = partial(_set_up, wheels=wheels, packages=packages, word=word)
         done = side_by_side("setting up", chosen, work, lambda host: host.label, quiet=quiet)
         outcomes = [_was_done(host, one) for host, one in zip(chosen, done, strict=True)]
     if as_json:
@@ -276,10 +290,16 @@ def setup(
     ctx.exit(_verdict([one["ok"] for one in outcomes]))
 
 
-def _set_up(host: Host, wheels: Path | None, packages: tuple[str, ...]) -> Setup:
-    from grid.care.environment import setup_host
+def _set_up(host: Host, wheels: Path | None, packages: tuple[str, ...], word: str | None) -> Setup:
+    from grid.care import packages as environments
+    from grid.care.environment import Setup, setup_host
     from grid.launch import connect
 
+    named = environments.word_of(host, word)
+    if named is not None and wheels is None and not packages:
+        brought = environments.bring(host, named)
+        sent = f"sent {len(brought.sent)} packages ({brought.sent_bytes / 1e6:.0f} MB), made ~/.grid/env/{brought.name}"
+        return Setup(host.label, brought.python, actions=[sent] if brought.built else [])
     with connect(host) as connection:
         return setup_host(connection, wheels=wheels, packages=packages)
 
@@ -291,7 +311,7 @@ def _was_done(host: Host, done: Setup | GridError) -> dict[str, Any]:
     return {
         **empty,
         "ok": True,
-        "python": ".".join(map(str, done.version)),
+        "python": ".".join(map(str, done.version)) or done.python,
         "packages": {_PACKAGE.get(name, name): version for name, version in done.packages.items()},
         "actions": done.actions,
         "warnings": done.warnings,

@@ -38,6 +38,7 @@ _COMMANDS = {
     "credits": "grid.cli.jobs:credits",
     "mails": "grid.cli.mails:mails",
     "hosts": "grid.cli.hosts:hosts",
+    "env": "grid.cli.env:env",
     "doctor": "grid.cli.hosts:doctor",
     "status": "grid.cli.running:status",
     "top": "grid.cli.top:top",

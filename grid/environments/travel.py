@@ -122,6 +122,21 @@ class Environments:
         self.cache.note("hosts", memory, name)
         return brought
 
+    def examine(self, connection: Connection, word: str) -> tuple[bool, list[Wheel]]:
+        """Whether a host has the environment, and its wheels; nothing is changed there.
+
+        Raises:
+            PackagesError: It can't be had.
+            HostError: The host has no Python, or does not answer.
+        """
+        origin, host = wanted(word), connection.host
+        with _Dialog(connection, host, python_of(host)) as dialog:
+            about = dialog.ask(ANSWER_S, known=None)["about"]
+            wheels = self._plan(origin, self._key_of(origin), Target.of(about))
+        with _Dialog(connection, host, python_of(host)) as dialog:
+            there = dialog.ask(ANSWER_S, known=name_of(wheels, about["base"]))["python"]
+        return there is not None, wheels
+
     def _send(self, dialog: _Dialog, wheels: list[Wheel], name: str, word: str) -> Brought:
         listed = [[wheel.filename, wheel.sha256, wheel.size] for wheel in wheels]
         answer = dialog.ask(BUILD_S, name=name, word=word, wheels=listed)

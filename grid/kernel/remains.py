@@ -34,6 +34,8 @@ from grid.kernel import held, made
 from grid.kernel.lease import lease_dir, read_leases, start_ticks
 from grid.wire.places import runtime_dir
 
+_IN_USE_S = 7200.0
+"""A kernel that runs in an environment of packages touches it each hour."""
 END_S = 5.0
 """After SIGKILL a process ends at once, unless it hangs in a dead file system."""
 
@@ -46,6 +48,7 @@ _FORMS = (
 )
 _SOCKETS = re.compile(rf"{_UNIQUE}\Z")
 _MEMORY = re.compile(rf"(?:grid-(?P<uid>\d+)-)?{_UNIQUE}\Z")
+_PACKAGES = re.compile(r"[0-9a-f]{16}\Z")
 _SPOOL = re.compile(r"(?P<host>.+)-(?P<pid>\d{1,9})-(?P<ticks>\d{1,18})\Z")
 _REGISTERED = re.compile(r"(?P<grid>(?P<pid>\d+)-[0-9a-f]{8})\.(?:json|sock|logs)\Z")
 
@@ -109,6 +112,12 @@ def _of_jobs(home: Path) -> Iterator[dict[str, Any]]:
         match = _SPOOL.match(path.name)
         if match and match["host"] == os.uname().nodename and start_ticks(int(match["pid"])) != int(match["ticks"]):
             yield {"path": str(path), "kind": "spool", "grid": None, "age_s": None, "elsewhere": False}
+    for path in _entries(home / "env"):  # see `environments`, which knows what wheels go with them
+        try:
+            age_s = time.time() - (path / ".used").stat().st_mtime
+        except OSError:
+            continue
+        yield {"path": str(path), "kind": "packages", "grid": None, "age_s": age_s, "elsewhere": False}
     for path in _entries(home / "pilots"):
         try:
             age_s = time.time() - (path / "ended").stat().st_mtime
@@ -151,6 +160,9 @@ def clear(chosen: dict[str, Any]) -> dict[str, Any]:
                 _remove(Path(directory), removed, kept)
         _remove(Path(path), removed, kept)
     for path in chosen["paths"]:
+        if Path(path).parent == Path.home() / ".grid" / "env":
+            _remove_packages(Path(path), removed, kept)
+            continue
         for pid, started, name, words in _our_processes():
             # A master whose client has ended.
             if path in words and name.startswith("ssh") and _end(pid, started):
@@ -314,6 +326,26 @@ def _foreign_leases() -> bool:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # half written
     return False
+
+
+def _remove_packages(path: Path, removed: list[str], kept: list[tuple[str, str]]) -> None:
+    """An environment: moved aside first, because half of it must not count."""
+    if not _PACKAGES.match(path.name):
+        kept.append((str(path), "this is no name that grid gives"))
+        return
+    aside = path.with_name(f".going-{path.name}-{os.getpid()}")
+    try:
+        if time.time() - (path / ".used").stat().st_mtime < _IN_USE_S:
+            kept.append((str(path), "it came into use meanwhile"))
+            return
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return  # another host that shares the home directory was first
+    except OSError as exc:
+        kept.append((str(path), str(exc.strerror)))
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    removed.append(str(path))
 
 
 def _remove(path: Path, removed: list[str], kept: list[tuple[str, str]]) -> None:

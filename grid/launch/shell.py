@@ -86,6 +86,13 @@ def remote_path(path: str) -> str:
     return home + slash + (shlex.quote(rest) if rest else "")
 
 
+FIND_BROUGHT = (
+    'for p in "$HOME"/.grid/env/python-*/bin/python3 "$HOME"/.grid/env/python-*/*/bin/python3; do '
+    '[ -x "$p" ] && { PY=$p; break; }; done'
+)
+"""POSIX shell text: sets $PY to an interpreter of an archive that grid has brought there, if there is one."""
+
+
 def find_python_script(python: str, client_minor: int, *, base: bool = False) -> str:
     """POSIX shell text that sets $PY to the interpreter's command, or to nothing if there is none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -205,3 +206,43 @@ def test_a_host_without_python_gets_one_from_an_archive(
     with pytest.raises(PublishError, match=r"no Python was found on it.*python_archive:"):
         with SSHGrid(["bare"], environment=tmp_path / "r.txt") as g:
             g.publish(science.Science())
+
+
+# ---- commands --------------------------------------------------------------------------------------------------
+
+
+def grid(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "grid", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **variables})
+
+
+@pytest.mark.lab
+@pytest.mark.row("W08")
+def test_environments_are_listed_shown_and_removed(
+    net: Lab, at_hosts: None, wheels: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("".join(f"{wheel}\n" for wheel in wheels))
+    (tmp_path / "hosts.yaml").write_text("defaults: {environment: requirements.txt}\nhosts: [new, twin]\n")
+    hosts = ("--hosts", str(tmp_path / "hosts.yaml"))
+    steps = json.loads(grid("doctor", *hosts, "new", "--json").stdout)["steps"]
+    (packages,) = [step for step in steps if step["name"] == "packages"]
+    assert packages["ok"] and "not there yet: 4 packages" in packages["detail"], packages
+    done = json.loads(grid("hosts", "setup", *hosts, "--json").stdout)
+    assert [one["ok"] for one in done] == [True, True]
+    assert sorted(len(one["actions"]) for one in done) == [0, 1], "one builds it for both"
+    assert "packages" in grid("doctor", *hosts, "new").stdout
+    listed = json.loads(grid("env", "list", *hosts, "--json").stdout)["environments"]
+    (ours,) = [one for one in listed if one["word"] == str(tmp_path / "requirements.txt")]
+    assert ours["hosts"] == ["new", "twin"] and len(ours["wheels"]) == 4
+    shown = grid("env", "show", ours["name"][:10], *hosts).stdout
+    assert "teller" in shown and ours["path"] in shown
+    assert "no environment 'ffff'" in grid("env", "show", "ffff", *hosts).stderr
+    assert "is in use" in grid("env", "prune", ours["name"], "--yes", *hosts).stderr
+    new = net.hosts["new"]
+    new.run(["touch", "-d", "40 days ago", f"{ours['path']}/.used"])
+    dry = grid("clean", "--dry-run", *hosts)
+    assert f"{ours['path']}" in dry.stdout and "no kernel used for 30 days" in dry.stdout
+    new.run(["touch", "-d", "20 days ago", f"{ours['path']}/.used"])
+    assert ours["path"] not in grid("clean", "--dry-run", *hosts).stdout
+    assert "removed 1" in grid("env", "prune", ours["name"], "--yes", *hosts).stdout
+    assert ours["name"] not in new.run(["sh", "-c", "ls -A ~/.grid/env"]).stdout
