@@ -58,6 +58,8 @@ class Grid(AbstractGrid):
         environment: The packages that servers have on hosts: "here" (what is installed in this process's environment),
             or a file: requirements.txt, pylock.toml, uv.lock. They are sent to each host once, and no host asks an
             index. Default: `$GRID_ENVIRONMENT`, else what is installed there. The entry of a host comes before it.
+        needs: What each server of every service needs of its host, those of pools, executors and task systems, too.
+        where: Which hosts services go to; see `publish`.
     """
 
     _engine_type = KernelEngine
@@ -221,9 +223,10 @@ class Grid(AbstractGrid):
                 run where they had a seed. False: all servers draw the same numbers. Default: the grid's; where that
                 says nothing they do, too, and a line on stderr tells it.
             logging: Whether servers have the levels and formats of `logging` that are set up here. Default: the grid's.
-            needs: What each server needs of its host. Each host gets as many servers as it has room for, at most as
-                many as it would get without needs; see docs/slots.md.
-            where: Which hosts: a name, a tag or a group, or several with `and`, `or`, `not` and brackets.
+            needs: What each server needs of its host; default: the grid's. Each host gets as many servers as it has
+                room for, at most as many as it would get without needs; see docs/slots.md.
+            where: Which hosts: a name, a tag or a group, or several with `and`, `or`, `not` and brackets. Default: the
+                grid's.
             servers: How many servers each of these hosts gets, at most. Default: `use_n_cpu` of the host.
             busy: "wait": wait for devices, cores and memory that others have there, `timeout` at most, and say who has
                 them. "fail": such a host takes no part.
@@ -279,6 +282,7 @@ class Grid(AbstractGrid):
     """The directory that servers work in, where that was said."""
 
     wait, missing = held("_engine.settings", "wait"), held("_engine.settings", "missing")
+    needs, where = held("_engine.settings", "needs"), held("_engine.settings", "where")
     reseed, logging = held("_engine.settings", "reseed"), held("_engine.settings", "logging")
 
     # -- looking ---------------------------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ class Publisher:
         patience = checked_timeout(timeout)
         if patience is None:
             patience = self._source.patience_s or self._fleet.limits.publish_s
+        needs, where = needs or settings.needs, settings.where if where is None else where
         condition = None if where is None else Where(where)
         wish = Wish(
             wait=wanted,

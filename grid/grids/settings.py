@@ -17,7 +17,9 @@ from typing_extensions import Self
 
 from grid.arguments import check_fields, check_number, shown
 from grid.hosts.host import did_you_mean
+from grid.hosts.where import Where
 from grid.limits import Limits
+from grid.slots.needs import Needs
 
 Path = str | os.PathLike[str]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,6 +68,8 @@ class GridWords(TypedDict, total=False):
     reseed: bool | None
     logging: bool
     environment: Path | None
+    needs: Needs | None
+    where: str | None
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,15 @@ class GridSettings(CommonSettings):
     reseed: bool | None = None
     logging: bool = False
     environment: Path | None = None
+    needs: Needs | None = None
+    where: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_word(self.missing)
         one_wait(self.wait)
+        if self.where is not None:
+            Where(self.where)
 
 
 def _not_taken(owner: type, name: str, value: object, taken: Iterable[str]) -> str:

@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy
 import pytest
 import threadpoolctl
 
+import grid.compat.joblib  # noqa: F401 - registers the backend "grid"
 from grid import Grid, Host, LocalGrid, Needs, NeedsError, PublishError, ServerLost
 from grid.grids.choose import local_host
 from grid.kernel.devices import Leases, holder, user_name
@@ -348,3 +350,33 @@ def test_locks_that_cant_be_trusted_are_named_with_their_owner(tmp_path: Path) -
     if not os.getuid():
         os.chown(place, 65534, -1)
         assert f"{place} belongs to nobody, who could remove the locks of others" in str(leases.take(device))
+
+
+# ---- pools and their kin --------------------------------------------------------------------------------------------
+
+
+def where_it_runs(_: object = None) -> tuple[int, str]:
+    return len(os.sched_getaffinity(0)), os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.mark.row("O14")
+def test_needs_of_a_grid_count_for_pools_executors_joblib_and_maps(gpus: Path) -> None:
+    with LocalGrid(4, output=None, needs=Needs(gpus=1, cores=1), where="localhost") as g:
+        with g.pool() as pool:
+            found = set(pool.map(where_it_runs, range(40), chunksize=1))
+        assert {devices for _, devices in found} <= {A, B}
+        assert {cores for cores, _ in found} == {1}
+        with g.executor() as executor:
+            assert executor.submit(where_it_runs).result(60) in found
+        with joblib.parallel_config(backend="grid", grid=g):
+            assert set(joblib.Parallel()(joblib.delayed(where_it_runs)(n) for n in range(4))) <= found
+        (crew,) = g.servers
+        assert len(g.servers[crew]) == 2
+
+
+@pytest.mark.row("O14", "O12")
+def test_needs_of_a_grid_are_checked_when_it_is_made() -> None:
+    with pytest.raises(TypeError, match="needs must be"):
+        LocalGrid(1, needs="gpu")
+    with pytest.raises(ValueError, match="where: 'gpu and' can't be read: a word is missing"):
+        LocalGrid(1, where="gpu and")

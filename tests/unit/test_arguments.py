@@ -70,6 +70,8 @@ OF_OUR_GRIDS: dict[str, set[str]] = {
     "workdir": PATH,
     "reseed": {"none", *FLAG},
     "logging": FLAG,
+    "needs": {"none"},
+    "where": {"none", *TEXT},
 }
 SECONDS = {"none", "zero", "half", *COUNT}
 OF_PILOTS: dict[str, set[str]] = {
