@@ -20,7 +20,7 @@ def cause(error: object, *names: str) -> str:
     """What two errors have in common where their cause is one: the text without names and numbers of one host."""
     text = str(error)
     for name in sorted(filter(None, names), key=len, reverse=True):
-        text = text.replace(name, "*")
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", text)  # host "d" is no part of "down"
     return _PARTICULAR.sub("#", text)
 
 

@@ -72,11 +72,10 @@ def checked_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        try:
-            timeout = float(timeout.__float__())  # NumPy's numbers, for example
-        except AttributeError:
-            raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}") from None
+    if isinstance(timeout, bool) or not hasattr(timeout, "__float__"):
+        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+    if not isinstance(timeout, (int, float)):
+        timeout = float(timeout.__float__())  # NumPy's numbers, for example
     if timeout != timeout:
         raise ValueError("a timeout is a number of seconds or None, not nan")
     return timeout
