@@ -20,14 +20,12 @@ from grid.batch_systems.dialect import worst
 from grid.batch_systems.known import VARIABLE, choose_dialect, detect_script, dialect_named
 from grid.errors import AllocationError, ConnectError, SubmitError
 from grid.launch import Completed, Connection
+from grid.launch.shell import AS_LOGGED_IN
 
 logger = logging.getLogger(__name__)
 
 _QUESTIONS = 4
 """Commands at most that one look at jobs takes."""
-
-_PROFILE = "[ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1; "
-"""Over ssh commands get a bare PATH; batch systems often come by the profile."""
 
 
 class BatchSystem:
@@ -54,7 +52,7 @@ class BatchSystem:
     ) -> None:
         self._connection = connection
         self._command_s, self._retries, self._pause_s = command_s, retries, pause_s
-        self._before = "" if connection.host.ssh == "local" else _PROFILE
+        self._before = "" if connection.host.ssh == "local" else AS_LOGGED_IN
         dialect = dialect or os.environ.get(VARIABLE) or None
         if dialect is None:
             found = self._run(detect_script()).stdout.decode(errors="replace")

@@ -23,7 +23,7 @@ from grid.errors import ConnectError
 from grid.hosts import Host
 from grid.launch.command import python_of, variables, with_variables
 from grid.launch.connection import Connection, RemoteProcess
-from grid.launch.shell import find_python_script, safe_program
+from grid.launch.shell import LOGIN_PATH, find_python_script, safe_program
 
 MARK = "grid-probe "
 PYTHONS = tuple(f"python3.{minor}" for minor in range(6, 20))
@@ -236,8 +236,7 @@ def lacking(modules: dict[str, Any]) -> list[str]:
 def probe_script(host: Host, client_minor: int) -> str:
     """POSIX shell text: list the interpreters, pick the one that a launch would pick, run the program with it."""
     words = " ".join(shlex.quote(word) for word in (safe_program(_PROGRAM), MARK, host.temp_path or ""))
-    profile = '$( [ ! -r /etc/profile ] || . /etc/profile >/dev/null 2>&1; printf %s "$PATH" )'
-    run = f'env GRID_LOGIN_PATH="{profile}" $PY -c {words}'
+    run = f'env GRID_LOGIN_PATH="{LOGIN_PATH}" $PY -c {words}'
     find = f'{_LIST_PYTHONS}{find_python_script(python_of(host), client_minor)}; [ -n "$PY" ] || exit 0; '
     return with_variables(host, find, run)
 

@@ -14,6 +14,13 @@ import re
 import shlex
 
 PID_LINE = re.compile(rb"grid-pid (\d+)\n")
+PROFILE = "[ ! -r /etc/profile ] || . /etc/profile </dev/null >/dev/null 2>&1"
+AS_LOGGED_IN = f"""eval "$(exec 3>&1; trap 'export -p >&3' EXIT; {PROFILE})"; """
+"""Sets what /etc/profile and /etc/profile.d export for a log-in shell: over ssh commands get a bare PATH, and batch
+systems often come by these. They are read in a shell of their own, which tells what it exports at its end: a file that
+prints, asks, changes directory or calls `exit` does not touch the commands that follow, nor their input."""
+LOGIN_PATH = f"""$(exec 3>&1; trap 'printf %s "$PATH" >&3' EXIT; {PROFILE})"""
+"""Shell word: the PATH of a log-in shell alone."""
 _TROUBLE = "\\'!\n\r"
 MINIMUM = (3, 10)
 """Oldest Python that the kernel runs on."""

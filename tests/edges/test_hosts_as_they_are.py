@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from grid import ConnectError, DiskError, Grid, Host, HostError, Limits, LocalGrid, PublishError, SSHGrid
+from grid.batch import BatchSystem, JobSpec, JobState
 from grid.care.doctor import diagnose
+from grid.cli.main import main
 from grid.grids.home import Home
 from grid.launch import connect
 from grid.testing.probe import Probe
@@ -84,6 +88,65 @@ def test_a_login_shell_may_say_what_it_likes(what: str, ssh: Any, net: Lab, bash
     with connect(Host("talks", ssh=ssh)) as connection:
         assert connection.run("echo x").text.startswith("x\n" if "after" in what else "x")
         assert connection.run("exit 3").returncode == 3
+
+
+PROFILES = {
+    "prints": "echo Welcome; echo warning >&2",
+    "exits": "echo no interactive use; exit 0",
+    "exits with a status": "exit 3",
+    "asks": "read answer; read -n1 key 2>/dev/null || true",
+    "goes elsewhere": "cd /; set -e; false",
+    "returns early": "return 1",
+}
+SYSTEM = {
+    "qsub": """\\
+[ "$SITE" = ours ] && grep -q "#PBS -N" "$1" && echo 12.vm""",
+    "qstat": "printf 'Job Id: 12.vm\\n    job_state = R\\n'",
+    "qdel": ":",
+    "sbatch": "echo slurm 99.11",  # others are on the PATH without the profile
+}
+
+
+@pytest.fixture
+def profile(net: Lab) -> Iterator[Any]:
+    """A batch system whose commands are on the PATH of log-in shells only; and a file beside the one that says so."""
+    talks, place = net.hosts["talks"], "/home/mara/system"
+    talks.run(["mkdir", "-p", place])
+    for name, text in SYSTEM.items():
+        talks.path(f"{place}/{name}").write_text(f"#!/bin/sh\n{text}\n")
+        talks.path(f"{place}/{name}").chmod(0o755)
+    directory = talks.path("/etc/profile.d")
+    (directory / "a-site.sh").write_text(f'export PATH="{place}:$PATH" SITE=ours\nNOT_EXPORTED=1\n')
+
+    def write(text: str) -> None:
+        (directory / "b-site.sh").write_text(text + "\n")
+
+    yield write
+    for name in ("a-site.sh", "b-site.sh"):
+        (directory / name).unlink(missing_ok=True)
+    talks.run(["sh", "-c", f"rm -rf ~/.grid {place}"])
+
+
+@pytest.mark.lab
+@pytest.mark.row("M12", "L03", "H09")
+@pytest.mark.parametrize("what", PROFILES)
+def test_a_profile_may_print_exit_or_set_the_path(what: str, net: Lab, profile: Any, tmp_path: Path) -> None:
+    profile(PROFILES[what])
+    found = diagnose(Host("talks"))
+    assert found.ok, found
+    assert any(step.name == "batch" and "Slurm 99.11" in step.detail for step in found.steps), found
+    with connect(Host("talks")) as connection:
+        system = BatchSystem(connection, "torque")
+        assert system.status(["12.vm"])["12.vm"].state is JobState.RUNNING
+        assert system.submit(JobSpec(command=":")) == "12.vm", "what the profile exports, and the script on its input"
+        system.cancel("12.vm")
+    (tmp_path / "hosts.yaml").write_text("hosts: [talks]\n")
+    crashed = "umask 077; d=/tmp/grid-$(id -u)/run-999999-0a1b2c3d-1; mkdir -p $d; touch -d '1 hour ago' $d"
+    net.hosts["talks"].run(["sh", "-c", crashed])
+    done = CliRunner().invoke(main, ["clean", "--hosts", str(tmp_path / "hosts.yaml"), "--yes", "--json"])
+    assert done.exit_code == 0, done.output
+    report = next(each for each in json.loads(done.stdout)["machines"] if each["machine"] == "talks")
+    assert [os.path.basename(path) for path in report["removed"]] == ["run-999999-0a1b2c3d-1"], report
 
 
 @pytest.mark.lab
