@@ -10,7 +10,7 @@ import numbers
 import os
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import KW_ONLY, fields
 from functools import cache
 from types import NoneType
 from typing import Any, TextIO, get_args, get_type_hints
@@ -91,5 +91,5 @@ def check_fields(made: Any) -> None:
 
 @cache
 def _kinds_of(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, localns={"KW_ONLY": type(KW_ONLY)})  # Python 3.10 takes types alone
     return {each.name: hints[each.name] for each in fields(kind)}

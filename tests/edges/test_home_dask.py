@@ -248,3 +248,19 @@ def wait_until(done: Callable[[], Any], limit_s: float = 60.0) -> None:
     while not done():
         assert time.monotonic() < deadline, "waited in vain"
         threading.Event().wait(0.02)
+
+
+@pytest.mark.row("U16")
+def test_arguments_that_do_not_fit_are_refused_at_once() -> None:
+    from grid.grids.dask import DaskGrid
+
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"cluster": 3}, "cluster must be a client, an address"),
+        ({"workers": "w"}, "workers must be a list of texts or None"),
+        ({"timeout_s": "1"}, "timeout_s must be a number"),
+        ({"debug": "x"}, "debug must be True or False"),
+        ({"stop_s": 2}, r"DaskGrid\(\.\.\., limits=Limits\(stop_s=2\)\)"),
+    ]
+    for given, said in wrong:
+        with pytest.raises(TypeError, match=said):  # nobody listens there, and nobody is asked
+            DaskGrid(**{"cluster": "tcp://127.0.0.1:1", **given})

@@ -14,8 +14,8 @@ from grid import GridError, LocalGrid
 
 joblib = pytest.importorskip("joblib")
 
-import grid.compat.joblib  # noqa: E402, F401 - registers the backend
 from grid.compat.crew import crew_of  # noqa: E402
+from grid.compat.joblib import GridBackend  # noqa: E402 - registers the backend
 
 
 @pytest.fixture
@@ -110,3 +110,16 @@ def nested_endless(_: int) -> list[int]:
 def test_a_recursion_error_is_one_also_from_a_nested_parallel(g: LocalGrid, function: Any) -> None:
     with joblib.parallel_config("grid", grid=g), pytest.raises(RecursionError):
         joblib.Parallel(n_jobs=2)(joblib.delayed(function)(n) for n in range(2))
+
+
+@pytest.mark.row("U16")
+def test_arguments_that_do_not_fit_are_refused_at_once(g: LocalGrid) -> None:
+    for given, said in (
+        ({"retries": "2"}, "retries"),
+        ({"initializer": 3}, "initializer"),
+        ({"initargs": 3}, "initargs"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            GridBackend(grid=g, **given)
+    with pytest.raises(TypeError, match="grid must be a grid"):
+        GridBackend(grid="nonsense")

@@ -17,7 +17,7 @@ from grid import BatchGrid, Grid, Host, Limits, LocalGrid, SSHGrid
 from grid.arguments import check
 from grid.compat.executor import GridExecutor
 from grid.compat.pool import GridPool
-from grid.errors import AllocationError, GridError
+from grid.errors import GridError
 from grid.grids.request import PilotRequest
 from grid.grids.settings import CommonSettings, GridSettings
 
@@ -72,6 +72,7 @@ OF_OUR_GRIDS: dict[str, set[str]] = {
     "logging": FLAG,
     "needs": {"none"},
     "where": {"none", *TEXT},
+    "environment": {"none"},
 }
 SECONDS = {"none", "zero", "half", *COUNT}
 OF_PILOTS: dict[str, set[str]] = {
@@ -110,6 +111,8 @@ OF_HOSTS: dict[str, set[str]] = {
     "key": PATH,
     "jump": {"none", *TEXT},
     "env": {"mapping"},
+    "environment": PATH,
+    "python_archive": PATH,
     "ssh": set(),
     "transport": set(),
     "groups": {"texts", *TEXT},
@@ -175,7 +178,7 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_begins(
     for kind, value in VALUES.items():
         try:
             make(**{argument: value})
-        except (TypeError, ValueError, AllocationError) as exc:
+        except (TypeError, ValueError, GridError) as exc:
             assert argument.removeprefix("job_") in str(exc), (kind, exc)
             assert "\n" not in str(exc) and len(str(exc)) < 300, exc
         else:
@@ -206,31 +209,6 @@ def test_arguments_that_need_another_are_refused_by_name_as_well(tmp_path: Path)
             made("nonsense")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"output must be a file to write text to \(sys.stderr, say\) or None, not 'x'"):
         LocalGrid(1, output="x")
-
-
-@pytest.mark.row("U16")
-def test_libraries_that_need_more_are_checked_as_early() -> None:
-    backend = pytest.importorskip("grid.compat.joblib").GridBackend
-    for given, said in (
-        ({"retries": "2"}, "retries"),
-        ({"initializer": 3}, "initializer"),
-        ({"initargs": 3}, "initargs"),
-    ):
-        with pytest.raises(TypeError, match=said):
-            backend(grid=Handed(), **given)
-    with pytest.raises(TypeError, match="grid must be a grid"):
-        backend(grid="nonsense")
-    dask_grid = pytest.importorskip("grid.grids.dask").DaskGrid
-    wrong: list[tuple[dict[str, Any], str]] = [
-        ({"cluster": 3}, "cluster must be a client, an address"),
-        ({"workers": "w"}, "workers must be a list of texts or None"),
-        ({"timeout_s": "1"}, "timeout_s must be a number"),
-        ({"debug": "x"}, "debug must be True or False"),
-        ({"stop_s": 2}, r"DaskGrid\(\.\.\., limits=Limits\(stop_s=2\)\)"),
-    ]
-    for given, said in wrong:
-        with pytest.raises(TypeError, match=said):  # nobody listens there, and nobody is asked
-            dask_grid(**{"cluster": "tcp://127.0.0.1:1", **given})
 
 
 @pytest.mark.row("U16")
