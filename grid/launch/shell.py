@@ -68,18 +68,19 @@ def follow_child(signals: str) -> str:
     """Shell text behind `... &`: wait for that command, hand a signal on to it, leave its status in `$status`.
 
     Only the first signal is handed on, as SIGTERM: a batch system may send several, and the second one would kill a
-    Python whose handler of the first has begun to end it. A signal interrupts `wait`, whose answer then says nothing of
-    the command. The shell may have taken its end in at the same moment: it is asked once more in any case.
+    Python whose handler of the first has begun to end it. From then on the shell ignores them. A signal interrupts
+    `wait`, whose answer then says nothing of the command, and a second one at the command's end makes bash 5.2 forget
+    how that ended (it answers -1). The shell may have taken the end in at the same moment: it is asked once more.
 
     Args:
         signals: Their names, as `trap` takes them.
     """
     return (
-        "child=$!; told=; "
-        f"""trap '[ -n "$told" ] || kill -TERM "$child" 2>/dev/null; told=1' {signals}; """
+        f"""child=$!; trap 'trap "" {signals}; kill -TERM "$child" 2>/dev/null' {signals}; """
         'wait "$child"; status=$?; while [ "$status" -gt 128 ]; do '
         'kill -0 "$child" 2>/dev/null; lives=$?; wait "$child" 2>/dev/null; again=$?; '
-        '[ "$again" != 127 ] || break; status=$again; [ "$lives" = 0 ] || break; done'  # 127: it was told already
+        "case $again in 127 | -1) break ;; esac; "  # it was told already, or is forgotten
+        'status=$again; [ "$lives" = 0 ] || break; done'
     )
 
 

@@ -61,6 +61,7 @@ def test_only_the_first_signal_is_handed_on_and_the_childs_status_counts(
         wait_until(lambda: (tmp_path / "up").exists() and catches(running.pid), "the child")
         running.send_signal(first)
         wait_until((tmp_path / "terms").exists, "the child to hear of it")
+        assert ignores(running.pid)
         running.send_signal(signal.SIGTERM)  # while the child is about to end
         (tmp_path / "go").touch()
         assert running.wait(30) == 9
@@ -106,9 +107,19 @@ def test_the_whole_group_of_a_command_is_ended_though_some_of_it_hears_nothing(t
 
 def catches(pid: int) -> bool:
     """Whether it has got to setting its traps."""
+    return has_last(pid, "SigCgt")
+
+
+def ignores(pid: int) -> bool:
+    """Whether signals do nothing to it, so that bash can't lose the status of its child by them."""
+    return has_last(pid, "SigIgn")
+
+
+def has_last(pid: int, which: str) -> bool:
+    """Whether SIGUSR2, the last of those that are trapped, is in that mask of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught.split()[1], 16) >> (signal.SIGUSR2 - 1) & 1)
+    mask = next(line for line in status.splitlines() if line.startswith(which))
+    return bool(int(mask.split()[1], 16) >> (signal.SIGUSR2 - 1) & 1)
 
 
 def has_ended(pid: int) -> Callable[[], bool]:
