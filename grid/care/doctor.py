@@ -19,6 +19,7 @@ from grid.hosts import Host
 from grid.launch import Connection, connect
 from grid.launch.limits import DEFAULT_LIMITS, ConnectLimits
 from grid.launch.shell import MINIMUM
+from grid.slots.resources import Resources
 
 STEPS = (
     "name",
@@ -34,6 +35,7 @@ STEPS = (
     "temp disk",
     "clock",
     "load",
+    "slots",
     "route",
     "batch",
 )
@@ -119,6 +121,7 @@ def judge(host: Host, facts: Facts, client: tuple[int, int] = sys.version_info[:
         _temp_disk(found["temp"]),
         _clock(facts),
         _load(found),
+        *([_slots(host, found)] if "slots" in found else []),
         _route(host, facts),
         _batch(found["batch"]),
     ]
@@ -233,6 +236,24 @@ def _load(found: dict[str, Any]) -> Step:
     if "MemTotal" in memory:
         detail += f", {size(memory.get('MemAvailable', 0))} of {size(memory['MemTotal'])} memory free"
     return Step("load", True, detail, "It is busy already" if load >= cores else "")
+
+
+def resources_of(host: Host, found: dict[str, Any]) -> Resources | None:
+    """What a host has for servers with needs, as its entry says or else as it was found; None: it can't be told."""
+    told = found.get("slots") or {}
+    return None if "cores" not in told else host.said.of(Resources.of(told))
+
+
+def _slots(host: Host, found: dict[str, Any]) -> Step:
+    resources = resources_of(host, found)
+    if resources is None:
+        return Step("slots", True, "not looked at", str((found.get("slots") or {}).get("error", "")))
+    nodes, used = {node for _, node in resources.cores}, found["slots"]["used"]
+    said = [f"{len(resources.cores)} cores" + (f" on {len(nodes)} NUMA nodes" if len(nodes) > 1 else "")]
+    said += [f"{size(resources.memory)} of memory"] if resources.memory else []
+    for device in resources.devices:
+        said.append(f"{device}, {'used by ' + used[device.id] if used.get(device.id) else 'free'}")
+    return Step("slots", True, "; ".join(said), "; ".join(resources.notes))
 
 
 def _route(host: Host, facts: Facts) -> Step:

@@ -9,6 +9,7 @@ program runs on any Python since 2.7, because the first thing to find out is whe
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -16,7 +17,10 @@ import shlex
 import socket
 import sys
 import time
+import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from grid.errors import ConnectError
@@ -26,6 +30,8 @@ from grid.launch.connection import Connection, RemoteProcess
 from grid.launch.shell import LOGIN_PATH, find_python_script, safe_program
 
 MARK = "grid-probe "
+SLOTS = ("needs", "resources", "cores", "devices", "places", "find")
+"""Modules of `grid/slots` that go along."""
 PYTHONS = tuple(f"python3.{minor}" for minor in range(6, 20))
 
 _LIST_PYTHONS = (
@@ -121,10 +127,29 @@ def batch():
             said["qsub -help"] = first_line("qsub", "-help")
     return {"found": found, "said": said}
 
+def slots(bundle):
+    # what servers with needs would find, by grid's own modules, which come along as text
+    try:
+        import base64, types, zlib
+        texts = json.loads(zlib.decompress(base64.b64decode(bundle)).decode("utf-8"))
+        for name, text in texts:
+            made = sys.modules[name] = types.ModuleType(name)
+            made.__path__ = []
+            exec(compile(text, name, "exec"), made.__dict__)
+        from grid.kernel import devices
+        from grid.slots.find import find
+        from grid.slots.places import host_root, locks_dir
+        found = find(host_root())
+        used = dict((each.id, devices.holder(locks_dir(), each)) for each in found.devices)
+        return dict(found.plain(), used=used)
+    except Exception as exc:
+        return {"error": "%s: %s" % (type(exc).__name__, exc)}
+
 facts = {"version": list(sys.version_info[:3]), "executable": sys.executable, "prefix": sys.prefix}
 if sys.version_info < (3, 6):
     say(**facts)
     sys.exit(0)
+bundle = sys.stdin.readline()  # not an argument: csh has a limit of 1 kB for words
 import sysconfig
 def listening():
     try:
@@ -156,6 +181,7 @@ except Exception:
     user = str(os.getuid())
 say(cache_tag=sys.implementation.cache_tag, platform=sysconfig.get_platform(), libc=list(platform.libc_ver()),
     modules={"zmq": module("zmq"), "dill": module("dill")}, has=dict((n, has(n)) for n in ("venv", "ensurepip", "pip")),
+    slots=slots(bundle) if sys.version_info >= (3, 10) else None,
     temp=temp(), memory=memory(), cores=cores(), load=os.getloadavg()[0], batch=batch(), user=user,
     hostname=socket.gethostname(), port=listener.getsockname()[1], home=os.path.expanduser("~"), **facts)
 while True:
@@ -201,7 +227,7 @@ def examine(connection: Connection, timeout: float | None = None) -> Facts:
     facts = Facts()
     with connection.start(probe_script(host, sys.version_info.minor)) as process:
         with contextlib.suppress(BrokenPipeError, TimeoutError):  # what became of it is read below
-            process.write(variables(host.env), max(0.1, deadline - time.monotonic()))
+            process.write(variables(host.env) + _bundle() + b"\n", max(0.1, deadline - time.monotonic()))
         _listen(process, facts, deadline, host)
         if facts.python is not None and "port" in facts.python:
             facts.skew_s, facts.round_trip_s = _compare_clocks(process, deadline)
@@ -231,6 +257,16 @@ def lacking(modules: dict[str, Any]) -> list[str]:
         elif tuple(int(part) for part in re.findall(r"\d+", found["version"])[:3]) < oldest:
             faults.append(f"{package}: {found['version']} is older than {'.'.join(map(str, oldest))}")
     return faults
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> bytes:
+    """Modules that look at a host's cores, memory and devices, in the order in which they are loaded; as one line."""
+    top = Path(__file__).parents[1]
+    texts: list[tuple[str, str]] = [(name, "") for name in ("grid", "grid.slots", "grid.kernel")]
+    for name in (*(f"slots.{each}" for each in SLOTS), "kernel.devices"):
+        texts.append((f"grid.{name}", (top / f"{name.replace('.', '/')}.py").read_text()))
+    return base64.b64encode(zlib.compress(json.dumps(texts).encode(), 9))
 
 
 def probe_script(host: Host, client_minor: int) -> str:

@@ -105,6 +105,9 @@ def check(ctx: click.Context, names: tuple[str, ...], hosts_from: str | None, gr
             ("host", "state", "key", "python", "found", "cores", "load", "memory", "disk", "clock", "route", "batch"),
             rows,
         )
+        devices = [row for host, one in zip(chosen, found, strict=True) for row in _devices_of(host, one)]
+        if devices:
+            print_table(("host", "device", "name", "memory", "node", "used by"), devices)
         for one in found:
             _explain(one)
     ctx.exit(_verdict([one.ok for one in found]))
@@ -144,6 +147,7 @@ def _facts_of(host: Host, one: Diagnosis) -> dict[str, Any]:
         ],
         cores=told.get("cores"),
         load=told.get("load"),
+        slots=_slots_of(host, one),
         memory_bytes=memory.get("MemTotal"),
         memory_free_bytes=memory.get("MemAvailable"),
         temp_path=temp.get("path"),
@@ -154,6 +158,37 @@ def _facts_of(host: Host, one: Diagnosis) -> dict[str, Any]:
         batch=_detail(one, "batch") if told else None,
     )
     return facts
+
+
+def _slots_of(host: Host, one: Diagnosis) -> dict[str, Any] | None:
+    """Cores with their NUMA nodes, memory and devices as servers with needs would find them; None: it can't be told."""
+    from grid.care.doctor import resources_of
+
+    told = {} if one.facts is None or one.facts.python is None else one.facts.python
+    resources = resources_of(host, told)
+    return None if resources is None else {**resources.plain(), "used": told["slots"]["used"]}
+
+
+def _devices_of(host: Host, one: Diagnosis) -> list[tuple[str, ...]]:
+    from grid.care.doctor import size
+
+    slots = _slots_of(host, one) or {"devices": []}
+    return [
+        (
+            one.host,
+            each["id"],
+            each["name"],
+            size(each["memory"]) if each["memory"] else "",
+            "" if each["node"] < 0 else str(each["node"]),
+            slots["used"].get(each["id"]) or "nobody",
+        )
+        for each in slots["devices"]
+    ]
+
+
+def _cores_of(facts: dict[str, Any]) -> str:
+    nodes = {node for _, node in (facts["slots"] or {"cores": []})["cores"]}
+    return f"{facts['cores'] or ''}" + (f" on {len(nodes)} nodes" if len(nodes) > 1 else "")
 
 
 def _row_of(host: Host, one: Diagnosis) -> tuple[str, ...]:
@@ -168,7 +203,7 @@ def _row_of(host: Host, one: Diagnosis) -> tuple[str, ...]:
         facts["key"],
         facts["python"] or "",
         " ".join(others),
-        str(facts["cores"] or ""),
+        _cores_of(facts),
         "" if facts["load"] is None else f"{facts['load']:.1f}",
         "" if facts["memory_free_bytes"] is None else size(facts["memory_free_bytes"]),
         "" if facts["temp_free_bytes"] is None else size(facts["temp_free_bytes"]),

@@ -11,24 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from grid.kernel.devices import Leases, user_name
 from grid.slots.choose import choose, lacks, left
 from grid.slots.find import find
 from grid.slots.needs import Needs
+from grid.slots.places import host_root, locks_dir
 from grid.slots.resources import Device, Resources, Said, Slot
-
-
-def host_root() -> Path:
-    """Where /proc and /sys of the host are: a test makes one of its own."""
-    return Path(os.environ.get("GRID_HOST_ROOT") or "/")
-
-
-def locks_dir() -> Path:
-    """Where the locks of devices are; the same for all users of a host."""
-    return Path(os.environ.get("GRID_LOCKS_DIR") or "/tmp")
 
 
 class Reservations:

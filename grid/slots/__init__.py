@@ -4,7 +4,7 @@
     resources  what a host has, what its entry in the hosts file says instead, what one server gets
     choose     from both, and from what is taken, slots: a pure function
     threads    the variables that say how many threads libraries start, and who said them first
-    cores      how many cores are ours; `find`, `devices` look at the rest of the machine
+    cores      how many cores are ours; `find`, `devices` look at the rest of the machine; `places` says where that is
 
 All of it is shipped to hosts and stands on the standard library alone.
 

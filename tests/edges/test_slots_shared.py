@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from grid import Grid, Host, Needs, PublishError
+from grid.cli.main import main
 from grid.slots.resources import ranges
 from tests.cards import Card
 from tests.lab import Lab, LabHost
@@ -49,13 +52,20 @@ def ssh_config(desk: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
+def invoke(*words: str) -> str:
+    """What a command prints."""
+    return CliRunner(env={"COLUMNS": "400"}).invoke(main, words).output
+
+
 def at_desk(user: str, servers: int = 4) -> Grid:
     env = {"GRID_HOST_ROOT": ROOT, "PATH": PATH}
     return Grid([Host("desk", n_cpu=servers, user=user, env=env, tags=("gpu",))], output=None)
 
 
-@pytest.mark.row("O11", "O10")
-def test_two_users_never_have_the_same_device_and_the_second_hears_who_has_it(desk: Lab) -> None:
+@pytest.mark.row("O11", "O10", "O15")
+def test_two_users_never_have_the_same_device_and_the_second_hears_who_has_it(desk: Lab, tmp_path: Path) -> None:
+    hosts_file = tmp_path / "hosts.yaml"
+    hosts_file.write_text(f"hosts:\n  - desk: {{user: lena, env: {{GRID_HOST_ROOT: {ROOT}, PATH: '{PATH}'}}}}\n")
     cores = sorted(os.sched_getaffinity(0))
     half = max(1, len(cores) // 2)
     with at_desk("mara") as first, at_desk("lena") as second:
@@ -69,6 +79,11 @@ def test_two_users_never_have_the_same_device_and_the_second_hears_who_has_it(de
         for device, _, pid in slots:
             assert f"{device} is used by mara (pytest of " in str(caught.value)
             assert f"process {pid})" in str(caught.value) or f"process {pid}," in str(caught.value)
+        shown = invoke("hosts", "check", "--hosts", str(hosts_file))
+        for device, _, _ in slots:
+            assert re.search(rf"lena@desk +{device} +Stand-in .* mara \(pytest of ", shown)
+        doctor = invoke("doctor", "lena@desk", "--hosts", str(hosts_file))
+        assert f"{A} (Stand-in, 8G), used by mara (pytest of " in doctor
         # the file is mara's, and only root and she can remove it; lena can take it all the same
         assert desk.hosts["desk"].run(["kill", "-9", str(slots[1][2])], user="mara").returncode == 0
         taken = second.publish(Card(), needs=Needs(gpus=1), wait="all", busy="wait", timeout=60)
