@@ -215,7 +215,8 @@ def parse_pe_hostfile(text: str) -> tuple[Node, ...]:
 
 def _any_end(spec: JobSpec) -> str | None:
     """What SGE's -hold_jid takes: it can only wait for the end of a job, good or bad."""
-    kind, _, jobs = (spec.depend or "").rpartition(":")
+    word, colon, rest = (spec.depend or "").partition(":")
+    kind, jobs = (word, rest) if colon and word.isalpha() else ("", spec.depend or "")
     if kind not in ("", "afterany"):
         raise AllocationError(
             f"SGE knows no {kind}: a job can only wait for the end of others", hint=f"Use depend=afterany:{jobs}"
