@@ -405,3 +405,27 @@ def test_an_array_is_waited_for_to_its_last_task_or_cancelled_as_a_whole(shared:
     assert CliRunner().invoke(main, ["batch", "cancel", job]).exit_code == 0
     until(lambda: status_of(task_id(job, 2, shared.kind))["state"] == "cancelled")
     until(lambda: status_of(job)["state"] == "cancelled")
+
+
+@pytest.mark.row("L09", "B08", "L10")
+@pytest.mark.parametrize("kind", ["torque", "openpbs", "openpbs-off"])
+def test_output_that_can_not_be_delivered_is_told_of(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("grid.cli.batch._COPY_S", 0.5)
+    (tmp_path / "run.py").write_text("import os; os.rmdir('results'); print('lost')")
+    with stand_in(kind, tmp_path / "system", copy_retry_s=0.2):
+        refused = qsub(kind, "-o", "nowhere/out", "--", "python", "run.py", nodes="nodes=1")
+        assert refused.exit_code == 2 and "there is no directory" in refused.output, refused.output
+        done = qsub(kind, "-o", "results/out", "-j", "oe", "--wait", "--", "python", "run.py", nodes="nodes=1")
+        assert done.exit_code == 0, done.output
+        lost = f"{tmp_path}/results/out"
+        assert f"the output {lost} is missing: its directory is not there" in done.output, done.output
+        assert "undelivered" in done.output
+        job = done.stdout.split()[0]
+        until(lambda: status_of(job)["state"] == "done")
+        assert f"its output {lost} is not there (yet)" in str(status_of(job)["reason"])
