@@ -23,6 +23,8 @@ from grid.launch import connect
 from grid.testing.batch import CHECKS, quiet, wait_for
 from grid.testing.probe import Probe
 from grid.testing.standins import DIALECT, KINDS, StandIn, stand_in
+from grid.testing.standins.engine import Base
+from grid.testing.standins.slurm_commands import PREEMPTED
 
 NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
 WITH_GRIDS = list(KINDS) if NIGHTLY else ["torque", "openpbs-off"]
@@ -429,3 +431,31 @@ def test_output_that_can_not_be_delivered_is_told_of(
         job = done.stdout.split()[0]
         until(lambda: status_of(job)["state"] == "done")
         assert f"its output {lost} is not there (yet)" in str(status_of(job)["reason"])
+
+
+GRACE = """\
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+try:
+    open("up", "w").close()
+    time.sleep(300)
+finally:
+    open("cleaned up", "w").close()
+"""
+
+
+@pytest.mark.row("L11", "L07", "B08")
+@pytest.mark.parametrize("shared", ["slurm"], indirect=True)
+def test_a_job_that_is_preempted_has_its_grace_and_says_so(shared: StandIn, place: Path) -> None:
+    (place / "run.py").write_text(GRACE)
+    asked = [sys.executable, "-m", "grid", "sbatch", "-n", "1", "-o", "/dev/null", "--wait", "--", "python", "run.py"]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout is not None
+        job = waiting.stdout.readline().strip()
+        until((place / "up").exists)
+        Base(str(shared.path)).cancel(shared.job(job), by=PREEMPTED)
+        _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 143 and f"job {job}: killed (another job took its place)" in said, said
+    assert (place / "cleaned up").exists()
+    row = status_of(job)
+    assert (row["state"], row["reason"], row["exit_status"]) == ("killed", "another job took its place", 143), row

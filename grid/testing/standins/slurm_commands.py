@@ -238,11 +238,17 @@ def qsub(base: Base, args: list[str]) -> None:
         sys.exit(exc.code)
 
 
+PREEMPTED = "preempted"
+"""Why the server ends a job: `Base.cancel(job, by=PREEMPTED)`. It has the partition's `GraceTime` from SIGTERM on."""
+
+
 def letter_of(job: Job) -> tuple[str, str]:
     """What squeue calls its state, and why."""
     if job["state"] in ENDED:
         if job.get("cancel") == "walltime":
             return "TO", "TimeLimit"
+        if job.get("cancel") == PREEMPTED:
+            return "PR", "None"
         if job.get("cancel"):
             return "CA", "None"
         status = job.get("status")
