@@ -162,6 +162,8 @@ class Collection:
         return wheel
 
     def _build(self, source: str) -> Path:
+        if source.endswith(".whl") and os.path.isfile(source):
+            return Path(source)
         place = self._scratch / hashlib.sha256(source.encode()).hexdigest()[:8]
         said = ""
         if _has_pip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -18,8 +19,10 @@ from types import ModuleType
 import pytest
 
 from grid import SSHGrid
+from grid.care.wheels import with_dependencies
+from grid.environments.installed import installed, pack
 from grid.environments.travel import Environments
-from grid.errors import PublishError
+from grid.errors import PublishError, PythonError
 from grid.hosts import Host
 from grid.launch import connect
 from tests.lab import Lab, LabHost
@@ -246,3 +249,172 @@ def test_environments_are_listed_shown_and_removed(
     assert ours["path"] not in grid("clean", "--dry-run", *hosts).stdout
     assert "removed 1" in grid("env", "prune", ours["name"], "--yes", *hosts).stdout
     assert ours["name"] not in new.run(["sh", "-c", "ls -A ~/.grid/env"]).stdout
+
+
+# ---- what is installed here --------------------------------------------------------------------------------------
+
+BACKEND = """
+import os, subprocess, sysconfig, sys, zipfile
+
+def _wheel(directory, files):
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    name = f"ours-1.0-{tag}-{tag}-" + sysconfig.get_platform().replace("-", "_").replace(".", "_") + ".whl"
+    info = {
+        "ours-1.0.dist-info/METADATA": "Metadata-Version: 2.1\\nName: ours\\nVersion: 1.0\\n",
+        "ours-1.0.dist-info/WHEEL": f"Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: {name[9:-4]}\\n",
+    }
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as archive:
+        for path, content in {**files, **info}.items():
+            archive.writestr(path, content)
+        archive.writestr("ours-1.0.dist-info/RECORD", "".join(f"{path},,\\n" for path in {**files, **info}))
+    return name
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    include = sysconfig.get_paths()["include"]
+    place = os.path.join(directory, "quick.so")
+    subprocess.run(["cc", "-shared", "-fPIC", f"-I{include}", "quick.c", "-o", place], check=True)
+    with open(place, "rb") as file:
+        made = file.read()
+    os.unlink(place)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return _wheel(directory, {"ours.py": open("ours.py").read(), "quick" + suffix: made})
+
+def build_editable(directory, config_settings=None, metadata_directory=None):
+    return _wheel(directory, {"ours.pth": os.getcwd() + "\\n"})
+"""
+EXTENSION = """
+#include <Python.h>
+static PyObject *twice(PyObject *self, PyObject *x) { return PyNumber_Add(x, x); }
+static PyMethodDef methods[] = {{"twice", twice, METH_O, ""}, {0}};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "quick", "", -1, methods};
+PyMODINIT_FUNC PyInit_quick(void) { return PyModule_Create(&module); }
+"""
+CLIENT_SCRIPT = """
+import json, sys
+from grid import Host, SSHGrid
+from grid.environments.travel import Environments
+from grid.launch import connect
+with connect(Host("same")) as connection:
+    first = Environments().bring(connection, "here")
+class Uses:
+    def sum(self):
+        import ours, quick
+        return quick.twice(20) + ours.TWO
+with SSHGrid(["same"], environment="here") as g:
+    (found,) = g.gather(g.broadcast(g.publish(Uses()), "sum"), 60)
+print(json.dumps([first.sent, found]))
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.row("W01", "W04", "W09")
+def test_what_is_installed_here_comes_to_a_host_with_what_is_editable_and_a_change_sends_one_wheel(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client has an environment of its own, without pip, and asks no index."""
+    names = [name for name in with_dependencies(["sshgrid", "packaging"]) if name != "sshgrid"]
+    here = {one.name: one for one in installed()}
+    (tmp_path / "packed").mkdir()
+    packed = [pack(here[name], tmp_path / "packed") for name in names if name in here]
+    (tmp_path / "client.txt").write_text("".join(f"{path}\n" for path in packed))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with connect(Host("localhost", ssh="local")) as connection:
+        python = Environments().bring(connection, str(tmp_path / "client.txt")).python
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    for name, text in {
+        "backend.py": BACKEND,
+        "quick.c": EXTENSION,
+        "ours.py": "TWO = 2\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "ours"\nversion = "1.0"\n',
+    }.items():
+        (ours / name).write_text(text)
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--python", python, "-e", ours], check=True)
+    (tmp_path / "script.py").write_text(CLIENT_SCRIPT)
+    with Lab([LabHost("same", packages=())]) as lab:
+        variables = {**os.environ, "GRID_SSH_CONFIG": str(lab.ssh_config), "PYTHONPATH": str(STEPS.parents[2])}
+        variables["PATH"] = f"{uv.parent}:{os.environ['PATH']}"
+
+        def run() -> tuple[list[str], int]:
+            command = [python, str(tmp_path / "script.py")]
+            done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
+            assert done.returncode == 0, done.stderr
+            sent, found = json.loads(done.stdout)
+            return sent, found
+
+        sent, found = run()
+        assert found == 42
+        assert len(sent) == len(packed) + 1
+        assert run() == ([], 42)
+        (ours / "ours.py").write_text("TWO = 3\n")
+        sent, found = run()
+        assert [name.split("-")[0] for name in sent] == ["ours"] and found == 43
+
+
+# ---- what can go wrong -------------------------------------------------------------------------------------------
+
+
+def bring(word: Path) -> None:
+    with connect(Host("localhost", ssh="local")) as connection:
+        Environments().bring(connection, str(word))
+
+
+@pytest.mark.row("W03")
+def test_a_wheel_of_another_content_than_was_locked_is_refused(wheels: list[Path], home: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "pylock.toml"
+    entry = f'{{path = "{wheels[0]}", hashes = {{sha256 = "{"0" * 64}"}}}}'
+    lock.write_text(f'lock-version = "1.0"\n[[packages]]\nname = "teller"\nversion = "1.0"\nwheels = [{entry}]\n')
+    with pytest.raises(PythonError, match=r"teller-1.0-py3-none-any.whl has another content than was locked"):
+        bring(lock)
+    lock.write_text(lock.read_text().replace("0" * 64, hashlib.sha256(wheels[0].read_bytes()).hexdigest()))
+    bring(lock)
+
+
+@pytest.mark.row("W03")
+def test_an_index_that_is_unreachable_is_told(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tool in ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
+        monkeypatch.setenv(tool, "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    (tmp_path / "requirements.txt").write_text("some-package-of-nobody\n")
+    with pytest.raises(PythonError, match="can't be had: ") as caught:
+        bring(tmp_path / "requirements.txt")
+    assert "Is the index reachable from here?" in caught.value.hint, caught.value
+    assert "some-package-of-nobody" in str(caught.value)
+
+
+@pytest.mark.row("W03")
+def test_an_import_that_fails_there_names_the_package_and_what_the_loader_says(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "lib.c").write_text("int far(void) { return 1; }\n")
+    (tmp_path / "near.c").write_text("int far(void); int near(void) { return far(); }\n")
+    cc = ["cc", "-shared", "-fPIC", "-o"]
+    subprocess.run([*cc, "libfar.so.7", "-Wl,-soname,libfar.so.7", "lib.c"], cwd=tmp_path, check=True)
+    subprocess.run([*cc, "near.so", "near.c", "libfar.so.7"], cwd=tmp_path, check=True)
+    wheel = make_wheel(tmp_path / "w", "near", {})
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.write(tmp_path / "near.so", "near.so")
+    (tmp_path / "requirements.txt").write_text(f"{wheel}\n")
+    with pytest.raises(
+        PythonError, match=r"near-1.0-py3-none-any.whl .* libfar.so.7: cannot open shared object"
+    ) as caught:
+        bring(tmp_path / "requirements.txt")
+    assert "init_cmd" in caught.value.hint
+    left = [path.name for path in (home / ".grid" / "env").iterdir()]
+    assert sorted(left) == [".lock", "wheels"], left
+
+
+@pytest.mark.lab
+@pytest.mark.row("W05")
+def test_a_full_disk_tells_what_is_needed_and_what_is_free(
+    science: ModuleType, net: Lab, at_hosts: None, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("numpy\nscipy\n")
+    with pytest.raises(PublishError, match=r"No space left on device .* MB are needed, \d+ MB are free"):
+        with SSHGrid(["full"], environment=tmp_path / "requirements.txt") as g:
+            g.publish(science.Science())
+    left = net.hosts["full"].run(["sh", "-c", "ls -A ~/.grid/env ~/.grid/env/wheels"]).stdout
+    assert ".building" not in left and ".part" not in left
