@@ -121,7 +121,12 @@ class Collection:
         others = [line for line in others if line.partition("==")[0] not in {one.name for one in fitting}]
         wheels = [self._packed(one) for one in fitting]
         if others:
-            wheels += self._resolve(others, (), [])
+            key = f"ours-{hashlib.sha256(repr([others, self._target.key]).encode()).hexdigest()[:24]}"
+            fetched = self._cache.recall_wheels(key)
+            if fetched is None or not all(self._cache.has(wheel.sha256) for wheel in fetched):
+                fetched = self._resolve(others, (), [])
+                self._cache.note_wheels(key, fetched)
+            wheels += fetched
         return wheels
 
     # -- what is installed here ------------------------------------------------------------------------------------

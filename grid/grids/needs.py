@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from grid.care.remedies import remedy
 from grid.errors import MissingModules, VersionError
+from grid.grids.differences import versions_here
+from grid.grids.differences import warn as warn_of_differences
 from grid.grids.images import Images, Told
 from grid.hosts import Host
 from grid.staging.imports import find_needs
@@ -34,6 +36,7 @@ class There(Protocol):
 
     host: Host
     report: dict[str, Any]
+    python: str | None  # of an environment that came from here
 
     @property
     def local(self) -> bool: ...
@@ -132,4 +135,7 @@ class HostNeeds:
                     modules=tuple(lacking),
                     hint=remedy(self._home.host, self._home.report, lacking),
                 )
+            if self._home.python is None and others:  # else all of it came from here
+                here = versions_here(others)
+                warn_of_differences(self._home.host.label, here, self._home.ask("versions", sorted(here)))
             self._modules |= wanted

@@ -185,6 +185,18 @@ class Requests:
         path = [str(self._ground.root), *sys.path, *self._path]
         return [name for name in names if not _can_import(name, path)]
 
+    def do_versions(self, call: int, projects: list[str]) -> dict[str, str]:
+        """The versions of those packages that are installed here."""
+        from importlib import metadata  # asked for once per grid at most, and slow to load
+
+        found = {}
+        for project in projects:
+            try:
+                found[project] = metadata.version(project)
+            except (metadata.PackageNotFoundError, ValueError):
+                pass
+        return found
+
     def do_unpack(self, call: int, blob: str, subroot: str) -> Any:
         """Unpack staged files from a blob below the root; answers with the list of names."""
         from grid.kernel.unpack import unpack

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from grid.care.wheels import with_dependencies
 from grid.environments.installed import installed, pack
 from grid.environments.travel import Environments
 from grid.errors import PublishError, PythonError
+from grid.grids.differences import _projects
 from grid.hosts import Host
 from grid.launch import connect
 from tests.lab import Lab, LabHost
@@ -219,6 +221,10 @@ def grid(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **variables})
 
 
+def data_of(*words: str) -> Any:
+    return json.loads(grid(*words, "--json").stdout)
+
+
 @pytest.mark.lab
 @pytest.mark.row("W08")
 def test_environments_are_listed_shown_and_removed(
@@ -227,27 +233,20 @@ def test_environments_are_listed_shown_and_removed(
     (tmp_path / "requirements.txt").write_text("".join(f"{wheel}\n" for wheel in wheels))
     (tmp_path / "hosts.yaml").write_text("defaults: {environment: requirements.txt}\nhosts: [new, twin]\n")
     hosts = ("--hosts", str(tmp_path / "hosts.yaml"))
-    steps = json.loads(grid("doctor", *hosts, "new", "--json").stdout)["steps"]
-    (packages,) = [step for step in steps if step["name"] == "packages"]
+    (packages,) = [step for step in data_of("doctor", "new", *hosts)["steps"] if step["name"] == "packages"]
     assert packages["ok"] and "not there yet: 4 packages" in packages["detail"], packages
-    done = json.loads(grid("hosts", "setup", *hosts, "--json").stdout)
+    done = data_of("hosts", "setup", *hosts)
     assert [one["ok"] for one in done] == [True, True]
     assert sorted(len(one["actions"]) for one in done) == [0, 1], "one builds it for both"
-    assert "packages" in grid("doctor", *hosts, "new").stdout
-    listed = json.loads(grid("env", "list", *hosts, "--json").stdout)["environments"]
-    (ours,) = [one for one in listed if one["word"] == str(tmp_path / "requirements.txt")]
+    (ours,) = [one for one in data_of("env", "list", *hosts)["environments"] if one["word"].startswith(str(tmp_path))]
     assert ours["hosts"] == ["new", "twin"] and len(ours["wheels"]) == 4
-    shown = grid("env", "show", ours["name"][:10], *hosts).stdout
-    assert "teller" in shown and ours["path"] in shown
-    assert "no environment 'ffff'" in grid("env", "show", "ffff", *hosts).stderr
+    assert "teller" in grid("env", "show", ours["name"][:10], *hosts).stdout
     assert "is in use" in grid("env", "prune", ours["name"], "--yes", *hosts).stderr
     new = net.hosts["new"]
     new.run(["touch", "-d", "40 days ago", f"{ours['path']}/.used"])
-    dry = grid("clean", "--dry-run", *hosts)
-    assert f"{ours['path']}" in dry.stdout and "no kernel used for 30 days" in dry.stdout
-    new.run(["touch", "-d", "20 days ago", f"{ours['path']}/.used"])
-    assert ours["path"] not in grid("clean", "--dry-run", *hosts).stdout
-    assert "removed 1" in grid("env", "prune", ours["name"], "--yes", *hosts).stdout
+    dry = grid("clean", "--dry-run", *hosts).stdout
+    assert ours["path"] in dry and "no kernel used for 30 days" in dry
+    assert "removed 1" in grid("env", "prune", "--yes", *hosts).stdout
     assert ours["name"] not in new.run(["sh", "-c", "ls -A ~/.grid/env"]).stdout
 
 
@@ -418,3 +417,31 @@ def test_a_full_disk_tells_what_is_needed_and_what_is_free(
             g.publish(science.Science())
     left = net.hosts["full"].run(["sh", "-c", "ls -A ~/.grid/env ~/.grid/env/wheels"]).stdout
     assert ".building" not in left and ".part" not in left
+
+
+# ---- without an environment --------------------------------------------------------------------------------------
+
+
+@pytest.mark.lab
+@pytest.mark.row("W10")
+def test_versions_that_differ_are_named_once(
+    net: Lab, at_hosts: None, wheels: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """`teller` is in version 1.0 here and, on both hosts, in version 2.0."""
+    here = tmp_path / "here"
+    with zipfile.ZipFile(wheels[0]) as archive:
+        archive.extractall(here)
+    monkeypatch.syspath_prepend(here)
+    _projects.cache_clear()
+    newer = make_wheel(tmp_path / "newer", "teller", {"teller/__init__.py": "x = 2\n"}, version="2.0")
+    (tmp_path / "r.txt").write_text(f"{newer}\n")
+    (tmp_path / "uses_teller.py").write_text("import teller\nclass Uses:\n    def x(self):\n        return teller.x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (made,) = json.loads(grid("hosts", "setup", "new", "--environment", str(tmp_path / "r.txt"), "--json").stdout)
+    hosts = [Host(name, python=made["python"]) for name in ("new", "twin")]
+    with SSHGrid(hosts, wait="all") as g:
+        service = g.publish(importlib.import_module("uses_teller").Uses())
+        assert g.gather(g.broadcast(service, "x"), 60) == [2, 2]
+    told = [record.getMessage() for record in caplog.records if "has teller 2.0 (here 1.0)" in record.getMessage()]
+    assert len(told) == 1 and "environment='here'" in told[0], caplog.text
+    sys.modules.pop("uses_teller"), sys.modules.pop("teller")
