@@ -459,3 +459,29 @@ def test_a_job_that_is_preempted_has_its_grace_and_says_so(shared: StandIn, plac
     assert (place / "cleaned up").exists()
     row = status_of(job)
     assert (row["state"], row["reason"], row["exit_status"]) == ("killed", "another job took its place", 143), row
+
+
+ONE_FAILS = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from grid import Grid, Limits, PublishError
+from grid.testing.probe import Probe
+init = '[ "$PBS_NODENUM" = 0 ] || { echo no modules here >&2; exit 7; };'
+with Grid.from_allocation(init_cmd=init, limits=Limits(start_s=30.0, stop_s=2.0)) as g:
+    try:
+        g.publish(Probe(), wait="all")
+    except PublishError as exc:
+        print("refused:", exc)
+    print("size", g.size(g.publish(Probe())), flush=True)
+"""
+
+
+@pytest.mark.parametrize("shared", ["torque", "openpbs-off"], indirect=True)
+@pytest.mark.row("L03", "L10", "G48")
+def test_a_node_of_the_job_that_does_not_come_up_is_said_aloud(shared: StandIn, place: Path) -> None:
+    (place / "one.py").write_text(ONE_FAILS)
+    words = ["-o", "out", "-j", "oe", "--wait", "--", "python", "one.py", ROOT]
+    done = qsub(shared.kind, *words, nodes="nodes=2:ppn=1")
+    text = text_of(place / "out", "size")
+    assert done.exit_code == 0 and "size 1" in text, (done.output, text)
+    assert re.search(r"refused: .*1 of 2 servers came up(.|\n)*no modules here", text), text
