@@ -45,11 +45,11 @@ class Leases:
         """Take a device: a descriptor that holds it as long as it is open; or why it is not to be had."""
         path = self._path(device)
         try:
-            fault = _fault_of_place(self._place)
+            fault = fault_of_place(self._place)
             if fault:
                 return f"can't be locked: {self._place} {fault}"
             for _ in range(_TRIES):
-                fd = _open(path)
+                fd = open_shared(path)
                 try:
                     taken = self._lock(fd, path)
                 except BaseException:
@@ -130,7 +130,8 @@ def holder(place: Path, device: Device) -> str:
     return ""
 
 
-def _open(path: Path) -> int:
+def open_shared(path: Path) -> int:
+    """A file for the locks of all users, made if need be; follows no link, waits for no pipe. Raises OSError."""
     how = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, how)  # not with O_CREAT: Linux refuses that for a file of others (fs.protected_regular)
@@ -144,7 +145,7 @@ def _open(path: Path) -> int:
     return fd
 
 
-def _fault_of_place(place: Path) -> str:
+def fault_of_place(place: Path) -> str:
     """What makes a directory unfit for locks of several users; "" for nothing."""
     info = os.lstat(place)
     if stat.S_ISLNK(info.st_mode):

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grid.kernel.corelocks import CoreLocks
 from grid.kernel.devices import Leases, user_name
 from grid.slots.choose import choose, lacks, left
 from grid.slots.find import find
@@ -34,7 +35,7 @@ class Reservations:
     def __init__(self, servers: int, said: Said, environ: Mapping[str, str], who: str) -> None:
         self._servers, self._said, self._environ = servers, said, environ
         self._who = f"{user_name(os.getuid())} ({who})"
-        self._leases = Leases(locks_dir(), self._who)
+        self._leases, self._core_locks = Leases(locks_dir(), self._who), CoreLocks(locks_dir())
         self._found: Resources | None = None
         self._slots: dict[str, Slot] = {}
         self._held: dict[str, list[int]] = {}  # locks of servers that have not started
@@ -62,9 +63,13 @@ class Reservations:
         busy: dict[str, str] = {}
         held: dict[str, int] = {}
         chosen: list[Slot] = []
+        away = self._cores_of_others(resources, needs)
         settled = False
         while not settled:
-            chosen, settled = choose(resources, needs, len(names), self._slots.values(), busy), True
+            taken = list(self._slots.values())
+            chosen, settled = choose(resources, needs, len(names), [*taken, away], busy), True
+            if away.cores and len(chosen) < len(names):  # rather on cores that others use than not at all
+                chosen += choose(resources, needs, len(names) - len(chosen), [*taken, *chosen], busy)
             for device in (device for slot in chosen for device in slot.devices if device.id not in held):
                 lease = self._leases.take(device)
                 if isinstance(lease, int):
@@ -74,6 +79,8 @@ class Reservations:
         for name, slot in zip(names, chosen, strict=False):
             self._slots[name] = slot
             self._held[name] = [held.pop(device.id) for device in slot.devices]
+            if slot.cores and slot.bound and (lock := self._core_locks.take(slot.cores)) is not None:
+                self._held[name].append(lock)
         for fd in held.values():  # a choice that came to nothing
             os.close(fd)
         why = ""
@@ -82,6 +89,13 @@ class Reservations:
             why = left(resources, needs, self._slots.values(), busy)
         granted = {name: str(slot) for name, slot in zip(names, chosen, strict=False)}
         return {"granted": granted, "why": why, "later": bool(why), "soon": bool(why and self._leaving)}
+
+    def _cores_of_others(self, resources: Resources, needs: Needs) -> Slot:
+        """Cores that servers of other grids run on alone, as a slot that is taken."""
+        if not needs.cores or not resources.pinned:
+            return Slot()
+        ours = {core for slot in self._slots.values() for core in slot.cores}
+        return Slot(cores=tuple(self._core_locks.others(number for number, _ in resources.cores if number not in ours)))
 
     def _look_at_locks(self, devices: Sequence[Device], busy: dict[str, str]) -> None:
         """Note why devices that nobody has tried just now are not to be had."""
@@ -120,6 +134,8 @@ class Reservations:
         slot = self._slots.pop(name, None)
         if slot is not None:
             self._leases.tidy(slot.devices)
+            if slot.cores:
+                self._core_locks.tidy()
 
     def free_all(self) -> None:
         """The agent ends, and all servers have."""

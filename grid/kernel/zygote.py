@@ -44,8 +44,8 @@ PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.002
 TOLD = struct.pack("<I", 0xFFFFFFFF)
 """Instead of a length, and last of all: the agent ends because of a signal."""
-MOST_LOCKS = 64
-"""Devices that one server may have."""
+MOST_LOCKS = 65
+"""Of one server: 64 devices, and its cores."""
 _BOTH_S = 1.0
 """The agent was killed: its client may follow within this time."""
 

@@ -26,6 +26,7 @@ import threadpoolctl
 import grid.compat.joblib  # noqa: F401 - registers the backend "grid"
 from grid import Grid, Host, LocalGrid, Needs, NeedsError, PublishError, ServerLost
 from grid.grids.choose import local_host
+from grid.kernel.corelocks import CoreLocks
 from grid.kernel.devices import Leases, holder, user_name
 from grid.slots.resources import Device, ranges
 from grid.slots.threads import VARIABLES
@@ -380,3 +381,42 @@ def test_needs_of_a_grid_are_checked_when_it_is_made() -> None:
         LocalGrid(1, needs="gpu")
     with pytest.raises(ValueError, match="where: 'gpu and' can't be read: a word is missing"):
         LocalGrid(1, where="gpu and")
+
+
+@pytest.mark.row("O16")
+def test_grids_avoid_cores_of_each_other_as_long_as_there_are_others(gpus: Path) -> None:
+    with LocalGrid(1, output=None) as first, LocalGrid(len(ALL), output=None) as second:
+        one = first.publish(Card(), needs=Needs(cores=1), wait="all")
+        assert first.gather(first.broadcast(one, "cores")) == [[ALL[0]]]
+        first.release_all()
+        if len(ALL) > 1:
+            other = second.publish(Card(), needs=Needs(cores=1), servers=1, wait="all")
+            assert second.gather(second.broadcast(other, "cores")) == [[ALL[1]]]
+            second.release_all()
+            second.terminate(other)
+        every = second.publish(Card(), needs=Needs(cores=1), wait="all")
+        found = second.gather(second.broadcast(every, "cores"))
+        second.release_all()
+        assert sorted(found) == [[core] for core in ALL]  # one of them is shared: nobody is refused for that
+    assert list(gpus.iterdir()) == []
+
+
+@pytest.mark.row("O16")
+def test_locks_of_cores_end_with_who_holds_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    mine, theirs = CoreLocks(tmp_path), CoreLocks(tmp_path)
+    fd = mine.take([0, 2])
+    assert fd is not None
+    assert theirs.others(range(4)) == {0, 2}
+    second = theirs.take([2, 3])
+    assert second is not None
+    assert mine.others(range(4)) == {0, 2, 3}
+    os.close(fd)
+    assert theirs.others(range(4)) == {3}
+    mine.tidy()
+    assert list(tmp_path.iterdir())
+    os.close(second)
+    mine.tidy()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "grid-cores").symlink_to("/etc/passwd")
+    assert (mine.take([0]), mine.others([0])) == (None, set())
