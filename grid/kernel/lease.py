@@ -100,7 +100,7 @@ def read_leases() -> list[dict[str, Any]]:
             record["held"] = held.is_held(Path(record["run"]))
             record["path"] = str(path)
             record["expired"] = record["expires"] < time.time()
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # half written or not ours
         found.append(record)
     return found
