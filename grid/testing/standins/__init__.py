@@ -10,7 +10,8 @@
 All nodes are this machine, under names of their own. A lab of hosts starts the parts itself: see `write_base`.
 
 Lives here: the kinds, starting and ending one. Elsewhere: queue and nodes (`engine.py`), the commands
-(`pbs_commands.py`, `sge_commands.py`, `slurm_commands.py`), what each must do (`testing/batch.py`).
+(`pbs_commands.py` and the `pbs_*.py` that it names, `sge_commands.py`, `slurm_commands.py`), what each must do
+(`testing/batch.py`).
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ def commands_of(system: str) -> Any:
         from grid.testing.standins import slurm_commands
 
         return slurm_commands.Words(system == "slurm-torque")
-    from grid.testing.standins import pbs_commands
+    from grid.testing.standins import pbs_server
 
-    return pbs_commands.Words(system)
+    return pbs_server.Words(system)
 
 
 def run(command: str, args: list[str]) -> None:

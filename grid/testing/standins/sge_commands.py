@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from grid.testing.standins.engine import ARRAY, ENDED, TICK_S, Base, Job, exit_of, number_of_task, tell, whoami
-from grid.testing.standins.pbs_commands import indices_of, place_of, seconds
+from grid.testing.standins.pbs_server import indices_of, place_of, seconds
 
 ENVIRONMENTS = {"mpi": 2, "mpi1": 1, "smp": 4}
 """Parallel environments -> slots on each host: fixed numbers, as an `allocation_rule` may say."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grid.testing.standins.engine import ENDED, TICK_S, Base, Job, tell, whoami
-from grid.testing.standins.pbs_commands import seconds
+from grid.testing.standins.pbs_server import seconds
 from grid.testing.standins.sge_commands import carry
 
 SBATCH_LONG = (
