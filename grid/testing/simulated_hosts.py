@@ -50,8 +50,8 @@ class Instance:
         process = self._process
         assert process is not None
         world = process.home.world
-        world.demand(call > self.last, f"{process.name} runs call {call} after {self.last}")
-        world.demand(self.count == world.ran[process.name], f"{process.name} lost its state: {self.count} calls")
+        world.users.demand(call > self.last, f"{process.name} runs call {call} after {self.last}")
+        world.users.demand(self.count == world.ran[process.name], f"{process.name} lost its state: {self.count} calls")
         self.last, self.count = call, self.count + 1
         world.call_runs(process.name, call)
         return value_of(call)

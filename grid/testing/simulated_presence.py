@@ -78,7 +78,7 @@ class Lifeline:
             return False
         away = now - self._whole_at
         limit = self._world.limits.orphan_s
-        self._world.demand(away >= limit, f"a client that was away for {away:.1f} of {limit:.0f} s is given up")
+        self._world.users.demand(away >= limit, f"a client that was away for {away:.1f} of {limit:.0f} s is given up")
         return True
 
     def end(self) -> None:

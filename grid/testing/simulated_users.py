@@ -1,6 +1,6 @@
 """Users of a simulated grid: each deed is one step of the world.
 
-Lives here: acquiring, calling, packs, groups, cancelling, waiting, releasing; a `Call` and what is known of it.
+Lives here: `Users`, who own their calls, what they hold and wait for; a `Call` and what is known of it.
 Elsewhere:  when they do what, and whether it went well (`simulation.py`).
 """
 
@@ -41,22 +41,26 @@ class Call:
 
 
 class Users:
-    """A part of `World`."""
+    """The users of one world, what they have, and what they wait for; of each deed it says what came of it.
 
-    rng: random.Random
-    grid: Any
-    calls: dict[int, Call]  # all that users made, by the number of each item
-    open: dict[int, Call]  # ... and that were not seen done
-    ended: list[int]  # numbers of calls, told by call-backs
-    held: list[Proxy]
-    waiting: list[tuple[Service, Waiter]]
-    granted: list[Waiter]  # not yet handed out
-    blocked: list[Any]  # somebody stands still for it
-    packings: dict[Proxy, Packing]
-    interruptible: bool  # whether he who stands still next may press Ctrl-C
-    happened: Counter[str]
-    _last_number: int
-    complaints: list[str]
+    `calls`: all that they made, by the number of each item; `open`: those that were not seen done; `ended`: numbers of
+    those that call-backs told of. `granted`: waiters that were not handed out yet; `blocked`: those for which somebody
+    stands still; `interruptible`: whether the next one who does may press Ctrl-C.
+    """
+
+    def __init__(self, rng: random.Random, grid: Any, happened: Counter[str]) -> None:
+        self.rng, self.grid, self.happened = rng, grid, happened
+        self.calls: dict[int, Call] = {}
+        self.open: dict[int, Call] = {}
+        self.ended: list[int] = []
+        self.held: list[Proxy] = []
+        self.waiting: list[tuple[Service, Waiter]] = []
+        self.granted: list[Waiter] = []
+        self.blocked: list[Any] = []
+        self.packings: dict[Proxy, Packing] = {}
+        self.interruptible = False
+        self.complaints: list[str] = []  # what was seen on a host, or logged as an error
+        self._last_number = 0
 
     def demand(self, truth: object, otherwise: str) -> None:
         """Raise a Violation unless it is true."""
@@ -64,12 +68,14 @@ class Users:
             self.complaints.append(otherwise)  # a server would make a reply of it
             raise Violation(otherwise)
 
-    def _some_service(self) -> Service | None:
+    def some_service(self) -> Service | None:
+        """One of those that there are."""
         services = self.grid._services
         return services[self.rng.choice(list(services))] if services else None
 
-    def _acquire(self) -> None:
-        service = self._some_service()
+    def acquire(self) -> None:
+        """A user asks for a server, or for all, or for one that suits him."""
+        service = self.some_service()
         if service is None or len(self.waiting) > 20:
             return
         waiter = Waiter()
@@ -80,22 +86,23 @@ class Users:
         self.waiting.append((service, waiter))
         service.carry_out(service.roster.acquire(waiter, everyone=kind == 2, fits=fits))
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """A user who waits has enough of it."""
         if self.waiting:
             service, waiter = self.rng.choice(self.waiting)
             if not waiter.done_flag:
                 self.waiting.remove((service, waiter))
                 service.give_up(waiter)
 
-    def _stand_in_line(self) -> None:
+    def stand_in_line(self) -> None:
         """A user who stands still until a server is there, or patience is over."""
-        service = self._some_service()
+        service = self.some_service()
         if service is None or len(self.blocked) > 1:
             return
         self.interruptible = True
         try:
             if self.rng.random() < 0.7:
-                self._take(self.grid.acquire_service(service.service_id, self.rng.randint(0, 20)))
+                self.take(self.grid.acquire_service(service.service_id, self.rng.randint(0, 20)))
             else:
                 for proxy in service.hold_group(self.rng.randint(0, 20)):
                     self._note_grant(proxy)
@@ -106,7 +113,8 @@ class Users:
         finally:
             self.interruptible = False
 
-    def _take(self, proxy: Proxy) -> None:
+    def take(self, proxy: Proxy) -> None:
+        """A server is handed to a user."""
         self._note_grant(proxy)
         self.held.append(proxy)
 
@@ -116,17 +124,19 @@ class Users:
         owing = [p for p in list(server.peer.pending.values()) if isinstance(p, Result) and p.proxy is not proxy]
         self.demand(not owing or server.proxy is not proxy, f"{server.name} is given away with calls under way")
 
-    def _call(self) -> None:
+    def call(self) -> None:
+        """A user calls a method."""
         if self.held:
             self._make_call(self.rng.choice(self.held))
 
-    def _burst(self) -> None:
+    def burst(self) -> None:
+        """A user makes many calls at once."""
         if self.held:
             proxy = self.rng.choice(self.held)
             for _ in range(self.rng.randint(10, 200)):
                 self._make_call(proxy)
 
-    def _pack(self) -> None:
+    def pack(self) -> None:
         """A user who maps: packs as large as the rule says."""
         if not self.held:
             return
@@ -160,9 +170,9 @@ class Users:
         if self.rng.random() < 0.5:
             call.result.add_done_callback(lambda _, number=first: self.ended.append(number))  # type: ignore[misc]
 
-    def _scatter(self) -> None:
+    def scatter(self) -> None:
         """A group call, by who holds a group."""
-        service = self._some_service()
+        service = self.some_service()
         if service is None or not service.group:
             return
         if self.rng.random() < 0.5:
@@ -171,7 +181,8 @@ class Users:
             for proxy in list(service.group):
                 self._make_call(proxy)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """A user gives a server back, perhaps twice."""
         if self.held:
             proxy = self.held.pop(self.rng.randrange(len(self.held)))
             self.packings.pop(proxy, None)
@@ -179,7 +190,8 @@ class Users:
             if self.rng.random() < 0.1:
                 self.grid.release_service(proxy)  # harmless
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """A user takes a call back."""
         if not self.open:
             return
         call = self.open[self.rng.choice(list(self.open)[-20:])]
@@ -191,7 +203,7 @@ class Users:
         except GridError:
             pass  # its host does not answer
 
-    def _get(self) -> None:
+    def get(self) -> None:
         """A user who waits for a result, a moment."""
         if self.open:
             self.interruptible = True
@@ -210,7 +222,7 @@ class Users:
         except (GridError, ValueError, CancelledError):
             pass  # `_look_at` judges it
 
-    def _wait_in_call_back(self) -> None:
+    def wait_in_call_back(self) -> None:
         """A user whose call-back waits for another call of his."""
         if self.open:
             first, second = (self.open[self.rng.choice(list(self.open)[-20:])] for _ in range(2))

@@ -8,7 +8,7 @@ and terminate as they please. After every step `check` looks at what must always
 are mended, users release what they have, and everything must come to its end in a bounded time. A failure is a
 `Violation` whose text says how to replay it.
 
-Lives here: the world, its steps, its checks.
+Lives here: the world: the network, hosts, time, its steps and its checks.
 Elsewhere:  the grid (`simulated_grid.py`), sockets and cables (`cables.py`), hosts and what runs there
             (`simulated_hosts.py`), what users do (`simulated_users.py`).
 """
@@ -29,9 +29,6 @@ from grid.errors import Backlog, ServerLost
 from grid.grids.silence import HostEvent
 from grid.kernel.presence import NAP_S
 from grid.limits import Limits
-from grid.services.hold import Waiter
-from grid.services.packing import Packing
-from grid.services.proxy import Proxy
 from grid.services.roster import State
 from grid.services.service import Service
 from grid.testing.cables import Clock, Network
@@ -44,7 +41,7 @@ EPISODE = 2000
 """Steps of one world; then it comes to its end and another begins."""
 
 
-class World(Users):
+class World:
     """See the module."""
 
     def __init__(self, seed: int) -> None:
@@ -57,31 +54,21 @@ class World(Users):
         self.threads: list[tuple[Any, Any]] = []
         self.link.callbacks = self  # type: ignore[assignment]
         names = [f"h{number}" for number in range(rng.randint(1, 4))]
-        self.grid = SimulatedGrid(self, names, self.limits)
-        self.engine = self.grid._engine
+        self.grid: Any = SimulatedGrid(self, names, self.limits)
+        self.happened: Counter[str] = Counter()
+        self.users = Users(rng, self.grid, self.happened)
+        self.engine: Any = self.grid._engine
         self.hosts: list[SimulatedHost] = []
         for host in self.grid.hosts:
             self._add_host(host)
         self.engine.listen(self.link)
-        self.calls: dict[int, Call] = {}  # all that users made
-        self.open: dict[int, Call] = {}  # ... and that were not seen done
-        self.ended: list[int] = []  # numbers of calls, told by call-backs
         self.ran: Counter[str] = Counter()  # server -> calls that it ran
-        self.held: list[Proxy] = []
-        self.waiting: list[tuple[Service, Waiter]] = []
-        self.granted: list[Waiter] = []  # not yet handed out
-        self.blocked: list[Waiter] = []  # somebody stands still for it
-        self.packings: dict[Proxy, Packing] = {}
-        self.interruptible = False
-        self.complaints: list[str] = []  # what was seen on a host, or logged as an error
         self.published = 0
         self.steps = 0
         self.limit = 1 << 62
-        self.happened: Counter[str] = Counter()
-        self._last_number = 0
         self._names = [name for name, _ in _DEEDS]
         self._weights = [weight for _, weight in _DEEDS]
-        self._deeds = {name: getattr(self, f"_{name}") for name in self._names}
+        self._deeds = {name: getattr(self, f"_{name}", None) or getattr(self.users, name) for name in self._names}
         self._publish()
 
     def _add_host(self, host: Any) -> None:
@@ -101,18 +88,18 @@ class World(Users):
 
     def while_blocked(self, waiter: Any, timeout: float | None) -> bool:
         """A user stands still; the others go on."""
-        self.blocked.append(waiter)
-        interruptible, self.interruptible = self.interruptible, False
+        self.users.blocked.append(waiter)
+        interruptible, self.users.interruptible = self.users.interruptible, False
         try:
             for _ in range(self.rng.randint(1, 30)):
                 if waiter.done_flag:
                     break
-                if len(self.blocked) < 3 and self.steps < self.limit:
+                if len(self.users.blocked) < 3 and self.steps < self.limit:
                     self.step()
                 else:
                     self._pump()
         finally:
-            self.blocked.remove(waiter)
+            self.users.blocked.remove(waiter)
         if interruptible and self.rng.random() < 0.2:
             raise Interrupted
         if not waiter.done_flag:
@@ -121,8 +108,8 @@ class World(Users):
 
     def _while_waiting(self, seconds: float) -> None:
         """A caller waits for a message, and leads: hosts and cables go on, and time."""
-        if self.interruptible and self.rng.random() < 0.1:
-            self.interruptible = False
+        if self.users.interruptible and self.rng.random() < 0.1:
+            self.users.interruptible = False
             raise Interrupted
         for _ in range(3):
             self._carry()
@@ -295,7 +282,7 @@ class World(Users):
             self.grid.terminate(self.rng.choice(list(self.grid._services)))
 
     def _move(self) -> None:
-        service = self._some_service()
+        service = self.users.some_service()
         servers = list(service.servers.values()) if service is not None else []
         if servers:
             self.engine.mover.move_out(self.rng.choice(servers), 5.0)
@@ -304,48 +291,50 @@ class World(Users):
 
     def call_runs(self, server: str, number: int) -> None:
         """A server runs a call, or an item of a pack."""
-        call = self.calls[number]
+        call, demand = self.users.calls[number], self.users.demand
         call.runs += 1
         self.ran[server] += 1
-        self.demand(call.server == server, f"call {number} for {call.server} runs on {server}")
-        self.demand(call.runs <= max(1, len(call.items)), f"call {number} runs again on {server}")
-        self.demand(not call.cancelled, f"call {number} runs on {server} after it was cancelled")
+        demand(call.server == server, f"call {number} for {call.server} runs on {server}")
+        demand(call.runs <= max(1, len(call.items)), f"call {number} runs again on {server}")
+        demand(not call.cancelled, f"call {number} runs on {server} after it was cancelled")
 
     def check(self) -> None:
         """After every step."""
-        if self.granted:
+        if self.users.granted:
             self._hand_out()
-        for number in self.ended:
-            self._look_at(self.open.pop(number, None))
-        self.ended.clear()
+        for number in self.users.ended:
+            self._look_at(self.users.open.pop(number, None))
+        self.users.ended.clear()
         if not self.steps % 64:
-            for number in [number for number, call in self.open.items() if call.result.done_flag]:
-                self._look_at(self.open.pop(number))
-        if self.complaints:
-            raise Violation(f"seen on a host, or logged as an error: {self.complaints}")
+            for number in [number for number, call in self.users.open.items() if call.result.done_flag]:
+                self._look_at(self.users.open.pop(number))
+        if self.users.complaints:
+            raise Violation(f"seen on a host, or logged as an error: {self.users.complaints}")
         for service in self.grid._services.values():
             self._check_service(service)
 
     def _hand_out(self) -> None:
-        granted, self.granted[:] = list(self.granted), []
+        granted, self.users.granted[:] = list(self.users.granted), []
         for waiter in granted:
-            service = next((service for service, other in self.waiting if other is waiter), None)
+            service = next((service for service, other in self.users.waiting if other is waiter), None)
             if service is None:  # it gave up as it was granted
                 continue
-            self.waiting.remove((service, waiter))
+            self.users.waiting.remove((service, waiter))
             if waiter.granted is None:
-                self.demand(not service.roster.alive, f"a waiter for {service.service_id} is refused without need")
+                self.users.demand(
+                    not service.roster.alive, f"a waiter for {service.service_id} is refused without need"
+                )
             for server in waiter.granted or ():
-                self._take(service.hand_out(server))
+                self.users.take(service.hand_out(server))
 
     def _check_service(self, service: Service) -> None:
         roster = service.roster
         free, away = roster._free, roster._away
         collected = {name for names in roster._collected.values() for name in names} if roster._collected else ()
-        given = {server.name for waiter in self.blocked for server in getattr(waiter, "granted", None) or ()}
+        given = {server.name for waiter in self.users.blocked for server in getattr(waiter, "granted", None) or ()}
         if free and roster._waiters:
             ticket, everyone = next(iter(roster._waiters.items()))
-            self.demand(ticket in roster._fits and not everyone, f"{list(free)} are free while somebody waits")
+            self.users.demand(ticket in roster._fits and not everyone, f"{list(free)} are free while somebody waits")
         if not free.keys() <= roster._states.keys():
             raise Violation(f"these are in the queue: {list(free)}, and these live: {list(roster._states)}")
         for name, state in roster._states.items():
@@ -368,35 +357,35 @@ class World(Users):
         """A call is done: with its own value, or a reason."""
         if call is None:
             return
-        number, lost = call.number, False
+        number, lost, demand = call.number, False, self.users.demand
         try:
             value = call.result.get(0)
         except ServerLost:
             lost = True
             server = call.result.server
-            self.demand(server.final_state is not None, f"call {number} lost {server.name}, which is {server.state}")
+            demand(server.final_state is not None, f"call {number} lost {server.name}, which is {server.state}")
         except CancelledError:
-            self.demand(call.tried_to_cancel and call.runs == 0, f"call {number} was cancelled, and ran {call.runs}")
+            demand(call.tried_to_cancel and call.runs == 0, f"call {number} was cancelled, and ran {call.runs}")
         except ValueError as exc:
-            self.demand(call.fails and str(exc) == str(number), f"call {number} raised {exc!r}")
+            demand(call.fails and str(exc) == str(number), f"call {number} raised {exc!r}")
         except Backlog:  # kept while its server moved, and then there was no room
-            self.demand(call.runs == 0, f"call {number} ran {call.runs} times and ended with Backlog")
+            demand(call.runs == 0, f"call {number} ran {call.runs} times and ended with Backlog")
         except Exception as exc:
             raise Violation(f"call {number} ended with {exc!r}") from exc
         else:
             wanted: Any = value_of(number) if not call.items else ([value_of(item) for item in call.items], {})
-            self.demand(not call.fails and value == wanted, f"call {number} has value {value!r}, not {wanted!r}")
-            self.demand(call.runs == max(1, len(call.items)), f"call {number} has a value and ran {call.runs} times")
-        self.demand(lost or not call.cancelled or call.result.cancelled(), f"call {number} is cancelled and is not")
+            demand(not call.fails and value == wanted, f"call {number} has value {value!r}, not {wanted!r}")
+            demand(call.runs == max(1, len(call.items)), f"call {number} has a value and ran {call.runs} times")
+        demand(lost or not call.cancelled or call.result.cancelled(), f"call {number} is cancelled and is not")
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         """Mend everything, release everything: then every call, waiter and process must come to its end."""
         self.network.noise = 0.0
-        for service, waiter in list(self.waiting):
+        for service, waiter in list(self.users.waiting):
             if waiter in service.roster._fits and not waiter.done_flag:  # no server may ever suit it
-                self.waiting.remove((service, waiter))
+                self.users.waiting.remove((service, waiter))
                 service.give_up(waiter)
         if len(self.hosts) < 2:  # servers that move need another host
             self._add_host(self.hosts[0].host)
@@ -427,8 +416,8 @@ class World(Users):
             self.link._flush_all()
             self.link._run_errands()
             self.engine.mover.house_the_homeless()
-            while self.held:
-                self._release()
+            while self.users.held:
+                self.users.release()
             self.grid.release_all()
             self.check()
             self.clock.now += 1.0
@@ -436,22 +425,24 @@ class World(Users):
             if self._quiet():
                 break
         else:
-            stuck = [f"{call.number} on {call.server}" for call in self.open.values() if not call.result.done_flag]
+            stuck = [
+                f"{call.number} on {call.server}" for call in self.users.open.values() if not call.result.done_flag
+            ]
             servers = [each for service in self.grid._services.values() for each in service.servers.values()]
             states = ", ".join(f"{each.name} is {each.state.value}" for each in servers)
-            raise Violation(f"this never ends: calls {stuck[:5]}, {len(self.waiting)} waiters; {states}")
+            raise Violation(f"this never ends: calls {stuck[:5]}, {len(self.users.waiting)} waiters; {states}")
         self.steps += -self.steps % 64
         self.check()
         self.grid.terminate()
         self.link._run_errands()
-        for service, waiter in self.waiting:
-            self.demand(waiter.done_flag, f"a waiter for {service.service_id} outlives the grid")
-        self.demand(not self.link._peers, f"peers are left: {self.link._peers}")
-        self.demand(not self.complaints, f"logged as an error: {self.complaints}")
+        for service, waiter in self.users.waiting:
+            self.users.demand(waiter.done_flag, f"a waiter for {service.service_id} outlives the grid")
+        self.users.demand(not self.link._peers, f"peers are left: {self.link._peers}")
+        self.users.demand(not self.users.complaints, f"logged as an error: {self.users.complaints}")
 
     def _quiet(self) -> bool:
         """Whether nothing is left to happen."""
-        if any(not call.result.done_flag for call in self.open.values()):
+        if any(not call.result.done_flag for call in self.users.open.values()):
             return False
         servers = [server for service in self.grid._services.values() for server in service.servers.values()]
         if any(server.state is not State.FREE or self.engine.mover.is_arriving(server.name) for server in servers):
@@ -504,7 +495,7 @@ class _Ear(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:
             exc = record.exc_info[1] if record.exc_info else None
-            self.world.complaints.append(f"{record.getMessage()} {exc!r}")
+            self.world.users.complaints.append(f"{record.getMessage()} {exc!r}")
 
 
 @contextmanager
@@ -550,7 +541,7 @@ def simulate(seed: int, steps: int) -> Counter[str]:
     while steps > 0:
         world = episode(seed, min(steps, EPISODE))
         happened += world.happened
-        happened["calls"] += len(world.calls)
+        happened["calls"] += len(world.users.calls)
         steps, seed = steps - EPISODE, seed + 1
     return happened
 

@@ -37,7 +37,11 @@ def test_whatever_happens_nothing_is_lost_or_done_twice_and_all_waiting_ends() -
 def test_the_same_seed_tells_the_same_story() -> None:
     first, second = episode(3), episode(3)
     assert first.happened == second.happened and first.steps == second.steps
-    assert (first.clock.now, first.ran, list(first.calls)) == (second.clock.now, second.ran, list(second.calls))
+    assert (first.clock.now, first.ran, list(first.users.calls)) == (
+        second.clock.now,
+        second.ran,
+        list(second.users.calls),
+    )
 
 
 # -- faults that it must see: each is put in place of the real thing ---------------------------------------------------
