@@ -45,7 +45,8 @@ class Packages:
     def word_for(self, host: Host) -> str:
         """What names its environment; `NONE` if it has none."""
         word = self._word if host.environment is None else host.environment
-        if word == "here" and host.ssh == "local" and python_of(host) == sys.executable:
+        near = host.ssh not in ("paramiko", "openssh")  # this machine, or a node of our job, which sees what we see
+        if word == "here" and near and python_of(host) == sys.executable:
             return NONE
         return "" if word == NONE and host.python_archive is not None else word
 

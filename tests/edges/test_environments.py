@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from grid import SSHGrid
+from grid import BatchGrid, SSHGrid
 from grid.care.wheels import with_dependencies
 from grid.environments.installed import installed, pack
 from grid.environments.travel import Environments
@@ -27,6 +27,7 @@ from grid.errors import PublishError, PythonError
 from grid.grids.differences import _projects
 from grid.hosts import Host
 from grid.launch import connect
+from grid.testing.standins import stand_in
 from tests.lab import Lab, LabHost
 from tests.lab.pythons import cache_directory, interpreter
 
@@ -295,6 +296,9 @@ from grid.environments.travel import Environments
 from grid.launch import connect
 with connect(Host("same")) as connection:
     first = Environments().bring(connection, "here")
+if sys.argv[1] == "bring":
+    print(json.dumps([first.sent, None]))
+    sys.exit()
 class Uses:
     def sum(self):
         import ours, quick
@@ -336,20 +340,20 @@ def test_what_is_installed_here_comes_to_a_host_with_what_is_editable_and_a_chan
         variables = {**os.environ, "GRID_SSH_CONFIG": str(lab.ssh_config), "PYTHONPATH": str(STEPS.parents[2])}
         variables["PATH"] = f"{uv.parent}:{os.environ['PATH']}"
 
-        def run() -> tuple[list[str], int]:
-            command = [python, str(tmp_path / "script.py")]
+        def run(what: str) -> tuple[list[str], int | None]:
+            command = [python, str(tmp_path / "script.py"), what]
             done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
             assert done.returncode == 0, done.stderr
             sent, found = json.loads(done.stdout)
             return sent, found
 
-        sent, found = run()
+        sent, found = run("all")
         assert found == 42
         assert len(sent) == len(packed) + 1
-        assert run() == ([], 42)
         (ours / "ours.py").write_text("TWO = 3\n")
-        sent, found = run()
-        assert [name.split("-")[0] for name in sent] == ["ours"] and found == 43
+        sent, _ = run("bring")
+        assert [name.split("-")[0] for name in sent] == ["ours"]
+        assert run("bring") == ([], None)
 
 
 # ---- what can go wrong -------------------------------------------------------------------------------------------
@@ -417,6 +421,27 @@ def test_a_full_disk_tells_what_is_needed_and_what_is_free(
             g.publish(science.Science())
     left = net.hosts["full"].run(["sh", "-c", "ls -A ~/.grid/env ~/.grid/env/wheels"]).stdout
     assert ".building" not in left and ".part" not in left
+
+
+# ---- batch jobs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("W06", "B01")
+def test_pilots_use_what_was_built_in_the_home_directory_of_the_log_in_machine(
+    wheels: list[Path], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "requirements.txt").write_text(f"{wheels[0]}\n")
+    (tmp_path / "tells.py").write_text(
+        "import sys\nclass Tells:\n    def of(self):\n        import teller\n        return teller.__file__\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("tells")
+    with stand_in("torque", tmp_path / "torque", server="fake"):
+        with BatchGrid(nodes=2, walltime=120, wait="all", poll_s=1.0, environment=tmp_path / "requirements.txt") as g:
+            found = set(g.gather(g.broadcast(g.publish(module.Tells()), "of"), 60))
+    sys.modules.pop("tells")
+    (path,) = found
+    assert path.startswith(f"{home}/.grid/env/")
 
 
 # ---- without an environment --------------------------------------------------------------------------------------
