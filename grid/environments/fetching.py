@@ -20,7 +20,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -30,9 +30,9 @@ from packaging.utils import canonicalize_name
 from grid.environments.cache import WheelCache
 from grid.environments.fitting import Offered, Pinned, Wheel, choose, no_wheel, rank_of
 from grid.environments.installed import Installed, installed, pack, tree_state
-from grid.environments.locks import read_lock
+from grid.environments.locks import applies, read_lock
 from grid.environments.target import Target
-from grid.environments.wanted import Requirements, Wanted, read_requirements, requirement_lines
+from grid.environments.wanted import Requirements, Wanted, parts_of, read_requirements, requirement_lines
 from grid.errors import PackagesError
 
 KERNEL = ("pyzmq", "dill")
@@ -124,7 +124,7 @@ class Collection:
             key = f"ours-{hashlib.sha256(repr([others, self._target.key]).encode()).hexdigest()[:24]}"
             fetched = self._cache.recall_wheels(key)
             if fetched is None or not all(self._cache.has(wheel.sha256) for wheel in fetched):
-                fetched = self._resolve(others, (), [])
+                fetched = self._resolve(others)
                 self._cache.note_wheels(key, fetched)
             wheels += fetched
         return wheels
@@ -140,7 +140,7 @@ class Collection:
             pins = requirement_lines((one.name, one.version) for one in files)
             known = {wheel.project for wheel in wheels}
             named = requirement_lines((one.name, one.version) for one in others)
-            wheels += [wheel for wheel in self._resolve(named, pins, []) if wheel.project not in known]
+            wheels += [wheel for wheel in self._resolve(named, pins) if wheel.project not in known]
         return wheels
 
     def _fits(self, one: Installed) -> bool:
@@ -193,28 +193,38 @@ class Collection:
     # -- requirements ----------------------------------------------------------------------------------------------
 
     def _of_requirements(self, asked: Requirements) -> list[Wheel]:
-        built = []
+        built = {}
         for source in asked.sources:
-            place = re.split(r"[\[;]", source)[0].strip() if source.startswith("/") else source
-            key = hashlib.sha256(f"{place} {_state(place)}".encode()).hexdigest()[:24]
-            built.append(self._built(place, key))
+            place, extras, marker = parts_of(source)
+            if applies(marker or None, self._target):
+                key = hashlib.sha256(f"{place} {_state(place)}".encode()).hexdigest()[:24]
+                built[self._built(place, key)] = extras
         return self._resolve(asked.lines, asked.constraints, built)
 
-    def _resolve(self, lines: Sequence[str], constraints: Sequence[str], built: list[Wheel]) -> list[Wheel]:
-        """What an index has for these lines, with what that needs; `built`: wheels that are here for it."""
-        place = self._scratch / "built"
-        place.mkdir(exist_ok=True)
-        for wheel in built:
+    def _resolve(
+        self, lines: Sequence[str], constraints: Sequence[str] = (), built: Mapping[Wheel, str] = {}
+    ) -> list[Wheel]:
+        """What an index has for these lines, with what that needs.
+
+        Args:
+            built: Wheels that are here for it, with the extras of each that are wanted.
+        """
+        scratch = Path(tempfile.mkdtemp(dir=self._scratch))  # of this call alone
+        place = scratch / "built"
+        place.mkdir()
+        named = []
+        for wheel, extras in built.items():
             shutil.copyfile(self._cache.path(wheel.sha256), place / wheel.filename)
-        asked = self._scratch / "asked.txt"
-        # by its path: a version of the same number that an index has is another
-        asked.write_text("\n".join([*lines, *(str(place / wheel.filename) for wheel in built)]) + "\n")
-        bounds = self._scratch / "bounds.txt"
+            # by its path: a version of the same number that an index has is another
+            named.append(f"{wheel.project}{extras} @ {(place / wheel.filename).as_uri()}")
+        asked = scratch / "asked.txt"
+        asked.write_text("\n".join([*lines, *named]) + "\n")
+        bounds = scratch / "bounds.txt"
         bounds.write_text("\n".join(constraints) + "\n")
         tried = []
         if uv := _uv():
-            done = _run(self._by_uv(uv, asked, bounds))
-            lock = self._scratch / "pylock.toml"
+            lock = scratch / "pylock.toml"
+            done = _run(self._by_uv(uv, asked, bounds, lock))
             if done.returncode == 0:
                 pins = read_lock(lock.read_text(), str(lock), self._target)
                 known = {wheel.project for wheel in built}
@@ -222,20 +232,20 @@ class Collection:
                 return [*built, *self._of_pins(others)]
             tried.append(f"uv: {_errors(done)}")
         if _has_pip():
-            fetched = self._scratch / "fetched"
-            fetched.mkdir(exist_ok=True)
+            fetched = scratch / "fetched"
+            fetched.mkdir()
             done = _run([*self._by_pip(fetched), "--find-links", str(place), "-r", str(asked), "-c", str(bounds)])
             if done.returncode == 0:
                 return [self._cache.put(file) for file in sorted(fetched.glob("*.whl"))]
             tried.append(f"pip: {_errors(done)}")
         raise _not_found(tried, self._target)
 
-    def _by_uv(self, uv: str, asked: Path, bounds: Path) -> list[str]:
+    def _by_uv(self, uv: str, asked: Path, bounds: Path, lock: Path) -> list[str]:
         version = self._target.markers["python_full_version"]
         platform = _uv_platform(self._target)
         command = [uv, "pip", "compile", "--quiet", "--no-header", "--format", "pylock.toml", "--only-binary", ":all:"]
         command += ["--python-version", version, *(["--python-platform", platform] if platform else [])]
-        return [*command, "--constraint", str(bounds), "--output-file", str(self._scratch / "pylock.toml"), str(asked)]
+        return [*command, "--constraint", str(bounds), "--output-file", str(lock), str(asked)]
 
     def _by_pip(self, place: Path) -> list[str]:
         target = self._target
@@ -267,13 +277,14 @@ class Collection:
 
     def _fetch(self, lacking: list[tuple[Pinned, Offered]]) -> list[Wheel]:
         """By pip, which knows the index of this place; what it can't have comes from where the lock file says."""
-        fetched = self._scratch / "pins"
-        fetched.mkdir(exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=self._scratch))
+        fetched = scratch / "pins"
+        fetched.mkdir()
         named = [(pin, one) for pin, one in lacking if one.sha256 and urlsplit(one.url).scheme in ("http", "https", "")]
         named = [(pin, one) for pin, one in named if not os.path.isabs(one.url)]
         said = ""
         if named and _has_pip():
-            asked = self._scratch / "pins.txt"
+            asked = scratch / "pins.txt"
             lines = [f"{pin.name}=={pin.version} --hash=sha256:{one.sha256}" for pin, one in named]
             asked.write_text("\n".join(lines) + "\n")
             done = _run([*self._by_pip(fetched), "--no-deps", "--require-hashes", "-r", str(asked)])

@@ -63,7 +63,8 @@ def _check_python(said: str, file: str, target: Target) -> None:
         )
 
 
-def _applies(marker: str | None, target: Target, extra: str = "") -> bool:
+def applies(marker: str | None, target: Target, extra: str = "") -> bool:
+    """Whether a marker holds on a host; None holds everywhere."""
     # PEP 751 adds two sets that packaging of before 2025 does not know; whoever uses them names extras, which we don't.
     environment: dict[str, Any] = {**target.markers, "extra": extra, "extras": frozenset(), "dependency_groups": ()}
     return marker is None or Marker(marker).evaluate(environment)
@@ -87,7 +88,7 @@ def _read_pylock(content: dict[str, Any], file: str, target: Target) -> list[Pin
     _check_python(content.get("requires-python", ""), file, target)
     found = []
     for package in content.get("packages", []):
-        if _applies(package.get("marker"), target):
+        if applies(package.get("marker"), target):
             _check_python(package.get("requires-python", ""), f"{file}: {package['name']}", target)
             found.append(_of_pylock(package, file))
     return found
@@ -97,8 +98,7 @@ def _of_pylock(package: Mapping[str, Any], file: str) -> Pinned:
     name, version = package["name"], package.get("version", "")
     base = Path(file).absolute().parent
     wheels = tuple(
-        Offered(_filename(wheel), wheel.get("hashes", {}).get("sha256", ""), _place(wheel, base))
-        for wheel in package.get("wheels", [])
+        Offered(_filename(wheel), _sha256(wheel), _place(wheel, base)) for wheel in package.get("wheels", [])
     )
     source = ""
     if "directory" in package:
@@ -112,10 +112,15 @@ def _of_pylock(package: Mapping[str, Any], file: str) -> Pinned:
         archive = package["archive"]
         place = _place(archive, base)
         if _filename(archive).endswith(".whl"):
-            wheels = (Offered(_filename(archive), archive.get("hashes", {}).get("sha256", ""), place),)
+            wheels = (Offered(_filename(archive), _sha256(archive), place),)
         else:
             source = f"{name} @ {place}" if "://" in place else place
     return Pinned(name, version, wheels, source)
+
+
+def _sha256(entry: Mapping[str, Any]) -> str:
+    """Raises KeyError if it has no such hash: nothing is fetched that can't be checked."""
+    return str(entry["hashes"]["sha256"])
 
 
 def _filename(entry: Mapping[str, Any]) -> str:
@@ -150,7 +155,7 @@ def _read_uv(content: dict[str, Any], file: str, target: Target) -> list[Pinned]
         found[key[:2]] = package
         needs = package.get("optional-dependencies", {}).get(extra, []) if extra else package.get("dependencies", [])
         for need in needs:
-            if not _applies(need.get("marker"), target, extra):
+            if not applies(need.get("marker"), target, extra):
                 continue
             chosen = _one_of(packages[need["name"]], need, target)
             waiting += [(chosen, ""), *((chosen, more) for more in need.get("extra", []))]
@@ -170,7 +175,7 @@ def _one_of(named: list[dict[str, Any]], need: Mapping[str, Any], target: Target
     fitting = [one for one in named if need.get("version") in (None, one.get("version"))]
     for one in fitting:
         markers = one.get("resolution-markers")
-        if markers is None or any(_applies(marker, target) for marker in markers):
+        if markers is None or any(applies(marker, target) for marker in markers):
             return one
     raise KeyError(f"{need['name']} {need.get('version', '')}".strip())
 

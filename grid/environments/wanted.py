@@ -138,7 +138,7 @@ def _source(line: str, base: Path) -> str | None:
     editable = _EDITABLE.fullmatch(line)
     text = editable[1].strip() if editable else line
     if _BY_URL.match(text):
-        return text
+        return re.sub(r"\s+;", " ;", text)
     if line.startswith("-") and not editable:
         return None
     plain, _, marker = text.partition(";")
@@ -147,6 +147,17 @@ def _source(line: str, base: Path) -> str | None:
     if not is_path or "://" in place:
         return None
     return f"{(base / Path(place).expanduser()).resolve()}{bracket}{extras}{';' if marker else ''}{marker}".strip()
+
+
+def parts_of(source: str) -> tuple[str, str, str]:
+    """A source of `Requirements`: what to build, the extras of it that are wanted (`[a,b]`), and its marker."""
+    if source.startswith("/"):
+        found = re.fullmatch(r"([^\[;]+)(\[[^\]]*\])?\s*(?:;(.*))?", source)
+        assert found is not None, source
+        return found[1].strip(), found[2] or "", (found[3] or "").strip()
+    address, _, marker = source.partition(" ;")
+    extras = re.match(r"[A-Za-z0-9._-]+\s*(\[[^\]]*\])\s*@", address)
+    return address.strip(), extras[1] if extras else "", marker.strip()
 
 
 def requirement_lines(pins: Iterable[tuple[str, str]]) -> list[str]:

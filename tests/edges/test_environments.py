@@ -315,6 +315,9 @@ def test_what_is_installed_here_comes_to_a_host_with_what_is_editable_and_a_chan
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client has an environment of its own, without pip, and asks no index."""
+    uv = Path(sys.executable).parent / "uv"
+    if not uv.exists():
+        pytest.skip("uv is not installed here: scripts/venv test")
     names = [name for name in with_dependencies(["sshgrid", "packaging"]) if name != "sshgrid"]
     here = {one.name: one for one in installed()}
     (tmp_path / "packed").mkdir()
@@ -333,7 +336,6 @@ def test_what_is_installed_here_comes_to_a_host_with_what_is_editable_and_a_chan
         '[project]\nname = "ours"\nversion = "1.0"\n',
     }.items():
         (ours / name).write_text(text)
-    uv = Path(sys.executable).parent / "uv"
     subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--python", python, "-e", ours], check=True)
     (tmp_path / "script.py").write_text(CLIENT_SCRIPT)
     with Lab([LabHost("same", packages=())]) as lab:
@@ -373,6 +375,22 @@ def test_a_wheel_of_another_content_than_was_locked_is_refused(wheels: list[Path
         bring(lock)
     lock.write_text(lock.read_text().replace("0" * 64, hashlib.sha256(wheels[0].read_bytes()).hexdigest()))
     bring(lock)
+
+
+@pytest.mark.row("W01", "W04")
+def test_pip_is_asked_where_uv_can_not_answer_and_each_wheel_is_sent_once(
+    wheels: list[Path], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels[0].parent))
+    (tmp_path / "requirements.txt").write_text(
+        f"teller\n{wheels[1]} ; python_version >= '3'\nnone.whl; os_name == 'nt'\n"
+    )
+    with connect(Host("localhost", ssh="local")) as connection:
+        brought = Environments().bring(connection, str(tmp_path / "requirements.txt"))
+    assert [name.split("-")[0] for name in brought.sent] == ["dill", "other", "pyzmq", "teller"]
 
 
 @pytest.mark.row("W03")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from grid.environments.fitting import Offered, Pinned, Wheel, choose, name_of
 from grid.environments.locks import read_lock
 from grid.environments.target import Target
-from grid.environments.wanted import logical_lines, read_requirements, wanted
+from grid.environments.wanted import logical_lines, parts_of, read_requirements, wanted
 from grid.errors import PackagesError
 from grid.grids.packages import Packages
 from grid.hosts import Host, load_hosts
@@ -250,6 +250,12 @@ def test_a_uv_lock_is_walked_from_its_root_with_the_markers_of_the_host() -> Non
         ("not toml", "uv.lock", "is not TOML"),
         ('lock-version = "1.0"\nrequires-python = ">=3.13"\n', "pylock.toml", "is for Python >=3.13"),
         ('lock-version = "1.0"\n[[packages]]\nversion = "1"\n', "pylock.toml", "lacks 'name'"),
+        (
+            'lock-version = "1.0"\n[[packages]]\nname = "x"\n'
+            'wheels = [{path = "x-1-py3-none-any.whl", hashes = {md5 = "a"}}]\n',
+            "pylock.toml",
+            "lacks 'sha256'",
+        ),
         ('lock-version = "1.0"\npackages = 3\n', "pylock.toml", "is not as its format says"),
         ('lock-version = "1.0"\n[[packages]]\nname = "x"\nmarker = "?"\n', "pylock.toml", "is not as its format"),
     ],
@@ -304,6 +310,23 @@ def test_requirements_are_read_with_the_files_that_they_name(tmp_path: Path) -> 
         *(f"{tmp_path}/more/local.whl", f"{tmp_path}/ours[fast]"),
         "theirs @ git+https://x.invalid/t.git@abc",
     )
+
+
+@pytest.mark.row("W01")
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("/p/ours", ("/p/ours", "", "")),
+        ("/p/my ours[fast, x];python_version<'3.11'", ("/p/my ours", "[fast, x]", "python_version<'3.11'")),
+        (
+            "t[a] @ git+https://x.invalid/t ; os_name == 'nt'",
+            ("t[a] @ git+https://x.invalid/t", "[a]", "os_name == 'nt'"),
+        ),
+        ("git+https://x.invalid/t@abc", ("git+https://x.invalid/t@abc", "", "")),
+    ],
+)
+def test_a_source_is_taken_apart(source: str, parts: tuple[str, str, str]) -> None:
+    assert parts_of(source) == parts
 
 
 @pytest.mark.row("W03")
