@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,10 +48,8 @@ def test_a_signal_without_an_order_or_with_a_torn_one_does_nothing(tmp_path: Pat
 
 
 def test_another_machine_and_a_dead_process_are_not_told(tmp_path: Path) -> None:
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
+    with subprocess.Popen(["true"]) as ended:
+        child = ended.pid
     orders = [("a", "another machine", os.getpid(), 1), ("b/1", os.uname().nodename, child, 1)]
     assert Stopper().stop(orders) == 0
     assert list(tmp_path.iterdir()) == []
