@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.compat.crew import RESTARTS, Crew, Publishes, check_handed, crew_of, initializer_of
 from grid.compat.errors import told
-from grid.compat.work import EVERYTHING, Calls, FunctionMap
+from grid.compat.work import EVERYTHING, FunctionMap, PooledCalls
 from grid.errors import ServiceError
 from grid.services.mapping import MapResult, MapWork, map_over
 from grid.services.unfinished import Source, wait_for
@@ -74,14 +74,14 @@ class GridExecutor(ProcessPoolExecutor):
             self._ours = service_id if service_id not in before else None
         self._lock = threading.Lock()
         self._closed = False
-        self._functions: Calls | None = None
-        self._methods: Calls | None = None
+        self._functions: PooledCalls | None = None
+        self._methods: PooledCalls | None = None
         if self._service is not None:
-            self._methods = self._finished(Calls(self._service, None, retries))
+            self._methods = self._finished(PooledCalls(self._service, None, retries))
         self._maps: weakref.WeakSet[MapWork] = weakref.WeakSet()
         self._crew: Crew | None = None if self._service is not None else crew_of(grid)
 
-    def _finished(self, calls: Calls) -> Calls:
+    def _finished(self, calls: PooledCalls) -> PooledCalls:
         self._grid.unfinished.add(calls)
         return calls
 
@@ -123,10 +123,10 @@ class GridExecutor(ProcessPoolExecutor):
                 return self._methods.make("@call", args, kwargs)
             if self._functions is None:
                 crew = self._crew_now()
-                self._functions = self._finished(Calls(crew.service, crew, self._retries, self._init))
+                self._functions = self._finished(PooledCalls(crew.service, crew, self._retries, self._init))
             return self._functions.run(fn, args, kwargs)
 
-    def _named(self) -> Calls:
+    def _named(self) -> PooledCalls:
         if self._methods is None:
             raise ServiceError(
                 "this executor runs functions", service_id="(none)", hint="Pass a function, or make g.executor(sid)"
@@ -201,7 +201,7 @@ class GridExecutor(ProcessPoolExecutor):
             self._maps.add(work)
         return _values(values, deadline)
 
-    def _queues(self) -> list[Calls]:
+    def _queues(self) -> list[PooledCalls]:
         return [queue for queue in (self._functions, self._methods) if queue is not None]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from grid.compat.crew import Initializer, Publishes, check_handed, crew_of, initializer_of
-from grid.compat.work import Calls
+from grid.compat.work import PooledCalls
 from grid.errors import GridError
 from grid.extras import need
 
@@ -49,11 +49,11 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         check_handed(grid, retries)
         initializer_of(kwargs.get("initializer"), kwargs.get("initargs"))
         self._grid, self._retries = grid, retries
-        self._calls: Calls | None = None
+        self._calls: PooledCalls | None = None
         self._initializer: Initializer | None = None
 
     @property
-    def _workers(self) -> Calls | None:
+    def _workers(self) -> PooledCalls | None:
         """The executor of the `Parallel` that has begun; another after an abort, None at the end."""
         return self._calls
 
@@ -75,7 +75,7 @@ class GridBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         crew = crew_of(self._grid)
         if wanted is None or last is None or (last.function, last.args) != (wanted.function, wanted.args):
             self._initializer = wanted  # else the same one has run already
-        self._calls = Calls(crew.service, crew, self._retries, self._initializer)
+        self._calls = PooledCalls(crew.service, crew, self._retries, self._initializer)
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from grid.compat.crew import Function, Publishes, check_handed, crew_of, initializer_of
 from grid.compat.errors import PoolTraceback, told
-from grid.compat.quick import Missing, small_map
-from grid.compat.work import Calls, FunctionMap
+from grid.compat.quick import MissingValue, small_map
+from grid.compat.work import FunctionMap, PooledCalls
 from grid.errors import CallTimeout
 from grid.services.handing import NoValue
 from grid.services.mapping import MapResult
@@ -70,7 +70,7 @@ class GridPool(_Pool):
         self._initializer = initializer_of(initializer, initargs)
         self._crew = crew_of(grid)
         self._retries = retries
-        self._calls = Calls(self._crew.service, self._crew, retries, self._initializer)
+        self._calls = PooledCalls(self._crew.service, self._crew, retries, self._initializer)
         self._maps: weakref.WeakSet[FunctionMap] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._state = "RUN"
@@ -219,7 +219,7 @@ class GridPool(_Pool):
             outcomes = small_map(self._crew, function, items, star=star)
             if outcomes is None:
                 return self._wait_for(self._map(self._crew.share(function), items, star=star))
-            left = [at for at, outcome in enumerate(outcomes) if type(outcome) is Missing]
+            left = [at for at, outcome in enumerate(outcomes) if type(outcome) is MissingValue]
             if left:
                 self._once_more(function, items, outcomes, left, star=star)
         finally:
@@ -353,7 +353,7 @@ class AsyncResult:
         self._event = threading.Event()
         self._value: Any = None
         self._error: BaseException | None = None
-        self._work: FunctionMap | Calls | None = None  # what it waits for; dropped once it is there
+        self._work: FunctionMap | PooledCalls | None = None  # what it waits for; dropped once it is there
 
     def ready(self) -> bool:
         """Whether it has arrived."""

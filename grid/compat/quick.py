@@ -55,7 +55,7 @@ def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: boo
             sent.append((first, last, proxy._server.submit("@map", pack, {}, proxy)))
     except (ServerLost, SerialisationError):
         if sent:
-            return _collect(crew, function, sent, len(items))  # what was not sent is `Missing` there
+            return _collect(crew, function, sent, len(items))  # what was not sent is `MissingValue` there
         return None
     finally:
         for proxy in proxies:
@@ -63,7 +63,7 @@ def small_map(crew: Crew, function: Function, items: Sequence[Any], *, star: boo
     return _collect(crew, function, sent, len(items))
 
 
-class Missing:
+class MissingValue:
     """Stands for the outcome of an item that has to be mapped in the ordinary way; `lost`: its server died with it."""
 
     def __init__(self, lost: BaseException | None) -> None:
@@ -87,7 +87,7 @@ def _collect(crew: Crew, function: Function, sent: Sequence[tuple[int, int, Any]
                 outcomes[first:last] = unpacked(result.get(), result._where())
                 function.ran(last - first, result.seconds)
             except ServerLost as exc:
-                outcomes[first:last] = [Missing(exc)] * (last - first)
+                outcomes[first:last] = [MissingValue(exc)] * (last - first)
             except Exception as exc:
                 refused = crew.refusal(function, result.server) or exc
                 outcomes[first:last] = [NoValue(refused)] * (last - first)
@@ -98,4 +98,4 @@ def _collect(crew: Crew, function: Function, sent: Sequence[tuple[int, int, Any]
     return outcomes
 
 
-_NOT_SENT = Missing(None)
+_NOT_SENT = MissingValue(None)

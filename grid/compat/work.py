@@ -3,7 +3,7 @@
 Both are supplies of one way to hand out (`services/handing.py`). What differs is where packs come from and where
 outcomes go.
 
-Lives here: `FunctionMap` (packs of items), `Calls` (one call, one future).
+Lives here: `FunctionMap` (packs of items), `PooledCalls` (one call, one future).
 Elsewhere:  maps of methods (`services/mapping.py`), functions on servers (`crew`).
 """
 
@@ -130,13 +130,13 @@ def check_initializer(initializer: Initializer | None, server: Server) -> None:
         raise InitializerFailed(f"the initializer failed on server {server.name}: {failed!r}") from failed
 
 
-class Call:
+class PooledCall:
     """One call: the function (or the name of a method), its arguments, and its future."""
 
     __slots__ = ("__weakref__", "args", "function", "future", "kwargs", "made", "method", "taken")
 
     def __init__(
-        self, calls: Calls, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any = None
+        self, calls: PooledCalls, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Any = None
     ) -> None:
         self.method, self.args, self.kwargs, self.function = method, args, kwargs, function
         self.taken: Function | None = None
@@ -157,7 +157,7 @@ class Call:
 class CallFuture(Future[Any]):
     """The standard future; only that running out of time says what it waited for."""
 
-    def __init__(self, calls: Calls, name: str) -> None:
+    def __init__(self, calls: PooledCalls, name: str) -> None:
         super().__init__()
         self._calls, self._name = calls, name
 
@@ -187,7 +187,7 @@ class CallFuture(Future[Any]):
         )
 
 
-class Calls:
+class PooledCalls:
     """Single calls on the servers of one service, first come, first served. A thread runs while there are any.
 
     Args:
@@ -208,26 +208,26 @@ class Calls:
         self.service, self.crew, self.retries = service, crew, retries
         self.initializer = initializer
         self.lock = threading.Condition()
-        self.waiting: deque[Call] = deque()
+        self.waiting: deque[PooledCall] = deque()
         self.open = 0  # calls that are not done
         self.mean_s: float | None = None
         self.closed = False
         self.broken: BaseException | None = None
         self._handing: Handing | None = None  # while there are calls, and a moment longer
         self._busy_at = 0.0
-        self._under_way: dict[int, Call] = {}  # by the number of each
+        self._under_way: dict[int, PooledCall] = {}  # by the number of each
         self._begun = 0
 
     def make(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         """Call a method of the instance."""
-        return self._enter(Call(self, method, args, kwargs))
+        return self._enter(PooledCall(self, method, args, kwargs))
 
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         """Call a function. Nothing is pickled here: that it can't travel is the future's news."""
         assert self.crew is not None
-        return self._enter(Call(self, "run", args, kwargs, function))
+        return self._enter(PooledCall(self, "run", args, kwargs, function))
 
-    def _enter(self, call: Call) -> Future[Any]:
+    def _enter(self, call: PooledCall) -> Future[Any]:
         self.service.ground._check_usable()
         if self.broken is not None:
             raise self.broken
@@ -267,7 +267,7 @@ class Calls:
             if self._handing is not None:
                 self._handing.poke()
 
-    def done(self, call: Call) -> None:
+    def done(self, call: PooledCall) -> None:
         """A call has ended, whichever way."""
         if call.taken is not None and self.crew is not None:
             self.crew.give_back(call.taken)
@@ -412,7 +412,7 @@ class Calls:
         """See `Supply.end`."""
 
 
-def _settle(call: Call, outcome: Any) -> None:
+def _settle(call: PooledCall, outcome: Any) -> None:
     if type(outcome) is NoValue:
         call.future.set_exception(told(outcome.error))
     else:

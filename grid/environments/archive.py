@@ -6,7 +6,7 @@
 Only a POSIX shell, tar and sha256sum are needed there. The lock is that of `kernel/environments.py`: `flock` takes it
 where the host has that command, else the rename at the end decides.
 
-Lives here: `Archive`. Elsewhere: what is built on it (`travel.py`).
+Lives here: `PythonArchive`. Elsewhere: what is built on it (`travel.py`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _WHY = {
 }
 
 
-class Archive:
+class PythonArchive:
     """One archive of this machine.
 
     Raises:

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 
 from grid.environments.cache import WheelCache
-from grid.environments.fitting import Offered, Pinned, Wheel, choose, no_wheel, rank_of
+from grid.environments.fitting import Offered, PinnedPackage, Wheel, choose, no_wheel, rank_of
 from grid.environments.installed import Installed, installed, pack, tree_state
 from grid.environments.locks import applies, read_lock
 from grid.environments.target import Target
@@ -259,7 +259,7 @@ class Collection:
 
     # -- one by one ------------------------------------------------------------------------------------------------
 
-    def _of_pins(self, pins: list[Pinned]) -> list[Wheel]:
+    def _of_pins(self, pins: list[PinnedPackage]) -> list[Wheel]:
         """The wheel of each that fits; built here where there is a source and none of them is a wheel."""
         wheels, lacking = [], []
         for pin in pins:
@@ -275,7 +275,7 @@ class Collection:
                 lacking.append((pin, chosen))
         return [*wheels, *self._fetch(lacking)] if lacking else wheels
 
-    def _fetch(self, lacking: list[tuple[Pinned, Offered]]) -> list[Wheel]:
+    def _fetch(self, lacking: list[tuple[PinnedPackage, Offered]]) -> list[Wheel]:
         """By pip, which knows the index of this place; what it can't have comes from where the lock file says."""
         scratch = Path(tempfile.mkdtemp(dir=self._scratch))
         fetched = scratch / "pins"
@@ -295,7 +295,7 @@ class Collection:
                 pool.map(lambda each: here.get(each[1].sha256) or self._fetch_one(each[0], each[1], said), lacking)
             )
 
-    def _fetch_one(self, pin: Pinned, one: Offered, said: str) -> Wheel:
+    def _fetch_one(self, pin: PinnedPackage, one: Offered, said: str) -> Wheel:
         place = self._scratch / f"{hashlib.sha256(one.url.encode()).hexdigest()[:8]}"
         place.mkdir(exist_ok=True)
         file = place / one.filename

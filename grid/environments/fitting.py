@@ -1,7 +1,7 @@
 """Which wheel of a distribution goes to a host, and the name of the environment that comes of all of them.
 
-Lives here: `Pinned` (a distribution of one version, with the wheels that exist), `Offered` (one of those), `choose`,
-            `name_of`.
+Lives here: `PinnedPackage` (a distribution of one version, with the wheels that exist), `Offered` (one of those),
+            `choose`, `name_of`.
 Elsewhere:  where they come from (`wanted.py`, `locks.py`), getting them (`fetching.py`).
 """
 
@@ -32,7 +32,7 @@ class Offered:
 
 
 @dataclass(frozen=True)
-class Pinned:
+class PinnedPackage:
     """A distribution of one version. `source`: what pip makes a wheel of where there is none, as a requirement."""
 
     name: str
@@ -74,7 +74,7 @@ def rank_of(filename: str, target: Target) -> int | None:
     return min((target.tags[tag] for tag in tags if tag in target.tags), default=None)
 
 
-def choose(pinned: Pinned, target: Target) -> Offered:
+def choose(pinned: PinnedPackage, target: Target) -> Offered:
     """The wheel that fits best; of two that fit alike the one with the higher build number.
 
     Raises:

@@ -1,6 +1,6 @@
 """Lock files: pylock.toml (PEP 751) and uv.lock, as what a host needs of them.
 
-Lives here: both readers, from text to `Pinned`; which entries a host's markers choose.
+Lives here: both readers, from text to `PinnedPackage`; which entries a host's markers choose.
 Elsewhere:  the choice of a wheel (`fitting.py`), requirements, which some tool has to resolve (`wanted.py`).
 """
 
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.markers import InvalidMarker, Marker
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from grid.environments.fitting import Offered, Pinned
+from grid.environments.fitting import Offered, PinnedPackage
 from grid.environments.target import Target
 from grid.errors import PackagesError
 
@@ -36,7 +36,7 @@ def read_toml(text: str, file: str) -> dict[str, Any]:
     return content
 
 
-def read_lock(text: str, file: str, target: Target) -> list[Pinned]:
+def read_lock(text: str, file: str, target: Target) -> list[PinnedPackage]:
     """The distributions that a lock file has for such a host.
 
     Args:
@@ -81,7 +81,7 @@ def _unknown_version(file: str, said: object, known: str) -> PackagesError:
 # ---- pylock.toml ---------------------------------------------------------------------------------------------
 
 
-def _read_pylock(content: dict[str, Any], file: str, target: Target) -> list[Pinned]:
+def _read_pylock(content: dict[str, Any], file: str, target: Target) -> list[PinnedPackage]:
     said = content.get("lock-version")
     if not isinstance(said, str) or said.partition(".")[0] != "1":
         raise _unknown_version(file, said, "1.x")
@@ -94,7 +94,7 @@ def _read_pylock(content: dict[str, Any], file: str, target: Target) -> list[Pin
     return found
 
 
-def _of_pylock(package: Mapping[str, Any], file: str) -> Pinned:
+def _of_pylock(package: Mapping[str, Any], file: str) -> PinnedPackage:
     name, version = package["name"], package.get("version", "")
     base = Path(file).absolute().parent
     wheels = tuple(
@@ -115,7 +115,7 @@ def _of_pylock(package: Mapping[str, Any], file: str) -> Pinned:
             wheels = (Offered(_filename(archive), _sha256(archive), place),)
         else:
             source = f"{name} @ {place}" if "://" in place else place
-    return Pinned(name, version, wheels, source)
+    return PinnedPackage(name, version, wheels, source)
 
 
 def _sha256(entry: Mapping[str, Any]) -> str:
@@ -135,7 +135,7 @@ def _place(entry: Mapping[str, Any], base: Path) -> str:
 # ---- uv.lock -------------------------------------------------------------------------------------------------
 
 
-def _read_uv(content: dict[str, Any], file: str, target: Target) -> list[Pinned]:
+def _read_uv(content: dict[str, Any], file: str, target: Target) -> list[PinnedPackage]:
     if content.get("version") != 1:
         raise _unknown_version(file, content.get("version"), "1")
     _check_python(content.get("requires-python", ""), file, target)
@@ -180,7 +180,7 @@ def _one_of(named: list[dict[str, Any]], need: Mapping[str, Any], target: Target
     raise KeyError(f"{need['name']} {need.get('version', '')}".strip())
 
 
-def _of_uv(package: Mapping[str, Any], file: str) -> Pinned:
+def _of_uv(package: Mapping[str, Any], file: str) -> PinnedPackage:
     base = Path(file).absolute().parent
     origin = package["source"]
     wheels = tuple(
@@ -195,4 +195,4 @@ def _of_uv(package: Mapping[str, Any], file: str) -> Pinned:
         source = f"{name} @ git+{url.partition('?')[0]}@{commit}"
     elif not wheels and ("path" in origin or "url" in origin):
         source = str(base / origin["path"]) if "path" in origin else f"{name} @ {origin['url']}"
-    return Pinned(name, str(package.get("version", "")), wheels, source)
+    return PinnedPackage(name, str(package.get("version", "")), wheels, source)

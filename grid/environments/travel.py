@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from grid import errors
-from grid.environments.archive import Archive
+from grid.environments.archive import PythonArchive
 from grid.environments.cache import WheelCache
 from grid.environments.fetching import collect, source_key
 from grid.environments.fitting import Wheel, name_of
@@ -78,7 +78,7 @@ class Environments:
         self._locks: dict[str, threading.Lock] = {}
         self._plans: dict[str, list[Wheel]] = {}
         self._keys: dict[Wanted, str] = {}
-        self._archives: dict[str, Archive] = {}
+        self._archives: dict[str, PythonArchive] = {}
 
     def bring(self, connection: Connection, word: str, host: Host | None = None) -> Brought:
         """Have the environment on a host that `word` names, and say which interpreter that is.
@@ -159,10 +159,10 @@ class Environments:
         brought.python = answer["python"]
         return brought
 
-    def _archive(self, path: str) -> Archive:
+    def _archive(self, path: str) -> PythonArchive:
         with self._lock:
             if path not in self._archives:
-                self._archives[path] = Archive(path)
+                self._archives[path] = PythonArchive(path)
             return self._archives[path]
 
     # -- what is wanted --------------------------------------------------------------------------------------------

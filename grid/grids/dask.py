@@ -61,7 +61,7 @@ _WINDOW = 32
 """Calls under way to one server, at most. They are sent in order, so the oldest has arrived, and turns come round."""
 
 
-class Desk:
+class DaskDesk:
     """What results ask of a link: waiting, and threads for news and call-backs."""
 
     def __init__(self) -> None:
@@ -372,7 +372,7 @@ class DaskGrid(AbstractGrid):
         super().__init__(hosts, settings)
         self.hosts = FixedHosts(hosts, self)
         self.failures.update(failures)
-        self._desk = Desk()
+        self._desk = DaskDesk()
         self._halted = False
 
     def ishalted(self) -> bool:

@@ -243,7 +243,7 @@ class Home:
         inlet, outlet = self.report["ready"]
         if self.local:
             self.transport = "local"
-            self.blobs = bulk.Store(Path(self.report["blobs"]))
+            self.blobs = bulk.BlobStore(Path(self.report["blobs"]))
         else:
             self.transport = self._choose_transport(inlet)
             if self.transport == "tunnel":
@@ -322,7 +322,7 @@ class Home:
 
     def forget(self, blob: str) -> None:
         """Remove a blob; without waiting, and without an error where the host was lost."""
-        if isinstance(self.blobs, bulk.Store):
+        if isinstance(self.blobs, bulk.BlobStore):
             self.blobs.drop(blob)
             return
         with contextlib.suppress(errors.GridError):

@@ -17,18 +17,18 @@ from grid.wire import bulk
 from grid.wire.mainimage import MainImage, Packed, wrap
 
 
-class Answered(Protocol):
+class AnsweredCall(Protocol):
     """A call that carried an image."""
 
     def done(self) -> bool: ...
 
 
-class Told(bytes):
+class ToldImage(bytes):
     """What a message says of a large image; it is kept until the calls that carried it are answered."""
 
     large: _Large | None
 
-    def carried_by(self, call: Answered) -> None:
+    def carried_by(self, call: AnsweredCall) -> None:
         """Tell that a call has it with it."""
         if self.large is not None:
             self.large.carriers.append(call)
@@ -37,9 +37,9 @@ class Told(bytes):
 class _Large:
     def __init__(self, packed: Packed, blob: str, told: bytes) -> None:
         self.packed, self.blob = packed, blob
-        self.told = Told(told)
+        self.told = ToldImage(told)
         self.told.large = self
-        self.carriers: list[Answered] = []
+        self.carriers: list[AnsweredCall] = []
 
     def serves(self, lacking: set[str], have: Mapping[str, Any]) -> bool:
         """Whether a process that has `have` gets what it lacks by this one."""
@@ -62,7 +62,7 @@ class Images:
         self._large: list[_Large] = []
         self._lock = threading.Lock()
 
-    def known(self, lacking: set[str], have: Mapping[str, Any]) -> tuple[Told, Packed] | None:
+    def known(self, lacking: set[str], have: Mapping[str, Any]) -> tuple[ToldImage, Packed] | None:
         """A large image that exists already and has what is lacking."""
         with self._lock:
             for large in self._large:

@@ -15,7 +15,7 @@ from grid.care.remedies import remedy
 from grid.errors import MissingModules, VersionError
 from grid.grids.differences import versions_here
 from grid.grids.differences import warn as warn_of_differences
-from grid.grids.images import Images, Told
+from grid.grids.images import Images, ToldImage
 from grid.hosts import Host
 from grid.staging.imports import find_needs
 from grid.staging.select import StagedFile
@@ -96,7 +96,7 @@ class HostNeeds:
         self.have_modules(modules)
         if not fresh:
             return told
-        word = Told(told_of(fresh, told))
+        word = ToldImage(told_of(fresh, told))
         word.large = getattr(told, "large", None)
         return word
 

@@ -42,7 +42,7 @@ from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease
 from grid.kernel.orphans import Orphans
 from grid.kernel.presence import Presence
-from grid.kernel.requests import Requests
+from grid.kernel.requests import AgentRequests
 from grid.kernel.slots import Slots
 from grid.kernel.variables import expanded
 from grid.limits import Limits
@@ -118,7 +118,7 @@ class Agent:
             who=f"{config['script']} of {config['owner']}",
         )
         self._children = Children(nursery, self._poller, ground, self._answers, limits, common, slots, self._renew_soon)
-        self._requests = Requests(
+        self._requests = AgentRequests(
             self._children,
             ground,
             self._answers,

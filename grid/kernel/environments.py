@@ -68,7 +68,7 @@ def place() -> Path:
     return Path.home() / ".grid" / "env"
 
 
-class Refused(Exception):
+class BuildRefused(Exception):
     """Told to the client: `kind` is the class of its error there."""
 
     def __init__(self, what: str, hint: str, kind: str = "PythonError", **facts: Any) -> None:
@@ -148,7 +148,7 @@ def serve(stdin: BinaryIO, stdout: TextIO) -> None:
         if python is None:
             wish = _hear(stdin)
             say(python=_have(wish, facts["base"], stdin, say))
-    except Refused as exc:
+    except BuildRefused as exc:
         say(**exc.told)
     except OSError as exc:
         say(**_of_disk(exc).told)
@@ -241,7 +241,7 @@ def _receive(store: Path, sha: str, size: int, stdin: BinaryIO) -> None:
             raise
     if digest.hexdigest() != sha:
         part.unlink()
-        raise Refused(
+        raise BuildRefused(
             f"a wheel arrived with other content than it was sent with ({sha[:12]}...)",
             "Try again: it is sent anew. If that fails as well, look at the disk there",
             "DiskError",
@@ -271,13 +271,15 @@ def _unpacked(wish: dict[str, Any], store: Path) -> int:
     return needed
 
 
-def _of_disk(exc: OSError, needed: int = 0) -> Refused:
+def _of_disk(exc: OSError, needed: int = 0) -> BuildRefused:
     where = exc.filename or place()
     if exc.errno not in _FULL:
-        return Refused(f"can't build the environment: {exc.strerror} ({where})", "May we write there?", "DiskError")
+        return BuildRefused(
+            f"can't build the environment: {exc.strerror} ({where})", "May we write there?", "DiskError"
+        )
     free = _free()
     told = f"; about {needed >> 20} MB are needed, {free >> 20} MB are free" if needed else ""
-    return Refused(
+    return BuildRefused(
         f"can't build the environment: {exc.strerror} ({where}){told}",
         "Free some space in the home directory there (`grid env prune`), or have the quota raised",
         "DiskError",
@@ -308,7 +310,7 @@ def _build(wish: dict[str, Any], base: str, store: Path) -> str:
             modules = install(store / sha, fresh, site, final)
         except (zipfile.BadZipFile, ValueError) as exc:
             (store / sha).unlink()
-            raise Refused(f"{filename} can't be installed: {exc}", "Is it a wheel? Fetch it anew") from exc
+            raise BuildRefused(f"{filename} can't be installed: {exc}", "Is it a wheel? Fetch it anew") from exc
         if modules:
             compiled[filename] = modules
     doubts = _try(fresh / "bin" / "python", compiled)
@@ -496,7 +498,7 @@ def _try(python: Path, compiled: dict[str, list[str]]) -> list[str]:
 
 def _unfit(filename: str, said: str) -> NoReturn:
     line = next(line for line in reversed(said.splitlines()) if _LOADER.search(line))
-    raise Refused(
+    raise BuildRefused(
         f"{filename} was installed and can't be imported there: {line.strip()}",
         "Install that library there, or make it available with init_cmd (`module load gcc;`) or env "
         "(LD_LIBRARY_PATH); or choose another version of the package",

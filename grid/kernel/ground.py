@@ -59,7 +59,7 @@ class Ground:
         self.log = os.open(self.log_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         self.sockets = private_dir(private_dir(runtime_dir() / "s") / unique)
         self.blobs = memory_dir(unique)
-        self.store = bulk.Store(self.blobs)
+        self.store = bulk.BlobStore(self.blobs)
         self.ours += [self.sockets, self.blobs]
         if self.store.overflow is not None:  # made before anything needs it: the lock would be a file in its place
             self._own(self.store.overflow)

@@ -68,7 +68,7 @@ class Background:
                 answers.answer(call, value)
 
 
-class Requests:
+class AgentRequests:
     """See the module.
 
     Args:

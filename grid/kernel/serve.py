@@ -83,7 +83,7 @@ class Server:
             ends = carrier.bind_ports(spec["address"], keys)
         else:
             ends = carrier.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
-        self._store = bulk.Store(Path(spec["blobs"]))
+        self._store = bulk.BlobStore(Path(spec["blobs"]))
         try:
             parts = self._store.read(spec["blob"], spec["sizes"], drop=False)
         except FileNotFoundError:  # that is nothing to print about
@@ -271,7 +271,7 @@ class Server:
             return self._take(*args, **kwargs)
         raise GridError(f"unknown server operation {method!r}", hint="Client and host differ in version")
 
-    def _take(self, method: str, value: kept.Kept, *, drop: bool) -> Any:
+    def _take(self, method: str, value: kept.KeptValue, *, drop: bool) -> Any:
         """Call `method` with a value that lies in a blob of this host."""
         try:
             parts = self._store.read(value.blob, value.sizes, drop=drop)

@@ -31,7 +31,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Line:
+class KnownHostsLine:
     """One usable line: `[marker] names type key`."""
 
     marker: str
@@ -54,7 +54,7 @@ class Line:
         return found
 
 
-def read_known_hosts(files: Iterable[str]) -> list[Line]:
+def read_known_hosts(files: Iterable[str]) -> list[KnownHostsLine]:
     """All lines of files that exist; comments and what is no key line are passed over, as ssh does."""
     lines = []
     for file in files:
@@ -66,7 +66,7 @@ def read_known_hosts(files: Iterable[str]) -> list[Line]:
             words = row.split()
             marker = words.pop(0) if words and words[0].startswith("@") else ""
             if len(words) >= 3 and not words[0].startswith("#"):
-                lines.append(Line(marker, words[0], words[1], words[2], file, number))
+                lines.append(KnownHostsLine(marker, words[0], words[1], words[2], file, number))
     return lines
 
 
@@ -75,12 +75,14 @@ def record_name(name: str, port: int) -> str:
     return name if port == 22 else f"[{name}]:{port}"
 
 
-def known_types(lines: Sequence[Line], name: str, port: int) -> set[str]:
+def known_types(lines: Sequence[KnownHostsLine], name: str, port: int) -> set[str]:
     """Key types on record for a host: asking for these first keeps a host with several keys from looking changed."""
     return {line.key_type for line in _about(lines, name, port) if not line.marker}
 
 
-def judge(lines: Sequence[Line], name: str, port: int, key_type: str, key: str) -> tuple[Verdict, Line | None]:
+def judge(
+    lines: Sequence[KnownHostsLine], name: str, port: int, key_type: str, key: str
+) -> tuple[Verdict, KnownHostsLine | None]:
     """What the records say about the key (base64), and the line that says so.
 
     A key of a type that is not on record, where others are, counts as changed: else somebody in the middle only has
@@ -101,7 +103,7 @@ def judge(lines: Sequence[Line], name: str, port: int, key_type: str, key: str) 
     return Verdict.UNKNOWN, None
 
 
-def authority_for(lines: Sequence[Line], name: str, port: int) -> Line | None:
+def authority_for(lines: Sequence[KnownHostsLine], name: str, port: int) -> KnownHostsLine | None:
     """The line that lets an authority vouch for a host's key (`@cert-authority`), if there is one."""
     about = [*_about(lines, name, port), *(line for line in lines if line.matches(name))]
     return next((line for line in about if line.marker == "@cert-authority"), None)
@@ -128,7 +130,7 @@ def add_line(file: str, line: str) -> None:
         stream.write(lead + f"{line}\n".encode())
 
 
-def _about(lines: Sequence[Line], name: str, port: int) -> list[Line]:
+def _about(lines: Sequence[KnownHostsLine], name: str, port: int) -> list[KnownHostsLine]:
     wanted = record_name(name, port)
     return [line for line in lines if line.matches(wanted)]
 

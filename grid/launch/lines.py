@@ -26,7 +26,7 @@ from grid.launch.known_hosts import Verdict
 from grid.launch.limits import ConnectLimits
 from grid.launch.login import log_in
 from grid.launch.pool import Gates, Pool, Shared
-from grid.launch.ssh_config import Target
+from grid.launch.ssh_config import SshTarget
 from grid.launch.transport import OrderedTransport
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Line(Shared):
 
     def __init__(
         self,
-        target: Target,
+        target: SshTarget,
         transport: paramiko.Transport,
         wire: wires.Wire,
         address: str | None,
@@ -91,11 +91,11 @@ class Line(Shared):
         self.transport._send_user_message(question)  # type: ignore[attr-defined]
 
 
-_pool: Pool[Target, Line] = Pool()
+_pool: Pool[SshTarget, Line] = Pool()
 _gates = Gates()
 
 
-def acquire(target: Target, limits: ConnectLimits) -> Line:
+def acquire(target: SshTarget, limits: ConnectLimits) -> Line:
     """Borrow the line to a target; it is made if there is none that lives.
 
     Raises:
@@ -112,7 +112,7 @@ def release(line: Line) -> None:
     _pool.release(line.target, line)
 
 
-def open_line(target: Target, limits: ConnectLimits) -> Line:
+def open_line(target: SshTarget, limits: ConnectLimits) -> Line:
     """Connect, check the host's key, log in.
 
     Raises:
@@ -121,12 +121,12 @@ def open_line(target: Target, limits: ConnectLimits) -> Line:
     return _retried(_handshake, target, limits)
 
 
-def show_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
+def show_key(target: SshTarget, limits: ConnectLimits) -> paramiko.PKey:
     """The key that the host shows now, judged by nobody: for `care/trust.py`."""
     return _retried(_ask_for_key, target, limits)
 
 
-def _retried(work: Callable[[Target, ConnectLimits], T], target: Target, limits: ConnectLimits) -> T:
+def _retried(work: Callable[[SshTarget, ConnectLimits], T], target: SshTarget, limits: ConnectLimits) -> T:
     """Do it when it is our turn; a server that hangs up on us is asked again, with growing pauses. Only that."""
     gate = _gates.get((target.hostname, target.port), limits.handshakes)
     for attempt in range(limits.retries + 1):
@@ -136,7 +136,7 @@ def _retried(work: Callable[[Target, ConnectLimits], T], target: Target, limits:
             raise _too_many(target)
         try:
             return work(target, limits)
-        except wires.Dropped as exc:
+        except wires.DroppedWire as exc:
             logger.debug("handshake dropped", extra={"host": target.label, "attempt": attempt, "reason": str(exc)})
             dropped = exc
         finally:
@@ -150,7 +150,7 @@ def _retried(work: Callable[[Target, ConnectLimits], T], target: Target, limits:
     ) from dropped
 
 
-def _ask_for_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
+def _ask_for_key(target: SshTarget, limits: ConnectLimits) -> paramiko.PKey:
     wire, _, via = _wire(target, limits)
     try:
         transport = _negotiate(wire, target, limits, ())
@@ -163,7 +163,7 @@ def _ask_for_key(target: Target, limits: ConnectLimits) -> paramiko.PKey:
             release(via)
 
 
-def _handshake(target: Target, limits: ConnectLimits) -> Line:
+def _handshake(target: SshTarget, limits: ConnectLimits) -> Line:
     records = known_hosts.read_known_hosts(target.known_hosts)
     name = target.key_name or target.hostname
     wire, address, via = _wire(target, limits)
@@ -185,7 +185,7 @@ def _handshake(target: Target, limits: ConnectLimits) -> Line:
     return Line(target, transport, wire, address, via, limits)
 
 
-def _wire(target: Target, limits: ConnectLimits) -> tuple[wires.Wire, str | None, Line | None]:
+def _wire(target: SshTarget, limits: ConnectLimits) -> tuple[wires.Wire, str | None, Line | None]:
     """The byte stream, the address if we dialled it ourselves, the jump host's line if there is one."""
     seconds = target.connect_s or limits.connect_s
     if target.via is not None:
@@ -205,7 +205,7 @@ def _wire(target: Target, limits: ConnectLimits) -> tuple[wires.Wire, str | None
     return wire, address, None
 
 
-def _negotiate(wire: wires.Wire, target: Target, limits: ConnectLimits, types: Iterable[str]) -> paramiko.Transport:
+def _negotiate(wire: wires.Wire, target: SshTarget, limits: ConnectLimits, types: Iterable[str]) -> paramiko.Transport:
     """Greeting and key exchange: an encrypted transport to somebody whose key is still to be judged."""
     try:
         wire.await_greeting(limits.banner_s)
@@ -252,7 +252,7 @@ def _negotiate(wire: wires.Wire, target: Target, limits: ConnectLimits, types: I
             stage="sshd",
         )
     if fault is None or isinstance(fault, (EOFError, OSError)):
-        raise wires.Dropped("during the key exchange") from fault
+        raise wires.DroppedWire("during the key exchange") from fault
     raise ConnectError(
         f"the key exchange failed: {fault}",
         host=target.label,
@@ -265,7 +265,7 @@ _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Type of a key on record -> the signature algorithms that show such a key, where the names differ."""
 
 
-def _check_key(target: Target, name: str, key: paramiko.PKey, records: list[known_hosts.Line]) -> None:
+def _check_key(target: SshTarget, name: str, key: paramiko.PKey, records: list[known_hosts.KnownHostsLine]) -> None:
     blob = key.get_base64()
     verdict, line = known_hosts.judge(records, name, target.port, key.get_name(), blob)
     if verdict is Verdict.KNOWN:
@@ -311,7 +311,7 @@ def _patience(limits: ConnectLimits) -> float:
     return float(once + 4 * limits.backoff_s * 2**limits.retries) * 2
 
 
-def _too_many(target: Target) -> ConnectError:
+def _too_many(target: SshTarget) -> ConnectError:
     return ConnectError(
         "too many log-ins were waiting for this host",
         host=target.label,

@@ -17,7 +17,7 @@ from paramiko.agent import AgentSSH
 from paramiko.pkey import PublicBlob, UnknownKeyType
 
 from grid.errors import ConnectError, LoginError
-from grid.launch.ssh_config import Target
+from grid.launch.ssh_config import SshTarget
 from grid.text import in_words
 
 _AGENT_S = 10.0
@@ -33,7 +33,7 @@ class _Attempt:
     allowed: list[str] = field(default_factory=list)
 
 
-def log_in(transport: paramiko.Transport, target: Target) -> None:
+def log_in(transport: paramiko.Transport, target: SshTarget) -> None:
     """Log in with a key.
 
     Raises:
@@ -99,7 +99,7 @@ class _AgentAt(AgentSSH):
         self._line.close()
 
 
-def _agent_of(target: Target, attempt: _Attempt) -> paramiko.Agent | _AgentAt | None:
+def _agent_of(target: SshTarget, attempt: _Attempt) -> paramiko.Agent | _AgentAt | None:
     if not target.agent:
         return None
     if target.agent_at is None:
@@ -111,7 +111,7 @@ def _agent_of(target: Target, attempt: _Attempt) -> paramiko.Agent | _AgentAt | 
         return None
 
 
-def _certified(file: str, target: Target) -> Iterator[tuple[str, paramiko.PKey]]:
+def _certified(file: str, target: SshTarget) -> Iterator[tuple[str, paramiko.PKey]]:
     """The key of a file with each certificate of CertificateFile that was made for it."""
     for certificate in target.certificates:
         try:
@@ -126,7 +126,7 @@ def _certified(file: str, target: Target) -> Iterator[tuple[str, paramiko.PKey]]
 
 
 def _keys(
-    target: Target, agent: paramiko.Agent | _AgentAt | None, attempt: _Attempt
+    target: SshTarget, agent: paramiko.Agent | _AgentAt | None, attempt: _Attempt
 ) -> Iterator[tuple[str, paramiko.PKey]]:
     """Every key once: first those that are named and held by the agent, then the agent's, then files."""
     held = list(agent.get_keys()) if agent is not None else []
@@ -165,7 +165,7 @@ def _public_half(file: str) -> bytes | None:
         return None
 
 
-def _refused(target: Target, attempt: _Attempt, why: str | None) -> LoginError:
+def _refused(target: SshTarget, attempt: _Attempt, why: str | None) -> LoginError:
     what = f"sshd refused user {target.user!r}"
     if why:
         what += f": {why}"
@@ -194,7 +194,7 @@ def _refused(target: Target, attempt: _Attempt, why: str | None) -> LoginError:
     )
 
 
-def _silent(target: Target) -> ConnectError:
+def _silent(target: SshTarget) -> ConnectError:
     return ConnectError(
         f"sshd answered nothing to the log-in of {target.user!r}",
         host=target.label,
@@ -203,7 +203,7 @@ def _silent(target: Target) -> ConnectError:
     )
 
 
-def _broken(target: Target, exc: Exception) -> ConnectError:
+def _broken(target: SshTarget, exc: Exception) -> ConnectError:
     return ConnectError(
         f"the link broke during the log-in ({in_words(exc)})",
         host=target.label,

@@ -35,7 +35,7 @@ _SUFFIX_BYTES = 17
 """ssh binds `path.XXXXXXXXXXXXXXXX` first and then renames it."""
 
 
-class Master(Shared):
+class ControlMaster(Shared):
     """A control socket with a live master behind it: ours (`_process`), or the user's (None)."""
 
     def __init__(
@@ -103,13 +103,13 @@ class Master(Shared):
 
 
 Key = tuple[str, ...]
-_pool: Pool[Key, Master] = Pool()
+_pool: Pool[Key, ControlMaster] = Pool()
 _gates = Gates()
 _terminal = threading.Lock()
 """Held while ssh may ask the user something: two prompts at once can't be answered."""
 
 
-def acquire(host: Host, limits: ConnectLimits) -> tuple[Key, Master, dict[str, str]]:
+def acquire(host: Host, limits: ConnectLimits) -> tuple[Key, ControlMaster, dict[str, str]]:
     """Borrow the master for a host, made if there is none; with what ssh says its config comes to.
 
     Raises:
@@ -127,7 +127,7 @@ def acquire(host: Host, limits: ConnectLimits) -> tuple[Key, Master, dict[str, s
         raise ConnectError("another log-in to it never ends", host=host.label, hint="Try again later") from exc
 
 
-def release(key: Key, master: Master) -> None:
+def release(key: Key, master: ControlMaster) -> None:
     """Give a master back; the last to do so ends it, if it is ours."""
     _pool.release(key, master)
 
@@ -171,10 +171,10 @@ def _effective_config(host: Host, key: Key, limits: ConnectLimits) -> dict[str, 
     return config
 
 
-def _open(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -> Master:
+def _open(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -> ControlMaster:
     path = config.get("controlpath", "none")
     if path != "none" and os.path.exists(path):
-        theirs = Master(key[0], path, None, limits)
+        theirs = ControlMaster(key[0], path, None, limits)
         if theirs.alive():
             return theirs
     gate = _gates.get((config.get("hostname"), config.get("port")), limits.handshakes)
@@ -197,7 +197,7 @@ def _open(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -
     )
 
 
-def _log_in(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -> Master:
+def _log_in(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits) -> ControlMaster:
     """First without questions, many hosts at once; where that is refused, with questions at the terminal."""
     try:
         return _start(host, key, config, limits, batch="yes", timeout=limits.connect_s + limits.auth_s)
@@ -210,7 +210,7 @@ def _log_in(host: Host, key: Key, config: dict[str, str], limits: ConnectLimits)
 
 def _start(
     host: Host, key: Key, config: dict[str, str], limits: ConnectLimits, *, batch: str, timeout: float
-) -> Master:
+) -> ControlMaster:
     ssh, *way = key
     directory = tempfile.mkdtemp(prefix=f"ssh-{os.getpid()}-", dir=runtime_dir())
     path = os.path.join(directory, "m")
@@ -264,7 +264,7 @@ def _start(
         raise
     own = {**options, "ControlMaster": "no", "ControlPath": "none", "BatchMode": "yes", "LogLevel": "ERROR"}
     alone = (ssh, *(word for name, value in own.items() for word in ("-o", f"{name}={value}")), *way)
-    return Master(ssh, path, process, limits, alone)
+    return ControlMaster(ssh, path, process, limits, alone)
 
 
 def _await_master(

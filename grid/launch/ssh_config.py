@@ -1,4 +1,4 @@
-"""What we know before we connect: a `Host` and ~/.ssh/config become one `Target`.
+"""What we know before we connect: a `Host` and ~/.ssh/config become one `SshTarget`.
 
 Lives here: reading the config (with Include), the fields of the host put over it, chains of jump hosts.
 Elsewhere:  connecting (`lines.py`); the OpenSSH way in needs none of this, its binary reads the config itself.
@@ -28,7 +28,7 @@ _GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 
 
 @dataclass(frozen=True)
-class Target:
+class SshTarget:
     """All that decides a connection: equal targets may share one."""
 
     label: str = field(compare=False)  # how messages call it
@@ -40,7 +40,7 @@ class Target:
     agent: bool
     agent_at: str | None  # IdentityAgent: the socket of another agent than $SSH_AUTH_SOCK
     certificates: tuple[str, ...]  # CertificateFile, beside those that lie by their keys
-    via: Target | None
+    via: SshTarget | None
     proxy_command: str | None
     known_hosts: tuple[str, ...]
     key_name: str | None  # HostKeyAlias
@@ -53,7 +53,7 @@ def config_file() -> str | None:
     return os.environ.get("GRID_SSH_CONFIG") or None
 
 
-def resolve(host: Host) -> Target:
+def resolve(host: Host) -> SshTarget:
     """What ~/.ssh/config (or $GRID_SSH_CONFIG) and the fields of the host say, the fields first.
 
     Raises:
@@ -68,7 +68,7 @@ def resolve(host: Host) -> Target:
         ) from exc
 
 
-def _resolve(config: paramiko.SSHConfig, host: Host, depth: int) -> Target:
+def _resolve(config: paramiko.SSHConfig, host: Host, depth: int) -> SshTarget:
     if depth > _MAX_JUMPS:
         raise ConnectError(
             f"more than {_MAX_JUMPS} jump hosts: they seem to go in a circle",
@@ -94,7 +94,7 @@ def _resolve(config: paramiko.SSHConfig, host: Host, depth: int) -> Target:
     port, user = host.port or int(found.get("port", 22)), host.user or found.get("user") or getpass.getuser()
     words = {"n": host.name, "h": found.get("hostname", host.name), "p": str(port), "r": user}
     agent_at = _filled_in(found.get("identityagent", "SSH_AUTH_SOCK"), words)
-    return Target(
+    return SshTarget(
         label=host.label,
         hostname=found.get("hostname", host.name),
         port=port,

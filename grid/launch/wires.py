@@ -18,12 +18,12 @@ from typing import Any
 import paramiko
 
 from grid.errors import ConnectError
-from grid.launch.ssh_config import Target
+from grid.launch.ssh_config import SshTarget
 
 _PREAMBLE_BYTES = 65536
 
 
-class Dropped(Exception):
+class DroppedWire(Exception):
     """The server hung up during the handshake: it may be busy (MaxStartups), so another try is sensible."""
 
 
@@ -89,13 +89,13 @@ class Wire:
             except TimeoutError:
                 raise
             except OSError as exc:
-                raise Dropped(exc.strerror or str(exc)) from exc
+                raise DroppedWire(exc.strerror or str(exc)) from exc
             if not more:
-                raise Dropped(self._ahead.decode("ascii", "replace").strip())
+                raise DroppedWire(self._ahead.decode("ascii", "replace").strip())
             self._ahead += more
 
 
-def dial(target: Target, timeout: float) -> tuple[Wire, str]:
+def dial(target: SshTarget, timeout: float) -> tuple[Wire, str]:
     """Connect by TCP: the wire, and the address that answered.
 
     Raises:
@@ -134,7 +134,7 @@ def limit_silence(wire: Wire, seconds: float) -> None:
         wire._sock.setsockopt(socket.IPPROTO_TCP, option, int(seconds * 1000))
 
 
-def dial_by_command(target: Target) -> Wire:
+def dial_by_command(target: SshTarget) -> Wire:
     """Start the ProxyCommand; its stdin and stdout are one end of a socket pair, so it can be waited for."""
     assert target.proxy_command is not None
     ours, theirs = socket.socketpair()
@@ -170,7 +170,7 @@ def dial_by_command(target: Target) -> Wire:
     return Wire(ours, end)
 
 
-def dial_through(jump: paramiko.Transport, target: Target, timeout: float) -> Wire:
+def dial_through(jump: paramiko.Transport, target: SshTarget, timeout: float) -> Wire:
     """A channel of the jump host's connection that leads to the target's port."""
     assert target.via is not None
     try:
@@ -196,7 +196,7 @@ def dial_through(jump: paramiko.Transport, target: Target, timeout: float) -> Wi
     return Wire(channel)
 
 
-def _look_up(target: Target, timeout: float) -> list[tuple[socket.AddressFamily, Any]]:
+def _look_up(target: SshTarget, timeout: float) -> list[tuple[socket.AddressFamily, Any]]:
     """getaddrinfo knows no limit of its own, so it runs beside us."""
     answer: list[Any] = []
 

@@ -20,7 +20,7 @@ from grid.services.roster import State
 from grid.services.server import Server
 from grid.wire import codec
 from grid.wire.codec import Dumped
-from grid.wire.kept import Kept
+from grid.wire.kept import KeptValue
 from grid.wire.link import Link, Peer
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class KernelServer(Server):
         result.home = result.home or home  # another one where the call was kept while this server moved
         return result
 
-    def receive(self, value: Remote, kept: Kept) -> Callable[[str, Holder], Result]:
+    def receive(self, value: Remote, kept: KeptValue) -> Callable[[str, Holder], Result]:
         """See `Server.receive`."""
         home, peer = self.home, self.peer
         same = value.home is home

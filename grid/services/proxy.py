@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from grid.services.server import Server
 
 
-class Owner(Protocol):
+class ProxyOwner(Protocol):
     """The part of its grid that a proxy uses."""
 
     _pid: int
@@ -80,14 +80,14 @@ class Method:
 class Proxy:
     """One acquired server; see the module. As a context manager it releases the server at its end."""
 
-    _grid: Owner
+    _grid: ProxyOwner
     _server: Server
     _methods: frozenset[str]
     _hold: Hold  # its server's, as long as this is the one that has it
     _strict = False
     _failed: Result | None = None  # of a strict one: the first call that failed and that nobody has asked about
 
-    def __init__(self, grid: Owner, server: Server, methods: frozenset[str], *, strict: bool = False) -> None:
+    def __init__(self, grid: ProxyOwner, server: Server, methods: frozenset[str], *, strict: bool = False) -> None:
         # one store for all: `__setattr__` below is a function of ours
         self.__dict__.update(_grid=grid, _server=server, _methods=methods, _strict=strict, _hold=server.hold or Hold())
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import Released
-from grid.wire.kept import Kept
+from grid.wire.kept import KeptValue
 
 if TYPE_CHECKING:
     from grid.services.result import Result
@@ -60,7 +60,7 @@ class RemoteValue:
     def offer(self, proxy: Holder, method: str, timeout: float | None = None) -> Callable[[], Result]:
         """Like `to`, in two steps: the value sets out for the other host now, the function waits for it and calls."""
         value = self._value(timeout)
-        if not isinstance(value, Kept):
+        if not isinstance(value, KeptValue):
             return partial(proxy._call, method, (value,), {})
         give = proxy._server.receive(self, value)
 
@@ -75,7 +75,7 @@ class RemoteValue:
     def get(self, timeout: float | None = None) -> Any:
         """Fetch the value here. Raises as `to`."""
         value = self._value(timeout)
-        if not isinstance(value, Kept):
+        if not isinstance(value, KeptValue):
             return value
         assert self._result._blobs is not None
         return value.rebuild(self._result._blobs.read(value.blob, value.sizes, drop=False))
@@ -123,6 +123,6 @@ def _remove(result: Result) -> bool:
     """Remove what a call left on its host; False while the call runs."""
     if not result.done():
         return False
-    if not result.cancelled() and result.exception(0) is None and isinstance(kept := result.get(0), Kept):
+    if not result.cancelled() and result.exception(0) is None and isinstance(kept := result.get(0), KeptValue):
         result.home.forget(kept.blob)
     return True

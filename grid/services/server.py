@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from grid.hooks import Hook
     from grid.hosts import Host
     from grid.services.result import Result
-    from grid.wire.kept import Kept
+    from grid.wire.kept import KeptValue
 
 
 class Holder(Protocol):
@@ -127,10 +127,10 @@ class Server:
         raise NotImplementedError
 
     def keep(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
-        """Like `submit`, but a large value stays on the host; its `Kept` comes instead. Here: all values come."""
+        """Like `submit`, but a large value stays on the host; its `KeptValue` comes instead. Here: all values come."""
         return self.submit(method, args, kwargs, proxy)
 
-    def receive(self, value: Remote, kept: Kept) -> Callable[[str, Holder], Result]:
+    def receive(self, value: Remote, kept: KeptValue) -> Callable[[str, Holder], Result]:
         """Begin to bring a value that another server made; the function calls a method with it. Here: by the client."""
         return lambda method, proxy: proxy._call(method, (value.get(),), {})
 

@@ -38,7 +38,7 @@ _OWN_WAIT_S = 3.0
 """A caller that waits for a server which it holds itself gets a warning after this."""
 
 
-class Ground(Protocol):
+class ServiceGround(Protocol):
     """The part of its grid that a service uses."""
 
     limits: Limits
@@ -69,7 +69,7 @@ class Ground(Protocol):
 class Service:
     """One published instance. `lock` is the one of all services of its grid."""
 
-    def __init__(self, ground: Ground, service_id: str, methods: frozenset[str], lock: threading.RLock) -> None:
+    def __init__(self, ground: ServiceGround, service_id: str, methods: frozenset[str], lock: threading.RLock) -> None:
         self.ground, self.service_id, self.methods, self.lock = ground, service_id, methods, lock
         self.waste = ground._waste
         self.proxy_type = proxy_type(methods)

@@ -15,7 +15,7 @@ from grid.errors import GridStopped, UnknownService
 from grid.services import html
 from grid.services.roster import State
 from grid.services.server import Server
-from grid.services.service import Ground, Service
+from grid.services.service import Service, ServiceGround
 
 _numbers = itertools.count()
 """Of services: unique among all grids of the process."""
@@ -30,7 +30,7 @@ def new_id(instance: object) -> str:
 class Services(Mapping[str, Service]):
     """Service id -> service. `lock` guards the table and all services; it is the grid's as well."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: ServiceGround) -> None:
         self._ground = ground
         self._by_id: dict[str, Service] = {}
         self.published: dict[int, tuple[Any, str]] = {}

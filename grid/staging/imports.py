@@ -48,7 +48,7 @@ _NOT_OF_A_PACKAGE = ("__pycache__/", ".git/", ".svn/", ".hg/", ".tox/", ".nox/",
 
 
 @dataclass(frozen=True)
-class Needs:
+class ModuleNeeds:
     """Modules that must exist before the given modules can be imported.
 
     `own`: module or package -> its files, with the relative paths that make it importable from the staged root.
@@ -68,7 +68,7 @@ class Needs:
         return [by_path[relative] for relative in sorted(by_path)]
 
 
-def find_needs(modules: Iterable[ModuleType | str], provided: Collection[str] = ("grid",)) -> Needs:
+def find_needs(modules: Iterable[ModuleType | str], provided: Collection[str] = ("grid",)) -> ModuleNeeds:
     """Follow the imports of the modules, given as objects or by name, through all that is the user's own.
 
     `__main__` is read but is not staged: what it defines travels by value.
@@ -101,7 +101,7 @@ class _Search:
         self._specs: dict[str, ModuleSpec | None] = {}
         self._seen: dict[str, bool] = {}  # module -> only optionally so far
         self._waiting: list[tuple[str, bool]] = []
-        self._needs = Needs()
+        self._needs = ModuleNeeds()
 
     def start(self, module: ModuleType | str) -> None:
         if isinstance(module, str):
@@ -115,7 +115,7 @@ class _Search:
             self._specs[module] = _spec_of(loaded)
         self._add(module, optional=False)
 
-    def run(self) -> Needs:
+    def run(self) -> ModuleNeeds:
         while self._waiting:
             self._visit(*self._waiting.pop())
         needs = self._needs

@@ -249,15 +249,15 @@ class ClientPull(Socket):
             raise zmq.Again
         return network.inbox.popleft()
 
-    def get_monitor_socket(self, events: int) -> Monitor:
+    def get_monitor_socket(self, events: int) -> CableMonitor:
         """What tells of its connections."""
-        return Monitor(self._network)
+        return CableMonitor(self._network)
 
     def disable_monitor(self) -> None:
         """Nothing more is to be told."""
 
 
-class Monitor(Socket):
+class CableMonitor(Socket):
     """What the client's PULL tells about its connections."""
 
     def recv_multipart(self, flags: int = 0) -> list[bytes]:

@@ -28,7 +28,7 @@ from grid.grids import home, stager
 from grid.launch.local import LocalConnection
 from grid.launch.pipes import PipeProcess
 from grid.staging import manifest
-from grid.wire.bulk import Store
+from grid.wire.bulk import BlobStore
 from grid.wire.link import Link
 
 
@@ -60,7 +60,7 @@ STEPS: tuple[tuple[Any, str, str, tuple[Callable[[], BaseException], ...]], ...]
     (home.Home, "ask_later", "ask the agent", (_unreachable,)),
     (Link, "connect", "connect to a process", (_no_sockets,)),
     (Link, "call", "send a call", (_backlog,)),
-    (Store, "_open", "open a blob", (_no(errno.EMFILE), _no(errno.ENOSPC))),
+    (BlobStore, "_open", "open a blob", (_no(errno.EMFILE), _no(errno.ENOSPC))),
     (manifest, "_hash", "read a file to be staged", (_no(errno.EACCES),)),
     (manifest._Blocks, "_write", "write to an archive", (_no(errno.ENOSPC),)),
     (stager, "write_archive", "make an archive", (_no(errno.EIO),)),

@@ -1,6 +1,6 @@
 """Users of a simulated grid: each deed is one step of the world.
 
-Lives here: `Users`, who own their calls, what they hold and wait for; a `Call` and what is known of it.
+Lives here: `Users`, who own their calls, what they hold and wait for; a `UserCall` and what is known of it.
 Elsewhere:  when they do what, and whether it went well (`simulation.py`).
 """
 
@@ -28,7 +28,7 @@ class Violation(AssertionError):
     """Something that must always be true was not."""
 
 
-class Call:
+class UserCall:
     """One call that a user made, and what is known of it."""
 
     __slots__ = ("cancelled", "fails", "items", "number", "result", "runs", "server", "tried_to_cancel")
@@ -50,8 +50,8 @@ class Users:
 
     def __init__(self, rng: random.Random, grid: Any, happened: Counter[str]) -> None:
         self.rng, self.grid, self.happened = rng, grid, happened
-        self.calls: dict[int, Call] = {}
-        self.open: dict[int, Call] = {}
+        self.calls: dict[int, UserCall] = {}
+        self.open: dict[int, UserCall] = {}
         self.ended: list[int] = []
         self.held: list[Proxy] = []
         self.waiting: list[tuple[Service, Waiter]] = []
@@ -151,7 +151,7 @@ class Users:
     def _make_call(self, proxy: Proxy, size: int = 0) -> None:
         first = self._last_number + 1
         self._last_number += max(1, size)
-        call = Call(first, proxy._server.name, not size and self.rng.random() < 0.02)
+        call = UserCall(first, proxy._server.name, not size and self.rng.random() < 0.02)
         self.calls[first] = call
         try:
             if size:
@@ -214,7 +214,7 @@ class Users:
             finally:
                 self.interruptible = False
 
-    def _wait_for(self, call: Call) -> None:
+    def _wait_for(self, call: UserCall) -> None:
         try:
             call.result.get(self.rng.choice((0.0, 0.01, 1.0, 3.0)))
         except CallTimeout:

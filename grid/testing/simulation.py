@@ -34,7 +34,7 @@ from grid.services.service import Service
 from grid.testing.cables import Clock, Network
 from grid.testing.simulated_grid import SimulatedGrid
 from grid.testing.simulated_hosts import Instance, SimulatedHost, value_of
-from grid.testing.simulated_users import Call, Interrupted, Users, Violation
+from grid.testing.simulated_users import Interrupted, UserCall, Users, Violation
 from grid.wire.link import Link
 
 EPISODE = 2000
@@ -353,7 +353,7 @@ class World:
             elif proxy is not None:
                 raise Violation(f"{name} is {state.value} and somebody's")
 
-    def _look_at(self, call: Call | None) -> None:
+    def _look_at(self, call: UserCall | None) -> None:
         """A call is done: with its own value, or a reason."""
         if call is None:
             return

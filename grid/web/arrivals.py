@@ -3,7 +3,7 @@
 asyncio's own server takes whatever comes: it has no places before the end of the handshake, and says so for each file
 too many.
 
-Lives here: `Arrivals`: accepting, handshakes, cutting; `Seldom`; `raise_files`.
+Lives here: `Newcomers`: accepting, handshakes, cutting; `Seldom`; `raise_files`.
 Elsewhere:  who has a place (`door.py`), what is said on a connection (`connections.py`).
 """
 
@@ -67,7 +67,7 @@ class Arrival:
             self.task.cancel()
 
 
-class Arrivals:
+class Newcomers:
     """See the module. All of it in the event loop.
 
     Args:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from grid.web.arrivals import Arrival, Arrivals
+from grid.web.arrivals import Arrival, Newcomers
 from grid.web.limits import WebLimits
 
 
 def protocol(limits: WebLimits) -> Any:
-    """The class of connections of one server; made with an `Arrival` and the `Arrivals` that it is one of."""
+    """The class of connections of one server; made with an `Arrival` and the `Newcomers` that it is one of."""
     base: Any
     try:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as base
@@ -28,7 +28,7 @@ def protocol(limits: WebLimits) -> Any:
         _grid_timer: asyncio.TimerHandle | None = None
         _grid_head = 0
 
-        def __init__(self, arrival: Arrival, arrivals: Arrivals, **options: Any) -> None:
+        def __init__(self, arrival: Arrival, arrivals: Newcomers, **options: Any) -> None:
             super().__init__(**options)
             self._grid_arrival, self._grid_arrivals = arrival, arrivals
 

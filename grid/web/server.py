@@ -18,7 +18,7 @@ import uvicorn
 from grid.jobs.host.errors import JobError, RequestError
 from grid.jobs.manager.job_manager import JobManager
 from grid.web.app import make_app
-from grid.web.arrivals import SPARE_FILES, Arrival, Arrivals, raise_files
+from grid.web.arrivals import SPARE_FILES, Arrival, Newcomers, raise_files
 from grid.web.connections import protocol
 from grid.web.limits import WebLimits
 from grid.web.names import is_loopback
@@ -102,7 +102,7 @@ class WebServer:
             return connection(arrival, self.arrivals, **options)
 
         context = certificate.context() if certificate is not None else None
-        self.arrivals = Arrivals(self._socket, self.site.limits, context, make)
+        self.arrivals = Newcomers(self._socket, self.site.limits, context, make)
         self._end = asyncio.Event()
         self._loop: Any = None
         self._failed: BaseException | None = None

@@ -131,7 +131,7 @@ def _made(path: Path, size: int) -> int:
     return fd
 
 
-class Store:
+class BlobStore:
     """The blobs of one grid on this machine: files in a private directory, of shared memory where there is some.
 
     A blob for which it has no room goes to a second directory, on disk: `overflow_dir`.
@@ -275,7 +275,7 @@ class Lane:
 
         return self._with_stream(get)
 
-    def bring(self, name: str, into: Store) -> str:
+    def bring(self, name: str, into: BlobStore) -> str:
         """Copy a blob from there into a store of this machine; its name in that. Tried once: there may be no way."""
 
         def get(stream: ssl.SSLSocket) -> str:

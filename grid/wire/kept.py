@@ -1,6 +1,6 @@
 """A value that stayed on the host where it was made: what the client gets of it instead.
 
-Lives here: `Kept`, how a server makes one of a value and a value of one.
+Lives here: `KeptValue`, how a server makes one of a value and a value of one.
 Elsewhere:  the blob that holds it (`bulk`), what the client does with it (`services/remote_value.py`).
 """
 
@@ -15,7 +15,7 @@ from grid.wire.frames import WHOLE
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptValue:
     """Where a value is and what another process must have to rebuild it.
 
     `blob`: its name on the host; `sizes`: of its parts, bytes; `flags`, `rest`: as `bulk.put_apart` gave them;
@@ -41,8 +41,8 @@ class Kept:
         return codec.loads(self.rest, parts)
 
 
-def keep(value: Any, store: bulk.Store) -> Any:
-    """Put a large value into a blob and return its `Kept`; a small one is returned as it is.
+def keep(value: Any, store: bulk.BlobStore) -> Any:
+    """Put a large value into a blob and return its `KeptValue`; a small one is returned as it is.
 
     Raises:
         SerialisationError, DiskError: It can't be put there.
@@ -53,4 +53,4 @@ def keep(value: Any, store: bulk.Store) -> Any:
         return value
     name, sizes, rest = bulk.split(memoryview(data))
     modules = dumped.modules | codec.modules_in(dumped.data)
-    return Kept(name, sizes, flags, bytes(rest), dumped.by_value, dumped.main_names, frozenset(modules))
+    return KeptValue(name, sizes, flags, bytes(rest), dumped.by_value, dumped.main_names, frozenset(modules))

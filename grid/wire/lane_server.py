@@ -35,7 +35,7 @@ _ACCEPTS = 64
 class LaneServer:
     """See the module."""
 
-    def __init__(self, address: str, context: ssl.SSLContext, store: bulk.Store) -> None:
+    def __init__(self, address: str, context: ssl.SSLContext, store: bulk.BlobStore) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._listener = socket.create_server((address, 0), family=family, backlog=LINE)
         self._listener.setblocking(False)

@@ -391,7 +391,7 @@ def wrap(parts: Sequence[Any]) -> bytes:
     return pickle.dumps([bytes(part) for part in parts], 5)
 
 
-def arrive(data: Any, store: bulk.Store | None = None) -> None:
+def arrive(data: Any, store: bulk.BlobStore | None = None) -> None:
     """Install an image that came in a message: itself, or the name of a blob and the sizes of the parts in it.
 
     Before it, where there are any, the names of modules that were edited (`edited.told_of`).

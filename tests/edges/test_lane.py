@@ -28,7 +28,7 @@ class Scene:
 
     def __init__(self, directory: Path) -> None:
         ours, theirs = make_keys()
-        self.store = bulk.Store(directory)
+        self.store = bulk.BlobStore(directory)
         self.server = LaneServer("127.0.0.1", theirs.tls(server=True), self.store)
         self.context = ours.tls(server=False)
         self.lines: list[socket.socket] = []

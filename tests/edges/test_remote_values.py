@@ -42,7 +42,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *ways: Any) -> None:
 
 def blobs(g: LocalGrid) -> list[str]:
     store = g._engine.fleet.homes[0].blobs
-    assert isinstance(store, bulk.Store)
+    assert isinstance(store, bulk.BlobStore)
     return sorted(path.name for path in store.directory.iterdir())
 
 
@@ -69,7 +69,7 @@ def test_large_states_change_places_on_one_host_without_the_client(
     with Ensemble(g, service_id, [1.0, 2.0, 3.0], rng=Random(1)) as ensemble:
         ensemble.each("start", lambda replica: (replica,))
         with monkeypatch.context() as patched:
-            forbid(patched, bulk.Store)
+            forbid(patched, bulk.BlobStore)
             ensemble.swap_states([(0, 2)])
         assert ensemble.each("ends") == [(SIZE, 102, 2), (SIZE, 1, 1), (SIZE, 100, 0)]
         until(lambda: blobs(g) == before)
@@ -136,7 +136,7 @@ def test_a_value_that_was_removed_under_our_hands_is_an_error_that_says_so(g: Lo
         kept = g.keep(one, "make_bytes", 1_000_000)
         kept.to(two, "echo").get(20)
         store = g._engine.fleet.homes[0].blobs
-        assert isinstance(store, bulk.Store)
+        assert isinstance(store, bulk.BlobStore)
         store.drop(kept._result.get().blob)
         with pytest.raises(Exception, match="handed over is gone"):
             kept.to(two, "echo").get(20)

@@ -46,11 +46,11 @@ def total(x):
 
 if __name__ == "__main__":
     written = []
-    plain = bulk.Store.write
+    plain = bulk.BlobStore.write
     def write(self, parts):
         written.append(sum(map(len, parts)))
         return plain(self, parts)
-    with mock.patch.object(bulk.Store, "write", write), LocalGrid(3) as g:
+    with mock.patch.object(bulk.BlobStore, "write", write), LocalGrid(3) as g:
         sid = g.publish(Model())
         assert g.gather(g.broadcast(sid, "total"), 30) == [Model().total()] * 3
         print("published", sum(size > 1_000_000 for size in written))

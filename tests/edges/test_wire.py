@@ -206,7 +206,7 @@ def test_what_a_script_defines_works_in_a_process_that_never_saw_it(tmp_path: Pa
 @pytest.mark.row("G67", "G68")
 def test_blobs_travel_over_the_lane_and_strangers_get_nothing(tmp_path: Path) -> None:
     ours, theirs = make_keys()
-    store = bulk.Store(tmp_path)
+    store = bulk.BlobStore(tmp_path)
     server = LaneServer("127.0.0.1", theirs.tls(server=True), store)
 
     def connect() -> socket.socket:

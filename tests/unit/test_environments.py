@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grid.environments.fitting import Offered, Pinned, Wheel, choose, name_of
+from grid.environments.fitting import Offered, PinnedPackage, Wheel, choose, name_of
 from grid.environments.locks import read_lock
 from grid.environments.target import Target
 from grid.environments.wanted import logical_lines, parts_of, read_requirements, wanted
@@ -46,8 +46,8 @@ def target(python: str = "3.12", libc: tuple[str, str] = ("glibc", "2.28"), mach
     )
 
 
-def pinned(*tags: str) -> Pinned:
-    return Pinned("numpy", "2.1", tuple(Offered(f"numpy-2.1-{tag}.whl") for tag in tags))
+def pinned(*tags: str) -> PinnedPackage:
+    return PinnedPackage("numpy", "2.1", tuple(Offered(f"numpy-2.1-{tag}.whl") for tag in tags))
 
 
 MANY = (
@@ -213,7 +213,7 @@ source = { registry = "x" }
 """
 
 
-def by_name(found: list[Pinned]) -> dict[str, Pinned]:
+def by_name(found: list[PinnedPackage]) -> dict[str, PinnedPackage]:
     return {each.name: each for each in found}
 
 

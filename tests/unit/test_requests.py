@@ -14,7 +14,7 @@ import pytest
 
 from grid.errors import DiskError, GridError
 from grid.kernel.answers import Answers
-from grid.kernel.requests import Background, Requests
+from grid.kernel.requests import AgentRequests, Background
 from grid.kernel.slots import Slots
 from grid.limits import Limits
 from grid.wire import bulk, codec, raised
@@ -34,7 +34,7 @@ class End:
 
 class Ground:
     def __init__(self, root: Path) -> None:
-        self.root, self.store = root, bulk.Store(root)
+        self.root, self.store = root, bulk.BlobStore(root)
 
     def below_root(self, subroot: str) -> Path:
         return self.root / subroot
@@ -46,9 +46,9 @@ class Children:
 
 
 @contextmanager
-def requests(end: End, root: Path) -> Iterator[Requests]:
-    of: Any = Requests
-    asked: Requests = of(
+def requests(end: End, root: Path) -> Iterator[AgentRequests]:
+    of: Any = AgentRequests
+    asked: AgentRequests = of(
         Children(),
         Ground(root),
         Answers(end),
@@ -71,7 +71,7 @@ def close(background: Background) -> None:
     os.close(background._writer)
 
 
-def ask(asked: Requests, call: int, method: str, *args: Any) -> None:
+def ask(asked: AgentRequests, call: int, method: str, *args: Any) -> None:
     asked.answer(unpack(pack(Kind.CALL, 1, call, 0, call, codec.dumps_whole((method, args, {})))))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from grid.errors import ConnectError
 from grid.hosts import Host
-from grid.launch.ssh_config import Target, resolve
+from grid.launch.ssh_config import SshTarget, resolve
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return lambda text: (tmp_path / "config").write_text(text) and None
 
 
-def chain(target: Target) -> list[str]:
+def chain(target: SshTarget) -> list[str]:
     """The hosts on the way, the nearest first."""
     via = target.via
     return [] if via is None else [*chain(via), f"{via.user}@{via.hostname}:{via.port}"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from grid.compat import work
-from grid.compat.work import Calls
+from grid.compat.work import PooledCalls
 from grid.errors import CallTimeout, ServerLost
 from tests.grounds import Ground, Seat, service_of
 
@@ -23,9 +23,9 @@ def until(condition: Callable[[], Any]) -> None:
         time.sleep(0.001)
 
 
-def calls_on(*names: str, **how: Any) -> tuple[Calls, list[Seat]]:
+def calls_on(*names: str, **how: Any) -> tuple[PooledCalls, list[Seat]]:
     service, seats = service_of(*names)
-    return Calls(service, **how), seats
+    return PooledCalls(service, **how), seats
 
 
 @pytest.mark.row("G45")

@@ -71,14 +71,14 @@ def commands_of(system: str) -> Any:
     if system == "sge":
         from grid.testing.standins import sge_commands
 
-        return sge_commands.Words()
+        return sge_commands.SgeWords()
     if system.startswith("slurm"):
         from grid.testing.standins import slurm_commands
 
-        return slurm_commands.Words(system == "slurm-torque")
+        return slurm_commands.SlurmWords(system == "slurm-torque")
     from grid.testing.standins import pbs_server
 
-    return pbs_server.Words(system)
+    return pbs_server.PbsWords(system)
 
 
 def run(command: str, args: list[str]) -> None:

@@ -154,7 +154,7 @@ def tell(task: Path, number: int) -> None:
 # -- the server --------------------------------------------------------------------------------------------------------
 
 
-class Server:
+class StandinServer:
     """Gives nodes to jobs, starts their scripts, ends them, copies what they printed."""
 
     def __init__(self, base: Base, jobs: Any) -> None:
@@ -479,4 +479,4 @@ def main() -> None:
         Mom(base, sys.argv[2]).run()
     from grid.testing.standins import commands_of
 
-    Server(base, commands_of(base.config["system"])).run()
+    StandinServer(base, commands_of(base.config["system"])).run()

@@ -1,6 +1,6 @@
 """What the commands of TORQUE and PBS share: the server's part, ids of jobs, times, and a server that is not there.
 
-Lives here: `Words`, as the engine asks for them; what two commands or more need.
+Lives here: `PbsWords`, as the engine asks for them; what two commands or more need.
 Elsewhere:  the commands (`pbs_qsub.py`, `pbs_qstat.py`, `pbs_inside.py`), the server's life (`engine.py`).
 """
 
@@ -18,7 +18,7 @@ from grid.testing.standins.engine import ARRAY, ENDED, TICK_S, Base, Job, number
 LOGIN_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
 
-class Words:
+class PbsWords:
     """What the server does in this system's way."""
 
     walltime_text = "=>> PBS: job killed: walltime %d exceeded limit %d\n"

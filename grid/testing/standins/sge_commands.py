@@ -23,7 +23,7 @@ WITH_VALUE = ("N", "S", "q", "P", "o", "e", "l", "hold_jid", "v", "r", "j", "wd"
 PLAIN = ("V", "cwd", "terse", "h", "notify")
 
 
-class Words:
+class SgeWords:
     """What the server does in this system's way."""
 
     walltime_text = ""
@@ -284,7 +284,7 @@ def qrsh(base: Base, args: list[str]) -> None:
     if not inherit or job is None or job["state"] != "R" or host not in nodes or not job["pe"]:
         sys.stderr.write(f"error: executing task of job {number or 0} failed: failed sending task to execd@{host}\n")
         sys.exit(1)
-    env = {**(dict(os.environ) if everything else {}), **Words().environment(base, job)}
+    env = {**(dict(os.environ) if everything else {}), **SgeWords().environment(base, job)}
     if "PE_HOSTFILE" in os.environ:
         env["PE_HOSTFILE"] = os.environ["PE_HOSTFILE"]
     streams = {

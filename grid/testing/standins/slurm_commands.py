@@ -31,7 +31,7 @@ SRUN_LONG = (
 )
 
 
-class Words:
+class SlurmWords:
     """What the server does in this system's way."""
 
     walltime_text = ""
