@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,22 +30,16 @@ def lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lease]:
 
 
 def dead() -> int:
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return child
+    with subprocess.Popen(["true"]) as child:
+        return child.pid
 
 
 def test_a_process_is_known_by_its_start() -> None:
     assert start_ticks(os.getpid()) == start_ticks(os.getpid()) is not None
     assert start_ticks(dead()) is None
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # a zombie is dead
-    assert start_ticks(child) is None
-    os.waitpid(child, 0)
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie is dead
+        assert start_ticks(child.pid) is None
 
 
 def test_what_lives_is_told_and_what_ended_is_not(lease: Lease) -> None:

@@ -63,7 +63,8 @@ def outer() -> Any:
 def test_names_in_code_and_in_all_below_it() -> None:
     used, named = names_in_code(outer.__code__)
     assert used == {"json", "written", "sorted", "sys", "Outer"} and used | {"dumps", "path"} <= named
-    assert {code.co_name for code in codes(outer.__code__)} == {"outer", "inner", "<lambda>"}
+    within = {code.co_name for code in codes(outer.__code__)} - {"__annotate__"}  # newer Pythons have that as well
+    assert within == {"outer", "inner", "<lambda>"}
 
 
 def test_words_in_annotations_that_are_text() -> None:
