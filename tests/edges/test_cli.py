@@ -373,7 +373,7 @@ def test_check_tells_all_in_one_table(over_ssh: Lab, tmp_path: Path) -> None:
 def test_doctor_names_the_first_step_that_fails(over_ssh: Lab) -> None:
     done = grid("doctor", "s1")
     assert done.returncode == exits.OK, done.stdout
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]].count("ok") == 13
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]].count("ok") == 14
     done = grid("doctor", "stranger@s1")
     assert done.returncode == exits.FAILED
     assert re.search(r"FAIL  log-in .*'stranger'.*\n +remedy: \S", done.stdout)
