@@ -208,7 +208,7 @@ class Home:
             "resources": vars(self.host.said),
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self._debug,
-            "client": self._leaving(),
+            "client": _leaving(self._grid_id if self.local else None),
             "loader": loader,
             "owner": f"{_user()}@{socket.gethostname()}",
             "script": title.script_name(),
@@ -232,12 +232,6 @@ class Home:
         except TimeoutError as exc:
             raise silent(self, process) from exc
         return process
-
-    def _leaving(self) -> dict[str, Any]:
-        """What this process would leave on its machine if it were killed: an agent on the same machine removes it."""
-        files = [f"{grids_dir() / self._grid_id}{end}" for end in REGISTRATION] if self.local else []
-        files += [str(own_directory())] if self.local else []
-        return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}
 
     def _join(self) -> None:
         inlet, outlet = self.report["ready"]
@@ -559,6 +553,16 @@ class Home:
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
         """Have on the host what a message needs: see `HostNeeds.prepare`."""
         return self.needs.prepare(dumped, image)
+
+
+def _leaving(grid_id: str | None) -> dict[str, Any]:
+    """What this process would leave on its machine if it were killed: an agent on the same machine removes it.
+
+    Args:
+        grid_id: Of this process's grid; None: the agent is on another machine.
+    """
+    files = [f"{grids_dir() / grid_id}{end}" for end in REGISTRATION] + [str(own_directory())] if grid_id else []
+    return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}
 
 
 def _address(endpoint: str) -> tuple[str, int]:
