@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.grids.absent import Absent
 from grid.grids.home import Home
-from grid.grids.needs import Stage
+from grid.grids.needs import HostNeeds, Stage
 from grid.grids.packages import Packages
 from grid.grids.processes import Processes
 from grid.hosts import Host
@@ -108,8 +108,7 @@ class Fleet:
             *(host, slots, self.link, self.limits, self._keys, self.grid_id),
             shared=self.grid.shared_temp_path,
             debug=self.grid.debug,
-            stage=self._stage,
-            warn=self._warn,
+            needs=lambda home: HostNeeds(home, self._stage, self._warn),
             packages=self.packages,
         )
 

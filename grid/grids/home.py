@@ -28,7 +28,7 @@ from grid.errors import ConnectError, HostError
 from grid.grids.between import carry
 from grid.grids.firstwords import check, report_of, silent, try_tunnel
 from grid.grids.liveness import Liveness
-from grid.grids.needs import HostNeeds, Stage
+from grid.grids.needs import HostNeeds
 from grid.grids.packages import Packages
 from grid.grids.register import REGISTRATION, grids_dir
 from grid.grids.silence import HostEvent, HostState
@@ -75,8 +75,7 @@ class Home:
         *,
         shared: bool,
         debug: bool,
-        stage: Stage,
-        warn: Callable[[set[str]], None],
+        needs: Callable[[Home], HostNeeds],
         packages: Packages,
     ) -> None:
         self.host, self.slots = host, slots
@@ -104,7 +103,7 @@ class Home:
         self.staged: Manifest = {}
         self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
         self._tunnels: dict[int, tuple[str, str]] = {}
-        self.needs = HostNeeds(self, stage, warn)
+        self.needs = needs(self)
 
     @property
     def local(self) -> bool:
