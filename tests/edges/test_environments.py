@@ -21,6 +21,7 @@ import pytest
 
 from grid import BatchGrid, SSHGrid
 from grid.care.wheels import with_dependencies
+from grid.environments import fetching
 from grid.environments.installed import installed, pack
 from grid.environments.travel import Environments
 from grid.errors import ConnectError, PublishError, PythonError
@@ -54,6 +55,12 @@ def make_wheel(
         for each, text in content.items():
             archive.writestr(each, text)
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_faces_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have loaded joblib, which would travel as well."""
+    monkeypatch.setattr(fetching, "FACES", ())
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ def build(what: str, source: Path, target: Path) -> Path:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An sdist of this checkout, and a wheel of that sdist."""
-    setuptools = pytest.importorskip("setuptools")
-    if tuple(map(int, setuptools.__version__.split(".")[:2])) < (70, 1):
+    version = importlib.metadata.version("setuptools")  # not imported: where pip was before, that can't be
+    if tuple(map(int, version.split(".")[:2])) < (70, 1):
         pytest.skip("setuptools 70.1 or newer builds wheels by itself")
     place = tmp_path_factory.mktemp("built")
     source = place / "source"

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from grid import Grid, Host, Needs, PublishError
 from grid.cli.main import main
+from grid.kernel.title import script_name
 from grid.slots.resources import ranges
 from tests.cards import Card
 from tests.lab import Lab, LabHost
@@ -77,13 +78,13 @@ def test_two_users_never_have_the_same_device_and_the_second_hears_who_has_it(de
             second.publish(Card(), needs=Needs(gpus=1), wait="all")
         assert "1 device is needed, and none of 2 is free" in str(caught.value)
         for device, _, pid in slots:
-            assert f"{device} is used by mara (pytest of " in str(caught.value)
+            assert f"{device} is used by mara ({script_name()} of " in str(caught.value)
             assert f"process {pid})" in str(caught.value) or f"process {pid}," in str(caught.value)
         shown = invoke("hosts", "check", "--hosts", str(hosts_file))
         for device, _, _ in slots:
-            assert re.search(rf"lena@desk +{device} +Stand-in .* mara \(pytest of ", shown)
+            assert re.search(rf"lena@desk +{device} +Stand-in .* mara \({re.escape(script_name())} of ", shown)
         doctor = invoke("doctor", "lena@desk", "--hosts", str(hosts_file))
-        assert f"{A} (Stand-in, 8G), used by mara (pytest of " in doctor
+        assert f"{A} (Stand-in, 8G), used by mara ({script_name()} of " in doctor
         # the file is mara's, and only root and she can remove it; lena can take it all the same
         assert desk.hosts["desk"].run(["kill", "-9", str(slots[1][2])], user="mara").returncode == 0
         taken = second.publish(Card(), needs=Needs(gpus=1), wait="all", busy="wait", timeout=60)
