@@ -57,6 +57,13 @@ def test_what_is_guaranteed_is_shown_by_tests_that_exist() -> None:
     assert not named - defined
 
 
+@pytest.mark.row("D08")
+def test_no_page_shows_two_versions_at_once() -> None:
+    """What git leaves in a file where it could not merge."""
+    marks = re.compile(r"^(?:<{7} .*|={7}|>{7} .*)$", re.M)
+    assert not [page.name for page in PAGES if marks.search(page.read_text())]
+
+
 def test_the_states_in_the_architecture_are_those_of_the_roster() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     for (before, event), after in MOVES.items():
