@@ -103,6 +103,7 @@ class Ending:
 
     def _withdraw(self, service: Service) -> None:
         grid = self.grid
+        grid._services.disown(service.service_id)
         with service.lock:
             servers = list(service.servers.values())
         service.close()

@@ -90,6 +90,7 @@ class Publication:
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: Iterator[int] = field(default_factory=itertools.count)  # of its servers
     withdrawn: bool = False
+    callers: int = 1  # of `publish` that have its id, or will
 
     def wishes(self) -> dict[str, Any]:
         """What the kernel of each of its servers is told."""
@@ -163,26 +164,41 @@ class Publisher:
             place=Place(needs=needs, where=condition, servers=servers, waits_s=patience if busy == "wait" else 0.0),
         )
         self._check_meant(wish.place)
-        made: list[str] = []  # the new service, if there is one
+        given: list[str] = []  # the service that we got
 
         def work() -> str:
             with self._only_publisher(instance, code, republish) as known:
                 if known is not None:
+                    given.append(known)
                     return known
-                made.append(grid.create_service_id(instance))
-                self._publish(instance, code, made[0], wish)
-                grid._services.note(instance, made[0])
-                return made[0]
+                given.append(grid.create_service_id(instance))
+                self._publish(instance, code, given[0], wish)
+                grid._services.note(instance, given[0])
+                return given[0]
 
-        def torn() -> None:
+        return undisturbed("grid-publish", work, lambda: self._give_back(given))
+
+    def _give_back(self, given: list[str]) -> None:
+        """The caller who was to get these services was torn off. Nobody else has one that another caller did not get.
+
+        One lock decides: either another caller of `publish` has found the service before, and keeps it, or he finds
+        none and makes another.
+        """
+        grid = self._fleet.grid
+        for service_id in given:
+            with self._fleet.changed:
+                publication = self._publications.get(service_id)
+                if publication is None:
+                    continue
+                publication.callers -= 1
+                if publication.callers:
+                    continue
+                grid._services.disown(service_id)
             try:
-                for service_id in made:
-                    if service_id in grid._services:
-                        grid.terminate(service_id)
+                if service_id in grid._services:
+                    grid.terminate(service_id)
             except GridError as exc:
                 logger.debug("what was published when its caller was interrupted is gone already: %s", exc)
-
-        return undisturbed("grid-publish", work, torn)
 
     def _check_meant(self, place: Place) -> None:
         """Raise NeedsError unless there are hosts that `where` means. Hosts of pilots are not known beforehand."""
@@ -208,7 +224,8 @@ class Publisher:
                 known = grid._services.published.get(id(instance))
                 if known is not None and known[0] is instance and not republish:
                     publication = self._publications.get(known[1])
-                    if publication is None or publication.code == code:
+                    if publication is not None and publication.code == code:
+                        publication.callers += 1
                         break
                 known = None
                 if republish or id(instance) not in self._being_published:

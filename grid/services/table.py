@@ -67,11 +67,17 @@ class Services(Mapping[str, Service]):
         return service
 
     def note(self, instance: Any, service_id: str) -> None:
-        """`instance` is published: the same live object has the same service from now on."""
+        """`instance` is published: the same live object has the same service, unless that was withdrawn meanwhile."""
         with self.lock:
-            self.published[id(instance)] = (instance, service_id)
             if service_id in self._by_id:
+                self.published[id(instance)] = (instance, service_id)
                 self._by_id[service_id].instance = instance
+
+    def disown(self, service_id: str) -> None:
+        """It is about to be withdrawn: who publishes its object from now on gets another service."""
+        with self.lock:
+            for key in [key for key, (_, sid) in self.published.items() if sid == service_id]:
+                del self.published[key]
 
     def remove(self, service_id: str) -> None:
         """It was withdrawn."""
@@ -79,8 +85,7 @@ class Services(Mapping[str, Service]):
             service = self._by_id.pop(service_id, None)
             if service is not None:
                 service.instance = None
-            for key in [key for key, (_, sid) in self.published.items() if sid == service_id]:
-                del self.published[key]
+            self.disown(service_id)
 
     def all(self) -> list[Service]:
         """At this moment."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -106,10 +107,47 @@ def test_a_publication_that_is_torn_off_leaves_no_server() -> None:
             model = Model()
             with torn_at(at) as torn:
                 g.terminate(g.publish(model))
-            if torn.place:  # the same object has the same service, if it was published just before
-                g.terminate(g.publish(model))
+            if torn.place:  # whatever became of the first one, this is a service that lives
+                again = g.publish(model)
+                assert use(g, again) == 5, torn.place
+                g.terminate(again)
             wait_until(lambda: list(g.servers) == [keeps], f"withdrawal after {torn.place}")
             assert use(g, keeps) == 5, torn.place
+
+
+@pytest.mark.row("U02", "U09")
+def test_an_object_whose_service_is_just_withdrawn_gets_another_one(grid: LocalGrid) -> None:
+    """Interrupted in `terminate` one publishes once more, while another thread is still ending the service."""
+    model, reached, on = Model(), threading.Event(), threading.Event()
+    old = grid.publish(model)
+    end_servers = grid._terminate_servers
+
+    def slowly(servers: Any) -> None:
+        reached.set()
+        assert on.wait(20)
+        end_servers(servers)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(grid, "_terminate_servers", slowly)
+        ending = threading.Thread(target=grid.terminate, args=(old,))
+        ending.start()
+        assert reached.wait(20)
+        new = grid.publish(model)
+        on.set()
+        ending.join(20)
+    assert new != old and use(grid, new) == 5
+    grid.terminate(new)
+
+
+@pytest.mark.row("U02", "U09")
+def test_a_service_of_an_interrupted_caller_stays_if_another_one_has_it(grid: LocalGrid) -> None:
+    model, publisher = Model(), grid._engine.publisher
+    sid = grid.publish(model)
+    assert grid.publish(model) == sid
+    publisher._give_back([sid])
+    assert use(grid, sid) == 5, "the other caller has it"
+    publisher._give_back([sid])
+    assert sid not in grid.servers, "nobody has it"
 
 
 @pytest.mark.row("U02")

@@ -44,6 +44,18 @@ def test_an_object_is_known_until_its_service_is_withdrawn() -> None:
     assert first.instance is None
 
 
+@pytest.mark.row("U09")
+def test_an_object_is_not_known_by_a_service_that_ends() -> None:
+    services, model = Services(Ground()), object()
+    services.add("s", frozenset())
+    services.note(model, "s")
+    services.disown("s")  # it is about to end, and still has its servers
+    assert not services.published and list(services) == ["s"]
+    services.remove("s")
+    services.note(model, "s")  # its publisher was slower than somebody who ended it
+    assert not services.published
+
+
 @pytest.mark.row("G10", "G57")
 def test_views_are_to_look_at() -> None:
     service, (one, two) = service_of("s/0", "s/1")
