@@ -227,3 +227,13 @@ class Adder:
 
     def f(self, x: int) -> int:
         return x + 1
+
+
+class Hangs:
+    """Calls that take long, on hosts that have no pytest."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)

@@ -43,6 +43,7 @@ _COMMANDS = {
     "status": "grid.cli.running:status",
     "top": "grid.cli.top:top",
     "logs": "grid.cli.running:logs",
+    "dump": "grid.cli.dump:dump",
     "stop": "grid.cli.running:stop",
     "ps": "grid.cli.remains:ps",
     "clean": "grid.cli.remains:clean",
@@ -112,6 +113,7 @@ def main() -> None:
       grid qsub -l nodes=2 -- python script.py    or within a batch job, on its nodes
       grid status                       see what it does, from another terminal
       grid logs -f                      see what its servers print
+      grid dump                         see where its calls are
       grid clean                        after a crash
 
     `grid COMMAND --help` explains a command.

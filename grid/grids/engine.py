@@ -4,6 +4,7 @@
     stager    files                                        mover       servers that change their host
     news      what agents tell                             outages     what connections tell
     losses    what is lost                                 source      where hosts come from
+    stacks    where calls are just now
 
 Lives here: `KernelEngine`.
 Elsewhere:  each part in a file of its name; what users see (`grid.py`).
@@ -29,6 +30,7 @@ from grid.grids.publishing import Publisher
 from grid.grids.settings import GridSettings
 from grid.grids.silence import HostState
 from grid.grids.source import HostSource
+from grid.grids.stacks import Stacks
 from grid.grids.stager import Stager
 from grid.grids.watch import Watch, Watched
 from grid.hosts import FixedHosts, Host, as_hosts
@@ -74,6 +76,7 @@ class KernelEngine:
         self.losses = Losses(self.fleet, self.publisher, self.mover)
         self.outages = Outages(self.fleet, self.mover, self.losses)
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)
+        self.stacks = Stacks(self.fleet)
         self._watch: Watch | None = None
         self._halting = threading.Lock()
 

@@ -24,6 +24,7 @@ from grid.grids.engine import KernelEngine
 from grid.grids.parts import held, verb
 from grid.grids.settings import GridSettings, GridWords, takes
 from grid.grids.source import HostSource
+from grid.grids.stacks import Stacks
 from grid.grids.stager import Stager
 from grid.grids.told import end_well_when_told
 from grid.grids.undisturbed import undisturbed
@@ -286,6 +287,8 @@ class Grid(AbstractGrid):
     reseed, logging = held("_engine.settings", "reseed"), held("_engine.settings", "logging")
 
     # -- looking ---------------------------------------------------------------------------------------------------
+
+    stacks = verb("_engine.stacks", Stacks.stacks)
 
     def status(self) -> dict[str, Any]:
         """What the grid consists of and does, in plain values (JSON)."""

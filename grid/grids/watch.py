@@ -1,6 +1,6 @@
 """The watch of a grid: a thread that sleeps until a connection comes or goes, the clock strikes, or somebody asks.
 
-Lives here: the thread, the question socket (`grid status`, `grid stop`).
+Lives here: the thread, the question socket (`grid status`, `grid dump`, `grid stop`).
 Elsewhere:  what follows from the news (`grid.py`), the register of running grids and asking them (`register.py`),
             grids in jobs (`batch/inside.py`).
 """
@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from grid.grids.register import REGISTRATION, grids_dir
 from grid.kernel import held
 from grid.kernel.lease import start_ticks
 from grid.limits import Limits
+from grid.services.stack import Stack
 from grid.wire.link import Link
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Watched(Protocol):
     label: str
 
     def status(self) -> dict[str, Any]: ...
+
+    def stacks(self) -> Sequence[Stack]: ...
 
 
 class Watch(threading.Thread):
@@ -101,11 +104,13 @@ class Watch(threading.Thread):
             question = None
         if question == "status":
             answer: dict[str, Any] = self._grid.status()
+        elif question == "stacks":
+            answer = {"stacks": [stack.as_dict() for stack in self._grid.stacks()]}
         elif question == "stop":
             answer = {"stopping": self._grid.label}
             threading.Timer(0.05, interrupt).start()  # after the answer
         else:
-            answer = {"error": "ask for status or stop"}
+            answer = {"error": "ask for status, stacks or stop"}
         self._questions.send(json.dumps(answer).encode())
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ from grid.kernel.lease import Lease
 from grid.kernel.orphans import adopt
 from grid.kernel.outgoing import Outgoing
 from grid.kernel.slots import Slots
+from grid.kernel.stacks import LookedAt, file_of
 from grid.kernel.zygote import TOLD, Zygote
 from grid.limits import Limits
 
@@ -166,6 +167,14 @@ class Children:
         """Last lines that a server printed; empty if there is none of that name."""
         server = self._servers.get(name)
         return server.tail(lines) if server else ""
+
+    def to_be_looked_at(self, names: list[str] | None) -> list[LookedAt]:
+        """Those of these servers (None: of all) that are ready, for a look at their stacks."""
+        return [
+            LookedAt(server.name, server.pid, file_of(self._ground.sockets, server.peer))
+            for server in self._servers.values()
+            if server.ready and (names is None or server.name in names)
+        ]
 
     def status(self) -> list[dict[str, Any]]:
         """For the client: each server's name, pid, whether it is ready, its log."""

@@ -24,6 +24,7 @@ from grid.kernel.answers import Answers
 from grid.kernel.children import Children
 from grid.kernel.ground import Ground, cant_write
 from grid.kernel.slots import Slots
+from grid.kernel.stacks import StackReader
 from grid.limits import Limits
 from grid.wire import bulk, codec
 from grid.wire.frames import BULK, Frame
@@ -94,6 +95,7 @@ class AgentRequests:
         self._slots = slots
         self._keys, self._path, self._zygote, self._shut_down = keys, path, zygote, shut_down
         self.background = Background()
+        self._stacks = StackReader()
 
     def answer(self, frame: Frame) -> None:
         """Do what a call asks for, and answer it now or later."""
@@ -140,6 +142,12 @@ class AgentRequests:
     def do_tail(self, call: int, name: str, lines: int) -> str:
         """Last lines that a server printed."""
         return self._children.tail(name, lines)
+
+    def do_stacks(self, call: int, names: list[str] | None) -> Any:
+        """Stacks of these servers (None: of all) and of the agent; see `StackReader.read`."""
+        servers = self._children.to_be_looked_at(names)
+        self.background.start(call, lambda: self._stacks.read(servers))
+        return LATER
 
     def do_status(self, call: int) -> dict[str, Any]:
         """The servers that run here."""

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError
-from grid.kernel import logsetup, spawned
+from grid.kernel import logsetup, spawned, stacks
 from grid.kernel.hostend import HostEnd
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
@@ -73,6 +73,7 @@ class Server:
         self._control = control
         self._limits = Limits(**spec["limits"])
         self._set_up_process(spec)
+        stacks.listen(stacks.file_of(Path(spec["sockets"]), spec["peer"]))
         self._context: zmq.Context[Any] = zmq.Context()
         carrier = HostSockets(self._context, self._limits)
         carrier.patience_ms = _LOOK_MS

@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from grid.errors import GridError
 from grid.hosts import Host
 from grid.services.result import Reply, Result
 from grid.services.roster import State
 from grid.services.server import Server
+from grid.services.stack import Stack, read_threads
 from grid.wire import codec
 from grid.wire.codec import Dumped
 from grid.wire.kept import KeptValue
@@ -45,11 +47,18 @@ class HomeOfServer(Protocol):
     def end(self, server: str, *, force: bool) -> None:
         """End its process."""
 
+    def ask(self, method: str, *args: Any, timeout: float | None = None) -> Any:
+        """Have its agent do something and return its answer."""
+
     ends_at: float | None
     """When its allocation ends, monotonic; None if it has no end."""
 
     def outage(self) -> float | None:
         """Seconds since the host became unreachable; None while it answers."""
+
+
+_WHERE_S = 0.5
+"""For the line in which a server is: a message about a time limit comes this much later at most."""
 
 
 class Moving(Exception):
@@ -201,6 +210,23 @@ class KernelServer(Server):
             return next(iter(self.peer.pending.values()))
         except (StopIteration, RuntimeError, AttributeError):
             return None
+
+    def call_s(self) -> float | None:
+        """Seconds since its oldest call without an answer was made; None if there is none."""
+        oldest = self.oldest()
+        return None if oldest is None else time.monotonic() - oldest._made
+
+    def where(self) -> str:
+        """See `Server.where`."""
+        if not self.connected or self.home.outage() is not None:
+            return ""
+        try:
+            told = self.home.ask("stacks", [self.name], timeout=_WHERE_S)
+        except GridError:
+            return ""  # the message that asks for it has other things to say
+        one = next((one for one in told if one["name"] == self.name), {"text": "", "why": ""})
+        at = Stack(self.name, "", None, read_threads(one["text"], server=True)).at
+        return at or str(one["why"])
 
     def withdraw(self, call: int) -> bool:
         """Take back a call that has not begun."""

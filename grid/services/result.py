@@ -138,7 +138,7 @@ class Reply(Future[Any]):
             Any exception of the remote method, with the remote traceback as its cause.
         """
         if not self.done_flag and not self._link.wait(self, timeout):
-            raise CallTimeout(f"not ready after {timeout:g} s: {self._why()}", hint="The call goes on")
+            raise CallTimeout(f"not ready after {timeout:g} s: {self._why(timeout)}", hint="The call goes on")
         if not self._decoded:
             self._decode()
         if self._failure is not None:
@@ -153,14 +153,14 @@ class Reply(Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait like `get`, and return what it would raise, or None."""
         if not self.done_flag and not self._link.wait(self, timeout):
-            raise CallTimeout(f"not ready after {timeout:g} s: {self._why()}", hint="The call goes on")
+            raise CallTimeout(f"not ready after {timeout:g} s: {self._why(timeout)}", hint="The call goes on")
         if not self._decoded:
             self._decode()
         if isinstance(self._failure, CancelledError):
             raise self._failure
         return self._failure
 
-    def _why(self) -> str:
+    def _why(self, waited_s: float | None) -> str:
         return "no answer yet"
 
     def _decode(self) -> None:
@@ -403,6 +403,8 @@ class _Nobody:
 
 
 NOBODY: Any = _Nobody()
+_ASKED_FROM_S = 1.0
+"""A time limit from which on its message asks the host for the line of code, too."""
 _AFTER = 64
 """Flag of a Result, here only: a call before it failed, see `Result._before`."""
 
@@ -540,8 +542,12 @@ class Result(Reply):
             return f"{where}. {' '.join(hints)}"
         return f"{where}. To make it again here in a debugger: keep_failures=DIR of the grid, then `grid debug`."
 
-    def _why(self) -> str:
-        return f"{self.method!r} on {self.server.name} at host {self.server.host.label!r}: {self.server.doing(self)}"
+    def _why(self, waited_s: float | None) -> str:
+        """What the server does, and in which line: a caller who waits for less than a second has no time to ask."""
+        at = self.server.where() if (waited_s or 0.0) >= _ASKED_FROM_S else ""
+        where = f", at {at}" if at else ""
+        doing = self.server.doing(self)
+        return f"{self.method!r} on {self.server.name} at host {self.server.host.label!r}: {doing}{where}"
 
     def _repr_html_(self) -> str:
         shown: dict[str, object] = {"server": self.server.name, "host": self.server.host.label}

@@ -142,6 +142,10 @@ class Server:
         """In words, what it is doing: for messages about waiting."""
         return self.state.value
 
+    def where(self) -> str:
+        """The line of the user's code in which it is just now, for messages about time; empty if nobody can tell."""
+        return ""
+
     def terminate(self) -> None:
         """End this server and take it off its service."""
         if self.service is not None:

@@ -1,0 +1,148 @@
+"""Stacks of threads: what servers and agents answer, in the words of Python's `faulthandler`, is read here (pure).
+
+grid's own frames are told apart from those of the user.
+
+Lives here: `Stack`, `StackThread`, `StackFrame`, reading the text.
+Elsewhere:  how a server that is deep in C code tells its stack (`kernel/stacks.py`), who asks (`grids/stacks.py`,
+            `kernel_server.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+_THREAD = re.compile(
+    r"^(?:Current thread|Thread) (?P<ident>0x[0-9a-f]+)(?: \[(?P<name>[^\]]*)\])?.* \(most recent call"
+)
+_FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)$')
+_SERVES, _AGENT = "/kernel/serve.py", "/kernel/agent.py"
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+
+
+@dataclass(frozen=True)
+class StackFrame:
+    """One call of a function. `line` is 0 where it is not known, `source` empty where no file is at hand."""
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        code = f"\n    {self.source}" if self.source else ""
+        return f'  File "{self.file}", line {self.line}, in {self.function}{code}'
+
+
+@dataclass(frozen=True)
+class StackThread:
+    """One thread.
+
+    `frames`: the most recent call last, as in a traceback. `calls`: whether it is the thread that runs calls, or the
+    main thread of a process that is no server. `users`: the frames of `frames` that are not grid's own around them;
+    empty where the thread waits inside of grid.
+    """
+
+    name: str
+    frames: tuple[StackFrame, ...]
+    calls: bool
+    users: tuple[StackFrame, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The threads of one process, at one moment.
+
+    `server`: name of the server, `"agent"`, or `"client"` for the process of the grid itself. `doing`: what the client
+    knows of it. `seconds`: since its oldest call without an answer was made. `why`: there is no stack, or a part of it.
+    """
+
+    server: str
+    host: str
+    pid: int | None
+    threads: tuple[StackThread, ...] = ()
+    doing: str = ""
+    seconds: float | None = None
+    why: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """In plain values (JSON)."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Stack:
+        """What `as_dict` gave, after JSON."""
+
+        def frames(those: Sequence[dict[str, Any]]) -> tuple[StackFrame, ...]:
+            return tuple(StackFrame(**one) for one in those)
+
+        threads = tuple(
+            StackThread(one["name"], frames(one["frames"]), one["calls"], frames(one["users"]))
+            for one in values["threads"]
+        )
+        return cls(**{**values, "threads": threads})
+
+    @property
+    def at(self) -> str:
+        """The place of the innermost call of the user's code: `fit.py:12 in solve`; empty where there is none."""
+        for thread in self.threads:
+            if thread.calls and thread.users:
+                last = thread.users[-1]
+                return f"{last.file}:{last.line} in {last.function}"
+        return ""
+
+    def text(self, *, all_threads: bool = False) -> str:
+        """For people: what it does, then the frames of the user's code; or all frames of all threads."""
+        who = self.server + (f" on {self.host}" if self.host else "") + (f" (process {self.pid})" if self.pid else "")
+        lines = [f"{who}: {'; '.join(filter(None, (self.doing, self.why))) or 'its threads'}"]
+        for thread in self.threads:
+            frames = thread.frames if all_threads else thread.users
+            if frames:
+                if all_threads or not thread.calls:
+                    lines.append(f"  thread {thread.name}:")
+                lines += map(str, frames)
+        return "\n".join(lines)
+
+    __str__ = text
+
+
+def read_threads(text: str, *, server: bool) -> tuple[StackThread, ...]:
+    """The threads in a text of `faulthandler`, which has the most recent call first.
+
+    Args:
+        server: The text is of a server: its calls run below `kernel/serve.py`.
+    """
+    found: list[tuple[str, bool, list[StackFrame]]] = []
+    for line in text.splitlines():
+        if match := _THREAD.match(line):
+            found.append((match["name"] or match["ident"], line.startswith("Current"), []))
+        elif found and (match := _FRAME.match(line)):
+            number = int(match["line"]) if match["line"].isdigit() else 0
+            found[-1][2].append(StackFrame(match["file"], number, match["function"]))
+        elif found and found[-1][2] and line.startswith("    "):
+            found[-1][2][-1] = replace(found[-1][2][-1], source=line.strip())
+    threads = [_thread(name, current, tuple(reversed(frames)), server) for name, current, frames in found]
+    return tuple(sorted(threads, key=lambda thread: not thread.calls))
+
+
+def _thread(name: str, current: bool, frames: tuple[StackFrame, ...], server: bool) -> StackThread:
+    if not server:
+        return StackThread(name, frames, name == "MainThread", _without_ours(frames))
+    below = [at for at, frame in enumerate(frames) if frame.file.endswith(_SERVES)]
+    runs = current or any(frames[at].function == "run" for at in below)
+    if not below:
+        return StackThread(name, frames, runs, _without_ours(frames))
+    ours = frames[below[0]].file.removesuffix(_SERVES) + "/"
+    users = frames[below[-1] + 1 :]
+    if all(frame.file.startswith(ours) for frame in users):
+        users = ()  # it waits for the next call
+    return StackThread(name, frames, runs, users if runs else ())
+
+
+def _without_ours(frames: tuple[StackFrame, ...]) -> tuple[StackFrame, ...]:
+    """Nothing of a thread that grid itself has started, an agent among them."""
+    begins = [frame.file for frame in frames if frame.file != "<string>" and not frame.file.endswith("/threading.py")]
+    return () if not begins or begins[0].startswith(_PACKAGE) or begins[0].endswith(_AGENT) else frames
