@@ -31,6 +31,7 @@
      │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
      ├─ CapsuleError                              a file that is no capsule, or can't be written
      ├─ PackagesError                             packages for a host can't be had: no wheel fits, a lock file, an index
+     ├─ SessionError                              a kept session that can't be made, or attached to
      ├─ FailureFileError                          a file that is no kept failure, or can't be opened here
      ├─ Backlog                                   too many calls or bytes wait on one server
      ├─ JobError                                  about jobs; it and its family: `grid/jobs/host/errors.py`
@@ -80,6 +81,7 @@ __all__ = [
     "SerialisationError",
     "ServerLost",
     "ServiceError",
+    "SessionError",
     "StagingError",
     "Stalled",
     "StrategyError",
@@ -372,6 +374,10 @@ class PackagesError(GridError):
 
     `package`, `version`, `tags` (that exist) and `file` are attributes where they are known.
     """
+
+
+class SessionError(GridError):
+    """A kept session can't be made, or attached to: another client has it, its time has passed, its file is damaged."""
 
 
 class FailureFileError(GridError):

@@ -22,7 +22,7 @@ FLOORS = (
     ("hosts", "trace"),
     ("wire",),
     ("kernel", "failures"),
-    ("services",),
+    ("services", "keeping"),
     ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
     ("environments",),
     ("batch", "care"),
