@@ -89,6 +89,13 @@ class Due:
             return True
         return False
 
+    def cancel_later(self, then: Callable[[], None] | None = None) -> None:
+        self.server.recalled += 1
+        if self.server.tells and not self.over and self.server.running() is not self:
+            if then is not None:
+                then()
+            self.end(error=CancelledError())
+
     def done(self) -> bool:
         return self.over
 
@@ -106,7 +113,13 @@ class Due:
 
 
 class Seat(Server):
-    """A server whose calls wait until the test answers them. `changed` tells of each."""
+    """A server whose calls wait until the test answers them. `changed` tells of each.
+
+    `tells`: whether its host answers. `recalled`: how often it was asked to give a call back.
+    """
+
+    tells = True
+    recalled = 0
 
     def __init__(self, name: str) -> None:
         super().__init__(name.partition("/")[0], name, Host("here"))

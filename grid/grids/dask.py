@@ -223,6 +223,10 @@ class ActorServer(Server):
         except Exception:
             return False  # nobody knows; then it may run
 
+    def withdraw_later(self, number: int, then: Callable[[bool], None]) -> None:
+        """The same without waiting: `then(granted)` is called by a thread of its own."""
+        threading.Thread(target=lambda: then(self.withdraw(number)), name="grid-withdraw", daemon=True).start()
+
     def oldest(self) -> ActorResult | None:
         """The oldest call without an answer."""
         return next(iter(list(self._pending.values())), None)

@@ -390,10 +390,7 @@ class Home:
 
     def ask_later(self, method: str, *args: Any, timeout: float | None = None) -> Callable[[], Any]:
         """Like `ask`, in two steps: the question goes now, the answer is waited for when the function is called."""
-        if self.peer is None or self.gone:
-            raise ConnectError("its agent does not run", host=self.host.label, hint="See g.failures")
-        reply = Reply(self._link)
-        self._link.call(self.peer, codec.dumps((method, args, {})), reply)
+        reply = self._question(method, args)
         limit = timeout or self.limits.control_s
 
         def answer() -> Any:
@@ -408,9 +405,25 @@ class Home:
 
         return answer
 
+    def _question(self, method: str, args: tuple[Any, ...]) -> Reply:
+        if self.peer is None or self.gone:
+            raise ConnectError("its agent does not run", host=self.host.label, hint="See g.failures")
+        reply = Reply(self._link)
+        self._link.call(self.peer, codec.dumps((method, args, {})), reply)
+        return reply
+
     def withdraw(self, server: str, call: int) -> bool:
         """Take back a call of a server unless it has begun."""
         return bool(self.ask("cancel", server, call))
+
+    def withdraw_later(self, server: str, call: int, then: Callable[[bool], None]) -> None:
+        """The same without waiting: the grid's thread calls `then(granted)` once the host has told, or was lost."""
+        try:
+            reply = self._question("cancel", (server, call))
+        except errors.GridError:
+            then(False)  # the loss of the host is told to the call itself
+            return
+        reply.when_done(lambda _: then(reply.exception(0) is None and bool(reply.get(0))))
 
     def end(self, server: str, *, force: bool) -> None:
         """Have a server ended; does not wait for it."""

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,13 +42,17 @@ _MOMENT_S = 0.1
 
 
 class ItemPack:
-    """Items that go together: `first` is the number of the first, `tries` how often they were lost before."""
+    """Items that go together: `first` is the number of the first, `tries` how often they were lost before.
 
-    __slots__ = ("first", "items", "sent", "tries")
+    `sent`: when, monotonic. `recalled`: its server was asked to give it back.
+    """
+
+    __slots__ = ("first", "items", "recalled", "sent", "tries")
 
     def __init__(self, first: int, items: list[Any], tries: int = 0) -> None:
         self.first, self.items, self.tries = first, items, tries
         self.sent = 0.0
+        self.recalled = False
 
     def singles(self, tries: int) -> list[ItemPack]:
         """Its items one by one."""
@@ -244,8 +249,10 @@ class Handing:
             self.service.ground._end_at_once([holder.server for holder in self._holders if holder.packs])
         else:
             for holder in self._holders:
-                for result in reversed(list(holder.packs)):
-                    result.cancel()
+                for result, pack in reversed(list(holder.packs.items())):
+                    if not pack.recalled:
+                        pack.recalled = True
+                        result.cancel_later()
 
     def _take_back(self) -> None:
         """Items behind one that takes unexpectedly long can run elsewhere."""
@@ -256,9 +263,15 @@ class Handing:
             first, *behind = holder.packs.items()
             if now - first[1].sent > _STUCK_S:
                 for result, pack in behind:
-                    if result.cancel():
-                        del holder.packs[result]
-                        self._again.append(pack)
+                    if not pack.recalled:  # a host that is cut off tells nothing, and others must not wait for it
+                        pack.recalled = True
+                        result.cancel_later(partial(self._news.put, (self._taken_back, (holder, result))))
+
+    def _taken_back(self, holder: _Holder, result: Result) -> None:
+        """It will not run there. This comes before the end of `result` does, see `Result.cancel_later`."""
+        pack = holder.packs.pop(result, None)
+        if pack is not None:
+            self._again.append(pack)
 
     def _is_dry(self) -> bool:
         return self.cancelled or (not self._again and self._supply.is_dry())
@@ -300,7 +313,7 @@ class Handing:
 
     def _send(self, holder: _Holder, pack: ItemPack) -> None:
         self._supply.prepare(holder.proxy)
-        pack.sent = time.monotonic()
+        pack.sent, pack.recalled = time.monotonic(), False
         try:
             result = self._supply.send(holder.proxy, pack)
         except ServerLost as exc:

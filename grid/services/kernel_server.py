@@ -44,6 +44,9 @@ class HomeOfServer(Protocol):
     def withdraw(self, server: str, call: int) -> bool:
         """Take back a call that has not begun."""
 
+    def withdraw_later(self, server: str, call: int, then: Callable[[bool], None]) -> None:
+        """The same without waiting: `then(granted)` is called by a thread that must not wait."""
+
     def end(self, server: str, *, force: bool) -> None:
         """End its process."""
 
@@ -231,6 +234,10 @@ class KernelServer(Server):
     def withdraw(self, call: int) -> bool:
         """Take back a call that has not begun."""
         return self.home.withdraw(self.name, call)
+
+    def withdraw_later(self, call: int, then: Callable[[bool], None]) -> None:
+        """The same without waiting: `then(granted)` is called by a thread that must not wait."""
+        self.home.withdraw_later(self.name, call, then)
 
     def end(self, *, force: bool = False) -> None:
         """See `Server.end`."""

@@ -362,6 +362,9 @@ class Callee(Protocol):
     def withdraw(self, call: int) -> bool:
         """Take back a call that has not begun."""
 
+    def withdraw_later(self, call: int, then: Callable[[bool], None]) -> None:
+        """The same without waiting: `then(granted)` is called by a thread that must not wait."""
+
     def oldest(self) -> Any:
         """The oldest call without an answer."""
 
@@ -523,11 +526,30 @@ class Result(Reply):
             return self.cancelled()
         if not self.server.withdraw(self.call):
             return False
+        self._is_withdrawn()
+        self._done()
+        return True
+
+    def cancel_later(self, then: Callable[[], None] | None = None) -> None:
+        """The same without waiting for the host, which may be cut off. `then()` is called if the call will not run,
+
+        before anybody who waits for the result hears of it, and by a thread that must not wait.
+        """
+
+        def told(granted: bool) -> None:
+            if granted and not self.done_flag:
+                self._is_withdrawn()
+                if then is not None:
+                    then()
+                self._done()
+
+        if not self.done_flag:
+            self.server.withdraw_later(self.call, told)
+
+    def _is_withdrawn(self) -> None:
         with _lazily:
             if not self.done_flag:
                 self._flags, self._failure, self._decoded = CANCELLED, CancelledError(), True
-        self._done()
-        return True
 
     def running(self) -> bool:
         """Whether it is the oldest call that its server has not answered."""

@@ -7,6 +7,7 @@ fail with the right error in time; the host beside goes on in any case, and noth
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import signal
@@ -28,6 +29,7 @@ from grid.testing.probe import Probe
 from tests.lab import Lab, LabHost
 from tests.lab.host import RunningHost
 from tests.lab.titles import agent_on
+from tests.models import Adder
 
 QUICK = Limits(heartbeat_s=0.5, lost_s=2.0, orphan_s=10.0, stop_s=1.0, start_s=25.0)
 
@@ -194,6 +196,24 @@ def test_a_tunnel_that_breaks_is_made_anew_by_either_ssh(net: Lab, way: str) -> 
         large = work.proxies["walled"].make_bytes(2_000_000)
         host.kill_sessions()
         assert len(large.get(40)) == 2_000_000, "a large result that was not fetched yet"
+
+
+@pytest.mark.lab
+@pytest.mark.row("G45", "G48")
+def test_a_map_goes_on_where_a_host_is_cut_off_for_good(net: Lab) -> None:
+    """Packs wait there behind others, are recalled without an answer, and run elsewhere once the host is lost."""
+    host = net.hosts["victim"]
+    limits = dataclasses.replace(QUICK, orphan_s=4.0, control_s=4.0)
+    try:
+        with SSHGrid(["victim", "beside"], limits=limits, output=None) as g:
+            sid = g.publish(Adder(), wait="all")
+            values = g.map(sid, "f", range(6000), retries=2, ahead=1000)  # it stands still behind so many values
+            taken = [next(values) for _ in range(500)]
+            host.cut()
+            taken += values
+            assert taken == list(range(1, 6001))
+    finally:
+        host.mend()
 
 
 @pytest.mark.row("G48", "G63")

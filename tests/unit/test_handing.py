@@ -174,6 +174,44 @@ def test_what_waits_behind_a_slow_pack_runs_elsewhere(monkeypatch: pytest.Monkey
     assert items.over.wait(20) and items.outcomes == {0: "slow", 1: "moved"}
 
 
+@pytest.mark.row("G45", "G46")
+def test_a_host_that_is_cut_off_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits behind a pack there is recalled once, and nobody waits for the answer."""
+    monkeypatch.setattr(handing, "_STUCK_S", 0.0)
+    service, (one, two) = service_of("s/0", "s/1")
+    held = service.at_once(two)
+    assert held is not None
+    one.tells = False
+    items = Items(6, ahead=2, retries=1)
+    start(service, items)
+    until(lambda: len(one.made) == 2 and one.recalled)
+    service.release(held)
+
+    def work_until(count: int) -> bool:
+        if (due := two.running()) is not None:
+            due.end([due.args[0]])
+        return len(items.outcomes) == count
+
+    until(lambda: work_until(4))
+    assert one.recalled == 1 and items.error is None
+    one.die()
+    until(lambda: work_until(6))
+    assert items.over.wait(20) and items.outcomes == {item: item for item in range(6)}
+
+
+@pytest.mark.row("G46")
+def test_a_map_over_a_host_that_is_cut_off_is_cancelled_without_its_answer() -> None:
+    service, (one,) = service_of("s/0")
+    one.tells = False
+    items = Items(4, ahead=2)
+    work = start(service, items)
+    until(lambda: len(one.made) == 2)
+    work.cancel()
+    until(lambda: one.recalled == 2)
+    one.die()
+    assert items.over.wait(20) and one.recalled == 2 and items.error is None
+
+
 @pytest.mark.row("G45")
 def test_a_server_is_given_to_others_when_its_turn_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handing, "TURN_S", 0.0)

@@ -47,12 +47,16 @@ class Callee:
         self.service = type("Service", (), {"waste": Waste(), "has_ended": lambda self: False})()
         self.freed = 0
         self.took_back = True
+        self.asked: list[Callable[[bool], None]] = []
 
     def free_if_idle(self) -> None:
         self.freed += 1
 
     def withdraw(self, call: int) -> bool:
         return self.took_back
+
+    def withdraw_later(self, call: int, then: Callable[[bool], None]) -> None:
+        self.asked.append(then)
 
     def oldest(self) -> Any:
         return None
@@ -122,6 +126,23 @@ def test_it_can_be_withdrawn_unless_it_has_begun() -> None:
         made.get()
     made.deliver(CANCELLED, 0.0, reply(None, CANCELLED))
     assert callee.load.calls == 0
+
+
+@pytest.mark.row("G46")
+def test_it_can_be_withdrawn_without_waiting_for_its_host() -> None:
+    made, callee = result()
+    told = list[str]()
+    made.when_done(lambda done: told.append("done"))
+    made.cancel_later(lambda: told.append("granted"))
+    assert not made.done() and not told, "its host has not answered"
+    callee.asked[0](False)
+    assert not made.done() and not told
+    made.cancel_later(lambda: told.append("granted"))
+    callee.asked[1](True)
+    callee.asked[1](True)  # twice is once
+    assert made.cancelled() and told[0] == "granted" and told.count("granted") == 1
+    made.cancel_later()
+    assert len(callee.asked) == 2, "what is done is not asked for"
 
 
 @pytest.mark.row("G45", "U04")
