@@ -1,0 +1,18 @@
+"""The script that `grid bumps` runs: bumps' own command line over the grid that this place offers (`Grid.auto`).
+
+Lives here: nothing but that. Elsewhere: the mapper (`bumps.py`), the command (`cli/bumps.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # the place of this script, where `bumps` would be our own module
+    from bumps.webview.server import cli
+
+    from grid import Grid
+    from grid.compat.bumps import on_grid
+
+    with Grid.auto() as g, on_grid(g):
+        cli.main()
