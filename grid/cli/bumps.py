@@ -14,7 +14,7 @@ import click
 from grid.cli import exits
 from grid.cli.run import run
 
-_SCRIPT = Path(__file__).parents[1] / "compat" / "bumps_script.py"
+_SCRIPT = Path(__file__).with_name("bumps_script.py")
 
 
 def _with_options_of_run(command: Any) -> Any:

@@ -13,7 +13,7 @@ parallel. `on_grid` puts ours in its place in all modules of bumps, and takes it
 A fit has the same numbers as a serial one: points are drawn here, and their values come back in order.
 
 Lives here: `GridMapper`, `on_grid`.
-Elsewhere:  the command `grid bumps` (`cli/bumps.py`, `bumps_script.py`), maps (`services/mapping.py`).
+Elsewhere:  the command `grid bumps` (`cli/bumps.py`), maps (`services/mapping.py`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,26 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from bumps import mapper as mappers
 
 from grid.errors import GridError
 
-if TYPE_CHECKING:
-    from grid.grids.abstract import AbstractGrid
 
 _METHOD = "nllf"
 """Of a problem: the negative log likelihood of one point, which is all that a mapper is asked for."""
+
+
+class MapsPoints(Protocol):
+    """A grid, as far as a fit uses it."""
+
+    @property
+    def n_hosts(self) -> int: ...
+    def _publish_lasting(self, instance: Any, restarts: int) -> str: ...
+    def map(self, service_id: str, method: str, *iterables: Iterable[Any], retries: int = 0) -> Iterable[Any]: ...
+    def terminate(self, service_id: str | None = None) -> None: ...
+    def ishalted(self) -> bool: ...
 
 
 class GridMapper(mappers.BaseMapper):  # type: ignore[misc]
@@ -47,7 +56,7 @@ class GridMapper(mappers.BaseMapper):  # type: ignore[misc]
     timestamps = ()
     """For a report of bumps; its `SerialMapper` (1.0.5) looks here at its end. A trace of the grid has more."""
 
-    def __init__(self, grid: AbstractGrid, *, retries: int = 2) -> None:
+    def __init__(self, grid: MapsPoints, *, retries: int = 2) -> None:
         if not hasattr(grid, "publish"):
             raise GridError(f"the mapper got {type(grid).__name__} and no grid", hint="Say GridMapper(g)")
         self._grid, self._retries = grid, retries
@@ -81,7 +90,7 @@ class GridMapper(mappers.BaseMapper):  # type: ignore[misc]
 
 
 @contextmanager
-def on_grid(grid: AbstractGrid, *, retries: int = 2) -> Iterator[GridMapper]:
+def on_grid(grid: MapsPoints, *, retries: int = 2) -> Iterator[GridMapper]:
     """Within the block all parallel fits of bumps are evaluated by a grid's servers, those of its web page, too.
 
     A fit is parallel unless it is told to use one core: `parallel=1` is the default of `bumps.fitters.fit`, and

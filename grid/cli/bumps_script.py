@@ -1,6 +1,6 @@
 """The script that `grid bumps` runs: bumps' own command line over the grid that this place offers (`Grid.auto`).
 
-Lives here: nothing but that. Elsewhere: the mapper (`bumps.py`), the command (`cli/bumps.py`).
+Lives here: nothing but that. Elsewhere: the mapper (`compat/bumps.py`), the command (`bumps.py`).
 """
 
 from __future__ import annotations
