@@ -11,8 +11,8 @@ if __name__ == "__main__":
     del sys.path[0]  # the place of this script, where `bumps` would be our own module
     from bumps.webview.server import cli
 
-    from grid import Grid
     from grid.compat.bumps import on_grid
+    from grid.grids.grid import Grid
 
     with Grid.auto() as g, on_grid(g):
         cli.main()

@@ -28,7 +28,6 @@ from bumps import mapper as mappers
 
 from grid.errors import GridError
 
-
 _METHOD = "nllf"
 """Of a problem: the negative log likelihood of one point, which is all that a mapper is asked for."""
 
