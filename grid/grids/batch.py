@@ -92,6 +92,8 @@ class BatchGrid(Grid):
         words: dict[str, Any] = {**kw}
         asked = {each.name: words.pop(each.name) for each in fields(PilotRequest) if each.name in words}
         settings = GridSettings.of(type(self), **words)
+        if settings.keep is not None:
+            raise ValueError("keep= is for hosts that are reached by ssh and for this machine, not yet for pilots")
         pilots = Pilots(PilotRequest(login=login, **asked))
         self._begin([], settings, pilots)
         engine = self._engine

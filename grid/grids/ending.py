@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import Any, Protocol
 
+from grid.errors import GridError
 from grid.grids.undisturbed import undisturbed
 from grid.hooks import Hook
 from grid.limits import Limits
@@ -65,6 +66,13 @@ class Ends(Protocol):
     def _terminate_servers(self, servers: Any) -> None: ...
 
     def _withdrawn(self, service_id: str) -> None: ...
+
+
+class Leaves(Protocol):
+    """An engine whose hosts wait for another client."""
+
+    def leave(self, why: GridError) -> None:
+        """Go, and end nothing."""
 
 
 class Ending:
@@ -152,6 +160,19 @@ class Ending:
                     raise
         for error in [*failed, *interrupts[:1]]:
             raise error
+
+    def leave(self, engine: Leaves, why: GridError) -> None:
+        """The client goes, and servers wait for another one."""
+        grid = self.grid
+        for hook in grid.hooks:
+            hook.ending(grid)
+        for service in grid._services.all():
+            service.close()
+        engine.leave(why)
+        grid._services.clear_servers()
+        _running.discard(self)
+        for hook in grid.hooks:
+            hook.ended()
 
     def _at_once(self, force: bool) -> None:
         grid = self.grid

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from grid.errors import GridError
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.losses import Losses
@@ -27,6 +28,7 @@ from grid.grids.outages import Outages
 from grid.grids.output import Output
 from grid.grids.packages import Packages
 from grid.grids.publishing import Publisher
+from grid.grids.resuming import Resumption
 from grid.grids.settings import GridSettings
 from grid.grids.silence import HostState
 from grid.grids.source import HostSource
@@ -78,18 +80,25 @@ class KernelEngine:
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)
         self.stacks = Stacks(self.fleet)
         self._watch: Watch | None = None
+        self.resumption: Resumption | None = None
         self._halting = threading.Lock()
 
     def begin(self, watched: Watched) -> None:
         """Have the link, the homes and the watch; locked by the caller. Once more does nothing."""
         if self.fleet.has_begun:
             return
-        link = Link(self.fleet.limits)
+        keep = self.fleet.keep
+        link = Link(self.fleet.limits) if keep is None else keep.begin(self.fleet.limits, self.fleet.grid_id)
         self.fleet.begin(link)
         self.listen(link)
         try:
             hosts = as_hosts(self.grid.hosts)  # names may have been added to it
-            self.fleet.make_homes(hosts)
+            if keep is not None and keep.past is not None:
+                self.resumption = Resumption(self, keep)
+                self.resumption.make_homes()
+                self.news.on_attached = self.resumption.attached
+            else:
+                self.fleet.make_homes(hosts)
             self.grid.hosts = FixedHosts(hosts, self.grid)
             self._watch = Watch(watched, link, self.fleet.limits, self.look)
             self.output.in_directory(watched.grid_id)
@@ -98,6 +107,8 @@ class KernelEngine:
             self.fleet.begin(None)
             link.close()
             link.destroy()
+            if keep is not None:
+                keep.leave() if keep.past is not None else keep.end()
             raise
 
     def listen(self, link: Link) -> None:
@@ -107,9 +118,13 @@ class KernelEngine:
 
     def look(self) -> None:
         """In the watch's thread, now and then: whose time has passed?"""
+        if self.fleet.keep is not None:
+            self.fleet.keep.look()  # before waste goes that the log still counts on
         self.grid._ending.look_after()
         self.publisher.look()
         self.outages.look()
+        if self.resumption is not None:
+            self.resumption.look()
 
     def add_hosts(self, hosts: str | Host | Sequence[str | Host]) -> None:
         """More hosts for a grid that runs: they get servers of every service, which join as they come up.
@@ -158,6 +173,26 @@ class KernelEngine:
             self._end(force)
         self.source.end()
 
+    def leave(self, why: GridError) -> None:
+        """The client goes, and all that runs on hosts stays for another one. `why`: the error of what it leaves."""
+        with self._halting:
+            if self.fleet.halted:
+                return
+            self.fleet.halted = True
+        fleet, keep = self.fleet, self.fleet.keep
+        assert keep is not None
+        for home in self._all_homes():
+            home.end_starts()
+        fleet.notify()
+        fleet.link.flush()
+        keep.settle()
+        fleet.link.close(why)
+        for home in self._all_homes():
+            home.leave()
+        keep.leave()
+        fleet.join_helpers(time.monotonic() + fleet.limits.stop_s)
+        self._close_rest()
+
     def _all_homes(self) -> list[Home]:
         """Homes to be shut down at the end, also those that take no part yet."""
         return [*self.fleet.homes, *(home for home in self.source.standing_by() if home not in self.fleet.homes)]
@@ -182,11 +217,17 @@ class KernelEngine:
             if home.up:  # it came up at that very moment
                 home.shut_down(force=True)
         link.close()
+        self._close_rest()
+        if fleet.keep is not None:
+            fleet.keep.end()
+
+    def _close_rest(self) -> None:
+        """After the link was closed."""
         if self._watch is not None:
             self._watch.stop()
         if self.grid.is_alive() and threading.current_thread() is not self.grid:
             self.grid.join(5.0)
-        link.destroy()
+        self.fleet.link.destroy()
         self.output.close()
         self.stager.clear_up()  # what an upload that was cut off wrote in the meantime
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import socket
 import time
 from typing import Any, Protocol
 
 from grid import errors
-from grid.errors import ConnectError, HostError, PythonError
+from grid.errors import ConnectError, HostError, PythonError, SessionError
 from grid.hosts import Host
 from grid.kernel import boot
+from grid.kernel.door import ask
 from grid.launch import Connection, RemoteProcess
 from grid.launch.command import why_not_started
 from grid.limits import Limits
+from grid.wire.keys import Keys
+
+logger = logging.getLogger(__name__)
 
 
 class Beginning(Protocol):
@@ -83,6 +88,41 @@ def silent(home: Beginning, process: RemoteProcess) -> HostError:
         host=home.host.label,
         hint=f"Try `grid doctor {home.host.label}`, or more time with GRID_START_S",
     )
+
+
+def knock(endpoint: str, keys: Keys | None, words: dict[str, Any], timeout_s: float, label: str) -> dict[str, Any]:
+    """Ask at the door of an agent that waits for its client.
+
+    Raises:
+        ConnectError: Nobody answers there. SessionError: It takes no other client.
+    """
+    try:
+        answer = ask(endpoint, keys, words, timeout_s)
+    except TimeoutError as exc:
+        raise ConnectError(
+            "its agent does not answer: it has ended, or can't be reached",
+            host=label,
+            hint="It is tried again until the session's time has passed",
+        ) from exc
+    if "refused" in answer:
+        raise SessionError(f"host {label!r} takes no other client: {answer['refused']}", hint="See `grid sessions`")
+    return answer
+
+
+def choose_transport(connection: Connection, host: Host, address: str, port: int, patience_s: float) -> str:
+    """`direct` or `tunnel`, for an agent that listens there."""
+    if not connection.has_forwards:
+        return "direct"
+    if host.transport != "auto":
+        return host.transport
+    if connection.server_address() is None or address in ("127.0.0.1", "::1"):
+        return "tunnel"
+    try:
+        socket.create_connection((address, port), timeout=patience_s).close()
+    except OSError as exc:
+        logger.info("host %s: no direct way to %s:%d (%s), taking the tunnel", host.label, address, port, exc)
+        return "tunnel"
+    return "direct"
 
 
 def try_tunnel(connection: Connection, host: Host, address: str, port: int, patience_s: float) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.grids.absent import Absent
 from grid.grids.home import Home
+from grid.grids.keep import Keep
 from grid.grids.needs import HostNeeds, Stage
 from grid.grids.packages import Packages
 from grid.grids.processes import Processes
@@ -51,6 +52,8 @@ class Fleet:
         self.absent = Absent()
         self.homes: list[Home] = []
         self.halted = False
+        self.keep: Keep | None = None
+        """Where the grid is kept: its session."""
         self.changed = threading.Condition(grid._lock)
         """Notified when servers or hosts came or went. Its lock is that of the services."""
         self._link: Link | None = None
@@ -104,13 +107,21 @@ class Fleet:
         """A home that has not started, and takes no part yet."""
         if self._keys is None and host.ssh != "local":
             self._keys = make_keys()
-        return Home(
+            if self.keep is not None:
+                self.keep.note_keys(self._keys)
+        home = Home(
             *(host, slots, self.link, self.limits, self._keys, self.grid_id),
             shared=self.grid.shared_temp_path,
             debug=self.grid.debug,
             needs=lambda home: HostNeeds(home, self._stage, self._warn),
             packages=self.packages,
         )
+        home.keep_s = None if self.keep is None else self.keep.keep_s
+        return home
+
+    def use_keys(self, keys: tuple[Keys, Keys]) -> None:
+        """The keys of both ends of the grid."""
+        self._keys = keys
 
     def add(self, home: Home) -> None:
         """It takes part from now on."""
@@ -129,6 +140,8 @@ class Fleet:
             home.start(self.grid._loader)
             self.processes.add_agent(home)
             self._check(home)
+            if self.keep is not None:
+                self.keep.home_up(home.host, home.facts())
 
     # -- threads ---------------------------------------------------------------------------------------------------
 

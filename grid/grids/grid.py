@@ -17,11 +17,14 @@ from typing import Any
 
 from typing_extensions import Unpack
 
+from grid.errors import GridStopped, SessionError
 from grid.grids.abstract import AbstractGrid
 from grid.grids.allocation import allocation_hosts
 from grid.grids.choose import all_that_fit, find_place
 from grid.grids.engine import KernelEngine
+from grid.grids.keep import Keep
 from grid.grids.parts import held, verb
+from grid.grids.resuming import hosts_of, open_session
 from grid.grids.settings import GridSettings, GridWords, takes
 from grid.grids.source import HostSource
 from grid.grids.stacks import Stacks
@@ -29,12 +32,15 @@ from grid.grids.stager import Stager
 from grid.grids.told import end_well_when_told
 from grid.grids.undisturbed import undisturbed
 from grid.hosts import Host, as_hosts, load_hosts
+from grid.keeping.places import SessionPlace, span_s
 from grid.kernel.title import script_name
+from grid.limits import Limits
 from grid.services.hold import Waiter
 from grid.services.kernel_server import KernelServer
 from grid.services.result import Result
 from grid.services.roster import Event
 from grid.services.server import Server
+from grid.services.table import reserve_ids
 from grid.slots.needs import Needs
 
 
@@ -61,6 +67,9 @@ class Grid(AbstractGrid):
             index. Default: `$GRID_ENVIRONMENT`, else what is installed there. The entry of a host comes before it.
         needs: What each server of every service needs of its host, those of pools, executors and task systems, too.
         where: Which hosts services go to; see `publish`.
+        keep: How long hosts wait for their client when it has gone without an end (`detach`, `kill -9`, a laptop that
+            is closed): "12h", "1d12h", "90m" or seconds. Until then servers keep their state, calls go on, and results
+            wait for `Grid.attach(name)`. Default: they end with their client. See docs/sessions.md.
     """
 
     _engine_type = KernelEngine
@@ -69,7 +78,9 @@ class Grid(AbstractGrid):
     def __init__(self, hosts: Sequence[str | Host], *args: Any, **kw: Unpack[GridWords]) -> None:
         self._begin(hosts, GridSettings.of(type(self), *args, **kw), HostSource())
 
-    def _begin(self, hosts: Sequence[str | Host], settings: GridSettings, source: HostSource) -> None:
+    def _begin(
+        self, hosts: Sequence[str | Host], settings: GridSettings, source: HostSource, keep: Keep | None = None
+    ) -> None:
         hosts = as_hosts(hosts)
         if settings.shared_temp_path and hosts and not hosts[0].temp_path:
             raise ValueError(
@@ -77,8 +88,13 @@ class Grid(AbstractGrid):
             )
         super().__init__(hosts, settings)
         self.grid_id = f"{os.getpid()}-{os.urandom(4).hex()}"
+        if keep is None and settings.keep is not None:
+            keep = Keep(SessionPlace(str(settings.name)), span_s(settings.keep))
+        elif keep is not None and keep.past is not None:
+            self.grid_id = keep.past.facts["grid"]["id"]
         self.label = settings.name or f"{script_name()}-{os.getpid()}"
         self._engine = self._engine_type(self, self.grid_id, settings, source)
+        self._engine.fleet.keep = keep
 
     # -- constructors ----------------------------------------------------------------------------------------------
 
@@ -141,6 +157,81 @@ class Grid(AbstractGrid):
             one = "; n_cpu is 1 where it is not given" if servers == len(hosts) else ""
             made._engine.output.say(f"hosts of {place.file}: {len(hosts)} with {servers} servers for each service{one}")
         return made
+
+    @classmethod
+    def attach(cls, name: str, *, steal: bool = False, timeout: float = 10.0) -> Grid:
+        """Go on with a grid that was made with `name=` and `keep=`, and whose client has gone.
+
+        Its services have the same ids, its servers their state; `results` and `named` give what was called before. A
+        host that does not answer joins when it comes.
+
+        Args:
+            steal: A client that lives is asked to hand over.
+            timeout: Seconds to wait for servers; those that come later join then.
+        Raises:
+            SessionError: There is none of that name, its time has passed, another client has it, its file is damaged.
+        """
+        keep = open_session(name, steal=steal)
+        try:
+            assert keep.past is not None
+            facts = keep.past.facts["grid"]
+            made = Grid.__new__(Grid)
+            settings = GridSettings(name=name, limits=Limits(**facts["limits"]))
+            made._begin(hosts_of(keep.past), settings, HostSource(), keep)
+            reserve_ids(keep.past.facts_of("service"))
+            made.start()
+        except BaseException:
+            keep.leave()
+            raise
+        resumption = made._engine.resumption
+        assert resumption is not None
+        resumption.begin()
+        resumption.wait(timeout)
+        return made
+
+    def detach(self) -> None:
+        """Go, and leave everything as it is on the hosts: `Grid.attach` takes it up again, until `keep` has passed.
+
+        Results that are not here yet raise GridStopped in this process; another one has them.
+
+        Raises:
+            SessionError: The grid was not made with `keep=`.
+        """
+        if os.getpid() != self._pid or self.ishalted():
+            return
+        self._kept()
+        self.start()
+        why = GridStopped("its grid was detached", hint=f"Grid.attach({self.label!r}) has its result")
+        undisturbed("grid-detach", lambda: self._ending.leave(self._engine, why))
+
+    def results(self) -> list[Result]:
+        """Of a grid that is kept: calls of earlier clients, and named ones of this one, that nobody has fetched.
+
+        Raises:
+            SessionError: The grid was not made with `keep=`.
+        """
+        self.start()
+        return self._kept().claims.all()
+
+    def named(self, name: str) -> Result:
+        """The result of the call that `proxy.energy(x).named(name)` gave this name, here or in an earlier process.
+
+        Raises:
+            SessionError: There is none, or it was fetched and dropped; or the grid was not made with `keep=`.
+        """
+        self.start()
+        try:
+            result: Result = self._kept().claims.named(name)
+        except KeyError as exc:
+            known = str(exc.args[0]) or "none"
+            raise SessionError(f"no result is named {name!r}", hint=f"There are: {known}") from None
+        return result
+
+    def _kept(self) -> Keep:
+        keep = self._engine.fleet.keep
+        if keep is None:
+            raise SessionError("this grid is not kept", hint="Make it with name='lab' and keep='12h'")
+        return keep
 
     # -- life ------------------------------------------------------------------------------------------------------
 

@@ -26,11 +26,12 @@ from typing import Any
 from grid import errors
 from grid.errors import ConnectError, HostError
 from grid.grids.between import carry
-from grid.grids.firstwords import check, report_of, silent, try_tunnel
+from grid.grids.firstwords import check, choose_transport, knock, report_of, silent, try_tunnel
+from grid.grids.lastwords import tell_what_goes
 from grid.grids.liveness import Liveness
 from grid.grids.needs import HostNeeds
 from grid.grids.packages import Packages
-from grid.grids.register import REGISTRATION, grids_dir
+from grid.grids.register import leaving
 from grid.grids.silence import HostEvent, HostState
 from grid.hosts import Host
 from grid.kernel import boot, title
@@ -39,7 +40,6 @@ from grid.launch import Connection, RemoteProcess, connect
 from grid.launch.allocation import signs_of_jobs
 from grid.launch.command import launch_command, variables
 from grid.launch.shell import sh_command
-from grid.launch.spool import own_directory
 from grid.limits import Limits
 from grid.services.result import Reply
 from grid.staging.manifest import Manifest
@@ -48,11 +48,9 @@ from grid.wire.codec import Dumped
 from grid.wire.keys import Keys
 from grid.wire.link import RECONNECT_S, Link, Peer
 from grid.wire.places import SOCKET_PATH_BYTES
+from grid.wire.session import first_call
 
 logger = logging.getLogger(__name__)
-
-_LISTING_S = 2.0
-"""A host that ends says within this time what files go with it, or does not say it."""
 
 _LOOK_S = 0.05
 _DYING_S = 0.1
@@ -84,6 +82,7 @@ class Home:
         self._keys: tuple[Keys, Keys] = keys  # type: ignore[assignment]  # a local one needs none
         self._shared, self._debug = shared, debug
         self._packages = packages
+        self.keep_s: float | None = None  # how long it waits for a client that has gone
         self.python: str | None = None  # of its environment, if it has one of its own
         self._starting = threading.Lock()
         self.connection: Connection | None = None
@@ -109,6 +108,11 @@ class Home:
     def local(self) -> bool:
         """Whether it is this machine, without ssh."""
         return self.host.ssh == "local"
+
+    @property
+    def number(self) -> int:
+        """Of its agent, on our link."""
+        return self._number
 
     @property
     def up(self) -> bool:
@@ -187,6 +191,43 @@ class Home:
                 self._let_go()
                 raise
 
+    def resume(self, past: dict[str, Any], who: str) -> dict[str, Any]:
+        """Take the place of the client that started its agent, which waits for one. `past`: what `facts` gave.
+
+        Returns:
+            What the agent answered, see `kernel/door`.
+        Raises:
+            HostError, SessionError: It can't be reached, or takes no other client.
+        """
+        with self._starting:
+            self._number, self.report, self.transport = past["number"], dict(past["report"]), past["transport"]
+            try:
+                if self.transport == "tunnel":
+                    self.connection = connect(self.host)
+                keys = None if self.local else self._keys[0]
+                words = {"attach": self._link.epoch, "who": who}
+                answer = knock(self.reach(self.report["door"]), keys, words, self.limits.probe_s, self.host.label)
+                self.report["ready"] = answer["ends"]
+                if self.local:
+                    self.blobs = bulk.BlobStore(Path(self.report["blobs"]))
+                self._meet(*answer["ends"])
+                self._take_on()
+            except BaseException:
+                self._let_go()
+                raise
+        return answer
+
+    def facts(self) -> dict[str, Any]:
+        """What another client has to know to take our place, in plain values (JSON)."""
+        return {"number": self._number, "report": self.report, "transport": self.transport, "slots": self.slots}
+
+    def leave(self) -> None:
+        """Let it wait for another client: nothing there is ended."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.abandon()
+        self._let_go()
+
     def _config(self, loader: tuple[str, str] | None) -> dict[str, Any]:
         assert self.connection is not None
         towards = self.connection.towards()
@@ -207,10 +248,12 @@ class Home:
             "resources": vars(self.host.said),
             "path": [entry or os.getcwd() for entry in sys.path] if self.local else [],
             "debug": self._debug,
-            "client": _leaving(self._grid_id if self.local else None),
+            "client": leaving(self._grid_id if self.local else None),
             "loader": loader,
             "owner": f"{_user()}@{socket.gethostname()}",
             "script": title.script_name(),
+            "keep_s": self.keep_s,
+            "epoch": self._link.epoch,
         }
 
     def _words(self, loader: tuple[str, str] | None) -> bytes:
@@ -238,17 +281,23 @@ class Home:
             self.transport = "local"
             self.blobs = bulk.BlobStore(Path(self.report["blobs"]))
         else:
-            self.transport = self._choose_transport(inlet)
+            assert self.connection is not None
+            self.transport = choose_transport(self.connection, self.host, *_address(inlet), self.limits.probe_s)
             if self.transport == "tunnel":
-                assert self.connection is not None
                 try_tunnel(self.connection, self.host, *_address(inlet), self.limits.lost_s)
+        self._meet(inlet, outlet)
+
+    def _meet(self, inlet: str, outlet: str) -> None:
+        """Its agent listens there, and the way is chosen: be connected to it."""
+        if not self.local:
             self.blobs = bulk.Lane(
                 self._open_lane, self._keys[0].tls(server=False), self.host.label, self.limits.control_s
             )
-        peer = self.attach(self._number, inlet, outlet)
+        first = first_call(self._link.epoch)
+        peer = self.attach(self._number, inlet, outlet, lambda peer: peer.session.begin_at(first))
         peer.beats = True  # an agent whose client is silent ends everything
         deadline = time.monotonic() + min(self.limits.lost_s, self.limits.start_s)
-        while not peer.welcomed.wait(_LOOK_S) and self.connection is not None and time.monotonic() < deadline:
+        while not peer.welcomed.wait(_LOOK_S) and not self._over and time.monotonic() < deadline:
             pass  # unless the grid was ended meanwhile
         if not peer.welcomed.is_set():
             self._link.drop(peer, ConnectError("its agent does not answer", host=self.host.label, hint="See above"))
@@ -264,23 +313,6 @@ class Home:
         self.staged = {}
         self.needs.begin_anew()
 
-    def _choose_transport(self, inlet: str) -> str:
-        wish = self.host.transport
-        assert self.connection is not None
-        if not self.connection.has_forwards:
-            return "direct"
-        if wish != "auto":
-            return wish
-        address, port = _address(inlet)
-        if self.connection.server_address() is None or address in ("127.0.0.1", "::1"):
-            return "tunnel"
-        try:
-            socket.create_connection((address, port), timeout=self.limits.probe_s).close()
-        except OSError as exc:
-            logger.info("host %s: no direct way to %s:%d (%s), taking the tunnel", self.host.label, address, port, exc)
-            return "tunnel"
-        return "direct"
-
     def reach(self, endpoint: str) -> str:
         """Where a socket of the host is for us: itself, or the near end of a tunnel."""
         if self.transport != "tunnel":
@@ -290,11 +322,11 @@ class Home:
         assert len(os.fsencode(path)) <= SOCKET_PATH_BYTES
         return f"ipc://{path}"
 
-    def attach(self, number: int, inlet: str, outlet: str) -> Peer:
-        """Connect to a process on the host."""
+    def attach(self, number: int, inlet: str, outlet: str, prepare: Callable[[Peer], None] | None = None) -> Peer:
+        """Connect to a process on the host; see `Link.connect`."""
         keys = None if self.local else self._keys[0]
         self._tunnels[number] = (inlet, outlet)
-        return self._link.connect(number, self.reach(inlet), self.reach(outlet), keys, self.blobs)
+        return self._link.connect(number, self.reach(inlet), self.reach(outlet), keys, self.blobs, prepare)
 
     def store(self) -> bulk.Blobs:
         """Its blobs. Raises ConnectError when it was lost just now."""
@@ -479,7 +511,7 @@ class Home:
             # One that can't be reached may be coming back just now; else it ends by itself after `orphan_s`.
             limit = 2 * self.limits.stop_s + 5.0 if self.outage() is None else 2 * RECONNECT_S + 1.0
             if not force and self.outage() is None:
-                self._tell_what_goes()
+                tell_what_goes(self, self._shared)
             try:
                 self._ask_to_end(force, limit)
             except (HostError, errors.GridError) as exc:
@@ -500,24 +532,6 @@ class Home:
         # a kernel that runs already clears up; a command of the user's would go on until its own end
         if process.wait(min(_CLEAR_UP_S, self.limits.stop_s) / 2) is None:
             process.kill()
-
-    def _tell_what_goes(self) -> None:
-        """Name files that servers wrote into the staging directory, which is about to be removed."""
-        if self._shared and not self.staged:
-            return  # the home that files were sent to tells of them
-        try:
-            written = sorted(set(self.ask("list_files", timeout=_LISTING_S)) - set(self.staged))
-        except errors.GridError:
-            return  # a slow host may end all the same
-        if written:
-            more = f" and {len(written) - 5} more" if len(written) > 5 else ""
-            logger.warning(
-                "host %s: servers wrote %s%s into the staging directory, which is removed now. To keep such files, "
-                "make the grid with workdir=..., write under absolute names, or return what you need",
-                self.host.label,
-                ", ".join(written[:5]),
-                more,
-            )
 
     def _ask_to_end(self, force: bool, limit_s: float) -> None:
         """As `ask("shutdown")`; but a kernel in a batch job that has been told to end by others is not waited for."""
@@ -565,16 +579,6 @@ class Home:
     def prepare(self, dumped: Dumped, image: dict[str, Any]) -> bytes | None:
         """Have on the host what a message needs: see `HostNeeds.prepare`."""
         return self.needs.prepare(dumped, image)
-
-
-def _leaving(grid_id: str | None) -> dict[str, Any]:
-    """What this process would leave on its machine if it were killed: an agent on the same machine removes it.
-
-    Args:
-        grid_id: Of this process's grid; None: the agent is on another machine.
-    """
-    files = [f"{grids_dir() / grid_id}{end}" for end in REGISTRATION] + [str(own_directory())] if grid_id else []
-    return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}
 
 
 def _address(endpoint: str) -> tuple[str, int]:

@@ -104,6 +104,8 @@ class Losses:
 
     def left(self, server: KernelServer, reason: str) -> None:
         """It has left the tables, lost or terminated: it goes nowhere any more."""
+        if self._fleet.keep is not None and not self._fleet.halted:
+            self._fleet.keep.server_gone(server, home_of(server).number, reason)
         if server.connected:
             self._mover.forget(server, _death(server, reason))
 

@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from grid.errors import HostError
@@ -36,6 +37,10 @@ class News:
 
     def __init__(self, fleet: Fleet, publisher: Publisher, mover: Mover, losses: Losses, output: Output) -> None:
         self._fleet, self._publisher, self._mover, self._losses, self._output = fleet, publisher, mover, losses, output
+        self.on_attached: Callable[..., None] = lambda *_: None
+        """A server that an earlier client had listens to us now; see `resuming.py`."""
+        self.on_taken: Callable[[str], None] = lambda who: None
+        """Another client has taken our place."""
 
     def on_event(self, peer: Peer, event: tuple[Any, ...]) -> None:
         """In the grid's thread: an agent has news."""
@@ -52,6 +57,10 @@ class News:
         elif kind == "output":
             for name, text in details[0]:
                 self._output.show(name, home.host.label, text)
+        elif kind == "attached":
+            self.on_attached(home, *details)
+        elif kind == "taken":
+            self.on_taken(str(details[0]))
         elif kind == "farewell":
             self._losses.lose_home(home, str(details[0]))
 
@@ -77,6 +86,8 @@ class News:
             self._publisher.host_failed(home, error, [server])
             return
         server.attach(fleet.link, peer, self._publisher.has(server.service_id))
+        if fleet.keep is not None:
+            fleet.keep.server_up(server, home.number)
         fleet.processes.add(server.number, server, home, fleet.limits.lost_s)
 
     def answered(self, peer: Peer) -> None:

@@ -44,10 +44,18 @@ class Processes:
         assert home.peer is not None
         self._running[home.peer.number] = GridProcess(home, None)
 
+    def expect_agent(self, number: int, home: Home) -> None:
+        """The agent of a host is about to answer."""
+        self._running[number] = GridProcess(home, None)
+
     def add(self, number: int, server: KernelServer, home: Home, patience_s: float) -> None:
         """A server's process listens; it has `patience_s` seconds to answer."""
         self._running[number] = GridProcess(home, server)
         home.life.suspect(number, patience_s)
+
+    def add_known(self, number: int, server: KernelServer, home: Home) -> None:
+        """A server's process listens, and may be deep in a call of an earlier client: it answers when it can."""
+        self._running[number] = GridProcess(home, server)
 
     def remove(self, number: int) -> None:
         """It has ended, or left; harmless if it is not here."""

@@ -261,6 +261,8 @@ class Publisher:
             holders = image.random if image else set()
             generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
         service = fleet.grid._services.add(service_id, methods_of(instance))
+        if fleet.keep is not None:
+            fleet.keep.service(service_id, service.methods)
         with fleet.changed:
             service.roster.expect(self._source.is_hoping())
             self._publications[service_id] = publication
@@ -313,6 +315,8 @@ class Publisher:
     def withdraw(self, service_id: str) -> None:
         """The service is gone: free what hosts hold for it."""
         publication = self._publications.pop(service_id, None)
+        if self._fleet.keep is not None:
+            self._fleet.keep.service_gone(service_id)
         if publication is None:
             return
         publication.withdrawn = True

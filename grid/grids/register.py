@@ -7,6 +7,7 @@ Elsewhere:  the grid's own end of the questions (`watch.py`), `grid ps`, `grid s
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import zmq
 
 from grid.kernel import remains
 from grid.kernel.lease import start_ticks
+from grid.launch.spool import own_directory
 from grid.wire.places import private_dir, runtime_dir
 
 REGISTRATION = (".json", ".sock", ".logs")
@@ -73,3 +75,13 @@ def ask(record: dict[str, Any], question: str, timeout: float = 5.0) -> dict[str
         except zmq.Again as exc:
             raise TimeoutError(f"grid {record['name']!r} (process {record['pid']}) gave no answer") from exc
     return answer
+
+
+def leaving(grid_id: str | None) -> dict[str, Any]:
+    """What this process would leave on its machine if it were killed: an agent on the same machine removes it.
+
+    Args:
+        grid_id: Of this process's grid; None: the agent is on another machine.
+    """
+    files = [f"{grids_dir() / grid_id}{end}" for end in REGISTRATION] + [str(own_directory())] if grid_id else []
+    return {"pid": os.getpid(), "started": start_ticks(os.getpid()), "leaves": files}

@@ -18,6 +18,7 @@ from typing_extensions import Self
 from grid.arguments import check_fields, check_number, shown
 from grid.hosts.host import did_you_mean
 from grid.hosts.where import Where
+from grid.keeping.places import check_name, span_s
 from grid.limits import Limits
 from grid.slots.needs import Needs
 
@@ -70,6 +71,7 @@ class GridWords(TypedDict, total=False):
     environment: Path | None
     needs: Needs | None
     where: str | None
+    keep: str | float | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class GridSettings(CommonSettings):
     environment: Path | None = None
     needs: Needs | None = None
     where: str | None = None
+    keep: str | float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +129,11 @@ class GridSettings(CommonSettings):
         one_wait(self.wait)
         if self.where is not None:
             Where(self.where)
+        if self.keep is not None:
+            span_s(self.keep)
+            if self.name is None:
+                raise ValueError("a grid that is kept needs a name, by which others attach: name='lab'")
+            check_name(self.name)
 
 
 def _not_taken(owner: type, name: str, value: object, taken: Iterable[str]) -> str:

@@ -40,6 +40,8 @@ class Watched(Protocol):
 
     def status(self) -> dict[str, Any]: ...
 
+    def detach(self) -> None: ...
+
     def stacks(self) -> Sequence[Stack]: ...
 
 
@@ -109,6 +111,9 @@ class Watch(threading.Thread):
         elif question == "stop":
             answer = {"stopping": self._grid.label}
             threading.Timer(0.05, interrupt).start()  # after the answer
+        elif question == "detach":
+            answer = {"detaching": self._grid.label}
+            threading.Timer(0.05, self._grid.detach).start()
         else:
             answer = {"error": "ask for status, stacks or stop"}
         self._questions.send(json.dumps(answer).encode())

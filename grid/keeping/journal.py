@@ -54,6 +54,8 @@ class Journal:
         self._lock = threading.Lock()
         self._dropped: deque[tuple[int, int]] = deque()  # peer and call, of results that nobody needs any more
         self.broken = ""  # why nothing is written any more
+        self.leaving = False
+        """The client goes, and drops all that it has: that says nothing about who needs it."""
         self._synced = 0
         self.memory, self.damaged = SessionMemory(), 0
         """What the file said when it was opened, and how many bytes of it could not be read."""
@@ -129,7 +131,8 @@ class Journal:
 
     def drop(self, peer: int, call: int) -> None:
         """Nobody needs the result of a call any more. From destructors: any thread, any lock held."""
-        self._dropped.append((peer, call))
+        if not self.leaving:
+            self._dropped.append((peer, call))
 
     # -- now and then ----------------------------------------------------------------------------------------------
 

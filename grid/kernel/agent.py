@@ -11,7 +11,8 @@ time, and sends events that nobody asked for (`answers`).
     Control     lines of words to servers and zygote
 
 A client that is unreachable for `orphan_s` ends everything: nothing on a host outlives its grid. On the client's own
-machine the end of standard input is proof enough and ends it at once.
+machine the end of standard input is proof enough and ends it at once. Where the grid was to be kept (`keep`), it waits
+for that time instead, for this client or for another one, which comes by the door.
 
 Lives here: the loop, the lifeline, the end.
 Elsewhere:  servers (`children`, `child`), requests (`requests`), directories (`ground`), forking (`zygote`), one server
@@ -23,6 +24,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import pickle
 import signal
 import sys
 import sysconfig
@@ -37,6 +39,7 @@ from grid.kernel import logs, title
 from grid.kernel.address import address_towards
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children, Nursery
+from grid.kernel.door import AgentDoor
 from grid.kernel.ground import Ground
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease
@@ -51,6 +54,7 @@ from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
 from grid.wire.lane_server import LaneServer
 from grid.wire.limits import REQUEST_BYTES, REQUESTS, raise_files
+from grid.wire.session import first_call
 from grid.wire.zeromq import HostSockets, flush
 
 logger = logging.getLogger(__name__)
@@ -89,14 +93,20 @@ class Agent:
         self._context: zmq.Context[Any] = zmq.Context()
         self._carrier = HostSockets(self._context, limits)
         self._carrier.bound_inlet(REQUESTS, REQUEST_BYTES)
-        self._end = HostEnd(self._carrier, config["peer"])
+        self._keep_s: float | None = config["keep_s"]
+        self._door = AgentDoor(self._context) if self._keep_s else None
+        self._end = HostEnd(self._carrier, config["peer"], config["epoch"])
+        self._end.session.received = first_call(config["epoch"])
         self.lane: LaneServer | None = None  # for blobs from other machines
         if keys:
-            self._gatekeeper = Gatekeeper(self._context, keys.other_public, self._carrier.listeners)
+            doors = () if self._door is None else (self._door.socket,)
+            self._gatekeeper = Gatekeeper(self._context, keys.other_public, (*self._carrier.listeners, *doors))
+            self._carrier.guard = self._gatekeeper.guard
             self.ends = self._carrier.bind_ports(address, keys)
             self.lane = LaneServer(address, keys.tls(server=True), ground.store)
         else:
             self.ends = self._carrier.bind_sockets(ground.sockets, f"p{config['peer']}")
+        self.door = "" if self._door is None else self._door.open(ground.sockets, address, keys)
         self._answers = Answers(self._end)
         common = {
             "limits": vars(limits),
@@ -109,6 +119,7 @@ class Agent:
             "env": expanded(config["env"]),
             "debug": config["debug"],
             "script": config["script"],
+            "epoch": config["epoch"],
         }
         self._slots = slots = Slots(
             config["servers"],
@@ -129,7 +140,10 @@ class Agent:
             zygote=nursery.pid,
             shut_down=self._shut_down,
         )
+        if self._keep_s:
+            self._children.remember_ends()
         waits = {name: getattr(limits, name) for name in ("start_s", "orphan_s", "lost_s", "heartbeat_s")}
+        self._patience_s = waits["orphan_s"] = max(limits.orphan_s, self._keep_s or 0.0)
         self._client = Presence(time.monotonic(), **waits)
         self._next_renewal = self._next_turn = 0.0
         self._asked = False  # the client counts on us, and finds us again should its connection break
@@ -149,10 +163,12 @@ class Agent:
 
     def _serve(self) -> None:
         done = self._requests.background.reader
-        for each in (self._carrier.bell, done, 0):
+        for each in (self._carrier.bell, done, 0, *(() if self._door is None else (self._door.socket,))):
             self._poller.register(each, zmq.POLLIN)
         while True:
             ready = dict(self._poller.poll(self._patience_ms()))
+            if self._door is not None and self._door.socket in ready:
+                self._answer_door(self._door)
             if self._carrier.bell in ready:
                 self._take_calls()
             if not self._children.hear_zygote(ready):
@@ -183,6 +199,30 @@ class Agent:
                 self._asked = True
                 self._requests.answer(frame)
 
+    def _answer_door(self, door: AgentDoor) -> None:
+        """Somebody would be our client; see `door`."""
+        while (asked := door.hear()) is not None:
+            who, words = asked
+            epoch, ours = words.get("attach"), self._end.session.epoch
+            if "look" in words:
+                left = self._client.over_at - time.monotonic()
+                door.answer(who, {"over_s": left, "servers": len(self._children.pids()), "epoch": ours})
+            elif self._stopping:
+                door.answer(who, {"refused": f"it ends just now: {self._stopping}"})
+            elif not isinstance(epoch, int) or epoch <= ours:
+                door.answer(who, {"refused": "another client has attached to it meanwhile"})
+            else:
+                door.answer(who, self._hand_over(epoch, str(words.get("who"))))
+
+    def _hand_over(self, epoch: int, who: str) -> dict[str, Any]:
+        self._asked = True
+        self._client.heard(time.monotonic())
+        last_word = pickle.dumps(("taken", who), 5)
+        outlet = self._end.begin_anew(epoch, last_word, lambda event: pickle.loads(event)[0] == "output")
+        self.ends = self.ends[0], outlet
+        logger.info("another client: %s", who)
+        return {"ends": self.ends, **self._children.hand_over(epoch)}
+
     def _use_environment(self) -> None:
         """The environment that it runs in is in use, if it is one of ours (`environments`)."""
         used = os.path.join(sys.prefix, ".used")
@@ -206,14 +246,18 @@ class Agent:
                 self._client.heard(now)
                 return
             self.status = ORPHANED
-            self._begin_stop(f"its client was gone for {self._limits.orphan_s:g} s")
+            self._begin_stop(f"its client was gone for {self._patience_s:g} s")
 
     def _renew_lease(self) -> None:
         self._next_renewal = time.monotonic() + _RENEW_S
         try:
-            self._lease.renew(_RENEW_S * 3 + self._limits.orphan_s, self._children.pids())
+            self._lease.renew(_RENEW_S * 3 + self._limits.orphan_s, self._children.pids(), self._waits_until())
         except OSError as exc:
             logger.warning("can't renew the lease %s (%s)", self._lease.path, exc)
+
+    def _waits_until(self) -> float | None:
+        """When it ends unless a client comes, by the wall clock; None: it waits for none."""
+        return None if self._keep_s is None else time.time() + self._client.over_at - time.monotonic()
 
     def _renew_soon(self) -> None:
         self._next_renewal = min(self._next_renewal, time.monotonic() + _NEWS_S)
@@ -221,6 +265,8 @@ class Agent:
     def _read_lifeline(self) -> None:
         if not os.read(0, 1 << 16):
             self._poller.unregister(0)
+            if self._keep_s and self._asked:
+                return  # it waits for its client, or for another one
             if self._local:  # no network in between: the client is dead
                 self._begin_stop("its client ended")
             elif not self._asked and not self._in_job:  # whose input may be a file
@@ -266,6 +312,8 @@ class Agent:
         self._children.kill_all()
         if self.lane:
             self.lane.close()
+        if self._door is not None:
+            self._door.socket.close(0)
         self._nursery.end(self._limits.stop_s, told=self._told)
         Orphans().end_all()
         self._slots.free_all()
@@ -319,6 +367,7 @@ def main(config: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> No
         {
             "ready": list(agent.ends),
             "lane_port": agent.lane.port if agent.lane else None,
+            "door": agent.door,
             "blobs": str(ground.blobs),
             "root": str(ground.root),
             "run": str(ground.run_dir),

@@ -2,9 +2,11 @@
 
     ("ready", name, inlet, outlet, pid)        a server listens
     ("failed", name, reason, last lines)       a server did not come up
+    ("attached", name, peer, inlet, outlet, numbers)  a server listens to this client now, which is not its first
     ("ended", name, certificate)               a server has ended: exit status or signal, peak memory, last lines
     ("output", [(name, text), ...])            what servers printed
     ("farewell", reason)                       the agent ends
+    ("taken", who)                             another client has taken the place of this one: the last word to it
 
 Lives here: values and errors as they travel.
 Elsewhere:  the link that carries them (`hostend`), who says what (`children`, `requests`, `agent`).

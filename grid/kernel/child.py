@@ -43,6 +43,8 @@ class Child:
         self.control = control
         self.pid = 0  # until the zygote has forked it
         self.ready = False
+        self.epoch = 0  # of the client that it listens to
+        self.inlet = ""
         self.failed: str | None = None  # why it did not come up, in its own words
         self.exit: dict[str, Any] | None = None  # the zygote's word: status, peak_kb
         self.cancels: dict[int, int] = {}  # call of the server -> call of the client that asks to withdraw it

@@ -40,6 +40,8 @@ from grid.limits import Limits
 
 _AT_ONCE = 8
 """Servers that are started between two looks at everybody else."""
+_REMEMBERED = 1000
+"""Ends of servers, for a client to come."""
 _DESCRIPTORS = 8
 """Descriptors that one more server may need here while it starts."""
 
@@ -115,6 +117,8 @@ class Children:
         self._by_pid: dict[int, Child] = {}
         self._outgoing = Outgoing()
         self.fault = ""  # what the zygote died of, if it could say
+        self._epoch: int = common["epoch"]  # of the client
+        self._certificates: dict[str, dict[str, Any]] | None = None  # of servers that have ended, for a client to come
         poller.register(nursery.line.fileno(), zmq.POLLIN)
 
     def __bool__(self) -> bool:
@@ -156,6 +160,22 @@ class Children:
         server.cancels[which] = asked
         server.control.say({"cancel": which})
         return True
+
+    def remember_ends(self) -> None:
+        """Another client may come, and ask how servers have ended."""
+        self._certificates = {}
+
+    def hand_over(self, epoch: int) -> dict[str, Any]:
+        """Another client has taken the place of ours: what it has to know. Each server's own word follows later."""
+        self._common["epoch"] = self._epoch = epoch
+        for server in self._servers.values():
+            if server.ready:
+                server.control.say({"attach": epoch})
+        wished = [(wish["name"], wish["peer"]) for wish in self._wishes]
+        return {
+            "servers": {**dict(wished), **{server.name: server.peer for server in self._servers.values()}},
+            "ended": self._certificates or {},
+        }
 
     def set_debug(self, debug: bool) -> None:
         """Change the log level of all servers, and of those started later."""
@@ -242,6 +262,7 @@ class Children:
         ours.setblocking(False)
         name = wish["name"]
         server = Child(name, wish["peer"], reader, Control(ours), self._ground.log_of(name), self._slots.limit(name))
+        server.epoch = self._epoch
         birth, locks = self._slots.birth(name)
         try:
             self._nursery.ask({**wish, **self._common, "birth": birth}, writer, theirs.fileno(), locks)
@@ -274,8 +295,16 @@ class Children:
         fd = server.control.fileno()
         for words in server.control.hear():
             if "ready" in words:
-                server.ready = True
-                self._answers.tell(("ready", server.name, *words["ready"], words["pid"]))
+                server.ready, server.inlet = True, words["ready"][0]
+                if server.epoch == self._epoch:
+                    self._answers.tell(("ready", server.name, *words["ready"], words["pid"]))
+                else:
+                    server.control.say({"attach": self._epoch})
+            elif "attached" in words:
+                server.epoch = words["attached"]
+                if server.epoch == self._epoch:
+                    told = (server.name, server.peer, server.inlet, words["outlet"], words["numbers"])
+                    self._answers.tell(("attached", *told))
             elif "failed" in words:
                 server.failed = words["failed"] + "\n" + words["traceback"]
             elif "cancelled" in words:
@@ -310,6 +339,10 @@ class Children:
         for asked in server.cancels.values():
             self._answers.answer(asked, False)
         certificate = server.certificate(self._limits.output_lines)
+        if self._certificates is not None:
+            self._certificates[server.name] = certificate
+            while len(self._certificates) > _REMEMBERED:
+                del self._certificates[next(iter(self._certificates))]
         if printed := self._outgoing.take_all():
             self._answers.tell(("output", printed))
         if server.ready:

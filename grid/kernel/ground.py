@@ -109,7 +109,7 @@ class Ground:
 
     def drop_sockets(self, peer: int, pid: int) -> None:
         """Remove what a server that has ended had there: sockets, the file of its stacks, that of its children."""
-        for left in self.sockets.glob(f"p{peer}.?"):
+        for left in self.sockets.glob(f"p{peer}.*"):
             left.unlink(missing_ok=True)
         remove(str(self.sockets / f"m{pid}"))
 

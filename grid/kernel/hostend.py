@@ -20,16 +20,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from grid.wire.carrier import HostCarrier
 from grid.wire.frames import BATCH, SMALL, Frame, FrameError, Kind, pack, split, unpack
-from grid.wire.session import Session
+from grid.wire.session import Session, first_call
 
 logger = logging.getLogger(__name__)
 
 
+SETTLES_S = 0.02
+"""After it was handed over no message of the old client is taken any more."""
 _HOLD_S = 0.002
 """A reply is held back for less than twice this."""
 _BATCH = bytes([Kind.BATCH])
@@ -43,10 +45,10 @@ _REST = 25
 class HostEnd:
     """See the module. One thread at a time. Its maker has its carrier listen, and receives from it."""
 
-    def __init__(self, carrier: HostCarrier, peer: int) -> None:
+    def __init__(self, carrier: HostCarrier, peer: int, epoch: int = 0) -> None:
         self.peer = peer
         self.carrier = carrier
-        self.session = Session(peer)
+        self.session = Session(peer, epoch)
         self.due: dict[int, Frame] = {}  # calls that were taken and have no reply yet, by number
         self.said_bye = False
         self.said_hello = False
@@ -92,6 +94,8 @@ class HostEnd:
 
     def _look_at(self, frame: Frame) -> Frame | None:
         session, number = self.session, frame.seq
+        if frame.seconds != session.epoch:
+            return None  # of a client whose place another one has taken
         session.confirm(frame.ack)
         if frame.kind == Kind.CALL:
             if session.is_next(number):
@@ -109,6 +113,39 @@ class HostEnd:
         elif frame.kind == Kind.BYE:
             self.said_bye = True
         return None
+
+    # -- another client takes its place ----------------------------------------------------------------------------
+
+    def hand_over(self, epoch: int) -> str:
+        """From now on only the client of this epoch is heard, and told anything. Any thread; returns the new outlet.
+
+        Numbers go on where they are: what it posts comes after `session.received`. The thread that receives may just
+        be taking a message of the old client, so that number counts a moment (`SETTLES_S`) later.
+        """
+        with self._pushing:
+            outlet = self.carrier.change_outlet(epoch)
+            self.session.epoch = epoch
+        return outlet
+
+    def begin_anew(self, epoch: int, last_word: bytes, comes_again: Callable[[memoryview], bool]) -> str:
+        """The same, with new numbers: calls of the old client get no answers. Events that `comes_again` picks do.
+
+        Only for who receives and answers in one thread.
+
+        Args:
+            last_word: An event for the old client.
+        """
+        told = [unpack(frame) for frame in self.session.kept.values() if frame[0] == Kind.EVENT]
+        self.event(last_word)
+        with self._pushing:
+            outlet = self.carrier.change_outlet(epoch)
+            self.session = Session(self.peer, epoch)
+            self.session.received = first_call(epoch)
+            self.due.clear()
+        for frame in told:
+            if comes_again(frame.pickle):
+                self.event(bytes(frame.pickle))
+        return outlet
 
     def recover(self) -> None:
         """We were torn out of receiving: have repeated what got lost by that."""

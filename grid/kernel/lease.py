@@ -66,10 +66,12 @@ class Lease:
         """The process that forks the servers, which outlives the agent for the moment that it takes to clear up."""
         self._facts["zygote"] = [pid, start_ticks(pid)]
 
-    def renew(self, lasts_s: float, servers: dict[str, int]) -> None:
-        """Write it anew: good for `lasts_s` seconds; `servers`: name -> pid."""
+    def renew(self, lasts_s: float, servers: dict[str, int], kept_until: float | None = None) -> None:
+        """Write it anew: good for `lasts_s` seconds; `servers`: name -> pid; until when it waits for its client."""
         processes = {name: [pid, start_ticks(pid)] for name, pid in servers.items()}
         record = {**self._facts, "renewed": time.time(), "expires": time.time() + lasts_s, "servers": processes}
+        if kept_until is not None:
+            record["kept_until"] = kept_until
         scratch = self.path.with_suffix(".new")
         scratch.write_text(json.dumps(record))
         os.replace(scratch, self.path)

@@ -28,7 +28,7 @@ import zmq
 
 from grid.errors import GridError
 from grid.kernel import logsetup, spawned, stacks
-from grid.kernel.hostend import HostEnd
+from grid.kernel.hostend import SETTLES_S, HostEnd
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage, raised, randoms
@@ -77,10 +77,11 @@ class Server:
         self._context: zmq.Context[Any] = zmq.Context()
         carrier = HostSockets(self._context, self._limits)
         carrier.patience_ms = _LOOK_MS
-        self._end = HostEnd(carrier, spec["peer"])
+        self._end = HostEnd(carrier, spec["peer"], spec["epoch"])
         if spec["keys"]:
             keys = Keys.from_json(spec["keys"])
             self._gatekeeper = Gatekeeper(self._context, keys.other_public, carrier.listeners)
+            carrier.guard = self._gatekeeper.guard
             ends = carrier.bind_ports(spec["address"], keys)
         else:
             ends = carrier.bind_sockets(Path(spec["sockets"]), f"p{spec['peer']}")
@@ -316,6 +317,12 @@ class Server:
     def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
         self._end.reply(call, codec.dumps_whole(told(exc)), flags=ERROR, seconds=seconds)
 
+    def _change_client(self, epoch: int) -> dict[str, Any]:
+        """Another client has taken the place of ours: what it has to know, whatever call runs meanwhile."""
+        outlet, session = self._end.hand_over(epoch), self._end.session
+        time.sleep(SETTLES_S)
+        return {"attached": epoch, "outlet": outlet, "numbers": [session.received, session.posted, session.confirmed]}
+
     def _listen(self) -> None:
         """Thread: words from the agent. Its silence for good ends this process and all that it started."""
         try:
@@ -325,6 +332,8 @@ class Server:
                     if "cancel" in message:
                         call = message["cancel"]
                         _say(self._control, {"cancelled": call, "granted": self.withdraw(call)})
+                    elif "attach" in message:
+                        _say(self._control, self._change_client(message["attach"]))
                     elif "debug" in message:
                         logging.getLogger().setLevel(logging.DEBUG if message["debug"] else logging.WARNING)
         except (OSError, ValueError):

@@ -161,6 +161,10 @@ class RemoteProcess(ABC):
     def close(self) -> None:
         """Let go of it: the far side sees the end of its stdin. Idempotent, bounded."""
 
+    def abandon(self) -> None:
+        """Let go of it, and let it go on: what runs elsewhere does so anyway, if it ignores the end of its stdin."""
+        self.close()
+
     def read_line(self, timeout: float) -> bytes:
         """The next line of stdout with its newline; a last line without one; b"" at the end.
 

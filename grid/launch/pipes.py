@@ -115,6 +115,15 @@ class PipeProcess(RemoteProcess):
         self._stdout.close()
         self._ended(self)
 
+    def abandon(self) -> None:
+        """Close its pipes, and let it go on."""
+        self.close_stdin()
+        self._wait_for_drain()
+        self._stdout.close()
+        self._ended(self)
+        # it is still our child: without this it would be a zombie once it has ended
+        threading.Thread(target=self._child.wait, name="grid-reaper", daemon=True).start()
+
     def _signal(self, number: int) -> bool:
         """Send it to the group; whether there is one. Zero only looks."""
         try:

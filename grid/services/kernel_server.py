@@ -77,6 +77,8 @@ class KernelServer(Server):
 
     peer: Peer
     link: Link
+    claims: Any = None
+    """Where the grid is kept: who has calls remembered, see `keeping/claims`."""
 
     def __init__(self, service_id: str, name: str, host: Host, home: HomeOfServer, number: int) -> None:
         super().__init__(service_id, name, host)
@@ -111,6 +113,8 @@ class KernelServer(Server):
             self.link.call(peer, dumped, result, image)
         except Moving:
             self._keep(dumped, result)
+        if self.claims is not None:
+            result.claim = self.claims.claim(peer.number, result.call)
         if self.hooks and self.service is not None:
             for hook in self.hooks:
                 hook.sent(result, self.service.instance, args, kwargs)
@@ -144,6 +148,8 @@ class KernelServer(Server):
                 self.link.call(peer, dumped, result, image)
             except Moving:  # its blob stays behind, so the value goes along with the call
                 return super(KernelServer, self).receive(value, kept)(method, proxy)
+            if self.claims is not None:
+                result.claim = self.claims.claim(peer.number, result.call)
             return result
 
         return call

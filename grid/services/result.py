@@ -18,12 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from typing_extensions import Self
+
+from grid.arguments import check
 from grid.errors import CallTimeout, ConnectError, GridError, GridStopped
 from grid.hooks import Answered, Hook
 from grid.services import html
+from grid.services.unfetched import Unfetched
 from grid.services.untold import Untold
 from grid.wire import bulk, codec, raised
 from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
@@ -66,6 +69,7 @@ class Reply(Future[Any]):
     _announced = False
     _watched = False  # somebody wants a notice
     _blobs: bulk.Blobs | None = None
+    claim: Any = None  # where the grid is kept: what has its session remember the call, see `keeping/claims`
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -142,6 +146,8 @@ class Reply(Future[Any]):
         if not self._decoded:
             self._decode()
         if self._failure is not None:
+            if self.claim is not None:
+                self.claim.fetched = True
             try:
                 raise self._failure
             finally:
@@ -156,6 +162,8 @@ class Reply(Future[Any]):
             raise CallTimeout(f"not ready after {timeout:g} s: {self._why(timeout)}", hint="The call goes on")
         if not self._decoded:
             self._decode()
+        if self.claim is not None:
+            self.claim.fetched = True
         if isinstance(self._failure, CancelledError):
             raise self._failure
         return self._failure
@@ -372,32 +380,6 @@ class Callee(Protocol):
         """In words, what it is doing."""
 
 
-class _Unfetched:
-    """A value that waits in a blob on its host. Once it is here, or nobody can ask for it, that is waste."""
-
-    __slots__ = ("_blob", "_home", "_waste")
-
-    def __init__(self, home: Any, blob: str, waste: Waste) -> None:
-        self._home = home
-        self._blob, self._waste = blob, waste
-
-    def fetched(self) -> None:
-        """It is here: remove the blob."""
-        home, self._home = self._home, None
-        if home is not None:
-            home.forget(self._blob)
-
-    def __del__(self) -> None:
-        home = getattr(self, "_home", None)
-        if home is not None:
-            self._waste.put(partial(_forget, home, self._blob))  # any thread, any lock held: so no more than that
-
-
-def _forget(home: Any, blob: str) -> bool:
-    home.forget(blob)
-    return True
-
-
 class _Nobody:
     """Stands for the proxy of a finished call, and of a call that the grid itself makes."""
 
@@ -417,8 +399,10 @@ class Result(Reply):
 
     home: Any = None
     """The host that keeps the value, where one does."""
-    _unfetched: _Unfetched | None = None
+    _unfetched: Unfetched | None = None
     _untold: Untold | None = None
+    name: str | None = None
+    """What `named` said."""
     _before: Result | None = None  # a call of the same strict proxy that failed before this one ran
 
     def __init__(self, server: Callee, proxy: Any, method: str) -> None:
@@ -456,6 +440,26 @@ class Result(Reply):
             server.fetch_early(self)
         self.proxy = NOBODY  # so that one which is dropped gives its server back now
 
+    def named(self, name: str) -> Self:
+        """Give the call a name: where the grid is kept, `g.named(name)` finds it by that, in a later process, too.
+
+        Raises ValueError where another call has it whose result nobody has fetched yet.
+        """
+        check("name", name, str)
+        if self.claim is not None:
+            self._link.flush()
+            self.server.claims.name(self, name)
+        self.name = name
+        return self
+
+    @classmethod
+    def again(cls, server: Callee, link: Link, method: str, call: int) -> Self:
+        """Of a call that an earlier client made."""
+        result = cls.__new__(cls)
+        result._link, result.server, result.proxy, result.method = link, server, NOBODY, method
+        result.call, result._made = call, time.monotonic()
+        return result
+
     def bring_here(self) -> None:
         """Have a large value here, also where nobody has asked for it yet."""
         if not self._decoded:
@@ -469,7 +473,7 @@ class Result(Reply):
         waste = server.service.waste
         if flags & BULK and self._unfetched is None:
             blob, _, _ = bulk.split(unpack(data).pickle)
-            self._unfetched = _Unfetched(server.home, blob, waste)
+            self._unfetched = Unfetched(server.home, blob, waste)
             waste.unfetched.add(self)
         if flags & ERROR and not flags & BULK and self._untold is None:
             method = {"@call": "__call__", "@set": "setting an attribute"}.get(self.method, self.method)
@@ -507,7 +511,7 @@ class Result(Reply):
     def _taken_apart(self) -> None:
         if self._untold is not None:
             self._untold.asked()
-        if self._unfetched is not None:
+        if self._unfetched is not None and self.claim is None:  # else a later client may yet need it
             self._unfetched.fetched()
 
     def fail(self, error: BaseException) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from grid.errors import GridStopped, UnknownService
@@ -19,6 +19,13 @@ from grid.services.service import Service, ServiceGround
 
 _numbers = itertools.count()
 """Of services: unique among all grids of the process."""
+
+
+def reserve_ids(service_ids: Iterable[str]) -> None:
+    """Services of an earlier process have these ids: no new one gets the number of one of them."""
+    global _numbers
+    taken = [int(number) for each in service_ids if (number := each.rpartition(".")[2]).isdecimal()]
+    _numbers = itertools.count(max([*taken, next(_numbers) - 1]) + 1)
 
 
 def new_id(instance: object) -> str:

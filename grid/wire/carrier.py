@@ -104,5 +104,8 @@ class HostCarrier(Carrier, Inbox, Protocol):
     def admitted(self) -> bool:
         """Whether the client is connected for replies now, and has proved who it is."""
 
+    def change_outlet(self, epoch: int) -> str:
+        """Send from another outlet from now on, and return it: who is connected to the old one gets no more."""
+
     def waker(self) -> Waker:
         """Made in the thread that receives; one other thread wakes and closes."""

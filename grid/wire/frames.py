@@ -11,7 +11,7 @@ Another frame would cost more than another field (measured: about 1 us each at b
     8       8     seq       number of this message in its direction on this link; 0: not numbered
     16      8     ack       the sender has received all messages of the other direction up to this one
     24      8     call      the call that a reply answers; for a CALL its own seq
-    32      8     seconds   run time of the call that a reply answers (IEEE double)
+    32      8     seconds   run time of the call that a reply answers (IEEE double); of a request: its client's epoch
     40      4     pickle    length of the pickle
     44      4 * buffers     length of each buffer, then the pickle, then the buffers (in that order)
 

@@ -26,6 +26,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import zmq
@@ -60,28 +61,66 @@ class Gatekeeper:
         self._socket.linger = 0
         self._socket.bind(ZAP)
         self._admitted = admitted
+        self._context, self._told = context, threading.Lock()
         self._doors = [_Door(context, listener) for listener in listeners] if sys.platform == "linux" else []
+        self._bell = context.socket(zmq.PULL)  # rings when there is another door
+        self._bell.bind(self._bell_at)
+        self._rope: zmq.Socket[Any] | None = None
+        self._coming: deque[_Door] = deque()
         self._thread = threading.Thread(target=self._serve, name="grid-gatekeeper", daemon=True)
         self._thread.start()
+
+    @property
+    def _bell_at(self) -> str:
+        return f"inproc://grid-gatekeeper-{id(self)}"
+
+    def guard(self, listener: zmq.Socket[Any]) -> None:
+        """There will be another listener; before it is bound. Any thread."""
+        if sys.platform != "linux":
+            return
+        with self._told:
+            self._coming.append(_Door(self._context, listener))
+            if self._rope is None:
+                self._rope = self._context.socket(zmq.PUSH)
+                self._rope.linger = 0
+                self._rope.connect(self._bell_at)
+            self._rope.send(b"")
+
+    def _take_doors(self, poller: zmq.Poller) -> None:
+        while self._bell.poll(0):
+            self._bell.recv()
+        while self._coming:
+            self._doors.append(self._coming.popleft())
+            self._watch(poller, self._doors[-1])
+
+    @staticmethod
+    def _watch(poller: zmq.Poller, door: _Door) -> None:
+        poller.register(door.news, zmq.POLLIN)
+        poller.register(door.talk.fileno(), zmq.POLLIN)
 
     def _serve(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._bell, zmq.POLLIN)
         for door in self._doors:
-            poller.register(door.news, zmq.POLLIN)
-            poller.register(door.talk.fileno(), zmq.POLLIN)
+            self._watch(poller, door)
         try:
             while True:
                 now = time.monotonic()
                 patience = [left for door in self._doors if (left := door.strangers.patience(now)) is not None]
                 ready = dict(poller.poll(int(min(patience) * 1000) + 1 if patience else None))
+                if self._bell in ready:
+                    self._take_doors(poller)
                 if self._socket in ready:
                     self._answer()
                 for door in self._doors:
                     door.look()
         except zmq.ZMQError:  # the context was ended
             self._socket.close(0)
-            for door in self._doors:
+            self._bell.close(0)
+            if self._rope is not None:
+                self._rope.close(0)
+            for door in (*self._doors, *self._coming):
                 door.close()
 
     def _answer(self) -> None:

@@ -71,6 +71,8 @@ class Link:
 
     Args:
         carrier: What brings frames over; sockets of ZeroMQ by default.
+        epoch: Which client of its processes it is: the first, or one that took the place of others.
+        first: The number of the first process that will be connected.
         clock: What tells the time, in seconds, never backwards.
     """
 
@@ -80,13 +82,15 @@ class Link:
         *,
         carrier: ClientCarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
+        epoch: int = 0,
+        first: int = 1,
     ) -> None:
-        self._limits = limits
+        self._limits, self.epoch = limits, epoch
         self._clock = clock
         self._carrier: ClientCarrier = ClientSockets(limits) if carrier is None else carrier
         self._carrier.patience_ms = _PATIENCE_MS
         self._peers: dict[int, Peer] = {}
-        self._numbers = iter(range(1, 1 << 32))
+        self._numbers = iter(range(first, 1 << 32))
         self._numbers_lock = threading.Lock()
         # the leader
         self._incoming = threading.Lock()  # held by the leader, which receives
@@ -117,13 +121,26 @@ class Link:
         with self._numbers_lock:
             return next(self._numbers)
 
-    def connect(self, number: int, inlet: str, outlet: str, keys: Keys | None, blobs: bulk.Blobs | None) -> Peer:
+    def connect(
+        self,
+        number: int,
+        inlet: str,
+        outlet: str,
+        keys: Keys | None,
+        blobs: bulk.Blobs | None,
+        prepare: Callable[[Peer], None] | None = None,
+    ) -> Peer:
         """Connect to the process `number` that listens at `inlet` and sends at `outlet`; does not wait.
 
         HELLO is said once replies have a way back, see `read_monitor`.
+
+        Args:
+            prepare: Called before anything can arrive.
         """
-        peer = Peer(number, self._carrier.way(inlet, keys), (inlet, outlet))
+        peer = Peer(number, self._carrier.way(inlet, keys), (inlet, outlet), self.epoch)
         peer.blobs, peer.keys = blobs, keys
+        if prepare is not None:
+            prepare(peer)
         with self._own_incoming():
             self._peers[number] = peer
             self._carrier.attach(number, outlet, keys)
@@ -173,7 +190,7 @@ class Link:
         """Ask a process to end after the calls that it has."""
         with peer.lock:
             if peer.closed is None:
-                peer.send(pack(Kind.BYE, peer.number, 0, peer.session.received))
+                peer.send(pack(Kind.BYE, peer.number, 0, peer.session.received, seconds=peer.session.epoch))
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -211,9 +228,9 @@ class Link:
                 seq = session.posted + 1
                 received = session.received
                 if buffers:
-                    frame = pack(CALL, peer.number, seq, received, seq, data, buffers, flags)
+                    frame = pack(CALL, peer.number, seq, received, seq, data, buffers, flags, session.epoch)
                 else:
-                    frame = _HEAD(CALL, flags, 0, peer.number, seq, received, seq, 0.0, len(data)) + data
+                    frame = _HEAD(CALL, flags, 0, peer.number, seq, received, seq, session.epoch, len(data)) + data
                 pending.call = seq
                 session.post(frame)
                 under_way[seq] = pending
@@ -242,6 +259,10 @@ class Link:
         if not ahead & 127:  # a burst: take replies in between, or they pile up
             self._collect_now()
         return seq
+
+    def flush(self) -> None:
+        """Send all that was called, now."""
+        self._flush_all()
 
     def _flush_all(self) -> None:
         """Send what waits in outboxes. Called before every wait, and by the grid's thread every few ms."""
@@ -530,12 +551,13 @@ class Link:
                 self._arrivals.acknowledge(peer)
             peer.heard = peer.session.received
 
-    def close(self) -> None:
-        """Drop all peers and end the sockets. Idempotent; bounded."""
+    def close(self, why: BaseException | None = None) -> None:
+        """Drop all peers and end the sockets. Idempotent; bounded. `why`: the error of calls without a reply."""
         if self._closed:
             return
+        why = why or GridStopped("the grid was terminated", hint="Its results are gone; start another grid")
         for peer in list(self._peers.values()):
-            self.drop(peer, GridStopped("the grid was terminated", hint="Its results are gone; start another grid"))
+            self.drop(peer, why)
         with self._own_incoming():
             self._closed = True
         self._rouse.set()

@@ -68,12 +68,12 @@ class Peer:
         "welcomed",
     )
 
-    def __init__(self, number: int, way: Way, endpoints: tuple[str, str]) -> None:
+    def __init__(self, number: int, way: Way, endpoints: tuple[str, str], epoch: int = 0) -> None:
         self.number = number
         self.way = way
         self.endpoints = endpoints
         self.lock = threading.Lock()  # owner of `way` and of the outbox
-        self.session = Session(number)
+        self.session = Session(number, epoch)
         self.pending: dict[int, Pending] = {}  # calls without a reply, by number, in their order
         self.delivering: Pending | None = None  # its reply is here, and is not noted as received yet
         self.told = 0  # number of the last event that the grid's thread was given

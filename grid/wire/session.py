@@ -9,6 +9,7 @@ number in turn (go-back-n: Tanenbaum, Computer Networks, 3.4). So nothing is los
     confirmed  the other end has everything up to here
     received   everything of the other end up to here was taken in
     acked      the other end was told so
+    epoch      which client it is: the first that the processes of a grid have, or one that took its place
 
 **An exception may come at any byte code.** The client's end runs in the user's main thread: Ctrl-C, an alarm or any
 handler of a signal may raise wherever the interpreter looks for signals, that is after calls and at the end of loops.
@@ -35,23 +36,33 @@ from grid.wire.carrier import Carrier
 from grid.wire.frames import BATCH, SMALL, Kind, pack
 
 
+def first_call(epoch: int) -> int:
+    """Where numbers begin anew: the one before the first that a client gives out. No two clients share a number."""
+    return epoch << 32
+
+
 class Session:
     """See the module.
 
     Args:
         peer: The number of the process on the host, which all its messages carry.
+        epoch: Of the client, which all its messages carry: a host takes none of another.
     """
 
-    __slots__ = ("acked", "confirmed", "kept", "peer", "posted", "received", "sent")
+    __slots__ = ("acked", "confirmed", "epoch", "kept", "peer", "posted", "received", "sent")
 
-    def __init__(self, peer: int) -> None:
-        self.peer = peer
+    def __init__(self, peer: int, epoch: int = 0) -> None:
+        self.peer, self.epoch = peer, epoch
         self.posted = 0
         self.sent = 0
         self.confirmed = 0
         self.received = 0
         self.acked = 0
         self.kept: dict[int, bytes] = {}  # number -> frame; without those that the other end is known to have
+
+    def begin_at(self, number: int) -> None:
+        """At the client: the first call is the one after this number; nothing was posted yet."""
+        self.posted = self.sent = self.confirmed = number
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -127,12 +138,12 @@ class Session:
 
     def hello(self) -> bytes:
         """The client's question where to go on: the host answers WELCOME and repeats what we lack."""
-        return pack(Kind.HELLO, self.peer, 0, self.received)
+        return pack(Kind.HELLO, self.peer, 0, self.received, seconds=self.epoch)
 
     def welcome(self) -> bytes:
         """The host's answer, or its request to repeat what it lacks."""
-        return pack(Kind.WELCOME, self.peer, 0, self.received)
+        return pack(Kind.WELCOME, self.peer, 0, self.received, seconds=self.epoch)
 
     def acknowledgement(self) -> bytes:
         """Nothing but `received`."""
-        return pack(Kind.ACK, self.peer, 0, self.received)
+        return pack(Kind.ACK, self.peer, 0, self.received, seconds=self.epoch)

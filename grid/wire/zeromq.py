@@ -13,6 +13,7 @@ Elsewhere:  what a carrier is (`carrier`), who may come in (`gatekeeper`), keys 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,18 @@ class HostSockets(_Receiving):
 
     def __init__(self, context: zmq.Context[Any], limits: Limits) -> None:
         super().__init__(_open(context, zmq.PULL, limits))
-        self.push = _open(context, zmq.PUSH, limits)
-        self._context = context
+        self._context, self._limits = context, limits
+        self.push = self._make_push()
+        self._bind_outlet: Callable[[zmq.Socket[Any], str], str]  # its end: of a name, or of any free port
         self.bell = self.pull
-        for socket in self.listeners:
-            socket.maxmsgsize = MAX_FRAME
+        self.pull.maxmsgsize = MAX_FRAME
+        self.guard: Callable[[zmq.Socket[Any]], None] = lambda socket: None
+        """Called with each listener that is made later, before it is bound."""
+
+    def _make_push(self) -> zmq.Socket[Any]:
+        push = _open(self._context, zmq.PUSH, self._limits)
+        push.maxmsgsize = MAX_FRAME
+        return push
 
     @property
     def listeners(self) -> tuple[zmq.Socket[Any], ...]:
@@ -224,21 +232,34 @@ class HostSockets(_Receiving):
 
     def bind_sockets(self, directory: Path, name: str) -> tuple[str, str]:
         """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""
-        ends = f"ipc://{directory / name}.i", f"ipc://{directory / name}.o"
-        for socket, end in zip(self.listeners, ends, strict=True):
-            socket.bind(end)
-        return ends
+
+        def bind_outlet(push: zmq.Socket[Any], which: str) -> str:
+            end = f"ipc://{directory / name}.o{which}"
+            push.bind(end)
+            return end
+
+        inlet = f"ipc://{directory / name}.i"
+        self.pull.bind(inlet)
+        self._bind_outlet = bind_outlet
+        return inlet, bind_outlet(self.push, "")
 
     def bind_ports(self, address: str, keys: Keys) -> tuple[str, str]:
         """Listen at free TCP ports of `address`, for holders of the keys only; returns (inlet, outlet)."""
-        for socket in self.listeners:
-            keys.listen(socket)
-            patient(socket)
-            if ":" in address:
-                socket.ipv6 = True
-        shown = f"[{address}]" if ":" in address else address
-        inlet, outlet = (f"tcp://{shown}:{s.bind_to_random_port(f'tcp://{shown}')}" for s in self.listeners)
-        return inlet, outlet
+
+        def bind(socket: zmq.Socket[Any], which: str = "") -> str:
+            return bind_port(socket, address, keys)
+
+        self._bind_outlet = bind
+        return bind(self.pull), bind(self.push)
+
+    def change_outlet(self, epoch: int) -> str:
+        """Another PUSH. Who sends waits meanwhile (`HostEnd`), so that any thread may call this."""
+        fresh = self._make_push()
+        self.guard(fresh)
+        outlet = self._bind_outlet(fresh, str(epoch))
+        old, self.push = self.push, fresh
+        old.close(_LINGER_MS)
+        return outlet
 
     def send(self, data: bytes) -> None:
         """Without a connection it is lost: the client says HELLO when there is one."""
@@ -266,6 +287,16 @@ class HostSockets(_Receiving):
         """Close both; replies that were sent have 2 s to be on their way (see `flush`)."""
         self.pull.close(0)
         self.push.close(_LINGER_MS)
+
+
+def bind_port(socket: zmq.Socket[Any], address: str, keys: Keys) -> str:
+    """Listen at a free TCP port of `address`, for holders of the keys only; returns the endpoint."""
+    keys.listen(socket)
+    patient(socket)
+    if ":" in address:
+        socket.ipv6 = True
+    shown = f"[{address}]" if ":" in address else address
+    return f"tcp://{shown}:{socket.bind_to_random_port(f'tcp://{shown}')}"
 
 
 class SocketWaker:

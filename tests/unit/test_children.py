@@ -70,7 +70,7 @@ class Stage:
             self.ground,
             self.answers,
             limits,
-            {"debug": False},
+            {"debug": False, "epoch": 0},
             Slots(1, said={}, environ={}, env={}, who=""),
             self._forked,  # type: ignore[arg-type]
         )
@@ -115,7 +115,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 @pytest.mark.row("G65", "G69")
 def test_a_server_is_started_heard_and_its_end_is_told_after_its_last_words(stage: Stage) -> None:
     spec, output, line = stage.start()
-    assert spec == {**WISH, "blob": "b", "debug": False, "birth": Birth()}
+    assert spec == {**WISH, "blob": "b", "debug": False, "epoch": 0, "birth": Birth()}
     assert stage.children.status()[0]["ready"] is False
     stage.zygote_says(forked=WISH["name"], pid=1 << 30)
     assert stage.forks == 1 and stage.children.pids() == {WISH["name"]: 1 << 30}
