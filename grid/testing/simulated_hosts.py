@@ -250,6 +250,8 @@ class SimulatedHost:
         if method == "tail":
             self.world.happened["verify"] += 1
             return ""
+        if method == "stacks":
+            return [{"name": name, "text": "", "why": ""} for name in args[0]]  # nothing runs here
         assert method == "cancel", method
         server, call = args
         process = next((process for process in self.processes if process.name == server), None)
