@@ -21,6 +21,9 @@ from grid.errors import *  # noqa: F403 - each error has its name there, and on 
 from grid.lazy import lazily
 
 if TYPE_CHECKING:
+    from grid.commands.outcome import CommandRun as CommandRun
+    from grid.commands.template import In as In
+    from grid.commands.template import Out as Out
     from grid.grids.abstract import AbstractGrid as AbstractGrid
     from grid.grids.batch import BatchGrid as BatchGrid
     from grid.grids.dask import DaskGrid as DaskGrid
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 _names, __getattr__, _dir = lazily(
     __name__,
     {
+        "grid.commands.outcome": ["CommandRun"],
+        "grid.commands.template": ["In", "Out"],
         "grid.grids.abstract": ["AbstractGrid"],
         "grid.grids.batch": ["BatchGrid"],
         "grid.grids.dask": ["DaskGrid"],

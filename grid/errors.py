@@ -23,6 +23,7 @@
      │   └─ VersionError                          code by value between different Python versions
      ├─ MissingModules                            the host can't import what the object needs (also an ImportError)
      ├─ MissingExtra                              a library that a part of grid needs     (also an ImportError)
+     ├─ CommandFailed                             a command that ended with a status other than 0, or could not run
      ├─ CallTimeout                               `Result.get(timeout)` ran out of time    (also a TimeoutError)
      ├─ RemoteError                               stands for a remote exception that can't itself travel
      ├─ TaskError(what, system_id=, hint=)        a task system or a task that can't be run
@@ -58,6 +59,7 @@ __all__ = [
     "Backlog",
     "CallTimeout",
     "CapsuleError",
+    "CommandFailed",
     "ConnectError",
     "DiskError",
     "DuplicateSystem",
@@ -303,6 +305,21 @@ class MissingExtra(GridError, ImportError):
     """A library that only a part of grid needs is not installed here; the message has the line that installs it."""
 
     extra: str
+
+
+class CommandFailed(GridError):
+    """A command ended with another status than 0, by a signal, at its time limit; or it could not run at all.
+
+    `command`: as one would type it. `host`: the label of the host. `status`, `signal`: how it ended, 0 where it did not
+    so, None where it did not run. `stderr`: the last lines of it. `run`: the value with `check=False`, where it ran.
+    """
+
+    command: str
+    host: str
+    status: int | None
+    signal: int | None
+    stderr: str
+    hint: str
 
 
 class CallTimeout(

@@ -37,31 +37,40 @@ class Runner:
         return function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return eval, ("exec(program, space) or space['arrive'](source, state)", _luggage(dict(self.__dict__)))
+        if not SOURCE:
+            SOURCE.append(Path(__file__).read_text(encoding="utf-8"))
+        return carried("grid.compat.runner", "Runner", SOURCE[0], dict(self.__dict__))
 
 
 SOURCE: list[str] = []
 """The text of this module; filled when it is first needed, on a host by `arrive`."""
 
 _PROGRAM = """
-def arrive(source, state):
+def arrive(name, made_by, source, state):
     import importlib, sys, types
-    name = "grid.compat.runner"
     try:
         module = importlib.import_module(name)
     except ImportError:
-        module = types.ModuleType(name)
-        module.__package__ = "grid.compat"
-        sys.modules[name] = module
-        exec(compile(source, "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
-        module.SOURCE[:] = [source]
-    runner = module.Runner()
-    runner.__dict__.update(state)
-    return runner
+        module = sys.modules.get(name)
+        if module is None:
+            module = types.ModuleType(name)
+            module.__package__ = name.rpartition(".")[0]
+            sys.modules[name] = module
+            exec(compile(source, "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
+            module.SOURCE[:] = [source]
+    made = getattr(module, made_by)()
+    made.__dict__.update(state)
+    return made
 """
 
 
-def _luggage(state: dict[str, Any]) -> dict[str, Any]:
-    if not SOURCE:
-        SOURCE.append(Path(__file__).read_text(encoding="utf-8"))
-    return {"program": _PROGRAM, "space": {}, "source": SOURCE[0], "state": state}
+def carried(module: str, made_by: str, source: str, state: dict[str, Any]) -> tuple[Any, ...]:
+    """What `__reduce__` of an object of ours returns whose class travels as the source of its module.
+
+    Args:
+        module, made_by: Its name, and that of the class in it.
+        source: The text of the module; it has a list `SOURCE`, which keeps that text on a host.
+        state: Attributes of the object.
+    """
+    space = {"program": _PROGRAM, "space": {}, "name": module, "made_by": made_by, "source": source, "state": state}
+    return eval, ("exec(program, space) or space['arrive'](name, made_by, source, state)", space)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from grid.commands.running import GridCommands
 from grid.errors import GridError
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
@@ -40,6 +41,8 @@ from grid.wire.link import Link
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
+
+_WHICH_S = 5.0
 
 _SHOWN = {HostState.DOWN: "down", HostState.CONNECTED: "up", HostState.LOST: "gone"}
 
@@ -76,6 +79,7 @@ class KernelEngine:
             lose=lambda server, what: self.losses.lose_server(server, what),
         )
         self.losses = Losses(self.fleet, self.publisher, self.mover)
+        self.commands = GridCommands(grid, self.stager, self.which)
         self.outages = Outages(self.fleet, self.mover, self.losses)
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)
         self.stacks = Stacks(self.fleet)
@@ -139,6 +143,23 @@ class KernelEngine:
             self.stager.joins_late(home)
             self.fleet.add(home)
             self.publisher.fill(home)
+
+    def which(self, program: str) -> dict[str, bool]:
+        """Host label -> whether servers there find a program; of hosts that are up and answer in time."""
+        asked = {}
+        for home in self.fleet.homes:
+            if home.up:
+                try:
+                    asked[home.host.label] = home.ask_later("which", program, timeout=_WHICH_S)
+                except GridError:
+                    pass  # it ends just now
+        told = {}
+        for label, answer in asked.items():
+            try:
+                told[label] = bool(answer())
+            except GridError:
+                pass  # it is in trouble, which is dealt with elsewhere
+        return told
 
     def status(self) -> list[dict[str, Any]]:
         """Of each home, in plain values."""

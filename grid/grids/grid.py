@@ -17,6 +17,7 @@ from typing import Any
 
 from typing_extensions import Unpack
 
+from grid.commands.running import GridCommands
 from grid.errors import GridStopped, SessionError
 from grid.grids.abstract import AbstractGrid
 from grid.grids.allocation import allocation_hosts
@@ -376,6 +377,10 @@ class Grid(AbstractGrid):
     wait, missing = held("_engine.settings", "wait"), held("_engine.settings", "missing")
     needs, where = held("_engine.settings", "needs"), held("_engine.settings", "where")
     reseed, logging = held("_engine.settings", "reseed"), held("_engine.settings", "logging")
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    command = verb("_engine.commands", GridCommands.command)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

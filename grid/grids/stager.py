@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from grid.errors import GridError, HostError, StagingError
 from grid.grids.fleet import Fleet
@@ -26,7 +27,7 @@ from grid.grids.home import Home
 from grid.hosts import Host
 from grid.services.kernel_server import KernelServer
 from grid.services.result import NOBODY
-from grid.staging.manifest import HashCache, Manifest, hash_files, missing, write_archive
+from grid.staging.manifest import Entry, HashCache, Manifest, hash_files, missing, write_archive
 from grid.staging.select import DEFAULT_EXCLUDE, Selection, StagedFile, misfits, select
 from grid.wire import bulk
 
@@ -302,6 +303,31 @@ class Stager:
     def stage_modules(self, home: Home, files: list[StagedFile]) -> None:
         """Send the user's own modules to one host."""
         self._send(files, [home], CopyReport())
+
+    def contents(self, path: Path) -> Entry:
+        """What a file holds: hash, size and mode. StagingError: There is no such file, or it can't be read."""
+        return hash_files([StagedFile(path.name, path, 0, 0)], self._hashes)[path.name]
+
+    def bring(self, home: Home, files: Sequence[StagedFile], digests: Sequence[str]) -> int:
+        """Have files on a host under names that say their contents; returns how many had to be sent.
+
+        Raises:
+            StagingError: One has changed since `contents` told its hash, or the host could not be written.
+        """
+        wanted = dict(zip((file.relative for file in files), digests, strict=True))
+
+        def lacks(relative: str) -> bool:
+            return home.staged[relative].sha256 != wanted[relative] if relative in home.staged else True
+
+        lacking = [file for file in files if lacks(file.relative)]
+        if lacking:
+            self._send(lacking, [home], CopyReport())
+        for file in lacking:
+            if lacks(file.relative):
+                raise StagingError(
+                    f"{str(file.source)!r} has changed since the command was given", hint="Give the command again"
+                )
+        return len(lacking)
 
     def check_shared(self, home: Home) -> None:
         """With a shared directory: does this host see what the first one wrote?"""

@@ -14,6 +14,7 @@ import importlib.machinery
 import logging
 import os
 import queue
+import shutil
 import socket
 import sys
 import threading
@@ -192,6 +193,10 @@ class AgentRequests:
         importlib.invalidate_caches()
         path = [str(self._ground.root), *sys.path, *self._path]
         return [name for name in names if not _can_import(name, path)]
+
+    def do_which(self, call: int, program: str) -> bool:
+        """Whether servers here find a program of that name."""
+        return shutil.which(program) is not None
 
     def do_versions(self, call: int, projects: list[str]) -> dict[str, str]:
         """The versions of those packages that are installed here."""

@@ -154,6 +154,7 @@ class Handing:
         self._holders: list[_Holder] = []
         self._waiter: Waiter | None = None
         self._refused = False  # no server is left, but packs are still under way
+        self._doomed: list[Any] = []  # items that are to end, also where they run
         self._end_at: float | None = None  # when calls that run are ended with their servers
 
     def start(self) -> None:
@@ -178,6 +179,10 @@ class Handing:
         """
         self._end_at = time.monotonic() + _MOMENT_S
         self.cancel()
+
+    def end_item(self, item: Any) -> None:
+        """Withdraw this item if it has not begun; else end the server that runs it: another takes its place."""
+        self._news.put((self._doomed.append, (item,)))
 
     def why(self, done: int, under_way: int) -> str:
         """The reason why it waits, in words."""
@@ -225,6 +230,8 @@ class Handing:
             self._withdraw()
         else:
             self._take_back()
+        if self._doomed:
+            self._end_items()
         for holder in sorted(self._holders, key=lambda holder: len(holder.packs)):
             if self._is_over(holder):
                 if not holder.packs:
@@ -270,8 +277,32 @@ class Handing:
     def _taken_back(self, holder: _Holder, result: Result) -> None:
         """It will not run there. This comes before the end of `result` does, see `Result.cancel_later`."""
         pack = holder.packs.pop(result, None)
-        if pack is not None:
+        if pack is not None and self._doomed and self._is_doomed(pack):
+            self._arrive(pack, [NoValue(CancelledError())] * len(pack.items))
+        elif pack is not None:
             self._again.append(pack)
+
+    def _arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
+        if self._doomed:
+            self._doomed = [item for item in self._doomed if not any(each is item for each in pack.items)]
+        self._supply.arrive(pack, outcomes)
+
+    def _end_items(self) -> None:
+        """End the servers that run what is to be ended, once nothing waits behind it there that has not begun."""
+        for holder in self._holders:
+            place = next((at for at, pack in enumerate(holder.packs.values()) if self._is_doomed(pack)), None)
+            if place is None:
+                continue
+            packs = list(holder.packs.items())
+            for result, pack in packs[max(1, place) :]:
+                if not pack.recalled:
+                    pack.recalled = True
+                    result.cancel_later(partial(self._news.put, (self._taken_back, (holder, result))))
+            if len(packs) == 1 and holder.server.final_state is None:
+                self.service.ground._end_at_once([holder.server])
+
+    def _is_doomed(self, pack: ItemPack) -> bool:
+        return any(each is item for each in pack.items for item in self._doomed)
 
     def _is_dry(self) -> bool:
         return self.cancelled or (not self._again and self._supply.is_dry())
@@ -280,6 +311,8 @@ class Handing:
         if self.cancelled:
             return None
         under_way = len(holder.packs)
+        if self._doomed and any(map(self._is_doomed, holder.packs.values())):
+            return None
         if self._again:
             return self._again.popleft() if not under_way else None
         all_busy = bool(under_way) and all(other.packs for other in self._holders)
@@ -340,15 +373,15 @@ class Handing:
         except ServerLost as exc:
             self._lost(pack, self._with_items(exc, holder, pack))
         else:
-            self._supply.arrive(pack, outcomes)
+            self._arrive(pack, outcomes)
 
     def _lost(self, pack: ItemPack, error: BaseException) -> None:
         """Its server died: try again where that is allowed, one by one, so that a fatal item takes no others along."""
         self._last_loss = error
-        if pack.tries < self._supply.retries and not self.cancelled:
+        if pack.tries < self._supply.retries and not self.cancelled and not (self._doomed and self._is_doomed(pack)):
             self._again += pack.singles(pack.tries + 1)
         else:
-            self._supply.arrive(pack, [NoValue(error)] * len(pack.items))
+            self._arrive(pack, [NoValue(error)] * len(pack.items))
 
     def _with_items(self, error: ServerLost, holder: _Holder, pack: ItemPack) -> ServerLost:
         """The same loss, with the items of the server: the reader looks for the item that kills."""
