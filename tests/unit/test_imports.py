@@ -29,7 +29,7 @@ FLOORS = (
     ("grids",),
     ("testing", "ensemble"),
     ("jobs", "capsule"),
-    ("tasks",),
+    ("tasks", "programs"),
     ("web",),
     ("cli",),
 )
