@@ -492,10 +492,11 @@ class Home:
             self._over = True
 
     def set_debug(self, debug: bool) -> None:
-        """Have the agent log more or less, from now on or from its start."""
+        """Have the agent log more or less, from now on or from its start. One that is cut off hears of it later."""
         self._debug = debug
         if self.up:
-            self.ask("set_debug", debug)
+            with contextlib.suppress(errors.GridError):  # it was lost just now
+                self.ask_later("set_debug", debug)
 
     def ends(self, at: float) -> None:
         """Its allocation has begun, and ends at this time (monotonic)."""

@@ -22,7 +22,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from grid.errors import ServerLost
+from grid.errors import ConnectError, ServerLost
 from grid.services.hold import Waiter
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class Handing:
         pack.sent, pack.recalled = time.monotonic(), False
         try:
             result = self._supply.send(holder.proxy, pack)
-        except ServerLost as exc:
+        except (ServerLost, ConnectError) as exc:  # or its host did not answer what must be known before
             self._lost(pack, exc)
         except BaseException as exc:
             for other in self._supply.refused(pack, exc):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grid.errors import NoServers, SerialisationError
+from grid.errors import ConnectError, NoServers, SerialisationError
 from grid.services import handing
 from grid.services.handing import Handing, ItemPack, NoValue
 from grid.services.hold import Waiter
@@ -30,6 +30,7 @@ class Items:
         self.error: BaseException | None = None
         self.over = threading.Event()
         self.unsendable: set[int] = set()
+        self.unanswered: set[int] = set()  # items before which a host is asked something, and tells nothing
 
     def is_done(self, cancelled: bool) -> bool:
         return cancelled or not self.left
@@ -48,6 +49,9 @@ class Items:
     def send(self, proxy: Any, pack: ItemPack) -> Any:
         if self.unsendable.intersection(pack.items):
             raise SerialisationError("it can't travel", hint="")
+        if found := self.unanswered.intersection(pack.items):
+            self.unanswered -= found
+            raise ConnectError("it did not answer", host="here", hint="")
         return proxy._call("@map", tuple(pack.items), {})
 
     def refused(self, pack: ItemPack, error: BaseException) -> list[ItemPack]:
@@ -197,6 +201,22 @@ def test_a_host_that_is_cut_off_holds_up_no_other(monkeypatch: pytest.MonkeyPatc
     one.die()
     until(lambda: work_until(6))
     assert items.over.wait(20) and items.outcomes == {item: item for item in range(6)}
+
+
+@pytest.mark.row("G45", "G48")
+def test_items_that_a_host_did_not_take_are_tried_again() -> None:
+    service, (one,) = service_of("s/0")
+    items = Items(3, retries=1)
+    items.unanswered = {1}
+    start(service, items)
+
+    def all_done() -> bool:
+        if (due := one.running()) is not None:
+            due.end([due.args[0]])
+        return len(items.outcomes) == 3
+
+    until(all_done)
+    assert items.over.wait(20) and items.outcomes == {0: 0, 1: 1, 2: 2}
 
 
 @pytest.mark.row("G46")
