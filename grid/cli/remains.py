@@ -46,7 +46,8 @@ def ps(ctx: click.Context, hosts_from: str | None, group: str | None, as_json: b
 
     Each line is one lease: a grid's agent on a host, with its servers. The column `orphan` says why nobody uses it any
     more: `agent dead`; `expired` (not renewed in time); or `client gone` (the client, on this machine, has ended, and
-    the lease will end by itself). `grid clean` removes the first two.
+    the lease will end by itself). `grid clean` removes the first two. `kept for`: of a grid made with keep=, how long
+    it waits for its client yet.
 
     \b
     Examples:
@@ -69,12 +70,13 @@ def ps(ctx: click.Context, hosts_from: str | None, group: str | None, as_json: b
                 f"{lease['servers_alive']} of {len(lease['servers'])}",
                 span(lease["age_s"]),
                 span(lease["expires_s"]) if lease["expires_s"] > 0 else f"{span(-lease['expires_s'])} ago",
+                "no" if lease["kept_s"] is None else span(lease["kept_s"]),
                 lease["orphan"] or "no",
             )
             for lease in leases
         ]
         if rows:
-            print_table(("grid", "owner", "host", "agent", "servers", "age", "expires in", "orphan"), rows)
+            print_table(("grid", "owner", "host", "agent", "servers", "age", "expires in", "kept for", "orphan"), rows)
         else:
             say(f"no grid of yours on {_count(machines)}")
         _tell(failed)
@@ -86,7 +88,8 @@ def _lease_facts(machine: _Machine, lease: Mapping[str, Any], machines: list[_Ma
     state = lease["state"]
     orphan = {"dead": "agent dead", "expired": "expired", "alive": ""}[state]
     client_here = lease["owner"].partition("@")[2] == machines[0].facts["host"]
-    if not orphan and client_here and lease["grid"] not in machines[0].facts["clients"]:
+    kept_until = lease.get("kept_until")
+    if not orphan and not kept_until and client_here and lease["grid"] not in machines[0].facts["clients"]:
         orphan = "client gone"
     return {
         "grid": lease["grid"],
@@ -100,6 +103,7 @@ def _lease_facts(machine: _Machine, lease: Mapping[str, Any], machines: list[_Ma
         "processes": [{"pid": pid, "name": name} for pid, _, name in lease["processes"]],
         "age_s": round(now - lease["began"], 1),
         "expires_s": round(lease["expires"] - now, 1),
+        "kept_s": None if kept_until is None else round(kept_until - now, 1),
         "orphan": orphan or None,
     }
 

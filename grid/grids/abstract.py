@@ -101,7 +101,7 @@ class AbstractGrid(threading.Thread):
         if self.keeper is not None:
             self.hooks.append(self.keeper)
         self._pid = os.getpid()
-        self._launched = False
+        self._launched = self._leaves_at_exit = False
         self._waste = Waste()
         self.unfinished = Unfinished()
         self._services = Services(self)
@@ -120,6 +120,10 @@ class AbstractGrid(threading.Thread):
     def _publish_lasting(self, instance: Any, restarts: int) -> str:
         """Publish it so that up to `restarts` lost servers are replaced; here: by an engine that replaces none."""
         return self.publish(instance)
+
+    def detach(self) -> None:
+        """Go, and leave all as it is for another client; here: an engine that keeps nothing."""
+        raise NotImplementedError("only a grid with keep= can be left")
 
     def ishalted(self) -> bool:
         """Whether the grid has stopped."""

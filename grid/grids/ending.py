@@ -52,6 +52,10 @@ class Ends(Protocol):
     _services: Services
     _waste: Waste
     _pid: int
+    _leaves_at_exit: bool
+
+    def detach(self) -> None:
+        """Go, and leave all as it is."""
 
     def ishalted(self) -> bool:
         """Whether it has ended."""
@@ -98,7 +102,10 @@ class Ending:
         try:
             if os.getpid() == grid._pid and not grid.ishalted():
                 grid.unfinished.finish()
-                grid.terminate()
+                if grid._leaves_at_exit:
+                    grid.detach()
+                else:
+                    grid.terminate()
         except NotImplementedError:
             pass  # the abstract grid itself: there is nothing to end
 

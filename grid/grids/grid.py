@@ -71,6 +71,8 @@ class Grid(AbstractGrid):
         keep: How long hosts wait for their client when it has gone without an end (`detach`, `kill -9`, a laptop that
             is closed): "12h", "1d12h", "90m" or seconds. Until then servers keep their state, calls go on, and results
             wait for `Grid.attach(name)`. Default: they end with their client. See docs/sessions.md.
+        at_exit: What becomes of a grid with `keep` when the interpreter ends and nobody has ended it: "end" (the
+            default), or "detach".
     """
 
     _engine_type = KernelEngine
@@ -96,6 +98,7 @@ class Grid(AbstractGrid):
         self.label = settings.name or f"{script_name()}-{os.getpid()}"
         self._engine = self._engine_type(self, self.grid_id, settings, source)
         self._engine.fleet.keep = keep
+        self._leaves_at_exit = keep is not None and settings.at_exit == "detach"
 
     # -- constructors ----------------------------------------------------------------------------------------------
 
@@ -141,9 +144,12 @@ class Grid(AbstractGrid):
         `$GRID_HOSTS` (a hosts file, or names with commas; `grid run --hosts` sets it) decides, with `$GRID_GROUP`; then
         the batch job that we are in (`from_allocation`); then `hosts.yaml` here or in ~/.config/grid; else this machine
         with `n` servers (default: as many as it has cores).
+        `$GRID_ATTACH` (`grid attach` sets it) comes before all of that: a session that waits, as by `Grid.attach`.
         `$GRID_LOCAL`, a number (`grid run --local`), comes before all of that: this machine with so many servers. So
         does `$GRID_LOGIN` (`grid run --login`): a `BatchGrid` that submits there what `$GRID_RESOURCES` says.
         """
+        if os.environ.get("GRID_ATTACH"):
+            return cls.attach(os.environ["GRID_ATTACH"], steal="GRID_STEAL" in os.environ, at_exit="detach")
         place = find_place(n, os.environ)
         if place.login:
             from grid.grids.batch import BatchGrid  # it stands on this module
@@ -160,7 +166,7 @@ class Grid(AbstractGrid):
         return made
 
     @classmethod
-    def attach(cls, name: str, *, steal: bool = False, timeout: float = 10.0) -> Grid:
+    def attach(cls, name: str, *, steal: bool = False, at_exit: str = "end", timeout: float = 10.0) -> Grid:
         """Go on with a grid that was made with `name=` and `keep=`, and whose client has gone.
 
         Its services have the same ids, its servers their state; `results` and `named` give what was called before. A
@@ -168,6 +174,7 @@ class Grid(AbstractGrid):
 
         Args:
             steal: A client that lives is asked to hand over.
+            at_exit: What becomes of it when the interpreter ends and nobody has ended it: "end", or "detach".
             timeout: Seconds to wait for servers; those that come later join then.
         Raises:
             SessionError: There is none of that name, its time has passed, another client has it, its file is damaged.
@@ -177,7 +184,7 @@ class Grid(AbstractGrid):
             assert keep.past is not None
             facts = keep.past.facts["grid"]
             made = Grid.__new__(Grid)
-            settings = GridSettings(name=name, limits=Limits(**facts["limits"]))
+            settings = GridSettings(name=name, limits=Limits(**facts["limits"]), at_exit=at_exit)
             made._begin(hosts_of(keep.past), settings, HostSource(), keep)
             reserve_ids(keep.past.facts_of("service"))
             made.start()

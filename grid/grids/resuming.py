@@ -61,10 +61,8 @@ def open_session(name: str, *, steal: bool = False) -> Keep:
     Raises:
         SessionError: There is none of that name; another client has it; its file is of no use, or of another version.
     """
+    check_session(name)
     place = SessionPlace(name)
-    if not place.exists():
-        known = ", ".join(names()) or "none"
-        raise SessionError(f"there is no session {name!r} on this machine", hint=f"There are: {known}")
     used_at = place.used_at()
     if not place.take():
         _ask_for(place, steal)
@@ -78,6 +76,17 @@ def open_session(name: str, *, steal: bool = False) -> Keep:
     except BaseException:
         place.leave()
         raise
+
+
+def check_session(name: str) -> None:
+    """Raise SessionError unless there is one of that name."""
+    try:
+        exists = SessionPlace(name).exists()
+    except ValueError as exc:
+        raise SessionError(f"no session has such a name: {exc}", hint="See `grid sessions`") from exc
+    if not exists:
+        known = ", ".join(names()) or "none"
+        raise SessionError(f"there is no session {name!r} on this machine", hint=f"There are: {known}")
 
 
 def _checked(place: SessionPlace, journal: Journal, used_at: float) -> Keep:

@@ -72,6 +72,7 @@ class GridWords(TypedDict, total=False):
     needs: Needs | None
     where: str | None
     keep: str | float | None
+    at_exit: str
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class GridSettings(CommonSettings):
     needs: Needs | None = None
     where: str | None = None
     keep: str | float | None = None
+    at_exit: str = "end"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,10 +131,12 @@ class GridSettings(CommonSettings):
         one_wait(self.wait)
         if self.where is not None:
             Where(self.where)
+        if self.at_exit not in ("end", "detach"):
+            raise ValueError(f"at_exit must be 'end' or 'detach', not {self.at_exit!r}")
         if self.keep is not None:
             span_s(self.keep)
             if self.name is None:
-                raise ValueError("a grid that is kept needs a name, by which others attach: name='lab'")
+                raise ValueError("keep= needs a name, by which others attach: name='lab'")
             check_name(self.name)
 
 

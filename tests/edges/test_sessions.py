@@ -237,7 +237,7 @@ def test_servers_that_died_meanwhile_fail_their_calls_with_the_cause(place: Path
 
 
 @pytest.mark.row("Z03")
-@pytest.mark.parametrize("seed", range(50 if NIGHTLY else 2))
+@pytest.mark.parametrize("seed", range(50 if NIGHTLY else 1))
 def test_a_thousand_calls_and_a_client_that_is_killed_at_random_moments(place: Path, seed: int) -> None:
     calls, chance, got = 1000, random.Random(seed), place / "got"
     words = ["storm", "lab", str(place / "notes"), str(got), str(calls)]
@@ -256,4 +256,37 @@ def test_a_thousand_calls_and_a_client_that_is_killed_at_random_moments(place: P
     assert len(runs) == calls and set(runs.values()) == {1}
     with Grid.attach("lab"):
         pass
+    assert names() == [] and read_leases() == []
+
+
+@pytest.mark.row("Z04")
+def test_commands_list_attach_to_and_end_sessions(place: Path) -> None:
+    def command(*words: str, said: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(Path(CLIENT).parents[2])}
+        whole = [sys.executable, "-m", "grid", *words]
+        return subprocess.run(whole, input=said, capture_output=True, text=True, timeout=60, env=environment)
+
+    assert "no session of yours" in command("sessions").stderr
+    assert "there is no session 'lab'" in command("end", "lab").stderr
+    g = LocalGrid(1, name="lab", keep="2h", limits=LIMITS, output=None)
+    sid = g.publish(Counter(str(place / "notes")))
+    with g.acquire_service(sid) as proxy:
+        proxy.add(3).named("three")
+    (shown,) = json.loads(command("sessions", "--json").stdout)
+    assert shown["client_alive"] and shown["servers"] == 1 and shown["services"] == [sid]
+    refused = command("end", "lab")
+    assert refused.returncode == 1 and "and lives" in refused.stderr
+    g.detach()
+    listed = command("sessions").stdout
+    assert "lab" in listed and "gone" in listed and "2.0 h" in listed
+    held = command("ps").stdout
+    assert "kept for" in held and "client gone" not in held
+    script = place / "collect.py"
+    script.write_text("from grid import Grid\ng = Grid.auto()\nprint(g.named('three').get(10), g.results())\n")
+    ran = command("attach", "lab", "--", sys.executable, str(script))
+    assert ran.stdout.startswith("(3, 9) []"), ran.stderr
+    asked = command("attach", "lab", "--", sys.executable, "-i", said="print(len(g.servers))\nexit()\n")
+    assert f"services {sid}" in asked.stdout and asked.stdout.rstrip().endswith("1"), asked
+    assert names() == ["lab"]  # an interpreter leaves it
+    assert command("end", "lab").stdout == "ended lab\n"
     assert names() == [] and read_leases() == []

@@ -72,6 +72,8 @@ OF_OUR_GRIDS: dict[str, set[str]] = {
     "logging": FLAG,
     "needs": {"none"},
     "where": {"none", *TEXT},
+    "keep": {"none"},
+    "at_exit": set(),
     "environment": {"none"},
 }
 SECONDS = {"none", "zero", "half", *COUNT}
