@@ -24,6 +24,7 @@ from grid.errors import GridError, InventoryError
 
 _COMMANDS = {
     "run": "grid.cli.run:run",
+    "exec": "grid.cli.exec:exec_command",
     "bumps": "grid.cli.bumps:bumps",
     "rerun": "grid.cli.rerun:rerun",
     "debug": "grid.cli.debug:debug",

@@ -69,6 +69,38 @@ def run(
 
     Before the script starts, a missing script, hosts file or group is an error with status 2.
     """
+    environment = grid_variables(ctx, hosts_from, group, local, login, resources)
+    if trace is not None:
+        environment["GRID_TRACE"] = _trace_file(trace)
+    if environment_of is not None:
+        environment["GRID_ENVIRONMENT"] = named_environment(environment_of)
+    if keep_failures is not None:
+        environment["GRID_KEEP_FAILURES"] = os.path.abspath(keep_failures)
+    words = [script, *args]
+    if capsule is not None:
+        if not os.path.isdir(os.path.dirname(os.path.abspath(capsule))):
+            raise click.UsageError(f"--capsule: there is no directory for {capsule!r}")
+        for variable in ("GRID_SEED", "PYTHONHASHSEED"):
+            environment.setdefault(variable, str(int.from_bytes(os.urandom(4), "little")))
+        words = ["-m", "grid.capsule", os.path.abspath(capsule), *words]
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.execve(sys.executable, [sys.executable, *words], environment)
+
+
+def grid_variables(
+    ctx: click.Context,
+    hosts_from: str | None,
+    group: str | None,
+    local: int | None,
+    login: str | None,
+    resources: str | None,
+) -> dict[str, str]:
+    """The variables of a process whose `Grid.auto()` gives the grid that the options name.
+
+    Raises:
+        UsageError: Options that exclude each other.
+    """
     named = [name for name in ("hosts_from", "group") if _on_command_line(ctx, name)]
     environment = dict(os.environ)
     for variable in ("GRID_LOGIN", "GRID_RESOURCES"):
@@ -88,22 +120,7 @@ def run(
             environment.pop(variable, None)
     elif named or "GRID_LOCAL" not in environment:
         _choose(environment, hosts_from, group)
-    if trace is not None:
-        environment["GRID_TRACE"] = _trace_file(trace)
-    if environment_of is not None:
-        environment["GRID_ENVIRONMENT"] = named_environment(environment_of)
-    if keep_failures is not None:
-        environment["GRID_KEEP_FAILURES"] = os.path.abspath(keep_failures)
-    words = [script, *args]
-    if capsule is not None:
-        if not os.path.isdir(os.path.dirname(os.path.abspath(capsule))):
-            raise click.UsageError(f"--capsule: there is no directory for {capsule!r}")
-        for variable in ("GRID_SEED", "PYTHONHASHSEED"):
-            environment.setdefault(variable, str(int.from_bytes(os.urandom(4), "little")))
-        words = ["-m", "grid.capsule", os.path.abspath(capsule), *words]
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.execve(sys.executable, [sys.executable, *words], environment)
+    return environment
 
 
 def _trace_file(name: str) -> str:

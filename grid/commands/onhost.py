@@ -168,7 +168,7 @@ def _followed(
     """Read what it says until it has ended, and end it when its time is up."""
     assert process.stdout is not None and process.stderr is not None
     pid = process.pid
-    kept = [_Kept(spec["keep_bytes"], which if spec["show"] else None) for which in (1, 2)]
+    kept = [_Kept(spec["keep_bytes"], fd if spec["show"] else None) for fd in (1, 2)]
     limit = spec["timeout_s"]
     deadline = None if limit is None else started + limit
     timed_out = False
@@ -270,9 +270,9 @@ class _Ended:
             os.close(self._fd)
 
 
-def _kill(pid: int, which: int) -> None:
+def _kill(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, which)
+        os.killpg(pid, number)
 
 
 def _adopt(on: bool) -> None:

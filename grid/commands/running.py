@@ -12,14 +12,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.arguments import check, check_number
 from grid.commands.identity import key_of
+from grid.commands.many import AHEAD, CommandRuns, OutputClaims, place_of, values_of
+from grid.commands.memo import Memo
 from grid.commands.onhost import RunCommand
 from grid.commands.outcome import CommandRun, bring_outputs, judged, trouble, unmatched
 from grid.commands.template import CommandLine, In, fill
@@ -67,6 +70,8 @@ class Wishes:
     show: bool = True
     keep_bytes: int = KEEP_BYTES
     versions: Mapping[str, str] | None = None
+    claim: Callable[[list[Path]], None] | None = None  # is told the files before they are written, and may refuse
+    memo: Memo | None = None
 
     def __post_init__(self) -> None:
         checked_timeout(self.timeout_s)
@@ -205,10 +210,13 @@ class CommandCalls(PooledCalls):
                 bad = unmatched(run, answer["missing"])
             if bad is not None:
                 raise bad
+        to = Path(wishes.to if wishes.to is not None else os.curdir).absolute()
         if answer["outputs"]:
-            outputs += bring_outputs(
-                answer["outputs"], Path(wishes.to if wishes.to is not None else os.curdir).absolute()
-            )
+            if wishes.claim is not None:
+                wishes.claim([to / name for name, _, _ in answer["outputs"]])
+            outputs += bring_outputs(answer["outputs"], to)
+        if wishes.memo is not None and run.ok and "missing" not in answer:
+            wishes.memo.keep(run, to)
         return run
 
 
@@ -278,6 +286,87 @@ class GridCommands:
         wishes = Wishes(timeout_s, check, to, env, show, keep_bytes, versions)
         line = fill(template, {**(values or {}), **fields}, shell=shell)
         return self._start(self._queue(needs, where, retries), line, wishes, stdin)
+
+    def map_commands(
+        self,
+        template: str | Sequence[str],
+        inputs: Iterable[Any],
+        /,
+        *,
+        memo: str | os.PathLike[str] | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        timeout: float | None = None,
+        tries: int = 1,
+        ahead: int = AHEAD,
+        needs: Needs | None = None,
+        where: str | None = None,
+        timeout_s: float | None = None,
+        shell: bool = False,
+        check: bool = True,
+        to: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        show: bool = False,
+        keep_bytes: int = KEEP_BYTES,
+        versions: Mapping[str, str] | None = None,
+        retries: int = 0,
+        **fields: Any,
+    ) -> CommandRuns:
+        """Run a command for each input, on as many servers as are free, and iterate over the runs.
+
+            for run in g.map_commands("sort {i} -o {o}", map(In, names), o=Out("*.sorted"), memo="done"):
+                print(run.host, run.outputs)
+
+        Args:
+            inputs: Of each run: values by name, or one value for the one field that has none yet. Read as needed.
+            memo: A folder of yours that remembers what is done: a run whose command, contents of inputs and `versions`
+                are the same, and whose outputs are still there unchanged, is not run again.
+            ordered: False: in the order in which they end.
+            return_exceptions: Give an error in place of a run, instead of raising it.
+            timeout: Seconds that each `next` may wait.
+            tries: How often a command that fails is run, in all.
+            ahead: Commands under way or waiting, at most.
+            to: As of `command`; it may have fields, and `{n}` is the number of the run. Two runs that write the same
+                file are an error.
+            fields: Values that all runs share. The others: see `command`.
+        Raises:
+            ValueError: A bound that is not positive. The iterator raises what `command` and its futures raise.
+        """
+        check_number("tries", tries, 1)
+        check_number("ahead", ahead, 1)
+        wishes = Wishes(timeout_s, check, None, env, show, keep_bytes, versions)
+        done = None if memo is None else Memo(memo, self._files)
+        texts = [template] if isinstance(template, str) else list(template)
+        claims = OutputClaims()
+
+        def start(number: int, item: Any) -> Future[Any]:
+            values = values_of(item, texts, fields)
+            place = place_of(to, number, values)
+            line = fill(template, values, shell=shell)
+            claim = partial(claims.claim, number)
+            asked = replace(wishes, to=place, claim=claim, memo=done)
+            key, files, spec = self.prepared(line, asked)
+            found = None if done is None else done.find(key, place)
+            if found is None:
+                return self._queue(needs, where, retries).enter(line, key, files, asked, spec)
+            claim(found.outputs)
+            future: Future[Any] = Future()
+            future.set_result(found)
+            return future
+
+        return CommandRuns(
+            inputs,
+            start,
+            tries=tries,
+            ordered=ordered,
+            exceptions=return_exceptions,
+            timeout=checked_timeout(timeout),
+            ahead=ahead,
+        )
+
+    def start_line(self, line: CommandLine, wishes: Wishes, retries: int = 0) -> CommandFuture:
+        """Begin a command that is ready to run. Raises StagingError; the future raises as that of `command`."""
+        return self._start(self._queue(None, None, retries), line, wishes)
 
     def prepared(
         self, line: CommandLine, wishes: Wishes, stdin: In | None = None

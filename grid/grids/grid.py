@@ -388,6 +388,9 @@ class Grid(AbstractGrid):
     # -- commands --------------------------------------------------------------------------------------------------
 
     command = verb("_engine.commands", GridCommands.command)
+    map_commands = verb("_engine.commands", GridCommands.map_commands)
+    commands = held("_engine", "commands")
+    """The part that runs commands."""
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -192,3 +192,40 @@ def test_the_end_of_the_grid_leaves_no_process() -> None:
         assert alive(pid)
         g.terminate()
     soon(lambda: not alive(pid))
+
+
+@pytest.mark.row("A05")
+def test_of_many_only_what_is_missing_runs(g: LocalGrid, tmp_path: Path) -> None:
+    for number in range(20):
+        Path(f"in{number}").write_text(str(number))
+
+    def run(**kw: object) -> list[CommandRun]:
+        inputs = [In(f"in{number}") for number in range(20)]
+        command = f"echo x >> {tmp_path}/ran; cat {{i}} > {{o}}"
+        return list(g.map_commands(command, inputs, o=Out("*.out"), to="out", memo="memo", shell=True, **kw))  # type: ignore[arg-type]
+
+    def ran() -> int:
+        return (tmp_path / "ran").read_text().count("x")
+
+    runs = run()
+    assert ran() == 20 and [one.outputs[0].read_text() for one in runs] == [str(number) for number in range(20)]
+    assert ran() == 20 and all(one.memo for one in run()) and ran() == 20
+    Path("in3").write_text("three")
+    Path("out/in7.out").unlink()
+    again = run()
+    assert ran() == 22 and [number for number, one in enumerate(again) if not one.memo] == [3, 7]
+    assert again[3].outputs[0].read_text() == "three" and again[7].outputs[0].read_text() == "7"
+    assert len(run(versions={"cat": "2"})) == 20 and ran() == 42
+
+
+@pytest.mark.row("A05")
+def test_many_in_any_order_with_errors_of_their_own(g: LocalGrid) -> None:
+    runs = list(g.map_commands("sh -c {s}", (f"exit {n % 2}" for n in range(6)), return_exceptions=True, ordered=False))
+    assert sorted(type(one).__name__ for one in runs) == ["CommandFailed"] * 3 + ["CommandRun"] * 3
+    with pytest.raises(StagingError, match="both write"):
+        list(g.map_commands("cp /dev/null {o}", [{"o": Out("same")}] * 2))
+    both = list(g.map_commands("cp /dev/null {o}", [{"o": Out("same")}] * 2, to="r/{n}"))
+    assert [one.outputs[0].parent.name for one in both] == ["1", "2"]
+    count = Path("count").absolute()
+    flaky = f"echo x >> {count}; test $(wc -l < {count}) -ge 3 # {{n}}"
+    assert [one.ok for one in g.map_commands(flaky, [1], shell=True, tries=3)] == [True]
