@@ -91,10 +91,17 @@ class Due:
 
     def cancel_later(self, then: Callable[[], None] | None = None) -> None:
         self.server.recalled += 1
-        if self.server.tells and not self.over and self.server.running() is not self:
+        if self.server.tells_itself and not self.over and self.server.running() is not self:
+            self.end(error=CancelledError())  # the word of its agent comes later, and changes nothing
+            if then is not None:
+                then()
+        elif self.server.tells and not self.over and self.server.running() is not self:
             if then is not None:
                 then()
             self.end(error=CancelledError())
+
+    def cancelled(self) -> bool:
+        return self.over and isinstance(self._outcome[1], CancelledError)
 
     def done(self) -> bool:
         return self.over
@@ -119,6 +126,7 @@ class Seat(Server):
     """
 
     tells = True
+    tells_itself = False  # that a call was withdrawn, before its agent does
     recalled = 0
 
     def __init__(self, name: str) -> None:

@@ -110,7 +110,7 @@ class FunctionMap(MapWork):
     def read(self, pack: ItemPack, result: Result) -> list[Any]:
         """See `Supply.read`."""
         outcomes = super().read(pack, result)
-        if not result.exception(0):
+        if not result.cancelled() and not result.exception(0):
             self._function.ran(len(pack.items), result.seconds)
         return outcomes
 

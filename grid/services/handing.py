@@ -365,6 +365,9 @@ class Handing:
         server = holder.server
         self._supply.check(server)
         pack = holder.packs.pop(result)
+        if pack.recalled and not self.cancelled and result.cancelled():
+            self._again.append(pack)  # the server itself tells so, too, and was quicker than its agent
+            return
         label = self._supply.label(pack) if server.hooks else None
         for hook in server.hooks if label is not None else ():
             hook.label(server.name, result.call, label or "")

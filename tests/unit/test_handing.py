@@ -163,9 +163,11 @@ def test_one_item_that_can_not_be_sent_takes_no_others_along() -> None:
 
 
 @pytest.mark.row("G45")
-def test_what_waits_behind_a_slow_pack_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("who", ["the agent tells", "the server itself is quicker"])
+def test_what_waits_behind_a_slow_pack_runs_elsewhere(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handing, "_STUCK_S", 0.0)
     service, (one, two) = service_of("s/0", "s/1")
+    one.tells_itself = "itself" in who
     held = service.at_once(two)
     assert held is not None
     items = Items(2, ahead=2)
