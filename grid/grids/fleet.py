@@ -65,6 +65,8 @@ class Fleet:
         self.changed = threading.Condition(lock)
         if self._link is not None:
             self._link.forked()
+        if self.keep is not None:
+            self.keep.place.leave()  # the lock is the parent's, which may die before this one
 
     @property
     def link(self) -> Link:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from grid.keeping.journal import Journal
@@ -33,10 +35,10 @@ class ClaimedResult(Protocol):
 class Claim:
     """On the result of one call. While it lives, so does the record of the call."""
 
-    __slots__ = ("_journal", "call", "fetched", "held", "peer")
+    __slots__ = ("_drop", "call", "fetched", "held", "peer")
 
-    def __init__(self, journal: Journal, peer: int, call: int) -> None:
-        self._journal, self.peer, self.call = journal, peer, call
+    def __init__(self, drop: Callable[[tuple[int, int]], None], peer: int, call: int) -> None:
+        self._drop, self.peer, self.call = drop, peer, call
         self.fetched = False
         """Somebody has asked for the error of the call."""
         self.held = False
@@ -44,7 +46,7 @@ class Claim:
 
     def __del__(self) -> None:
         if not self.held:
-            self._journal.drop(self.peer, self.call)  # any thread, any lock held: so no more than that
+            self._drop((self.peer, self.call))  # any thread, any lock held: so no more than that
 
 
 class Claims:
@@ -55,10 +57,8 @@ class Claims:
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], Any] = {}  # peer and call -> result: not fetched yet
         self._named: dict[str, weakref.ref[Any]] = {}
-
-    def claim(self, peer: int, call: int) -> Claim:
-        """For the result of a call that was made just now."""
-        return Claim(self._journal, peer, call)
+        self.claim: Callable[[int, int], Claim] = partial(Claim, journal.dropped.append)
+        """For the result of a call that was made just now: peer and call."""
 
     def hold(self, result: ClaimedResult) -> None:
         """It is to be remembered until somebody has fetched it. It has a claim."""

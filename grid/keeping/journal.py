@@ -52,7 +52,8 @@ class Journal:
     def __init__(self, path: Path, *, tidy: int = TIDY) -> None:
         self._path, self._tidy, self._tidy_at = path, tidy, tidy
         self._lock = threading.Lock()
-        self._dropped: deque[tuple[int, int]] = deque()  # peer and call, of results that nobody needs any more
+        self.dropped: deque[tuple[int, int]] = deque()
+        """Peer and call, of results that nobody needs any more. Destructors append: any thread, any lock held."""
         self.broken = ""  # why nothing is written any more
         self.leaving = False
         """The client goes, and drops all that it has: that says nothing about who needs it."""
@@ -129,18 +130,13 @@ class Journal:
         """A call has a name."""
         self.write(LogKind.NAME, peer, call, json.dumps([call, name]).encode())
 
-    def drop(self, peer: int, call: int) -> None:
-        """Nobody needs the result of a call any more. From destructors: any thread, any lock held."""
-        if not self.leaving:
-            self._dropped.append((peer, call))
-
     # -- now and then ----------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """Write down what was dropped."""
         done: dict[int, list[int]] = defaultdict(list)
-        while self._dropped:
-            peer, call = self._dropped.popleft()
+        for _ in range(0 if self.leaving else len(self.dropped)):
+            peer, call = self.dropped.popleft()
             done[peer].append(call)
         for peer, calls in done.items():
             self.write(LogKind.DONE, peer, 0, struct.pack(f"<{len(calls)}Q", *calls))

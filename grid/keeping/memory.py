@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grid.keeping.records import LogEntry, LogKind
-from grid.wire.frames import HEAD, Kind, split
+from grid.wire.frames import HEAD, FrameError, Kind, split, unpack
 
 _TWO = struct.Struct("<QQ")
 
@@ -70,6 +70,23 @@ class Past:
             self._ahead.discard(self.received)
 
 
+def _whole(data: bytes) -> Iterator[bytes]:
+    """The messages in one that came over the wire, without those that were cut on their way: they come again."""
+    try:
+        parts = split(data) if data[:1] == _BATCH else [data]
+    except FrameError:
+        return
+    for part in parts:
+        try:
+            unpack(part)
+        except FrameError:
+            continue
+        yield part
+
+
+_BATCH = bytes([Kind.BATCH])
+
+
 @dataclass
 class SessionMemory:
     """See the module. `peers`: servers by their numbers."""
@@ -98,8 +115,7 @@ class SessionMemory:
         if past is None:
             past = self.peers[entry.peer] = Past()
         if kind == LogKind.OUT or kind == LogKind.IN:
-            data = bytes(payload)
-            for frame in split(data) if data[0] == Kind.BATCH else [data]:
+            for frame in _whole(bytes(payload)):
                 if frame[0] == Kind.CALL:
                     past.called(frame)
                 elif frame[0] == Kind.REPLY:
