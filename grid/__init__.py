@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from grid.services.proxy import Proxy as Proxy
     from grid.services.result import Result as Result
     from grid.services.server import Server as Server
+    from grid.services.table import ServiceId as ServiceId
     from grid.slots.needs import Needs as Needs
     from grid.tasks import Task as Task
     from grid.tasks import TaskSystem as TaskSystem
@@ -62,6 +63,7 @@ _names, __getattr__, _dir = lazily(
         "grid.services.proxy": ["Proxy"],
         "grid.services.result": ["Result"],
         "grid.services.server": ["Server"],
+        "grid.services.table": ["ServiceId"],
         "grid.slots.needs": ["Needs"],
         "grid.tasks": ["Task", "TaskSystem", "run_system"],
     },

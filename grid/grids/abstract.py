@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, overload
 
 from grid.errors import GridError, GridStopped, ServiceError, StagingError, fork_error
 from grid.failures.keeper import Keeper, keeper_of
@@ -37,7 +37,7 @@ from grid.services.result import Result
 from grid.services.roster import Event
 from grid.services.server import Server
 from grid.services.service import Service
-from grid.services.table import FreeQueue, Services, View, new_id, servers_of
+from grid.services.table import FreeQueue, ServiceId, Services, View, new_id, servers_of
 from grid.services.unfinished import Unfinished
 from grid.services.waste import Waste
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from grid.trace import Trace
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ class AbstractGrid(threading.Thread):
 
     # -- what a derived grid supplies ------------------------------------------------------------------------------
 
-    def publish(self, instance: Any) -> str:
+    def publish(self, instance: T) -> ServiceId[T]:
         """Put a copy of `instance` on servers and return the service id."""
         raise NotImplementedError("a derived grid publishes")
 
@@ -295,6 +297,21 @@ class AbstractGrid(threading.Thread):
         server, *_ = claim.granted or ()
         server.hold = None  # it is the caller's, for as long as he likes
         return server
+
+    @overload
+    def acquire_service(
+        self,
+        service_id: ServiceId[T],
+        timeout: float | None = None,
+        *,
+        expect_s: float | None = None,
+        strict: bool = False,
+    ) -> Proxy[T]: ...
+
+    @overload
+    def acquire_service(
+        self, service_id: str, timeout: float | None = None, *, expect_s: float | None = None, strict: bool = False
+    ) -> Proxy: ...
 
     def acquire_service(
         self, service_id: str, timeout: float | None = None, *, expect_s: float | None = None, strict: bool = False

@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from grid._version import __version__
@@ -43,6 +43,7 @@ from grid.services.proxy import methods_of
 from grid.services.result import NOBODY, Result
 from grid.services.roster import Event, State
 from grid.services.server import Holder, Server
+from grid.services.table import ServiceId
 from grid.text import in_words
 from grid.wire import codec
 from grid.wire.callbacks import CallBacks
@@ -59,6 +60,8 @@ _LOOK_S = 1.0
 """Between looks at the workers."""
 _WINDOW = 32
 """Calls under way to one server, at most. They are sent in order, so the oldest has arrived, and turns come round."""
+
+T = TypeVar("T")
 
 
 class DaskDesk:
@@ -384,7 +387,7 @@ class DaskGrid(AbstractGrid):
 
     # -- services --------------------------------------------------------------------------------------------------
 
-    def publish(self, instance: Any, *, republish: bool = False, **_: Any) -> str:
+    def publish(self, instance: T, *, republish: bool = False, **_: Any) -> ServiceId[T]:
         """Put a copy of `instance` on every worker and return the service id; waits for all of them.
 
         Raises:
@@ -394,7 +397,7 @@ class DaskGrid(AbstractGrid):
         self.start()
         known = self._services.published.get(id(instance))
         if known is not None and known[0] is instance and not republish:
-            return known[1]
+            return ServiceId(known[1])
         dumped = codec.dumps_instance(instance)
         service_id = self.create_service_id(instance)
         service = self._services.add(service_id, methods_of(instance))
@@ -422,7 +425,7 @@ class DaskGrid(AbstractGrid):
             )
         self.failures.update(failures)
         self._services.note(instance, service_id)
-        return service_id
+        return ServiceId(service_id)
 
     # -- the engine ------------------------------------------------------------------------------------------------
 

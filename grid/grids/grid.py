@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import Unpack
 
@@ -41,8 +41,10 @@ from grid.services.kernel_server import KernelServer
 from grid.services.result import Result
 from grid.services.roster import Event
 from grid.services.server import Server
-from grid.services.table import reserve_ids
+from grid.services.table import ServiceId, reserve_ids
 from grid.slots.needs import Needs
+
+T = TypeVar("T")
 
 
 class Grid(AbstractGrid):
@@ -291,7 +293,7 @@ class Grid(AbstractGrid):
 
     def publish(
         self,
-        instance: Any,
+        instance: T,
         *,
         wait: str | int | None = None,
         timeout: float | None = None,
@@ -304,7 +306,7 @@ class Grid(AbstractGrid):
         where: str | None = None,
         servers: int | None = None,
         busy: str = "fail",
-    ) -> str:
+    ) -> ServiceId[T]:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
         Each server holds a copy of its own; this object here is not changed by their calls. The same live object again
@@ -335,7 +337,7 @@ class Grid(AbstractGrid):
             SerialisationError: The instance can't travel; the message names the part.
             PublishError: No host brought up a server, or fewer came than `wait` says; `.failures` has the reasons.
         """
-        return self._engine.publisher.publish(
+        service_id = self._engine.publisher.publish(
             instance,
             wait=wait,
             timeout=timeout,
@@ -349,6 +351,7 @@ class Grid(AbstractGrid):
             servers=servers,
             busy=busy,
         )
+        return ServiceId(service_id)
 
     def _publish_lasting(self, instance: Any, restarts: int) -> str:
         return self.publish(instance, restarts=restarts)

@@ -7,8 +7,9 @@
     print(energy.get())
 
 Public methods of the instance are methods here. Any other public name reads or sets the attribute on the server and
-waits for it; `proxy.get(name)` and `proxy.set(name, value)` do so without waiting, unless the instance has methods of
-those names. Names with an underscore belong to the proxy itself.
+waits for it. `proxy.get(name)` and `proxy.set(name, value)` do so without waiting, and `proxy.call(Model.energy, 2.0)`
+calls a method that type checkers can see; unless the instance has methods of those names. Names with an underscore
+belong to the proxy itself.
 
 Lives here: names, and what becomes of them.
 Elsewhere:  sending (`Server.submit`), who has the server and when it is free again (`hold`, `server`).
@@ -20,9 +21,11 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Protocol
 
-from grid.errors import Released
+from typing_extensions import ParamSpec, Self, TypeVar
+
+from grid.errors import Released, ServiceError
 from grid.kernel.serve import is_method
 from grid.services import html
 from grid.services.hold import Hold
@@ -30,6 +33,10 @@ from grid.services.hold import Hold
 if TYPE_CHECKING:
     from grid.services.result import Result
     from grid.services.server import Server
+
+T = TypeVar("T", default=Any)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ProxyOwner(Protocol):
@@ -77,8 +84,8 @@ class Method:
         return f"<remote method {self.__name__} of {self._proxy!r}>"
 
 
-class Proxy:
-    """One acquired server; see the module. As a context manager it releases the server at its end."""
+class Proxy(Generic[T]):
+    """One acquired server of a service of `T`; see the module. At the end of `with` it is released."""
 
     _grid: ProxyOwner
     _server: Server
@@ -102,6 +109,8 @@ class Proxy:
             return self._get
         if name == "set":
             return self._set
+        if name == "call":
+            return self._call_function
         value = self._get(name).get()
         return Method(self, name) if is_method(value) else value
 
@@ -114,7 +123,7 @@ class Proxy:
             self._set(name, value).get()
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._methods, "get", "set"]
+        return [*super().__dir__(), *self._methods, "get", "set", "call"]
 
     def _get(self, name: str) -> Result:
         return self._call("@get", (name,), {})
@@ -130,6 +139,32 @@ class Proxy:
         if self._failed is not None:
             self._raise_failure()
         return self._server.submit(method, args, kwargs, self)
+
+    if TYPE_CHECKING:
+
+        def call(self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+            """Call a method, named by the function of its class: `proxy.call(Model.energy, 2.0)`.
+
+            Type checkers compare the arguments with those of the function, and know the type of the value.
+
+            Raises:
+                TypeError: It is no function of a class, but one of an object, or a name.
+                ServiceError: The published instance has no public method of that name.
+            """
+
+    def _call_function(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result:
+        name = getattr(method, "__name__", None)
+        if not isinstance(name, str) or not callable(method) or getattr(method, "__self__", None) is not None:
+            raise TypeError(
+                f"call takes a method by its class, as in proxy.call(Model.energy, 2.0), not {method!r:.100}"
+            )
+        if name not in self._methods:
+            raise ServiceError(
+                f"the published instance has no public method {name!r}",
+                service_id=self._server.service_id,
+                hint=f"It has: {', '.join(sorted(self._methods)) or 'none'}",
+            )
+        return self._call(name, args, kwargs)
 
     def _raise_failure(self) -> None:
         """Of a strict proxy: raise what an earlier call raised, unless somebody has asked for that already."""
@@ -150,7 +185,7 @@ class Proxy:
         """Call the instance itself, if it is callable."""
         return self._call("@call", args, kwargs)
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

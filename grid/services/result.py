@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Protocol
 
-from typing_extensions import Self
+from typing_extensions import Self, TypeVar
 
 from grid.arguments import check
 from grid.errors import CallTimeout, ConnectError, GridError, GridStopped
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from grid.services.waste import Waste
     from grid.wire.link import Link, Peer
 
+R = TypeVar("R", default=Any)
+
 logger = logging.getLogger(__name__)
 
 _HEAD_SIZE = HEAD.size
@@ -49,7 +51,7 @@ _decoding = [threading.RLock() for _ in range(61)]
 """Each result is decoded under one of these: a lock of its own would cost more than the decoding."""
 
 
-class Reply(Future[Any]):
+class Reply(Future[R]):
     """A reply that is due, over some link. Base of `Result`; used alone for the agent's answers."""
 
     # class attributes are the initial values: __init__ runs for every call
@@ -130,7 +132,7 @@ class Reply(Future[Any]):
 
     # -- the caller's side -----------------------------------------------------------------------------------------
 
-    def get(self, timeout: float | None = None) -> Any:
+    def get(self, timeout: float | None = None) -> R:
         """Wait for the value and return it; again and from several threads, too.
 
         Args:
@@ -152,7 +154,7 @@ class Reply(Future[Any]):
                 raise self._failure
             finally:
                 self = None  # type: ignore[assignment]  # no cycle of traceback and result
-        return self._value
+        return self._value  # type: ignore[no-any-return]
 
     result = get
 
@@ -279,7 +281,7 @@ class Reply(Future[Any]):
         else:
             self._call_back(fn)
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, R]:
         return asyncio.wrap_future(self).__await__()
 
     def set_running_or_notify_cancel(self) -> bool:
@@ -394,7 +396,7 @@ _AFTER = 64
 """Flag of a Result, here only: a call before it failed, see `Result._before`."""
 
 
-class Result(Reply):
+class Result(Reply[R]):
     """The future of one call on one server. States and waiting: see `Reply`."""
 
     home: Any = None

@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
 
 from grid.errors import GridStopped, UnknownService
 from grid.services import html
@@ -26,6 +28,18 @@ def reserve_ids(service_ids: Iterable[str]) -> None:
     global _numbers
     taken = [int(number) for each in service_ids if (number := each.rpartition(".")[2]).isdecimal()]
     _numbers = itertools.count(max([*taken, next(_numbers) - 1]) + 1)
+
+
+T = TypeVar("T", default=Any)
+
+
+class ServiceId(str, Generic[T]):
+    """The id of a service: text, that type checkers know as the id of a service of `T`. It travels as plain text."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
 
 
 def new_id(instance: object) -> str:
