@@ -127,7 +127,8 @@ def attach(steal: bool, name: str, command: tuple[str, ...]) -> None:
 
 @click.command(epilog=exits.EPILOG, short_help="End a grid that waits for its client.")
 @click.argument("name")
-def end(name: str) -> None:
+@json_option
+def end(name: str, as_json: bool) -> None:
     """End the session NAME, on all its hosts and here. Results that nobody has fetched are lost.
 
     One whose client lives is ended by `grid stop`. What runs on hosts that do not answer ends by itself when the time
@@ -150,11 +151,17 @@ def end(name: str) -> None:
         if place.exists() and not place.is_used():  # it can't be read, and so nobody will ever attach to it
             place.remove()
             say(f"{exc}")
-            echo(f"removed what was left of {name} here")
+            if as_json:
+                print_json({"ended": name, "unreachable": {}})
+            else:
+                echo(f"removed what was left of {name} here")
             return
         raise
     failed = dict(g.failures)
     g.terminate()
     for host, why in failed.items():
         say(f"{host}: {why}. What runs there ends by itself")
-    echo(f"ended {name}")
+    if as_json:
+        print_json({"ended": name, "unreachable": {host: str(why) for host, why in failed.items()}})
+    else:
+        echo(f"ended {name}")
