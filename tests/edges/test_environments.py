@@ -33,6 +33,7 @@ from tests.lab import Lab, LabHost
 from tests.lab.host import wait_until
 from tests.lab.pythons import cache_directory, interpreter
 
+NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
 STEPS = Path(__file__).with_name("env_steps.py")
 
 
@@ -176,6 +177,7 @@ def science(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     sys.modules.pop("science_here")
 
 
+@pytest.mark.skipif(not NIGHTLY, reason="half a minute for large wheels: in scripts/nightly; small ones in each run")
 @pytest.mark.lab
 @pytest.mark.row("W04", "W06")
 def test_numpy_and_scipy_come_to_hosts_without_an_index(

@@ -86,8 +86,22 @@ def test_the_page_in_the_docs_has_a_section_for_every_command() -> None:
 
 @pytest.mark.row("D04")
 def test_data_are_json_where_that_is_asked_for() -> None:
-    # the script's output; an id; groups; a screen; a debugger
-    without = {"run", "attach", "qsub", "sbatch", "hosts", "env", "batch", "jobs", "top", "debug", "token"}
+    # the output of a program; an id; groups; a screen; a debugger
+    without = {
+        "run",
+        "bumps",
+        "exec",
+        "attach",
+        "qsub",
+        "sbatch",
+        "hosts",
+        "env",
+        "batch",
+        "jobs",
+        "top",
+        "debug",
+        "token",
+    }
     for path, command in commands():
         options = {name for parameter in command.params for name in parameter.opts}
         assert ("--json" in options) != (path[-1] in without), path
