@@ -150,7 +150,8 @@ def outcome_of(said: JobStatus, record: Record | None, end: End | None) -> tuple
         said.state is JobState.RUNNING and (end is None or record is None or record.restarts or end.of_array)
     ):
         return said.state.value, said.reason, None  # a word from before is of an earlier run, or of another task
-    if said.state is JobState.RUNNING or (said.state is JobState.EXITING and end is None):
+    again = record is not None and record.restarts  # then it may be queued again, and nobody knows yet
+    if said.state is JobState.RUNNING or (said.state is JobState.EXITING and (end is None or again)):
         return said.state.value if end is None else "exiting", said.reason, None if end is None else end.status
     cancelled = said.outcome is Outcome.CANCELLED or (record is not None and record.cancelled)
     if end is not None:

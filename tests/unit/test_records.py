@@ -63,6 +63,8 @@ DONE, FAILED, TOLD = End(0, 0.0, 50.0), End(3, 0.0, 50.0), End(143, 0.0, 50.0)
         ("RUNNING", None, replace(RECORD, restarts=True), FAILED, ("running", None)),
         ("RUNNING", None, RECORD, replace(DONE, of_array=True), ("running", None)),
         ("EXITING", None, RECORD, None, ("exiting", None)),
+        ("EXITING", None, RECORD, TOLD, ("killed", 143)),
+        ("EXITING", None, replace(RECORD, restarts=True), TOLD, ("exiting", 143)),  # it may be queued again
         ("DONE", None, RECORD, DONE, ("done", 0)),
         ("DONE", Outcome.FAILED, RECORD, DONE, ("done", 0)),  # the script's own word counts first
         ("UNKNOWN", None, RECORD, DONE, ("done", 0)),
