@@ -89,16 +89,18 @@ class Due:
             return True
         return False
 
-    def cancel_later(self, then: Callable[[], None] | None = None) -> None:
+    def cancel_later(self, then: Callable[[bool], None] | None = None) -> None:
         self.server.recalled += 1
         if self.server.tells_itself and not self.over and self.server.running() is not self:
             self.end(error=CancelledError())  # the word of its agent comes later, and changes nothing
             if then is not None:
-                then()
+                then(True)
         elif self.server.tells and not self.over and self.server.running() is not self:
             if then is not None:
-                then()
+                then(True)
             self.end(error=CancelledError())
+        elif self.server.tells and not self.over and then is not None:
+            then(False)
 
     def cancelled(self) -> bool:
         return self.over and isinstance(self._outcome[1], CancelledError)

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +214,7 @@ def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
         while True:
             end = record.end
             if end is not None and not (many or record.restarts):
-                return _say_end(system, record, end)
+                return _say_end(system, record, end, shown)
             try:
                 found = system.status([record.job])[record.job]
             except GridError as exc:  # the server is down; the job may go on, and so do we
@@ -225,13 +226,14 @@ def _wait_for_end(system: BatchSystem, record: Record, many: bool) -> int:
                 silent = ""
                 shown = _tell(found, shown, first)
                 first = False
+                end = record.end  # once more: what a task said before the system told that all have ended
                 if found.state.value not in ("done", "unknown"):
                     ended = None
                 elif end is not None and many and end.status == 0 and found.outcome not in (None, Outcome.DONE):
                     _say_silent_end(record, found)  # another task said nothing
                     return exits.FAILED
                 elif end is not None:
-                    return _say_end(system, record, end)  # of the last run, and of all tasks
+                    return _say_end(system, record, end, shown)  # of the last run, and of all tasks
                 elif ended is None:
                     ended = time.monotonic()
                 elif time.monotonic() - ended > _LATE_S or _again(record).cancelled:
@@ -257,8 +259,8 @@ def _say_silent_end(record: Record, found: JobStatus) -> None:
     _tell_outputs(record, found.nodes)
 
 
-def _say_end(system: BatchSystem, record: Record, end: End) -> int:
-    """Print how a job ended, and return its exit status."""
+def _say_end(system: BatchSystem, record: Record, end: End, shown: str) -> int:
+    """Print how a job ended, unless that is what was `shown` last, and return its exit status."""
     from grid.batch import JobState, JobStatus
     from grid.batch.records import outcome_of
     from grid.errors import GridError
@@ -273,9 +275,11 @@ def _say_end(system: BatchSystem, record: Record, end: End) -> int:
                 time.sleep(_POLL_S[0])
         except GridError as exc:
             logger.debug("why job %s ended: %s", record.job, exc)
-        state, reason, _ = outcome_of(found, _again(record), end)
-        if state in ("killed", "cancelled"):
-            say(f"job {record.job}: {state}{f' ({reason})' if reason else ''}")
+    state, reason, _ = outcome_of(replace(found, state=JobState.DONE), _again(record), end)
+    if state == "failed" and not reason:
+        reason = f"exit status {end.status}"
+    if state != shown:
+        say(f"job {record.job}: {state}{f' ({reason})' if reason else ''}")
     _tell_outputs(record, found.nodes)
     return end.status
 

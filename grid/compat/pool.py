@@ -46,6 +46,9 @@ _AHEAD = 100_000
 _SMALL = 100_000
 """Items of a map that may be a small one; of more no list is made."""
 
+WITHDRAWN_S = 2.0
+"""`terminate` waits no longer than this for hosts to tell that they have taken work back."""
+
 _TimeUp: type[Exception] = multiprocessing.TimeoutError
 
 _Callback = Callable[[Any], Any]
@@ -304,15 +307,20 @@ class GridPool(_Pool):
     def terminate(self) -> None:
         """Take no more work, withdraw what has not begun, and end the calls that run: their servers are replaced.
 
-        On a grid of another engine (`DaskGrid`) calls that run are finished, and their values dropped.
+        When it returns, nothing begins any more on hosts that answer within `WITHDRAWN_S`. On a grid of another engine
+        (`DaskGrid`) calls that run are finished, and their values dropped.
         """
         with self._lock:
             self._state = "TERMINATE"
             maps = list(self._maps)
         self._calls.end_running()
-        for work in maps:
-            if not work.ended:
-                work.end_running()
+        ending = [work for work in maps if not work.ended]
+        for work in ending:
+            work.end_running()
+        limit = time.monotonic() + WITHDRAWN_S
+        self._calls.wait_withdrawn(WITHDRAWN_S)
+        for work in ending:
+            work.wait_withdrawn(max(0.0, limit - time.monotonic()))
 
     def join(self) -> None:
         """Wait until all work is done; after `close` or `terminate`."""

@@ -260,6 +260,11 @@ class PooledCalls:
             if self.open and self._handing is not None:
                 self._handing.end_running()
 
+    def wait_withdrawn(self, timeout: float) -> bool:
+        """After `end_running`: see `Handing.wait_withdrawn`."""
+        handing = self._handing
+        return handing is None or not self.open or handing.wait_withdrawn(timeout)
+
     def close(self) -> None:
         """No more calls will come: the thread ends with the last one."""
         with self.lock:

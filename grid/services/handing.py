@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -156,10 +155,14 @@ class Handing:
         self._refused = False  # no server is left, but packs are still under way
         self._doomed: list[Any] = []  # items that are to end, also where they run
         self._end_at: float | None = None  # when calls that run are ended with their servers
+        self._asked: set[Result] = set()  # packs that we asked a host to give back, and have not heard of
+        self._thread: threading.Thread | None = None
+        self._withdrawn = threading.Event()  # after `cancel`: what has not begun never will
 
     def start(self) -> None:
         """Start the thread. It refers to the supply, and to no caller that waits for that."""
-        threading.Thread(target=self._run, name="grid-map", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="grid-map", daemon=True)
+        self._thread.start()
 
     # -- from any thread -------------------------------------------------------------------------------------------
 
@@ -179,6 +182,16 @@ class Handing:
         """
         self._end_at = time.monotonic() + _MOMENT_S
         self.cancel()
+
+    def wait_withdrawn(self, timeout: float) -> bool:
+        """After `cancel`: wait until all hosts have told that what has not begun never will.
+
+        Args:
+            timeout: In seconds: a host that is cut off tells nothing.
+        """
+        if threading.current_thread() is self._thread:
+            return False  # a call-back of the user's, which runs here
+        return self._withdrawn.wait(timeout)
 
     def end_item(self, item: Any) -> None:
         """Withdraw this item if it has not begun; else end the server that runs it: another takes its place."""
@@ -259,7 +272,10 @@ class Handing:
                 for result, pack in reversed(list(holder.packs.items())):
                     if not pack.recalled:
                         pack.recalled = True
-                        result.cancel_later()
+                        self._ask_back(holder, result)
+            if self._asked:
+                return
+        self._withdrawn.set()
 
     def _take_back(self) -> None:
         """Items behind one that takes unexpectedly long can run elsewhere."""
@@ -272,10 +288,18 @@ class Handing:
                 for result, pack in behind:
                     if not pack.recalled:  # a host that is cut off tells nothing, and others must not wait for it
                         pack.recalled = True
-                        result.cancel_later(partial(self._news.put, (self._taken_back, (holder, result))))
+                        self._ask_back(holder, result)
 
-    def _taken_back(self, holder: _Holder, result: Result) -> None:
-        """It will not run there. This comes before the end of `result` does, see `Result.cancel_later`."""
+    def _ask_back(self, holder: _Holder, result: Result) -> None:
+        """Ask its host for a pack that has not begun."""
+        self._asked.add(result)
+        result.cancel_later(lambda withdrawn: self._news.put((self._taken_back, (holder, result, withdrawn))))
+
+    def _taken_back(self, holder: _Holder, result: Result, withdrawn: bool) -> None:
+        """Whether it will run there. A yes comes before the end of `result` does, see `Result.cancel_later`."""
+        self._asked.discard(result)
+        if not withdrawn or self.cancelled:
+            return  # `_back` hears of it as well, and reads that it was cancelled
         pack = holder.packs.pop(result, None)
         if pack is not None and self._doomed and self._is_doomed(pack):
             self._arrive(pack, [NoValue(CancelledError())] * len(pack.items))
@@ -297,7 +321,7 @@ class Handing:
             for result, pack in packs[max(1, place) :]:
                 if not pack.recalled:
                     pack.recalled = True
-                    result.cancel_later(partial(self._news.put, (self._taken_back, (holder, result))))
+                    self._ask_back(holder, result)
             if len(packs) == 1 and holder.server.final_state is None:
                 self.service.ground._end_at_once([holder.server])
 
@@ -360,6 +384,7 @@ class Handing:
 
     def _back(self, holder: _Holder, result: Result) -> None:
         self._refused = False
+        self._asked.discard(result)
         if result not in holder.packs:
             return  # it was taken back
         server = holder.server
@@ -404,4 +429,5 @@ class Handing:
                 self.service.give_back(waiter)
         for holder in self._holders:
             self.service.release(holder.proxy)
+        self._withdrawn.set()
         self._supply.end()

@@ -230,6 +230,10 @@ class MapWork:
         """Withdraw what has not begun, and end the servers that run the rest."""
         self.handing.end_running()
 
+    def wait_withdrawn(self, timeout: float) -> bool:
+        """See `Handing.wait_withdrawn`."""
+        return self.handing.wait_withdrawn(timeout)
+
     def left(self) -> list[str]:
         """Unfinished work, for `Unfinished`: this map."""
         return [] if self.ended else [f"a map of {self.name}"]

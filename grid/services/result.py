@@ -536,17 +536,20 @@ class Result(Reply[R]):
         self._done()
         return True
 
-    def cancel_later(self, then: Callable[[], None] | None = None) -> None:
-        """The same without waiting for the host, which may be cut off. `then()` is called if the call will not run,
+    def cancel_later(self, then: Callable[[bool], None] | None = None) -> None:
+        """The same without waiting for the host, which may be cut off. `then(withdrawn)` is called once that is known.
 
-        before anybody who waits for the result hears of it, and by a thread that must not wait.
+        A thread that must not wait calls it, and before anybody who waits for the result hears of the withdrawal.
+        It is not called for a call that has been answered already.
         """
 
         def told(granted: bool) -> None:
-            if granted and not self.done_flag:
+            granted = granted and not self.done_flag
+            if granted:
                 self._is_withdrawn()
-                if then is not None:
-                    then()
+            if then is not None:
+                then(granted)
+            if granted:
                 self._done()
 
         if not self.done_flag:

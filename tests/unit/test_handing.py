@@ -251,6 +251,27 @@ def test_a_server_is_given_to_others_when_its_turn_has_ended(monkeypatch: pytest
     assert items.over.wait(20) and items.outcomes == {0: "first", 1: "second"}
 
 
+@pytest.mark.row("G46", "G55")
+def test_one_can_wait_until_nothing_begins_any_more() -> None:
+    service, (one,) = service_of("s/0")
+    work = start(service, Items(3, ahead=3))
+    calls = [one.next_call() for _ in range(3)]
+    assert not work.wait_withdrawn(0), "nobody has cancelled it"
+    work.cancel()
+    assert work.wait_withdrawn(20) and [call.cancelled() for call in calls] == [False, True, True]
+    calls[0].end(["done"])
+    until(lambda: is_free(service, "s/0"))
+    one.tells = False  # its host is cut off
+    work = start(service, items := Items(2, ahead=2))
+    calls = [one.next_call() for _ in range(2)]
+    work.cancel()
+    until(lambda: one.recalled >= 4)
+    assert not work.wait_withdrawn(0)
+    for call in calls:
+        call.end(["done"])
+    assert items.over.wait(20) and work.wait_withdrawn(20)
+
+
 @pytest.mark.row("G46", "E08")
 def test_cancelling_withdraws_what_has_not_begun_and_may_end_what_runs() -> None:
     service, (one,) = service_of("s/0")
