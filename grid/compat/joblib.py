@@ -7,7 +7,8 @@
         Parallel()(delayed(energy)(pose) for pose in poses)
 
 joblib makes the batches; each is one call on a server that is free. What runs on a server and says `Parallel` itself
-runs one after the other there. Hosts need joblib (and, say, scikit-learn) of their own.
+runs one after the other there. joblib travels to hosts that lack it; scikit-learn and others must be there, or come
+with `environment=`.
 
 Lives here: the backend. Elsewhere: the calls (`work`), the grid, which is the caller's.
 """

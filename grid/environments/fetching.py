@@ -34,14 +34,17 @@ from grid.environments.locks import applies, read_lock
 from grid.environments.target import Target
 from grid.environments.wanted import Requirements, Wanted, parts_of, read_requirements, requirement_lines
 from grid.errors import PackagesError
+from grid.staging.imports import CARRIED
 
 KERNEL = ("pyzmq", "dill")
 """What a kernel stands on: every environment has them."""
-FACES = ("joblib",)
+FACES = CARRIED
 """What a part of grid needs at hosts once it is in use here."""
 TOOL_S = 900.0
 FETCH_S = 60.0
 _AT_ONCE = 8
+GIT_ADDRESS = re.compile(r"\bgit\+([a-z+]+://[^/\s]*/[^@\s#;]*)(?:@([^\s#;]+))?")
+"""An address of a repository, with what is wanted of it. An `@` before its path is of a user's name."""
 _LINES = 6
 
 
@@ -70,7 +73,24 @@ def _state(source: str) -> str:
     path = re.split(r"[\[;]", source)[0].strip()
     if os.path.isdir(path):
         return tree_state(path)
+    if found := GIT_ADDRESS.search(source):
+        return f"{source} {_commit(found[1], found[2] or 'HEAD')}"
     return f"{source} {os.stat(path).st_mtime_ns}" if os.path.exists(path) else source
+
+
+def _commit(repository: str, name: str) -> str:
+    """The commit that a branch or tag of a repository is at just now; empty if git does not say so."""
+    if re.fullmatch("[0-9a-f]{40}", name):
+        return name
+    try:
+        command = ["git", "ls-remote", "--", repository, name, f"{name}^{{}}"]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # building it fails as well, and says why
+    lines = done.stdout.splitlines()
+    return next((line.split()[0] for line in reversed(lines) if line), "")
 
 
 def _extra_names() -> list[str]:
@@ -172,13 +192,14 @@ class Collection:
         place = self._scratch / hashlib.sha256(source.encode()).hexdigest()[:8]
         said = ""
         if _has_pip():
-            command = [*_PIP, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(place), source]
+            address = re.sub(r"^[A-Za-z0-9._-]+\s*(\[[^\]]*\])?\s*@\s*", "", source)  # pip reads no `x @ git+file:`
+            command = [*_PIP, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(place), address]
             for more in (["--no-build-isolation"], []):  # first with the tools that are here, which asks no index
                 done = _run([*command, *more])
                 if done.returncode == 0 and (made := list(place.glob("*.whl"))):
                     return made[0]
                 said = _errors(done)
-        uv = _uv()
+        uv = uv_program()
         if uv is not None and os.path.isdir(source):
             done = _run([uv, "build", "--quiet", "--wheel", "--out-dir", str(place), source])
             if done.returncode == 0 and (made := list(place.glob("*.whl"))):
@@ -222,7 +243,7 @@ class Collection:
         bounds = scratch / "bounds.txt"
         bounds.write_text("\n".join(constraints) + "\n")
         tried = []
-        if uv := _uv():
+        if uv := uv_program():
             lock = scratch / "pylock.toml"
             done = _run(self._by_uv(uv, asked, bounds, lock))
             if done.returncode == 0:
@@ -348,8 +369,8 @@ def _has_pip() -> bool:
     return importlib.util.find_spec("pip") is not None
 
 
-def _uv() -> str | None:
-    """The program, of the package or on the path."""
+def uv_program() -> str | None:
+    """uv, of the package or on the path."""
     beside = Path(sys.executable).parent / "uv"
     return str(beside) if beside.exists() else shutil.which("uv")
 

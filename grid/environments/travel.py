@@ -24,6 +24,7 @@ from grid.environments.cache import WheelCache
 from grid.environments.fetching import collect, source_key
 from grid.environments.fitting import Wheel, name_of
 from grid.environments.target import Target
+from grid.environments.uvpython import WORD, uv_archive
 from grid.environments.wanted import Wanted, wanted
 from grid.errors import ConnectError, HostError, PackagesError, PythonError
 from grid.hosts import Host
@@ -107,7 +108,7 @@ class Environments:
         source = self._key_of(origin)
         python = python_of(host)
         if host.python_archive is not None:
-            python = self._archive(host.python_archive).bring(connection, host.label)
+            python = self._archive(host.python_archive, connection, host).bring(connection, host.label)
         words = [connection.host.label, python, host.init_cmd, source]
         memory = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:24]
         known = self.cache.recall("hosts", memory)
@@ -159,7 +160,12 @@ class Environments:
         brought.python = answer["python"]
         return brought
 
-    def _archive(self, path: str) -> PythonArchive:
+    def _archive(self, path: str, connection: Connection, host: Host) -> PythonArchive:
+        if WORD.fullmatch(path):
+            with self._lock:
+                lock = self._locks.setdefault(path, threading.Lock())
+            with lock:  # packing one takes seconds
+                path = str(uv_archive(path, connection, host, self.cache.root))
         with self._lock:
             if path not in self._archives:
                 self._archives[path] = PythonArchive(path)

@@ -17,7 +17,7 @@ from grid.grids.differences import versions_here
 from grid.grids.differences import warn as warn_of_differences
 from grid.grids.images import Images, ToldImage
 from grid.hosts import Host
-from grid.staging.imports import find_needs
+from grid.staging.imports import carried, find_needs
 from grid.staging.select import StagedFile
 from grid.wire import bulk, codec
 from grid.wire.codec import CACHE_TAG, Dumped
@@ -128,6 +128,9 @@ class HostNeeds:
                 self._stage(self._home, needs.files)
             others = sorted(needs.installed | needs.unknown)
             lacking = self._home.ask("missing_modules", others) if others else []
+            if lacking and (ours := carried(lacking))[1]:
+                self._stage(self._home, ours[1])
+                lacking = [name for name in lacking if name.partition(".")[0] not in ours[0]]
             if lacking:
                 raise MissingModules(
                     f"it lacks {', '.join(lacking)}",

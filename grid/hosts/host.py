@@ -88,7 +88,8 @@ class Host:
         environment: The packages that servers have there: `here` (what is installed in this process's environment), or
             a file of this machine: requirements.txt, pylock.toml, uv.lock. `none`: what is installed there, whatever
             the grid says.
-        python_archive: A file of this machine, .tar.gz or the like, with a relocatable Python that is put there.
+        python_archive: A file of this machine, .tar.gz or the like, with a relocatable Python that is put there; or
+            `uv`, `uv:3.12`: one that uv installs here for the host's platform.
         ssh: `paramiko`, `openssh` (your own ssh binary) or `local` (this machine, no ssh); inside a batch job also
             `srun`, `pbsdsh`, `pbs_tmrsh` or `qrsh`, the batch systems' own launchers.
         transport: `direct` TCP to the servers, `tunnel` through ssh, or `auto`: direct where it works.
@@ -316,6 +317,13 @@ def _path_here(value: Any) -> str | None:
     return path
 
 
+def _archive(value: Any) -> str | None:
+    text = _path_here(value)
+    if text is not None and text.startswith("uv:") and not re.fullmatch(r"uv:3\.\d+(\.\d+)?", text):
+        raise ValueError(f"{text!r} names no version of Python: say uv, uv:3.12 or uv:3.12.4")
+    return text
+
+
 def _command(value: Any) -> str:
     if not _text(value).strip():
         raise ValueError("is empty")
@@ -423,7 +431,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "jump": _jump,
     "env": _environment,
     "environment": _packages,
-    "python_archive": _path_here,
+    "python_archive": _archive,
     "ssh": _way,
     "transport": _one_of(*get_args(Transport)),
     "groups": _names,

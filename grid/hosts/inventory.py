@@ -7,6 +7,7 @@ Elsewhere:  what the fields mean (`host.py`), an example with every key (hosts.e
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,7 @@ class _Inventory:
         if "env" in own and "env" in defaults:
             values["env"] = {**FIELDS["env"](self._value(defaults["env"])), **values["env"]}
         for key in ("environment", "python_archive"):  # paths begin in the directory of the file
-            if values.get(key) not in (None, "here", "none"):
+            if values.get(key) not in (None, "here", "none") and not re.fullmatch(r"uv(:[0-9.]+)?", values[key]):
                 values[key] = str(Path(self._file).absolute().parent / Path(values[key]).expanduser())
         try:
             self.hosts.append(Host(name, **values))

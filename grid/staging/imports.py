@@ -44,7 +44,12 @@ from grid.staging.select import StagedFile, select
 
 logger = logging.getLogger(__name__)
 
+CARRIED = ("joblib", "cloudpickle")
+"""Packages that a part of grid's client needs at hosts. They are pure code, and travel as the user's own does where a
+host lacks them."""
+
 _NOT_OF_A_PACKAGE = ("__pycache__/", ".git/", ".svn/", ".hg/", ".tox/", ".nox/", ".venv/", "site-packages/")
+_NOT_CARRIED = ("__pycache__/", "test/", "tests/")
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,23 @@ class ModuleNeeds:
         """All files of `own`, sorted, each once."""
         by_path = {file.relative: file for files in self.own.values() for file in files}
         return [by_path[relative] for relative in sorted(by_path)]
+
+
+def carried(lacking: Iterable[str]) -> tuple[list[str], list[StagedFile]]:
+    """Of the modules that a host lacks those of `CARRIED`, and their files.
+
+    Raises:
+        StagingError: Files can't be read.
+    """
+    names = sorted({name.partition(".")[0] for name in lacking}.intersection(CARRIED))
+    found: list[StagedFile] = []
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        for place in places:
+            files = select(place, "*.py", exclude=_NOT_CARRIED).files
+            found += [StagedFile(f"{name}/{file.relative}", file.source, file.size, file.mode) for file in files]
+    return names, found
 
 
 def find_needs(modules: Iterable[ModuleType | str], provided: Collection[str] = ("grid",)) -> ModuleNeeds:

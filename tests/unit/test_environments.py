@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grid.environments.fetching import GIT_ADDRESS
 from grid.environments.fitting import Offered, PinnedPackage, Wheel, choose, name_of
 from grid.environments.locks import read_lock
 from grid.environments.target import Target
+from grid.environments.uvpython import newest_of
 from grid.environments.wanted import logical_lines, parts_of, read_requirements, wanted
 from grid.errors import PackagesError
 from grid.grids.packages import Packages
@@ -368,9 +370,10 @@ def test_paths_in_a_hosts_file_begin_in_its_directory(tmp_path: Path) -> None:
     (tmp_path / "hosts.yaml").write_text(
         "defaults: {environment: here}\nhosts:\n  - a\n"
         "  - {name: b, environment: env/r.txt, python_archive: p.tar.gz}\n"
-        "  - {name: c, environment: none}\n"
+        "  - {name: c, environment: none}\n  - {name: d, python_archive: 'uv:3.12'}\n"
     )
-    a, b, c = load_hosts(tmp_path / "hosts.yaml")
+    a, b, c, d = load_hosts(tmp_path / "hosts.yaml")
+    assert d.python_archive == "uv:3.12"
     assert (a.environment, c.environment) == ("here", "none")
     assert (b.environment, b.python_archive) == (f"{tmp_path}/env/r.txt", f"{tmp_path}/p.tar.gz")
 
@@ -398,3 +401,43 @@ def test_the_command_line_names_an_environment(tmp_path: Path, monkeypatch: pyte
     command = [sys.executable, "-m", "grid", "qsub", "--dry-run", "--dialect", "torque", "--environment", "here"]
     done = subprocess.run([*command, "--", "python", script], capture_output=True, text=True, cwd=tmp_path)
     assert "GRID_ENVIRONMENT" in done.stdout and "here" in done.stdout, done.stderr
+
+
+@pytest.mark.row("W07")
+def test_of_what_uv_has_the_newest_release_of_a_version_for_the_platform_is_taken() -> None:
+    """Names as `uv python list` writes them."""
+    names = [
+        *("cpython-3.12.4-linux-x86_64-gnu", "cpython-3.12.13-linux-x86_64-gnu", "cpython-3.12.14-linux-x86_64-musl"),
+        *(
+            "cpython-3.13.1+freethreaded-linux-x86_64-gnu",
+            "cpython-3.1.9-linux-x86_64-gnu",
+            "pypy-3.12.9-linux-x86_64-gnu",
+        ),
+        *("cpython-3.12-linux-x86_64-gnu", "cpython-3.12.15-macos-aarch64-none", ".lock"),
+    ]
+    assert newest_of(names, "3.12", "linux-x86_64-gnu") == "cpython-3.12.13-linux-x86_64-gnu"
+    assert newest_of(names, "3.12.4", "linux-x86_64-gnu") == "cpython-3.12.4-linux-x86_64-gnu"
+    assert newest_of(names, "3.12", "macos-aarch64-none") == "cpython-3.12.15-macos-aarch64-none"
+    assert newest_of(names, "3.13", "linux-x86_64-gnu") is None
+    with pytest.raises(ValueError, match="'uv:new' names no version of Python"):
+        Host("n", python_archive="uv:new")
+
+
+@pytest.mark.row("W01")
+@pytest.mark.parametrize(
+    ("source", "repository", "name"),
+    [  # as pip's documentation of VCS support writes them
+        ("MyProject @ git+ssh://git@git.example.com/MyProject", "ssh://git@git.example.com/MyProject", None),
+        ("git+file:///home/user/projects/MyProject", "file:///home/user/projects/MyProject", None),
+        ("MyProject @ git+https://git.example.com/MyProject.git@v1.0", "https://git.example.com/MyProject.git", "v1.0"),
+        (
+            "git+https://git.example.com/My.git@refs/pull/123/head#egg=x",
+            "https://git.example.com/My.git",
+            "refs/pull/123/head",
+        ),
+        ("git+https://u:p@h.org/a/b@f/x ; python_version < '3'", "https://u:p@h.org/a/b", "f/x"),
+    ],
+)
+def test_an_address_of_a_repository_and_what_is_wanted_of_it(source: str, repository: str, name: str | None) -> None:
+    found = GIT_ADDRESS.search(source)
+    assert found is not None and found.groups() == (repository, name)
