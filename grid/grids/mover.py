@@ -1,32 +1,36 @@
 """Servers that move from a host which is about to end to another one, with their state, while their proxies go on.
 
     here ──leave──> leaving ──saved──> homeless ──housed──> arriving ──answered──> there
-                       └──stayed──> stays     └──turned away──┘        lost, from each of these
+                       └──stayed──> stays     └─turned away, refused─┘   lost, from each of these
 
 A move begins behind the calls that the server has: the state that travels is the state after them. Calls made from then
-on are kept here and run at the new place, in order. The server keeps its name and whoever has acquired it.
+on are kept here and run at the new place, in order. The server keeps its name and whoever has acquired it. A home that
+lacks what it needs refuses: others are tried, and then the one that it came from.
 
 Two processes of one server exist for a while, and a host may be lost under either: so each step is taken under the
 lock, from the state that the table names, or not at all. The old process is off the table of processes before the move
 is homeless: what is heard of it afterwards is no loss.
 
 Lives here: the steps of one move.
-Elsewhere:  when, and which hosts (`source.py`), what is kept (`services/kernel_server.py`), asking the instance for its
-            state (`kernel/serve.py`).
+Elsewhere:  when, and which hosts (`source.py`), which of them (`housing.py`), what is kept
+            (`services/kernel_server.py`), asking the instance for its state (`kernel/serve.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from grid.errors import GridError, NeedsError, ServerLost
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
+from grid.grids.housing import Lodging, where_to
 from grid.grids.processes import home_of
 from grid.grids.reserving import reserve
 from grid.grids.source import HostSource
@@ -58,6 +62,7 @@ class MoveEvent(Enum):
     STAYED = "stayed"  # it can't be saved, or does not want to
     HOUSED = "housed"  # a host has room
     TURNED_AWAY = "turned away"  # that host was lost
+    REFUSED = "refused"  # that host lacks what it needs, or could not start it
     ANSWERED = "answered"  # the new process does
     LOST = "lost"  # the server is, or was terminated
 
@@ -69,6 +74,7 @@ MOVES = {
     (MoveState.LEAVING, MoveEvent.STAYED): MoveState.STAYED,
     (MoveState.HOMELESS, MoveEvent.HOUSED): MoveState.ARRIVING,
     (MoveState.ARRIVING, MoveEvent.TURNED_AWAY): MoveState.HOMELESS,
+    (MoveState.ARRIVING, MoveEvent.REFUSED): MoveState.HOMELESS,
     (MoveState.ARRIVING, MoveEvent.ANSWERED): MoveState.THERE,
     **{(state, MoveEvent.LOST): MoveState.LOST for state in UNDER_WAY},
 }
@@ -86,6 +92,7 @@ class Move:
     home: Home | None = None  # where it goes
     number: int = 0  # its new one, on our link
     peer: Any = None
+    refusals: dict[Home, str] = field(default_factory=dict)  # homes that can't have it, and why
 
 
 class Mover:
@@ -185,7 +192,7 @@ class Mover:
             more = self._source.more_may_come()
             homeless = [move for move in self._moves.values() if move.state is MoveState.HOMELESS]
             for move in homeless:
-                home = self._home_for(move, anyway=anyway or not more)
+                home = where_to(self._lodgings(move), anyway=anyway, hopeless=not more)
                 if home is not None and self._happen(move, MoveEvent.HOUSED):
                     move.home = home
                     housed.append((move, home))
@@ -197,24 +204,25 @@ class Mover:
 
     def _lose_homeless(self, move: Move) -> None:
         if move.state is MoveState.HOMELESS:  # nothing was found meanwhile
-            self._lose(move.server, "its allocation ends, no other host has room for it, and none is to come")
+            told = [f"host {home.host.label!r} can't have it: {why}" for home, why in move.refusals.items()]
+            what = ["its allocation ends, no other host has room for it, and none is to come", *told]
+            self._lose(move.server, "; ".join(what))
 
-    def _home_for(self, move: Move, *, anyway: bool) -> Home | None:
-        """The home with the most room for a server of that service that does not end soon; locked by the caller.
-
-        With `anyway` rather one that ends soon than none: the last to end.
-        """
+    def _lodgings(self, move: Move) -> list[Lodging[Home]]:
+        """The homes that a server may go to; locked by the caller."""
         now = time.monotonic()
-        open_ones = {
-            home: self.room(home, move.server.service_id)
+        return [
+            Lodging(
+                home,
+                self.room(home, move.server.service_id),
+                self._source.takes_in(home, now),
+                home.ends_at or now,
+                origin=home is move.origin,
+                refused=home in move.refusals,
+            )
             for home in self._fleet.homes
-            if home.up and home.outage() is None and home is not move.origin
-        }
-        roomy = [home for home, room in open_ones.items() if room > 0]
-        lasting = [home for home in roomy if self._source.takes_in(home, now)]
-        if lasting:
-            return max(lasting, key=lambda home: open_ones[home])
-        return max(roomy, key=lambda home: home.ends_at or now) if roomy and anyway else None
+            if home.up and home.outage() is None and (home is not move.origin or self._source.takes_back(home))
+        ]
 
     def room(self, home: Home, service_id: str) -> int:
         """How many more servers of a service it has slots for."""
@@ -229,6 +237,7 @@ class Mover:
             return
         assert move.saved is not None
         data, buffers, modules = move.saved
+        blob = ""
         try:
             self._fleet.start(home)
             self._stager.furnish(home)
@@ -237,27 +246,51 @@ class Mover:
             home.needs.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
             image = packed.parts if packed else ()
             parts = [memoryview(part) for part in (data, *buffers, *image)]
+            slot = ""
             if needs := self._needs_of(server.service_id):
                 granted, why = reserve(home, [server.name], needs, self._fleet.limits.lost_s, self._fleet)
                 if not granted:
                     raise NeedsError(why, host=home.host.label, hint=f"It needs {needs}")
-                server.slot = granted[server.name]
+                slot = granted[server.name]
             blob = home.store().write(parts)
-            move.number = self._fleet.link.number()
-            self._fleet.processes.begin(server)
-            wish = {"name": server.name, "service_id": server.service_id, "peer": move.number}
+            wish: dict[str, Any] = {"name": server.name, "service_id": server.service_id}
             published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
             published |= {**self._wishes_of(server.service_id), "moved": True}
-            home.ask(
-                "start", [{**wish, "niceness": home.host.niceness, "workdir": self._stager.workdir_of(home)}], published
-            )
+            with self._fleet.changed:
+                if self._arriving(server.name) is not move or move.home is not home:
+                    raise GridError("it was lost, or its host was")
+                server.slot, move.number = slot, self._fleet.link.number()
+                self._fleet.processes.begin(server)
+            wish |= {"peer": move.number, "niceness": home.host.niceness}
+            home.ask("start", [{**wish, "workdir": self._stager.workdir_of(home)}], published)
         except Exception as exc:
-            reason = f"it could not be moved to host {home.host.label!r}: {exc}"
-            self._fleet.errand(lambda: self._lose_arrival(move, home, reason))
+            reason = exc.what if isinstance(exc, NeedsError) else str(exc)
+            if home.up:
+                with contextlib.suppress(GridError):
+                    home.ask_later("stop", [server.name], True)  # its slot is free again
+                    if blob:
+                        home.ask_later("drop", blob)
+            self._fleet.errand(partial(self._refused, server.name, home, reason))
 
-    def _lose_arrival(self, move: Move, home: Home, reason: str) -> None:
-        if move.home is home:  # else that one was lost meanwhile, and the server looks for another
-            self._lose(move.server, reason)
+    def _refused(self, name: str, home: Home, reason: str) -> None:
+        self.refused(name, home, reason)
+
+    def refused(self, name: str, home: Home, reason: str) -> bool:
+        """In the grid's thread: a home can't have a server that was on its way there, so it looks for another.
+
+        Returns:
+            False: it was not on its way there.
+        """
+        with self._fleet.changed:
+            move = self._arriving(name)
+            if move is None or move.home is not home:
+                return False  # that home was lost meanwhile, or the server was
+            self._fleet.processes.end_start(name)
+            move.refusals[home], move.home = reason, None
+            self._happen(move, MoveEvent.REFUSED)
+        logger.warning("server %s can't move to host %s: %s", name, home.host.label, reason)
+        self.house_the_homeless()
+        return True
 
     # -- news of those that arrive: in the grid's thread -----------------------------------------------------------
 
@@ -284,7 +317,10 @@ class Mover:
         self._fleet.link.drop(old, error)
         if not move.origin.gone:
             move.origin.detach(old)
-        logger.info("server %s moved from %s to %s", server.name, where, move.home.host.label)
+        if move.home is move.origin:
+            logger.warning("server %s goes on at %s, where it was: it can move to no other host", server.name, where)
+        else:
+            logger.info("server %s moved from %s to %s", server.name, where, move.home.host.label)
         self._fleet.set_aside(server, False)
         server.free_if_idle()
         return True
@@ -341,6 +377,16 @@ class Mover:
         """Whether that is the home where its process runs, or the new one starts."""
         move = self._arriving(server.name)
         return (server.home if move is None else move.home) is home
+
+    def may_return(self, home: Home) -> list[KernelServer]:
+        """Servers that have left this home, and may come back: other hosts may lack what they need."""
+        others = any(other is not home and other.up for other in self._fleet.homes)
+        return [
+            move.server
+            for move in list(self._moves.values())
+            if move.origin is home and move.state in (MoveState.HOMELESS, MoveState.ARRIVING)
+            if others or self._needs_of(move.server.service_id) is not None
+        ]
 
     def has_homeless(self) -> bool:
         """Whether servers wait for a host."""

@@ -111,12 +111,10 @@ class News:
         fleet.notify()
 
     def _server_failed(self, home: Home, name: str, reason: str, tail: str) -> None:
-        server = self._fleet.processes.end_start(name)
         self._output.forget(name)
-        if server is not None and self._mover.is_arriving(name):
-            what = f"it could not be moved to host {home.host.label!r}: {reason.strip()}"
-            self._losses.lose_server(server, what)
-            return
+        if self._mover.refused(name, home, reason.strip()) or self._mover.is_arriving(name):
+            return  # it looks for another home, or has found one
+        server = self._fleet.processes.end_start(name)
         if server is None or server.final_state is not None:
             return
         printed = f"\nLast lines that it printed:\n{tail}" if tail and tail not in reason else ""

@@ -60,7 +60,7 @@ class PilotSeen:
     has_successor: bool = False
     ranks: Sequence[RankSeen] = ()
     settled: bool = False  # all ranks are connected or have failed
-    servers: frozenset[str] = frozenset()  # that it holds
+    servers: frozenset[str] = frozenset()  # that it holds, or that may come back to it
     speaking: frozenset[str] = frozenset()  # ... and that can be spoken to
     told: frozenset[str] = frozenset()  # ... and have heard of its end
     room_elsewhere: bool = False  # other nodes could take servers in

@@ -34,6 +34,10 @@ class HostSource:
         """Whether servers may move to this home: it does not end soon."""
         return home.ends_at is None
 
+    def takes_back(self, home: Home) -> bool:
+        """Whether servers that have left this home may come back: it is not being given up."""
+        return True
+
     def more_may_come(self) -> bool:
         """Whether a host may join yet, for servers that move and have no other."""
         return True

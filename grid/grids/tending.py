@@ -318,7 +318,9 @@ class Pilots(HostSource):
     def _see(self, held: Held, now: float) -> PilotSeen:
         leaving = held.stage is PilotStage.LEAVING
         near = held.ends_at is not None and (leaving or held.ends_at - now < self.handover_s)
-        servers = self._servers_on(held) if near else []
+        with self._fleet.changed:  # no server is between the two
+            servers = self._servers_on(held) if near else []
+            back = [server for home in held.homes for server in self._mover.may_return(home)] if near else []
         return PilotSeen(
             stage=held.stage,
             started=held.started,
@@ -338,7 +340,7 @@ class Pilots(HostSource):
                 for rank in held.pilot.ranks
             ],
             settled=held.settled,
-            servers=frozenset(server.name for server in servers),
+            servers=frozenset(server.name for server in (*servers, *back)),
             speaking=frozenset(server.name for server in servers if self._fleet.is_up(server)),
             told=frozenset(held.told),
             room_elsewhere=near and self._has_room_elsewhere(held, now),
@@ -520,6 +522,9 @@ class Pilots(HostSource):
 
     def takes_in(self, home: Home, now: float) -> bool:
         return home.ends_at is None or home.ends_at - now > self.handover_s
+
+    def takes_back(self, home: Home) -> bool:
+        return any(home in held.homes and held.stage in (PilotStage.HELD, PilotStage.LEAVING) for held in self.held)
 
     def is_expecting(self) -> bool:
         return not self._fleet.halted and (self._mover.has_homeless() or self._awaited())

@@ -113,6 +113,7 @@ class Children:
         self._nursery, self._poller, self._ground, self._answers = nursery, poller, ground, answers
         self._limits, self._common, self._slots, self._forked = limits, common, slots, forked
         self._wishes: deque[dict[str, Any]] = deque()  # servers to be started
+        self._after: dict[str, dict[str, Any]] = {}  # the same, once their earlier process has ended
         self._servers: dict[str, Child] = {}
         self._by_pid: dict[int, Child] = {}
         self._outgoing = Outgoing()
@@ -137,6 +138,7 @@ class Children:
         never = [wish["name"] for wish in self._wishes if wish["name"] in wanted]
         if never:
             self._wishes = deque(wish for wish in self._wishes if wish["name"] not in wanted)
+        never += [name for name in names if self._after.pop(name, None) is not None]
         for name in wanted - self._servers.keys():  # perhaps its slot was reserved, and no more
             self._slots.free(name)
         for name in never:
@@ -171,7 +173,7 @@ class Children:
         for server in self._servers.values():
             if server.ready:
                 server.control.say({"attach": epoch})
-        wished = [(wish["name"], wish["peer"]) for wish in self._wishes]
+        wished = [(wish["name"], wish["peer"]) for wish in (*self._wishes, *self._after.values())]
         return {
             "servers": {**dict(wished), **{server.name: server.peer for server in self._servers.values()}},
             "ended": self._certificates or {},
@@ -244,6 +246,9 @@ class Children:
             if not self._wishes:
                 break
             wish = self._wishes.popleft()
+            if wish["name"] in self._servers:  # it comes back, and has not quite left
+                self._after[wish["name"]] = wish
+                continue
             try:
                 self._start(wish)
             except OSError as exc:
@@ -335,6 +340,9 @@ class Children:
         del self._servers[server.name]
         server.forget()
         self._slots.free(server.name)
+        if (wish := self._after.pop(server.name, None)) is not None:
+            self._wishes.append(wish)
+            self._poller.modify(self._nursery.line.fileno(), zmq.POLLIN | zmq.POLLOUT)  # `start_some` comes soon
         self._ground.drop_sockets(server.peer, server.pid)
         for asked in server.cancels.values():
             self._answers.answer(asked, False)
@@ -366,6 +374,7 @@ class Children:
     def start_no_more(self) -> None:
         """The agent ends: forget what was wished for."""
         self._wishes.clear()
+        self._after.clear()
 
     def condemn(self, patience: float) -> None:
         """Have all of them end now, and kill them after `patience` seconds."""

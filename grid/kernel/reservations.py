@@ -54,9 +54,11 @@ class Reservations:
 
         Returns:
             `granted`: name -> its slot in words; `why` the others have none; whether they may have one `later`, and
-            `soon`, because servers with slots are just ending.
+            `soon`, because servers with slots are just ending. A name whose earlier process is ending gets a slot
+            after that.
         """
         resources = self.look()
+        names, wanted = [name for name in names if name not in self._leaving], len(names)
         lacking = lacks(resources, needs)
         if lacking:
             return {"granted": {}, "why": "; ".join([lacking, *resources.notes]), "later": False, "soon": False}
@@ -84,7 +86,9 @@ class Reservations:
         for fd in held.values():  # a choice that came to nothing
             os.close(fd)
         why = ""
-        if len(chosen) < len(names):
+        if len(names) < wanted:
+            why = "an earlier process of that server is just ending"
+        elif len(chosen) < len(names):
             self._look_at_locks(resources.devices, busy)
             why = left(resources, needs, self._slots.values(), busy)
         granted = {name: str(slot) for name, slot in zip(names, chosen, strict=False)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from grid import AllocationError, BatchGrid, Limits, NoServers, PublishError, ServerLost, SubmitError
+from grid import AllocationError, BatchGrid, Limits, Needs, NoServers, PublishError, ServerLost, SubmitError
 from grid.batch import JobState, JobStatus
 from grid.cli.main import main
 from grid.grids.plan import PilotStage
@@ -135,6 +135,29 @@ def test_with_nothing_better_to_come_servers_move_to_a_pilot_that_ends_soon_too_
             else:
                 with pytest.raises(ServerLost, match="no other host has room for it, and none is to come"):
                     until(lambda: not proxy.tell().get(60))
+
+
+@pytest.mark.row("O17", "B13")
+def test_a_server_that_the_next_pilot_cant_have_goes_on_where_it_was(
+    torque: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    meminfo = torque / "root/proc/meminfo"
+    meminfo.parent.mkdir(parents=True)
+    meminfo.write_text("MemTotal: 8388608 kB\n")
+    with pilots(ppn=1, renew=1, env={"GRID_HOST_ROOT": str(torque / "root")}) as g:
+        sid = g.publish(Traveller(), needs=Needs(memory="4G", cores=1))
+        with g.acquire_service(sid, timeout=60) as proxy:
+            assert proxy.count().get(60) == 1
+            meminfo.write_text("MemTotal: 2097152 kB\n")  # so the next one has
+            end_is_near(g)
+            until(lambda: g._engine.source.held[0].stage is PilotStage.LEAVING)
+            g.handover_s = 10.0  # the next pilot is not to be left as well
+            until(lambda: "goes on at" in caplog.text)
+            assert "4G of memory is needed, and it has 2G" in caplog.text
+            assert proxy.count().get(60) == 2
+            assert proxy.tell().get(60) == (2, 1, 2, "12.fake")  # its state went and came back
+            until(lambda: any("13.fake" in str(pilot["job"]) for pilot in g.status()["pilots"]))
+            assert g.size(sid) == 1 and "4G of memory" in g.status()["services"][sid]["servers"][0]["slot"]
 
 
 @pytest.mark.row("B02", "B13", "G48")

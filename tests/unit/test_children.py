@@ -210,3 +210,20 @@ def test_a_dead_zygote_is_noticed_with_what_it_died_of(stage: Stage) -> None:
 def test_a_killed_zygote_is_noticed(stage: Stage) -> None:
     stage.nursery.zygote.close()
     assert not stage.turn() and stage.children.fault == ""
+
+
+@pytest.mark.row("O17")
+def test_a_server_that_comes_back_starts_after_its_earlier_process_has_ended(stage: Stage) -> None:
+    _, output, line = stage.start()
+    stage.zygote_says(forked=WISH["name"], pid=1 << 30)
+    stage.children.stop([WISH["name"]], force=False)
+    stage.children.wish([{**WISH, "peer": 6}], {})
+    stage.children.start_some()
+    stage.children.start_some()
+    assert [server.peer for server in stage.children._servers.values()] == [5]
+    os.close(output)
+    line.close()
+    stage.zygote_says(exited=1 << 30, status=0, peak_kb=9)
+    assert stage.said()[-1][:2] == ("failed", WISH["name"]) and not stage.children  # it was never ready
+    stage.children.start_some()
+    assert [server.peer for server in stage.children._servers.values()] == [6]
