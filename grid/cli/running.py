@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from grid.cli import exits
+from grid.cli import costs, exits
 from grid.cli.choose import is_called, json_option, running
 from grid.cli.show import echo, print_json, print_table, rich_table, say, span
 
@@ -35,9 +35,12 @@ _ASK_S = 5.0
 @click.option("--watch", is_flag=True, help="Keep showing it until the grids end, or Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--stats", is_flag=True, help="Durations of calls by server and of tasks by name, in a table of its own.")
+@click.option("--costs", "spent", is_flag=True, help="What the calls of each service cost: CPU time, memory, bytes.")
 @json_option
 @click.pass_context
-def status(ctx: click.Context, name: str | None, watch: bool, interval: float, stats: bool, as_json: bool) -> None:
+def status(
+    ctx: click.Context, name: str | None, watch: bool, interval: float, stats: bool, spent: bool, as_json: bool
+) -> None:
     """Show the grids of yours that run on this machine: hosts, services, servers free, acquired and lost, calls.
 
     On the log-in host of a cluster it names the grids that run in your jobs as well, with job and node; how they do is
@@ -51,6 +54,7 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, s
       grid status
       grid status --watch
       grid status --stats
+      grid status --costs
       grid status fit.py-4711 --json | jq '.[0].status.services'
 
     The status is 1 if there is no grid of that name, or one of them does not answer.
@@ -72,6 +76,8 @@ def status(ctx: click.Context, name: str | None, watch: bool, interval: float, s
                 _complain(one)
             if stats:
                 print_table(["grid", "what", "n", "mean", "least", "most"], _durations(first))
+            if spent:
+                print_table(costs.COLUMNS, costs.rows(first))
         else:
             say("no grid of yours runs on this machine")
         ctx.exit(exits.FAILED if any(one["error"] for one in first) else exits.OK)

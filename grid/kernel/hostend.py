@@ -201,21 +201,29 @@ class HostEnd:
         buffers: Sequence[memoryview] = (),
         flags: int = 0,
         seconds: float = 0.0,
+        cost: bytes = b"",
     ) -> None:
         """Send the outcome of `call`."""
-        self._send(Kind.REPLY, call, data, buffers, flags, seconds)
+        self._send(Kind.REPLY, call, data, buffers, flags, seconds, cost)
 
     def event(self, data: bytes) -> None:
         """Send news that nobody asked for."""
         self._send(Kind.EVENT, 0, data, (), 0, 0.0)
 
     def _send(
-        self, kind: int, call: int, data: bytes, buffers: Sequence[memoryview], flags: int, seconds: float
+        self,
+        kind: int,
+        call: int,
+        data: bytes,
+        buffers: Sequence[memoryview],
+        flags: int,
+        seconds: float,
+        cost: bytes = b"",
     ) -> None:
         session = self.session
         with self._pushing:
             number = session.posted + 1
-            frame = pack(kind, self.peer, number, session.received, call, data, buffers, flags, seconds)
+            frame = pack(kind, self.peer, number, session.received, call, data, buffers, flags, seconds, cost)
             session.post(frame)
             self.due.pop(call, None)
             if not self._holding or len(frame) > SMALL or session.waiting >= BATCH:

@@ -28,11 +28,12 @@ import zmq
 
 from grid.errors import GridError
 from grid.kernel import logsetup, spawned, stacks
+from grid.kernel.costs import Meter
 from grid.kernel.hostend import SETTLES_S, HostEnd
 from grid.kernel.rouse import Rouser
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage, raised, randoms
-from grid.wire.frames import BULK, CANCELLED, ERROR, IMAGE, Frame
+from grid.wire.frames import BULK, CANCELLED, COST, ERROR, IMAGE, Frame
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
 from grid.wire.zeromq import HostSockets, flush
@@ -105,6 +106,7 @@ class Server:
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
         self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
+        self._meter = Meter()
         self._rouser = Rouser(carrier.waker())
         threading.Thread(target=self._listen, name="grid-control", daemon=True).start()
         _say(control, {"ready": list(ends), "pid": os.getpid()})
@@ -203,10 +205,14 @@ class Server:
         self._begun = call
         began = time.perf_counter()
         method = ""
+        measured = False
         try:
             method, args, kwargs = self._arguments(frame)
-            if self._took.get(method, _SLOW_S) >= _SLOW_S:
+            expected = self._took.get(method)
+            if expected is None or expected >= _SLOW_S:
                 self._end.let_go()
+                self._meter.begin(expected)
+                measured = True
             began = time.perf_counter()
             if method[0] != "@":
                 value = getattr(self.instance, method)(*args, **kwargs)
@@ -216,8 +222,9 @@ class Server:
         except _Terminated:
             raise
         except BaseException as exc:
-            self._reply_error(call, exc, time.perf_counter() - began)
+            self._reply_error(call, exc, time.perf_counter() - began, self._meter.end() if measured else b"")
             return
+        cost = self._meter.end() if measured else b""
         self._took[method] = max(seconds, 0.9 * self._took.get(method, 0.0))
         try:
             dumped = self._dumped(value, method)
@@ -225,9 +232,9 @@ class Server:
         except _Terminated:
             raise
         except BaseException as exc:  # a value's own `__reduce__` may even call `sys.exit`
-            self._reply_error(call, exc, seconds)
+            self._reply_error(call, exc, seconds, cost)
             return
-        self._end.reply(call, data, buffers, flags, seconds)
+        self._end.reply(call, data, buffers, flags | COST if cost else flags, seconds, cost)
 
     def _dumped(self, value: Any, method: str) -> codec.Dumped:
         """A value as it travels."""
@@ -314,8 +321,9 @@ class Server:
                 self._withdrawn.add(call)
         return granted
 
-    def _reply_error(self, call: int, exc: BaseException, seconds: float) -> None:
-        self._end.reply(call, codec.dumps_whole(told(exc)), flags=ERROR, seconds=seconds)
+    def _reply_error(self, call: int, exc: BaseException, seconds: float, cost: bytes = b"") -> None:
+        flags = ERROR | COST if cost else ERROR
+        self._end.reply(call, codec.dumps_whole(told(exc)), flags=flags, seconds=seconds, cost=cost)
 
     def _change_client(self, epoch: int) -> dict[str, Any]:
         """Another client has taken the place of ours: what it has to know, whatever call runs meanwhile."""

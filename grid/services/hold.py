@@ -26,7 +26,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self.done_flag = False
-        self.call = 0
+        self.call = self.size = 0
         self.batons: list[Any] | None = None
         self.granted: tuple[Any, ...] | None = None
         self.told: Callable[[Waiter], None] | None = None

@@ -92,6 +92,7 @@ class KernelServer(Server):
         """It is up and can be called."""
         self.link, self.peer = link, peer
         peer.image = image
+        peer.session.tally = self.load.tally
         self.connected = True
 
     @property
@@ -175,6 +176,7 @@ class KernelServer(Server):
         """Its state is in another process now: send there what was kept."""
         with self._moving:
             peer.image = image
+            peer.session.tally = self.load.tally
             self.home, self.number, self.peer = home, number, peer
             self._send_kept()
 

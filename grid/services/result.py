@@ -26,10 +26,11 @@ from grid.arguments import check
 from grid.errors import CallTimeout, ConnectError, GridError, GridStopped
 from grid.hooks import Answered, Hook
 from grid.services import html
+from grid.services.cost import Cost, cost_of
 from grid.services.unfetched import Unfetched
 from grid.services.untold import Untold
 from grid.wire import bulk, codec, raised
-from grid.wire.frames import BULK, CANCELLED, ERROR, HEAD, unpack
+from grid.wire.frames import BULK, CANCELLED, COST, ERROR, HEAD, MEASURED, unpack
 from grid.wire.signals import came_by_signal
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ R = TypeVar("R", default=Any)
 logger = logging.getLogger(__name__)
 
 _HEAD_SIZE = HEAD.size
+_now = time.monotonic
 
 _lazily = threading.Lock()
 """Guards the moment in which a result gets its condition, list of waiters or call-backs."""
@@ -57,6 +59,7 @@ class Reply(Future[R]):
     # class attributes are the initial values: __init__ runs for every call
     done_flag = False
     call = 0
+    size = 0
     batons: list[Any] | None = None
     seconds: float = 0.0
     _flags = 0
@@ -406,6 +409,11 @@ class Result(Reply[R]):
     name: str | None = None
     """What `named` said."""
     _before: Result | None = None  # a call of the same strict proxy that failed before this one ran
+    answer_size = 0
+    """Bytes of the answer as it came."""
+    _answered = 0.0  # when, monotonic; 0: not yet
+    _before_it = 0.0  # when the call before it on its server was answered
+    _measured: bytes | None = None  # what the server added to its answer
 
     def __init__(self, server: Callee, proxy: Any, method: str) -> None:
         self._link = server.link
@@ -414,13 +422,22 @@ class Result(Reply[R]):
         self.proxy = proxy
         self.method = method
         self.call = 0
-        self._made = time.monotonic()
+        self._made = _now()
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
         """The reply arrived."""
         server, done = self.server, self.done_flag
         if not (done or flags & CANCELLED):
-            server.load.add(seconds)
+            load = server.load
+            self._before_it = load.at
+            load.at = self._answered = _now()
+            self.answer_size = len(data)
+            load.time.appendleft(seconds)  # as `Load.add`, which costs more
+            load.calls += 1
+            load.total += seconds
+            if flags and flags & COST:
+                self._measured = data[-MEASURED.size :]
+                load.measured(seconds, *MEASURED.unpack(self._measured))
             if server.hooks:
                 self._tell(seconds, "error" if flags & ERROR else "ok")
         # Free the server before answering: a caller that asks again at once must find it.
@@ -429,6 +446,7 @@ class Result(Reply[R]):
             server.free_if_idle()
         if not done:  # else it was cancelled, and that was told already
             if flags:
+                flags &= ~COST
                 self._note(flags, data)
             failed = self.proxy._failed
             if failed is not None:
@@ -474,7 +492,9 @@ class Result(Reply[R]):
             return
         waste = server.service.waste
         if flags & BULK and self._unfetched is None:
-            blob, _, _ = bulk.split(unpack(data).pickle)
+            blob, sizes, _ = bulk.split(unpack(data).pickle)
+            self.answer_size += sum(sizes)
+            server.load.tally.received += sum(sizes)
             self._unfetched = Unfetched(server.home, blob, waste)
             waste.unfetched.add(self)
         if flags & ERROR and not flags & BULK and self._untold is None:
@@ -484,6 +504,11 @@ class Result(Reply[R]):
                 waste.untold.add(self._untold)
                 if self.proxy._strict and self.proxy._failed is None:
                     self.proxy._failed = self
+
+    @property
+    def cost(self) -> Cost | None:
+        """What the call cost: time, CPU, memory, bytes. None until it is answered, and for one that never will be."""
+        return cost_of(self)
 
     def is_untold(self) -> bool:
         """Whether it failed and nobody has asked for its error."""

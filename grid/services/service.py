@@ -24,6 +24,7 @@ from grid.errors import AcquireTimeout, GridStopped, NoServers, ServiceError
 from grid.hooks import Hook
 from grid.limits import Limits, checked_timeout
 from grid.services.hold import Hold, Waiter
+from grid.services.load import Load
 from grid.services.proxy import Proxy, proxy_type
 from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
@@ -75,6 +76,8 @@ class Service:
         self.proxy_type = proxy_type(methods)
         self.roster = Roster()
         self.servers: dict[str, Server] = {}  # all that were announced and are not gone
+        self.past = Load()
+        """What those did that have ended."""
         self.instance: Any = None
         """The object of which servers hold copies; None before it is published and after it was withdrawn."""
         self.group: list[Proxy] | None = None  # what broadcast and scatter hold until release_group
@@ -116,7 +119,8 @@ class Service:
                 server.reason = reason
                 for hook in server.hooks:
                     hook.went(server.name, reason)
-            self.servers.pop(server.name, None)
+            if self.servers.pop(server.name, None) is not None:
+                self.past.absorb(server.load)
             actions = self.roster.gone(server.name, event)
         self.carry_out(actions)
 
@@ -461,7 +465,11 @@ class Service:
         """Its servers and their work, in plain values (JSON)."""
         with self.lock:
             roster = self.roster
+            spent = Load()
+            for load in (self.past, *(server.load for server in self.servers.values())):
+                spent.absorb(load)
             return {
+                "costs": spent.costs(),
                 "free": len(roster.names(State.FREE)),
                 "acquired": len(roster.names(State.BUSY)),
                 "starting": len(roster.names(State.STARTING)),
@@ -476,6 +484,7 @@ class Service:
                         "calls": server.load.calls,
                         "mean_s": server.load.mean,
                         "slot": server.slot,
+                        "costs": server.load.costs(),
                     }
                     for server in self.servers.values()
                 ],

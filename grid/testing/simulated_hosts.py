@@ -18,6 +18,7 @@ from grid.grids.liveness import Liveness
 from grid.grids.silence import HostEvent, HostState
 from grid.hosts import Host
 from grid.kernel import serve
+from grid.kernel.costs import Meter
 from grid.kernel.hostend import HostEnd
 from grid.testing.simulated_presence import Lifeline
 from grid.wire import codec
@@ -91,6 +92,7 @@ class Process(serve.Server):
         self._withdrawn: set[int] = set()
         self._claim = threading.Lock()
         self._took = _Whims(home.world)
+        self._meter = Meter(Path("/simulated"))
         self._store = None  # type: ignore[assignment]  # messages are small
         self._batch = ExitStack()
         self.stopping = False  # its agent was told to end it, and will not wait for ever

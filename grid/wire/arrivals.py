@@ -54,6 +54,8 @@ class Arrivals:
 
     def take_in(self, data: bytes) -> bool:
         """One message from a host; the caller leads. True if its sender owes more replies."""
+        if (peer := self._peers.get(int.from_bytes(data[4:8], "little"))) is not None:
+            peer.session.tally.received += len(data)
         if data[:1] == _BATCH:
             more = False
             try:

@@ -5,7 +5,7 @@ Another frame would cost more than another field (measured: about 1 us each at b
 
     offset  size  field     meaning
     0       1     kind      one of `Kind`
-    1       1     flags     `ERROR`, `BULK`, `WHOLE`, `CANCELLED`, `IMAGE`
+    1       1     flags     `ERROR`, `BULK`, `WHOLE`, `CANCELLED`, `IMAGE`, `COST`
     2       2     buffers   how many out-of-band buffers follow the pickle
     4       4     peer      which process on which host, numbered by the client
     8       8     seq       number of this message in its direction on this link; 0: not numbered
@@ -14,6 +14,7 @@ Another frame would cost more than another field (measured: about 1 us each at b
     32      8     seconds   run time of the call that a reply answers (IEEE double); of a request: its client's epoch
     40      4     pickle    length of the pickle
     44      4 * buffers     length of each buffer, then the pickle, then the buffers (in that order)
+    then    24    cost      with `COST` alone: what the call took of its host, see `MEASURED`
 
 All numbers little-endian. Where many calls are under way, small ones travel together: a BATCH costs one send and one
 wake-up for all of them. It takes no part in numbering and repeating: the messages in it do, as if they came alone.
@@ -37,6 +38,8 @@ from typing import NamedTuple
 from grid.errors import GridError
 
 HEAD = struct.Struct("<BBHIQQQdI")
+MEASURED = struct.Struct("<ddd")
+"""CPU seconds of a call, the most memory that its process has had in bytes, and joules; see `kernel/costs.py`."""
 MAX_FRAME = 1 << 30
 """Longest frame that is unpacked at all, in bytes; larger content travels in bulk."""
 
@@ -68,6 +71,8 @@ CANCELLED = 4
 """Flag of a REPLY: the call was withdrawn before it began."""
 IMAGE = 8
 """Flag of a CALL: its first buffer is an image of `__main__`."""
+COST = 32
+"""Flag of a REPLY: what the call took stands at the end. Short calls lack it: measuring would cost more than these."""
 
 
 SMALL = 4096
@@ -104,13 +109,14 @@ def pack(
     buffers: Sequence[memoryview | bytes] = (),
     flags: int = 0,
     seconds: float = 0.0,
+    cost: bytes = b"",
 ) -> bytes:
-    """The bytes of one message; `buffers` are flat views of bytes."""
+    """The bytes of one message; `buffers` are flat views of bytes; `cost` goes with the flag `COST`."""
     head = HEAD.pack(kind, flags, len(buffers), peer, seq, ack, call, seconds, len(pickle))
     if not buffers:
-        return head + pickle
+        return head + pickle + cost
     lengths = struct.pack(f"<{len(buffers)}I", *[len(buffer) for buffer in buffers])
-    return b"".join([head, lengths, pickle, *buffers])
+    return b"".join([head, lengths, pickle, *buffers, cost])
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Frame:
@@ -126,10 +132,12 @@ def unpack(data: bytes | bytearray | memoryview) -> Frame:
         raise FrameError(f"a frame of {size} bytes is no message", hint="Something else speaks to this port")
     kind, flags, count, peer, seq, ack, call, seconds, length = HEAD.unpack_from(data)
     view = memoryview(data)
+    if flags & COST:
+        size -= MEASURED.size
     if not count:
         if HEAD.size + length != size:
             raise FrameError(f"a frame of {size} bytes announces {HEAD.size + length}", hint="It was cut or padded")
-        return Frame(kind, flags, peer, seq, ack, call, seconds, view[HEAD.size :], [])
+        return Frame(kind, flags, peer, seq, ack, call, seconds, view[HEAD.size : size], [])
     at = HEAD.size + 4 * count
     if at > size:
         raise FrameError(f"a frame of {size} bytes announces {count} buffers", hint="It was cut")

@@ -46,7 +46,7 @@ from grid.wire.arrivals import Arrivals, hand_batons
 from grid.wire.callbacks import CallBacks
 from grid.wire.carrier import ClientCarrier, Closed
 from grid.wire.codec import Dumped
-from grid.wire.frames import BATCH, CALL, HEAD, IMAGE, SMALL, Kind, pack
+from grid.wire.frames import BATCH, BULK, CALL, HEAD, IMAGE, SMALL, Kind, pack
 from grid.wire.keys import Keys
 from grid.wire.peer import Moment, Peer, Pending
 from grid.wire.zeromq import RECONNECT_S, ClientSockets
@@ -213,8 +213,13 @@ class Link:
             The error that the peer was dropped with, or its `refuses`.
         """
         data, buffers = dumped.data, dumped.buffers
+        beside = 0
         if (buffers or len(data) >= bulk.LARGE) and peer.blobs is not None:
+            whole = len(data) + sum(map(len, buffers))
             data, buffers, flags = bulk.put_apart(peer.blobs, data, buffers, flags)
+            if flags & BULK:
+                beside = whole - len(data)
+                peer.session.tally.sent += beside
         if image is not None:
             flags |= IMAGE
             buffers = [memoryview(image), *buffers]
@@ -232,6 +237,7 @@ class Link:
                 else:
                     frame = _HEAD(CALL, flags, 0, peer.number, seq, received, seq, session.epoch, len(data)) + data
                 pending.call = seq
+                pending.size = len(frame) + beside
                 session.post(frame)
                 under_way[seq] = pending
                 if then is not None:
@@ -242,6 +248,7 @@ class Link:
                     if session.sent == seq - 1:
                         peer.way.send(frame)
                         session.sent = seq
+                        session.tally.sent += len(frame)
                     else:
                         session.flush(peer.way)
                 else:

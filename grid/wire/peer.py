@@ -20,6 +20,7 @@ class Pending(Protocol):
 
     done_flag: bool
     call: int
+    size: int
     batons: list[Any] | None
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:
@@ -34,6 +35,7 @@ class Moment:
 
     done_flag = False
     call = 0
+    size = 0
     batons: list[Any] | None = None
 
     def deliver(self, flags: int, seconds: float, data: bytes) -> None:

@@ -36,6 +36,15 @@ from grid.wire.carrier import Carrier
 from grid.wire.frames import BATCH, SMALL, Kind, pack
 
 
+class Tally:
+    """Bytes that went each way, heads and repeated messages included."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = 0
+
+
 def first_call(epoch: int) -> int:
     """Where numbers begin anew: the one before the first that a client gives out. No two clients share a number."""
     return epoch << 32
@@ -49,7 +58,7 @@ class Session:
         epoch: Of the client, which all its messages carry: a host takes none of another.
     """
 
-    __slots__ = ("acked", "confirmed", "epoch", "kept", "peer", "posted", "received", "sent")
+    __slots__ = ("acked", "confirmed", "epoch", "kept", "peer", "posted", "received", "sent", "tally")
 
     def __init__(self, peer: int, epoch: int = 0) -> None:
         self.peer, self.epoch = peer, epoch
@@ -58,6 +67,7 @@ class Session:
         self.confirmed = 0
         self.received = 0
         self.acked = 0
+        self.tally = Tally()
         self.kept: dict[int, bytes] = {}  # number -> frame; without those that the other end is known to have
 
     def begin_at(self, number: int) -> None:
@@ -111,6 +121,7 @@ class Session:
                 return
             carrier.send(out[0])
             self.sent = out[1]
+            self.tally.sent += len(out[0])
 
     def rewind(self, they_have: int) -> None:
         """The other end has everything up to `they_have` and nothing after it: the outbox begins there again."""

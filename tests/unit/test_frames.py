@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.wire import frames
-from grid.wire.frames import HEAD, FrameError, Kind, pack, split, unpack
+from grid.wire.frames import COST, HEAD, MEASURED, FrameError, Kind, pack, split, unpack
 
 pytestmark = pytest.mark.row("X09", "U01")
 big = st.integers(0, 2**64 - 1)
@@ -20,11 +20,12 @@ big = st.integers(0, 2**64 - 1)
 def test_what_is_packed_comes_out(
     kind: Kind, peer: int, seq: int, ack: int, call: int, data: bytes, buffers: list[bytes], flags: int, seconds: float
 ) -> None:
-    raw = pack(kind, peer, seq, ack, call, data, buffers, flags, seconds)
+    cost = MEASURED.pack(1.5, 2e6, -1.0) if flags & COST else b""
+    raw = pack(kind, peer, seq, ack, call, data, buffers, flags, seconds, cost)
     frame = unpack(raw)
     assert frame[:7] == (kind, flags, peer, seq, ack, call, seconds)
     assert frame.pickle == data and [bytes(each) for each in frame.buffers] == buffers
-    assert len(raw) == 44 + len(data) + sum(4 + len(each) for each in buffers)
+    assert len(raw) == 44 + len(data) + sum(4 + len(each) for each in buffers) + len(cost) and raw.endswith(cost)
 
 
 @given(st.binary(max_size=200))
