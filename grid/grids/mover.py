@@ -248,10 +248,10 @@ class Mover:
             parts = [memoryview(part) for part in (data, *buffers, *image)]
             slot = ""
             if needs := self._needs_of(server.service_id):
-                granted, why = reserve(home, [server.name], needs, self._fleet.limits.lost_s, self._fleet)
-                if not granted:
-                    raise NeedsError(why, host=home.host.label, hint=f"It needs {needs}")
-                slot = granted[server.name]
+                found = reserve(home, [server.name], needs, self._fleet.limits.lost_s, self._fleet)
+                if not found.granted:
+                    raise NeedsError(found.why, host=home.host.label, hint=f"It needs {needs}")
+                slot = found.granted[server.name]
             blob = home.store().write(parts)
             wish: dict[str, Any] = {"name": server.name, "service_id": server.service_id}
             published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}

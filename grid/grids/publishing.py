@@ -411,9 +411,10 @@ class Publisher:
         needs, label = publication.place.needs, home.host.label
         if needs is None:
             return servers
-        granted, why = reserve(home, [server.name for server in servers], needs, publication.place.waits_s, self._fleet)
+        names = [server.name for server in servers]
+        granted, why, later = reserve(home, names, needs, publication.place.waits_s, self._fleet)
         if not granted and not self._has_some_at(home, servers):
-            raise NeedsError(why, host=label, hint=f"Each server needs {needs}")
+            raise NeedsError(why, host=label, hint=f"Each server needs {needs}", later=later)
         for server in servers:
             server.slot = granted.get(server.name, "")
         surplus = [server for server in servers if server.name not in granted]

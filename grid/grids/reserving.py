@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
@@ -21,8 +22,16 @@ _ENDS = 3
 """Times `stop_s`: by then a server that was told to end has been killed."""
 
 
-def reserve(home: Home, names: Sequence[str], needs: Needs, waits_s: float, fleet: Fleet) -> tuple[dict[str, str], str]:
-    """Slots for as many of these servers as the host has room for: name -> slot in words; why others have none.
+class Reserved(NamedTuple):
+    """What a host answers."""
+
+    granted: dict[str, str]  # name -> its slot in words
+    why: str  # others have none
+    later: bool  # they may have one: somebody else has what they need
+
+
+def reserve(home: Home, names: Sequence[str], needs: Needs, waits_s: float, fleet: Fleet) -> Reserved:
+    """Slots for as many of these servers as the host has room for.
 
     Args:
         waits_s: Seconds to wait for the first slot while others have what is needed.
@@ -45,7 +54,7 @@ def reserve(home: Home, names: Sequence[str], needs: Needs, waits_s: float, flee
                 logger.warning("host %s: waiting for room: %s", home.host.label, why)
                 told = why
         else:
-            return granted, why
+            return Reserved(granted, why, answer["later"])
         if fleet.halted:
-            return granted, why
+            return Reserved(granted, why, answer["later"])
         time.sleep(pause)

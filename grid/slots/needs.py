@@ -79,6 +79,12 @@ class Needs:
         assert not isinstance(self.memory, str)
         return self.memory
 
+    def cover(self, other: Needs) -> bool:
+        """Whether a server with these has what the other ones ask for."""
+        enough = (self.cores or 0) >= (other.cores or 0) and self.gpus >= other.gpus
+        limit, least = self.memory_bytes, other.memory_bytes
+        return enough and (limit is None or limit >= (least or 0))
+
     def __str__(self) -> str:
         said = [f"{self.cores} core{'s' * (self.cores > 1)}"] if self.cores else []
         said += [f"{shown(self.memory_bytes)} of memory"] if self.memory_bytes else []

@@ -18,7 +18,10 @@ import itertools
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grid.slots.needs import Needs
 
 _PREFIX = uuid.uuid4().hex[:12]
 _count = itertools.count(1)
@@ -75,10 +78,12 @@ class TaskSystem(ABC):
     All methods but the constructor are called by the master, one at a time, in one thread: `init_system` once, then
     `generate_tasks`, then for each finished task `task_finished` and `is_complete`, at the end `gather_result`.
 
-    `expected_tasks`: how many there will be, if that is known; for the progress bar.
+    `expected_tasks`: how many there will be, if that is known; for the progress bar. `needs`: what each worker needs
+    that has its tasks: cores, memory, devices of its own.
     """
 
     expected_tasks: int | None = None
+    needs: Needs | None = None
     _system_id: str | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> TaskSystem:

@@ -18,9 +18,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from grid.arguments import check
 from grid.errors import DuplicateSystem, GridStopped, TaskError
 from grid.grids.leftover import LeftOver, UnderWay
 from grid.hooks import Reporter
+from grid.slots.needs import Needs
 from grid.tasks.abstract import Task, TaskScheduleStrategy, TaskSystem
 from grid.tasks.application import Application, Client
 from grid.tasks.attendance import Attendance
@@ -48,6 +50,7 @@ class Master:
         g: A grid of any kind. The master publishes a service of its own there, one worker for each server.
         strategy: It chooses the slave for the next task; default `LeastLoaded()`. One object serves one master.
         limits: See `TaskLimits`.
+        needs, where: Of its workers, as of `Grid.publish`. Systems that say what they need run on no others.
     """
 
     def __init__(
@@ -56,8 +59,11 @@ class Master:
         strategy: TaskScheduleStrategy | None = None,
         *,
         limits: TaskLimits | None = None,
+        needs: Needs | None = None,
+        where: str | None = None,
     ) -> None:
-        self.grid = g
+        check("needs", needs, Needs | None)
+        self.grid, self.needs = g, needs or getattr(g, "needs", None)
         self.limits = limits or TaskLimits()
         self.registry = SlaveRegistry(self.limits.heartbeat_s, self.limits.inactive_after, self.limits.removed_after)
         self.scheduler = Scheduler(strategy or LeastLoaded(), self.registry, self.limits)
@@ -68,6 +74,7 @@ class Master:
             on_worker=lambda proxy: self.scheduler.do(lambda: self.attendance.hired(proxy)),
             on_empty=lambda reason: self.scheduler.do(lambda: self._nobody(reason)),
             retry_s=self.limits.hire_s,
+            place={key: value for key, value in (("needs", needs), ("where", where)) if value is not None},
         )
         self._left_over = LeftOver(g)
         self._kept: OrderedDict[str, SystemHandle] = OrderedDict()
@@ -132,13 +139,17 @@ class Master:
         Raises:
             SerialisationError: It can't be copied; the message names the attribute.
             DuplicateSystem: A system of this id exists already.
-            TaskError: It is no system.
+            TaskError: It is no system, or the master's workers have not what it needs.
         """
         self.start()
         copy = unpack_system(system if isinstance(system, bytes) else pack_system(system))
         key = copy.get_system_id()
         if not isinstance(key, str) or key != copy.system_id:
             raise TaskError(f"get_system_id() answered {key!r}", system_id=copy.system_id, hint="Return self.system_id")
+        if copy.needs is not None and not (self.needs or Needs()).cover(copy.needs):
+            has = f"have {self.needs}" if self.needs else "have no slots of their own"
+            hint = f"Give the master needs=Needs(...), or use run_system(system, grid). It needs {copy.needs}"
+            raise TaskError(f"the workers of this master {has}", system_id=key, hint=hint)
         handle = SystemHandle(key, type(copy).__name__, self._withdraw, self.doing)
         with self._lock:
             if self._closed:

@@ -34,6 +34,7 @@ def run_system(
     """Run a task system to its end and return what it gathered.
 
     Args:
+        system: Its `needs` are those of the workers, unless there is a master.
         on: A grid, or a master that runs; None: the grid that this place offers (`Grid.auto()`), ended afterwards.
         strategy: It chooses the slave for the next task; default `LeastLoaded()`. limits: See `TaskLimits`. Not with a
             master.
@@ -53,7 +54,8 @@ def run_system(
                 from grid.grids.grid import Grid
 
                 on = stack.enter_context(Grid.auto())
-            master = stack.enter_context(Master(on, strategy, limits=limits))
+            needs = getattr(system, "needs", None)
+            master = stack.enter_context(Master(on, strategy, limits=limits, needs=needs))
         handle = master.start_system(system)
         shown = sys.stderr.isatty() if progress is None else progress
         try:

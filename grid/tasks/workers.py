@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from grid.errors import (
     AcquireTimeout,
@@ -22,6 +23,7 @@ from grid.errors import (
     MissingModules,
     NoServers,
     SerialisationError,
+    TaskError,
     UnknownService,
     VersionError,
 )
@@ -43,7 +45,10 @@ RESTARTS = 100
 
 
 class Hiring:
-    """A published runner. `on_worker(proxy)` and `on_empty(reason)` are called by its thread."""
+    """A published runner. `on_worker(proxy)` and `on_empty(reason)` are called by its thread.
+
+    `place`: what `publish` is told of needs and hosts.
+    """
 
     def __init__(
         self,
@@ -52,8 +57,9 @@ class Hiring:
         on_empty: Callable[[str], None],
         *,
         retry_s: float = 1.0,
+        place: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.grid = g
+        self.grid, self._place = g, place
         self.service_id = ""
         self._on_worker, self._on_empty, self._retry_s = on_worker, on_empty, retry_s
         self._closed = threading.Event()
@@ -67,7 +73,9 @@ class Hiring:
         """
         self.grid.start()
         if isinstance(self.grid, Grid):
-            self.service_id = self.grid.publish(TaskRunner(), restarts=RESTARTS)
+            self.service_id = self.grid.publish(TaskRunner(), restarts=RESTARTS, **self._place)
+        elif self._place:
+            raise TaskError(f"{type(self.grid).__name__} gives servers no slots", hint="Leave out needs and where")
         else:
             self.service_id = self.grid.publish(TaskRunner())
         self._thread.start()

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from grid.jobs.host.messages import Message, snake
 from grid.jobs.host.request import Request
+from grid.slots.needs import Needs
 
 if TYPE_CHECKING:
     from grid.jobs.client.handle import Job
@@ -159,6 +160,8 @@ class Service:
     """Whether it runs in the job server's own process: for services of grid itself."""
     limits: ClassVar[Mapping[str, float]] = {}
     """`cpu_s`, `memory_bytes`, `file_bytes`, for one job."""
+    needs: ClassVar[Needs | None] = None
+    """What each worker needs that does units of such a job: cores, memory, devices of its own."""
 
     request: Request  # the classmethod below makes one, the attribute is the one at work
     handler: ServiceHandler

@@ -4,7 +4,8 @@ One thread waits for a free worker whenever a unit waits, asks the scheduler whi
 worker back at once: it is free again when the unit is done. Outcomes come by call-back.
 
 Lives here: `Desk`.
-Elsewhere:  which unit is next (`rules/scheduler.py`), workers (`engine.py`), the job that asked (`execution.py`).
+Elsewhere:  which unit is next (`rules/scheduler.py`), workers (`engine.py`), the job that asked (`execution.py`), which
+            desk a job is at (`desks.py`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any
 
-from grid.errors import GridError, GridStopped, NoServers, ServerLost
+from grid.errors import GridError, GridStopped, NoServers, PublishError, ServerLost
 from grid.grids.leftover import UnderWay
-from grid.jobs.manager.engine import Engine, Place
+from grid.jobs.manager.engine import Engine, Place, Workers
 from grid.jobs.rules.scheduler import Unit, UnitScheduler
+from grid.slots.needs import Needs
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +53,14 @@ class _Sent:
 
 
 class Desk:
-    """See the module."""
+    """See the module. `needs`: of each of its workers; without any it has those that are always there."""
 
-    def __init__(self, engine: Engine, scheduler: UnitScheduler) -> None:
+    def __init__(
+        self, engine: Engine, scheduler: UnitScheduler, lock: threading.RLock, needs: Needs | None = None
+    ) -> None:
         self._engine, self._scheduler = engine, scheduler
-        self._lock = threading.RLock()
+        self._own = None if needs is None else engine.workers_with(needs)
+        self._lock = lock
         self._news = threading.Condition(self._lock)
         self._work: dict[tuple[str, int], _Work] = {}
         self._loaded: dict[str, set[str]] = {}
@@ -67,15 +72,18 @@ class Desk:
         self._thread = threading.Thread(target=self._hand_out, name="jobs-units", daemon=True)
 
     def start(self) -> None:
-        """Begin to hand out; the grid's status names the oldest unit."""
-        self._engine.report("oldest_unit", self.oldest)
+        """Begin to hand out."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Hand out no more."""
+    def end(self) -> None:
+        """Hand out no more; workers with needs give up what they have as soon as nobody waits for one."""
         with self._news:
             self._stopping = True
             self._news.notify_all()
+
+    def stop(self) -> None:
+        """The same, and wait for it."""
+        self.end()
         if self._thread.ident is not None:
             self._thread.join(10.0)
 
@@ -151,6 +159,13 @@ class Desk:
     # -- handing out -----------------------------------------------------------------------------------------------
 
     def _hand_out(self) -> None:
+        try:
+            self._hand_out_until_stopped(self._own or self._engine)
+        finally:
+            if self._own is not None:
+                self._own.dismiss()
+
+    def _hand_out_until_stopped(self, workers: Engine | Workers) -> None:
         while True:
             with self._news:
                 while not self._scheduler.waiting and not self._stopping:
@@ -158,9 +173,12 @@ class Desk:
                 if self._stopping:
                     return
             try:
-                place = self._engine.worker(ACQUIRE_S)
+                place = workers.worker(ACQUIRE_S)
             except GridStopped:
                 return
+            except PublishError as exc:  # needs that no host can meet
+                self._refuse(exc)
+                continue
             except NoServers as exc:
                 logger.warning("no workers: %s", exc)
                 with self._news:
@@ -168,6 +186,17 @@ class Desk:
                 continue
             if place is not None:
                 self._give(place)
+
+    def _refuse(self, error: GridError) -> None:
+        """None of the units that wait can be done."""
+        with self._lock:
+            units = [
+                Unit(job, (job, number, index)) for (job, number), work in self._work.items() for index in work.items
+            ]
+            for job in {unit.job for unit in units}:
+                self._scheduler.drop_units(job)
+        for unit in units:
+            self._deliver(unit, False, error)
 
     def _give(self, place: Place) -> None:
         with self._lock:

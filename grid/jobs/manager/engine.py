@@ -10,18 +10,21 @@ Elsewhere:  who is given a place (`job_manager.py`, `desk.py`).
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-from grid.errors import AcquireTimeout, ServerLost
+from grid.errors import AcquireTimeout, GridError, PublishError, ServerLost
 from grid.grids.leftover import LeftOver, UnderWay
 from grid.hooks import Hook, Reporter
 from grid.jobs.host.messages import Abort
 from grid.jobs.host.runner import JobRunner
 from grid.jobs.host.worker import UnitWorker
+from grid.slots.needs import Needs
 
 if TYPE_CHECKING:
     from grid.grids.abstract import AbstractGrid
@@ -53,6 +56,20 @@ class Place(Protocol):
         """End the process that it is by force, though it is busy or released."""
 
 
+class Workers(Protocol):
+    """Where a desk gets its workers."""
+
+    def worker(self, timeout: float) -> Place | None:
+        """A free one; None if none was free in time.
+
+        Raises:
+            PublishError: Needs that cannot be met.
+        """
+
+    def dismiss(self) -> None:
+        """No more are asked for: what they hold is free."""
+
+
 class Engine(Protocol):
     """Makes places."""
 
@@ -67,6 +84,9 @@ class Engine(Protocol):
 
     def worker(self, timeout: float) -> Place | None:
         """A free worker; None if none was free in time."""
+
+    def workers_with(self, needs: Needs) -> Workers:
+        """Workers of their own, each with what it needs; published when the first is asked for."""
 
     def size(self) -> int:
         """How many workers there are."""
@@ -109,6 +129,51 @@ class _GridPlace:
         self._proxy._server.end(force=True)
 
 
+def _acquire(grid: AbstractGrid, service: str, timeout: float) -> Place | None:
+    try:
+        return _GridPlace(grid, grid.acquire_service(service, timeout))
+    except AcquireTimeout:
+        return None
+
+
+class _GridWorkers:
+    """Workers with needs; one thread asks for them and dismisses them."""
+
+    def __init__(self, grid: AbstractGrid, paths: list[str], needs: Needs) -> None:
+        self._grid, self._paths, self._needs, self._service = grid, paths, needs, ""
+
+    def worker(self, timeout: float) -> Place | None:
+        if not self._service:
+            publish: Callable[..., str] = self._grid.publish
+            try:
+                self._service = publish(UnitWorker(self._paths), restarts=RESTARTS, wait="first", needs=self._needs)
+            except PublishError as exc:
+                if any(getattr(each, "later", False) for each in exc.failures.values()):
+                    time.sleep(timeout)  # somebody has what is needed, and may give it back
+                    return None
+                raise
+        return _acquire(self._grid, self._service, timeout)
+
+    def dismiss(self) -> None:
+        if self._service and not self._grid.ishalted():
+            with contextlib.suppress(GridError):
+                self._grid.terminate(self._service)
+
+
+class _NoWorkers:
+    """Threads of one process share all that it has."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._needs = needs
+
+    def worker(self, timeout: float) -> Place | None:
+        why = f"units of this service need {self._needs}, and this job server runs them in threads"
+        raise PublishError(why, service_id="units", failures={}, hint="Give it a grid")
+
+    def dismiss(self) -> None:
+        """There are none."""
+
+
 class GridEngine:
     """Runners and workers on the servers of a grid; `at_once` jobs run at the same time, at least."""
 
@@ -143,11 +208,12 @@ class GridEngine:
         """A free worker."""
         return self._acquire(self._workers, timeout)
 
+    def workers_with(self, needs: Needs) -> Workers:
+        """See `Engine.workers_with`."""
+        return _GridWorkers(self.grid, self.paths, needs)
+
     def _acquire(self, service: str, timeout: float) -> Place | None:
-        try:
-            return _GridPlace(self.grid, self.grid.acquire_service(service, timeout))
-        except AcquireTimeout:
-            return None
+        return _acquire(self.grid, service, timeout)
 
     def size(self) -> int:
         """Live servers that do units."""
@@ -293,6 +359,10 @@ class ThreadEngine:
     def worker(self, timeout: float) -> Place | None:
         """A free worker."""
         return self._take("worker", timeout)
+
+    def workers_with(self, needs: Needs) -> Workers:
+        """See `Engine.workers_with`."""
+        return _NoWorkers(needs)
 
     def size(self) -> int:
         """Threads that do units."""

@@ -1,7 +1,7 @@
 """The job manager: keeps the list of jobs, starts those whose time has come, and tells everybody what changes.
 
     submit --> admission --> Book --> Conditions --(ready)--> Dispatch --> Starter --> Runs: an Execution per active job
-                                         ^                                                 |  units --> Desk
+                                         ^                                                 |  units --> Desks
                                          |____ atoms <---- ends, messages, results <-------|
 
 | part | its state | its lock |
@@ -11,7 +11,7 @@
 | `Dispatch`, `Fitting` | pending jobs in their order, those whose service is not here | `Book.lock` |
 | `Runs` | jobs at work, messages for jobs that have not begun | `Book.lock` |
 | `Accounts` | addresses, tokens, credits as stored | its own |
-| `Desk`, `Judge`, `Fetcher`, `Mailer`, `ServiceRegistry`, `Modules`, `Streams` | units, files, letters | their own |
+| `Desks`, `Judge`, `Fetcher`, `Mailer`, `ServiceRegistry`, `Modules`, `Streams` | units, files, letters | their own |
 
 Why `Book.lock` is one for five: see `book.py`. Own locks are taken inside of it, never the other way round.
 
@@ -45,7 +45,7 @@ from grid.jobs.manager.accounts import Accounts
 from grid.jobs.manager.admission import admit, build
 from grid.jobs.manager.book import Book
 from grid.jobs.manager.conditions import Conditions
-from grid.jobs.manager.desk import Desk
+from grid.jobs.manager.desks import Desks
 from grid.jobs.manager.dispatch import Dispatch
 from grid.jobs.manager.engine import Engine
 from grid.jobs.manager.fitting import Fitting
@@ -90,9 +90,9 @@ class JobManager:
         self.book = Book(store, settings, clock)
         self.accounts = Accounts(store)
         self.ledger = Ledger(settings.allowance, settings.half_life_s)
-        self.desk = Desk(
+        self.desk = Desks(
             engine,
-            UnitScheduler(
+            lambda: UnitScheduler(
                 self.ledger,
                 rules=settings.rules,
                 minimum_share=settings.minimum_share,

@@ -12,10 +12,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from grid.arguments import check
 from grid.jobs.host.errors import RequestError, UnknownJobService
 from grid.jobs.host.plain import from_plain, to_plain
 from grid.jobs.host.request import check_plain
 from grid.jobs.host.service import Service
+from grid.slots.needs import Needs
 
 
 class _Source:
@@ -74,6 +76,7 @@ class ServiceRegistry:
             raise RequestError(f"{cls!r} is no service class", hint="Derive it from grid.jobs.Service")
         if cls.version is None:
             raise AttributeError(f"the service class {cls.__qualname__} has no version: set one, e.g. version = '1'")
+        check(f"needs of {cls.__qualname__}", cls.needs, Needs | None)
         source = _Source.of(cls)
         with self._lock:
             self._classes.setdefault(cls.name(), {})[str(cls.version)] = cls

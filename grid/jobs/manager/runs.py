@@ -22,7 +22,7 @@ from grid.jobs.host.names import safe_key
 from grid.jobs.host.plain import dumps, from_plain
 from grid.jobs.mails.mailer import Mailer
 from grid.jobs.manager.book import Book
-from grid.jobs.manager.desk import Desk
+from grid.jobs.manager.desks import Desks
 from grid.jobs.manager.dispatch import Dispatch
 from grid.jobs.manager.execution import Execution
 from grid.jobs.manager.memory import Memory
@@ -41,7 +41,7 @@ JOIN_S = 10.0
 class Runs:
     """See the module."""
 
-    def __init__(self, book: Book, desk: Desk, dispatch: Dispatch, memory: Memory, mailer: Mailer) -> None:
+    def __init__(self, book: Book, desk: Desks, dispatch: Dispatch, memory: Memory, mailer: Mailer) -> None:
         self.book, self._dispatch, self._memory, self._mailer = book, dispatch, memory, mailer
         self.desk, self.settings = desk, book.settings
         self._active: dict[str, Execution] = {}

@@ -219,7 +219,7 @@ class Starter:
             "best": record.best,
             "workers": self._engine.size(),
         }
-        self._runs.desk.open(record.id, record.owner, record.priority)
+        self._runs.desk.open(record.id, record.owner, record.priority, service.needs)
         self._book.open_stream(record)
         place = HerePlace(place) if service.at_manager else place
         self._runs.begin(Execution(self._runs, record, service, spec, place))
