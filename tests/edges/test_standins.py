@@ -248,6 +248,7 @@ def test_how_a_job_ended_is_told_apart(shared: StandIn, place: Path) -> None:
         assert done.exit_code == code, done.output
         assert code != 143 or "killed (" in done.output, done.output
         job = done.stdout.split()[0]
+        until(lambda job=job: status_of(job)["state"] != "exiting")  # its script has ended; its system says so later
         row = status_of(job)
         assert (row["state"], row["exit_status"]) == (state, code), row
     (place / "end.py").write_text("import time; open('up', 'w').close(); time.sleep(300)")
