@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from grid.services.proxy import Proxy as Proxy
     from grid.services.result import Result as Result
     from grid.services.server import Server as Server
+    from grid.services.stream import Stream as Stream
     from grid.services.table import ServiceId as ServiceId
     from grid.slots.needs import Needs as Needs
     from grid.tasks import Task as Task
@@ -62,6 +63,7 @@ _names, __getattr__, _dir = lazily(
         "grid.services.front": ["GridService"],
         "grid.services.proxy": ["Proxy"],
         "grid.services.result": ["Result"],
+        "grid.services.stream": ["Stream"],
         "grid.services.server": ["Server"],
         "grid.services.table": ["ServiceId"],
         "grid.slots.needs": ["Needs"],

@@ -462,6 +462,7 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
     failed: dict[str, str] = {}
     for job in jobs:
         record = known.get(job)
+        before = None if record is None else record.end  # afterwards its script may have told how it was ended
         try:
             _system(record.dialect if record else None, "slurm").cancel(job)
         except GridError as exc:
@@ -469,7 +470,7 @@ def cancel(ctx: click.Context, jobs: tuple[str, ...], as_json: bool) -> None:
             failed[job] = str(exc)
         else:
             task = _task_of(job, record)
-            if record is None or ((end := record.end) is not None and not end.of_array):
+            if record is None or (before is not None and not before.of_array):
                 pass
             elif task is None:
                 replace(record, cancelled=True).keep()

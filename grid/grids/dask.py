@@ -39,7 +39,7 @@ from grid.hosts import FixedHosts, Host
 from grid.kernel import seat
 from grid.services.hold import Waiter
 from grid.services.load import Load
-from grid.services.proxy import methods_of
+from grid.services.proxy import methods_of, yielding_of
 from grid.services.result import NOBODY, Result
 from grid.services.roster import Event, State
 from grid.services.server import Holder, Server
@@ -400,7 +400,7 @@ class DaskGrid(AbstractGrid):
             return ServiceId(known[1])
         dumped = codec.dumps_instance(instance)
         service_id = self.create_service_id(instance)
-        service = self._services.add(service_id, methods_of(instance))
+        service = self._services.add(service_id, methods_of(instance), yielding_of(instance))
         servers = [
             ActorServer(self, service_id, f"{service_id}/{number}", host, address, here)
             for number, (host, address, here) in enumerate(self._places)

@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
 _DYING_S = 0.1
+_ANSWER_S = 10.0  # for an agent that waits for its client, on a busy machine: it tells its servers first
 _CLEAR_UP_S = 6.0  # for a kernel whose start was given up; a slow machine needs some of it
 
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
@@ -199,6 +200,8 @@ class Home:
         Raises:
             HostError, SessionError: It can't be reached, or takes no other client.
         """
+        if self.local and start_ticks(past["report"]["pid"]) is None:
+            raise ConnectError("its agent has ended", host=self.host.label, hint="See its log")
         with self._starting:
             self._number, self.report, self.transport = past["number"], dict(past["report"]), past["transport"]
             try:
@@ -206,7 +209,7 @@ class Home:
                     self.connection = connect(self.host)
                 keys = None if self.local else self._keys[0]
                 words = {"attach": self._link.epoch, "who": who}
-                answer = knock(self.reach(self.report["door"]), keys, words, self.limits.probe_s, self.host.label)
+                answer = knock(self.reach(self.report["door"]), keys, words, _ANSWER_S, self.host.label)
                 self.report["ready"] = answer["ends"]
                 if self.local:
                     self.blobs = bulk.BlobStore(Path(self.report["blobs"]))

@@ -4,7 +4,7 @@
     grid                who made it, with which version, for how long it waits, limits, the epoch of its client
     keys                both ends' keys, where there are other machines
     home/<number>       a host: its entry, its agent's report (`Home.facts`), the number of the agent
-    service/<id>        names of its methods
+    service/<id>        names of its methods, and of those that yield
     server/<name>       its number, its service, the number of its host; `ended`: why, once it has
     (calls and replies) see `keeping/memory`
 
@@ -114,9 +114,9 @@ class Keep:
         """The agent of a host came up. `facts`: of its home."""
         self.journal.fact(f"home/{facts['number']}", {"host": host.__getstate__(), **facts})
 
-    def service(self, service_id: str, methods: frozenset[str]) -> None:
+    def service(self, service_id: str, methods: frozenset[str], yielding: frozenset[str]) -> None:
         """A service is being published."""
-        self.journal.fact(f"service/{service_id}", sorted(methods))
+        self.journal.fact(f"service/{service_id}", [sorted(methods), sorted(yielding)])
 
     def service_gone(self, service_id: str) -> None:
         """It was withdrawn."""

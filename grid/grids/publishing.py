@@ -41,7 +41,7 @@ from grid.kernel.descriptors import make_room
 from grid.kernel.warm import to_warm
 from grid.limits import checked_timeout
 from grid.services.kernel_server import KernelServer
-from grid.services.proxy import methods_of
+from grid.services.proxy import methods_of, yielding_of
 from grid.services.roster import Event
 from grid.services.service import Service
 from grid.slots.needs import Needs
@@ -260,9 +260,9 @@ class Publisher:
         if wish.reseed is None and total > 1:
             holders = image.random if image else set()
             generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
-        service = fleet.grid._services.add(service_id, methods_of(instance))
+        service = fleet.grid._services.add(service_id, methods_of(instance), yielding_of(instance))
         if fleet.keep is not None:
-            fleet.keep.service(service_id, service.methods)
+            fleet.keep.service(service_id, service.methods, service.yielding)
         with fleet.changed:
             service.roster.expect(self._source.is_hoping())
             self._publications[service_id] = publication

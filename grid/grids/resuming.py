@@ -193,6 +193,7 @@ class Resumption:
         self._results: list[weakref.ref[Result]] = []
         self._away: dict[int, float] = {}  # homes that did not answer, and when to ask again
         self._coming: set[str] = set()  # servers that are sure to attach soon
+        self._asked: set[int] = set()  # homes whose first answer is due
         self._moved = threading.Condition()
 
     # -- what is known before anybody answers ------------------------------------------------------------------------
@@ -211,8 +212,8 @@ class Resumption:
     def begin(self) -> None:
         """Services, servers and results are there; hosts are asked, each by a thread of its own."""
         services = self._fleet.grid._services
-        for service_id, methods in self._past.facts_of("service").items():
-            services.add(service_id, frozenset(methods))
+        for service_id, (methods, yielding) in self._past.facts_of("service").items():
+            services.add(service_id, frozenset(methods), frozenset(yielding))
         for name, fact in self._past.facts_of("server").items():
             if fact["home"] not in self._homes:
                 continue
@@ -226,6 +227,7 @@ class Resumption:
                 self._lost(server, "its service was withdrawn")
         with self._moved:
             self._coming |= {name for name in self._servers if name in self._pending}
+            self._asked |= set(self._homes)
         for number in self._homes:
             self._fleet.in_thread("grid-resume", self._resume, number)
 
@@ -257,6 +259,14 @@ class Resumption:
 
     def _resume(self, number: int) -> None:
         """Thread: take a host's agent over."""
+        try:
+            self._take_over(number)
+        finally:
+            with self._moved:
+                self._asked.discard(number)
+                self._moved.notify_all()
+
+    def _take_over(self, number: int) -> None:
         home, fact = self._homes[number]
         who = f"{script_name()}, process {os.getpid()} on {socket.gethostname()}"
         self._fleet.processes.expect_agent(number, home)
@@ -318,10 +328,10 @@ class Resumption:
                 self._fleet.in_thread("grid-resume", self._resume, number)
 
     def wait(self, timeout_s: float) -> None:
-        """Until all servers of hosts that answer have attached."""
+        """Until all hosts have answered, or have not, and all servers of those that did have attached."""
         deadline = time.monotonic() + timeout_s
         with self._moved:
-            while self._coming and (left := deadline - time.monotonic()) > 0:
+            while (self._coming or self._asked) and (left := deadline - time.monotonic()) > 0:
                 self._moved.wait(left)
 
     # -- servers -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 
 from grid._version import __version__
 from grid.kernel import serve
+from grid.kernel.yielding import Generators
 from grid.wire import codec, mainimage
 from grid.wire.frames import CANCELLED, ERROR, IMAGE, Kind, pack, unpack
 
@@ -43,6 +44,7 @@ class Seat(serve.Server):
         self._early: dict[int, tuple[bytes, asyncio.Future[bytes]]] = {}
         self._current = 0
         self._withdrawn: set[int] = set()
+        self._generators = Generators()
         self._claim = threading.Lock()
 
     async def call(self, turn: int, data: bytes) -> bytes:

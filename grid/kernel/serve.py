@@ -20,6 +20,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Generator
+from functools import partial
 from multiprocessing import process
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,6 +33,7 @@ from grid.kernel import logsetup, spawned, stacks
 from grid.kernel.costs import Meter
 from grid.kernel.hostend import SETTLES_S, HostEnd
 from grid.kernel.rouse import Rouser
+from grid.kernel.yielding import Generators
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage, raised, randoms
 from grid.wire.frames import BULK, CANCELLED, COST, ERROR, IMAGE, Frame
@@ -104,6 +107,7 @@ class Server:
         self._current = 0  # the call that runs, or ran last
         self._begun = 0  # the same, from when its code may have run
         self._withdrawn: set[int] = set()
+        self._generators = Generators()
         self._claim = threading.Lock()
         self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
         self._meter = Meter()
@@ -241,6 +245,13 @@ class Server:
         try:
             return codec.dumps(value, "the result")
         except GridError:
+            if isinstance(value, Generator):
+                raise GridError(
+                    f"{method!r} yields: it gives no value that could come back as a whole",
+                    hint=f"Iterate over it: for value in proxy.stream({method!r})(...)",
+                ) from None
+            if method == "@next":
+                return codec.dumps(self._generators.cut(value[0], partial(codec.dumps, what="the value")))
             if method != "@map":
                 raise
             return codec.dumps(_without_stowaways(*value))
@@ -278,7 +289,21 @@ class Server:
             return kept.keep(getattr(self.instance, which)(*its_args, **its_kwargs), self._store)
         if method == "@take":
             return self._take(*args, **kwargs)
+        if method == "@next":
+            return self._generators.step(*args)
+        if method == "@stream":
+            return self._open_stream(*args)
+        if method == "@shut":
+            return self._generators.shut(*args)
         raise GridError(f"unknown server operation {method!r}", hint="Client and host differ in version")
+
+    def _open_stream(self, key: str, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Call a method that gives values one by one; the client asks for them next."""
+        try:
+            self._generators.begin(key, method, getattr(self.instance, method)(*args, **kwargs))
+        except BaseException:
+            self._generators.never(key)
+            raise
 
     def _take(self, method: str, value: kept.KeptValue, *, drop: bool) -> Any:
         """Call `method` with a value that lies in a blob of this host."""

@@ -44,11 +44,13 @@ class Waiter:
 class Hold:
     """See the module. `released`: somebody said that no more calls will come."""
 
-    __slots__ = ("_code", "_place", "holder", "released", "thread")
+    __slots__ = ("_code", "_place", "holder", "released", "streams", "thread")
 
     def __init__(self, holder: Any = None) -> None:
         self.holder: weakref.ref[Any] | None = None if holder is None else weakref.ref(holder)
         self.released = False
+        self.streams: set[str] = set()
+        """Streams that have not ended: the server is kept for them."""
         self.thread = 0
         """Of the user who acquired it; 0 where a map, or a group call, did, and where it was passed on."""
         self._code: CodeType | None = None

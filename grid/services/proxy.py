@@ -8,7 +8,8 @@
 
 Public methods of the instance are methods here. Any other public name reads or sets the attribute on the server and
 waits for it. `proxy.get(name)` and `proxy.set(name, value)` do so without waiting, and `proxy.call(Model.energy, 2.0)`
-calls a method that type checkers can see; unless the instance has methods of those names. Names with an underscore
+calls a method that type checkers can see; unless the instance has methods of those names. A method that yields gives a
+`Stream` of its values instead of a Result (`proxy.stream`). Names with an underscore
 belong to the proxy itself.
 
 Lives here: names, and what becomes of them.
@@ -17,22 +18,26 @@ Elsewhere:  sending (`Server.submit`), who has the server and when it is free ag
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Protocol, overload
 
 from typing_extensions import ParamSpec, Self, TypeVar
 
+from grid.arguments import check_number
 from grid.errors import Released, ServiceError
 from grid.kernel.serve import is_method
 from grid.services import html
 from grid.services.hold import Hold
+from grid.services.stream import AHEAD, Stream
 
 if TYPE_CHECKING:
     from grid.services.result import Result
     from grid.services.server import Server
+    from grid.services.waste import Waste
 
 T = TypeVar("T", default=Any)
 P = ParamSpec("P")
@@ -43,6 +48,7 @@ class ProxyOwner(Protocol):
     """The part of its grid that a proxy uses."""
 
     _pid: int
+    _waste: Waste
 
     def release_service(self, proxy: Any) -> None:
         """Say that no more calls will come."""
@@ -61,11 +67,22 @@ def _calling(name: str) -> Callable[..., Result]:
     return call
 
 
+def _streaming(name: str) -> Callable[..., Stream]:
+    def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Stream:
+        return self._stream(name, args, kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"Call {name!r}, which yields, on the server; the Stream of its values comes at once."
+    return call
+
+
 @lru_cache(maxsize=256)
-def proxy_type(methods: frozenset[str]) -> type[Proxy]:
+def proxy_type(methods: frozenset[str], yielding: frozenset[str] = frozenset()) -> type[Proxy]:
     """The class of a service's proxies: their methods are methods, so that a dropped proxy is freed at once."""
     members: dict[str, Any] = {name: _calling(name) for name in methods if name.isidentifier()}
-    return type("Proxy", (Proxy,), {**members, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__})
+    members |= {name: _streaming(name) for name in yielding if name.isidentifier()}
+    more = {"_yielding": yielding, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__}
+    return type("Proxy", (Proxy,), {**members, **more})
 
 
 class Method:
@@ -91,6 +108,7 @@ class Proxy(Generic[T]):
     _server: Server
     _methods: frozenset[str]
     _hold: Hold  # its server's, as long as this is the one that has it
+    _yielding: frozenset[str] = frozenset()
     _strict = False
     _failed: Result | None = None  # of a strict one: the first call that failed and that nobody has asked about
 
@@ -111,6 +129,8 @@ class Proxy(Generic[T]):
             return self._set
         if name == "call":
             return self._call_function
+        if name == "stream":
+            return self._stream_of
         value = self._get(name).get()
         return Method(self, name) if is_method(value) else value
 
@@ -123,7 +143,7 @@ class Proxy(Generic[T]):
             self._set(name, value).get()
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._methods, "get", "set", "call"]
+        return [*super().__dir__(), *self._methods, "get", "set", "call", "stream"]
 
     def _get(self, name: str) -> Result:
         return self._call("@get", (name,), {})
@@ -142,7 +162,15 @@ class Proxy(Generic[T]):
 
     if TYPE_CHECKING:
 
-        def call(self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]:
+        @overload
+        def call(  # type: ignore[overload-overlap]
+            self, method: Callable[Concatenate[T, P], Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
+        ) -> Stream[R]: ...
+
+        @overload
+        def call(self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Result[R]: ...
+
+        def call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             """Call a method, named by the function of its class: `proxy.call(Model.energy, 2.0)`.
 
             Type checkers compare the arguments with those of the function, and know the type of the value.
@@ -152,11 +180,45 @@ class Proxy(Generic[T]):
                 ServiceError: The published instance has no public method of that name.
             """
 
-    def _call_function(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Result:
+        def stream(self, method: str | Callable[..., Any], *, ahead: int = AHEAD) -> Callable[..., Stream]:
+            """What calls a method that gives values one by one: `proxy.stream("sample", ahead=2)(100)`.
+
+            A generator method needs this only for `ahead`. It is the way to call a method that returns an iterator
+            without being a generator itself.
+
+            Args:
+                method: Its name, or the function of its class.
+                ahead: How many values may be under way or wait for the consumer, at least 1.
+            """
+
+    def _stream_of(self, method: str | Callable[..., Any], *, ahead: int = AHEAD) -> Callable[..., Stream]:
+        name = method if isinstance(method, str) else self._name_of(method, "stream")
+        check_number("ahead", ahead, 1)
+
+        def call(*args: Any, **kwargs: Any) -> Stream:
+            return self._stream(name, args, kwargs, ahead)
+
+        return call
+
+    def _stream(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], ahead: int = AHEAD) -> Stream:
+        if self._hold.released:
+            raise self._gone(name)
+        if self._failed is not None:
+            self._raise_failure()
+        return Stream(self, name, args, kwargs, ahead)
+
+    def _call_function(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        name = self._name_of(method, "call")
+        if name in self._yielding:
+            return self._stream(name, args, kwargs)
+        return self._call(name, args, kwargs)
+
+    def _name_of(self, method: Callable[..., Any], word: str) -> str:
+        """Of a function of the class. Raises TypeError, ServiceError."""
         name = getattr(method, "__name__", None)
         if not isinstance(name, str) or not callable(method) or getattr(method, "__self__", None) is not None:
             raise TypeError(
-                f"call takes a method by its class, as in proxy.call(Model.energy, 2.0), not {method!r:.100}"
+                f"{word} takes a method by its class, as in proxy.call(Model.energy, 2.0), not {method!r:.100}"
             )
         if name not in self._methods:
             raise ServiceError(
@@ -164,7 +226,7 @@ class Proxy(Generic[T]):
                 service_id=self._server.service_id,
                 hint=f"It has: {', '.join(sorted(self._methods)) or 'none'}",
             )
-        return self._call(name, args, kwargs)
+        return name
 
     def _raise_failure(self) -> None:
         """Of a strict proxy: raise what an earlier call raised, unless somebody has asked for that already."""
@@ -212,3 +274,8 @@ def methods_of(instance: object) -> frozenset[str]:
     own = getattr(instance, "__dict__", {})
     found |= {name for name, value in own.items() if not name.startswith("_") and callable(value)}
     return frozenset(found)
+
+
+def yielding_of(instance: object) -> frozenset[str]:
+    """Those of its public methods that are generators: a call of one gives a stream."""
+    return frozenset(name for name in methods_of(instance) if inspect.isgeneratorfunction(getattr(instance, name)))

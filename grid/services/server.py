@@ -91,12 +91,12 @@ class Server:
         return holder if getattr(holder, "_server", None) is self else None  # else who waited for it has it yet
 
     def free_if_idle(self) -> None:
-        """Free it if nobody will call it any more, and no call is under way: the one place that says when.
+        """Free it if nobody will call it any more, and no call or stream is under way: the one place that says when.
 
         All that end something on it ask: a release, a reply, a move, the watch. Once more does no harm.
         """
         hold = self.hold
-        if hold is not None and hold.released and self.idle and self.service is not None:
+        if hold is not None and hold.released and not hold.streams and self.idle and self.service is not None:
             self.service.free(self, hold)
 
     @property

@@ -70,10 +70,18 @@ class ServiceGround(Protocol):
 class Service:
     """One published instance. `lock` is the one of all services of its grid."""
 
-    def __init__(self, ground: ServiceGround, service_id: str, methods: frozenset[str], lock: threading.RLock) -> None:
+    def __init__(
+        self,
+        ground: ServiceGround,
+        service_id: str,
+        methods: frozenset[str],
+        lock: threading.RLock,
+        yielding: frozenset[str] = frozenset(),
+    ) -> None:
         self.ground, self.service_id, self.methods, self.lock = ground, service_id, methods, lock
         self.waste = ground._waste
-        self.proxy_type = proxy_type(methods)
+        self.yielding = yielding
+        self.proxy_type = proxy_type(methods, yielding)
         self.roster = Roster()
         self.servers: dict[str, Server] = {}  # all that were announced and are not gone
         self.past = Load()
@@ -323,7 +331,7 @@ class Service:
             self.release_group()
         for server in list(self.servers.values()):
             hold = server.hold
-            if hold is not None and not hold.released and hold.is_dropped() and server.idle:
+            if hold is not None and not hold.released and hold.is_dropped() and server.idle and not hold.streams:
                 self._reclaim(server, hold)
             server.free_if_idle()  # torn off behind the word that it is released
 

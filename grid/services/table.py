@@ -81,10 +81,10 @@ class Services(Mapping[str, Service]):
             raise UnknownService("no such service is published", service_id=service_id, hint=f"Published: {known}")
         return service
 
-    def add(self, service_id: str, methods: frozenset[str]) -> Service:
-        """A new service."""
+    def add(self, service_id: str, methods: frozenset[str], yielding: frozenset[str] = frozenset()) -> Service:
+        """A new service. `yielding`: those of its methods that yield."""
         with self.lock:
-            service = self._by_id[service_id] = Service(self._ground, service_id, methods, self.lock)
+            service = self._by_id[service_id] = Service(self._ground, service_id, methods, self.lock, yielding)
         return service
 
     def note(self, instance: Any, service_id: str) -> None:

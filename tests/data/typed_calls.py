@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from typing_extensions import assert_type
 
-from grid import LocalGrid, Proxy, Result, ServiceId
+from grid import LocalGrid, Proxy, Result, ServiceId, Stream
 
 
 class Base:
@@ -19,6 +19,9 @@ class Model(Base):
 
     def energy(self, x: float, *, steps: int = 1) -> float:
         return self.scale * x * steps
+
+    def walk(self, steps: int) -> Iterator[float]:
+        yield from map(float, range(steps))
 
     def forces(self, at: Sequence[float]) -> list[float]:
         return list(at)
@@ -41,6 +44,9 @@ def use(g: LocalGrid, text: str) -> float:
         assert_type(energy.result(1.0), float)
         assert_type(proxy.call(Base.name).get(), str)
         assert_type(proxy.call(Model.forces, [1.0]).get(), list[float])
+        assert_type(proxy.call(Model.walk, 3), Stream[float])
+        assert_type(proxy.call(Model.walk, 3).get(), list[float])
+        proxy.call(Model.walk, "3")  # wrong
         proxy.call(Model.enrgy, 2.0)  # wrong
         proxy.call(Model.energy, "2")  # wrong
         proxy.call(Model.energy)  # wrong

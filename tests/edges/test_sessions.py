@@ -288,5 +288,6 @@ def test_commands_list_attach_to_and_end_sessions(place: Path) -> None:
     asked = command("attach", "lab", "--", sys.executable, "-i", said="print(len(g.servers))\nexit()\n")
     assert f"services {sid}" in asked.stdout and asked.stdout.rstrip().endswith("1"), asked
     assert names() == ["lab"]  # an interpreter leaves it
-    assert command("end", "lab").stdout == "ended lab\n"
+    ended = command("end", "lab")
+    assert (ended.stdout, ended.stderr) == ("ended lab\n", "")
     assert names() == [] and read_leases() == []

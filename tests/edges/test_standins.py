@@ -255,7 +255,8 @@ def test_how_a_job_ended_is_told_apart(shared: StandIn, place: Path) -> None:
     job = qsub(shared.kind, *quiet, "--", "python", "end.py", nodes="nodes=1").stdout.strip()
     until((place / "up").exists)
     assert status_of(job)["state"] == "running"
-    CliRunner().invoke(main, ["batch", "cancel", job])
+    cancelled = CliRunner().invoke(main, ["batch", "cancel", job])
+    assert cancelled.exit_code == 0, cancelled.output
     until(lambda: status_of(job)["state"] == "cancelled")
     assert any(row["job"] == job for row in json.loads(CliRunner().invoke(main, ["batch", "status", "--json"]).stdout))
 

@@ -19,7 +19,7 @@ import pytest
 from tests.lab.ground import MissingPart
 
 CHROMIUM = "/usr/bin/chromium"
-LIMIT_MS = 30_000
+LIMIT_MS = 120_000
 
 
 @pytest.fixture(scope="module")
