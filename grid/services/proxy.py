@@ -205,7 +205,7 @@ class Proxy(Generic[T]):
             raise self._gone(name)
         if self._failed is not None:
             self._raise_failure()
-        return Stream(self, name, args, kwargs, ahead)
+        return Stream(self, self._grid._waste, name, args, kwargs, ahead)
 
     def _call_function(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         name = self._name_of(method, "call")

@@ -36,9 +36,9 @@ from grid.kernel.yielding import STEP_S
 
 if TYPE_CHECKING:
     from grid.services.hold import Hold
-    from grid.services.proxy import Proxy
     from grid.services.result import Result
-    from grid.services.server import Server
+    from grid.services.server import Holder, Server
+    from grid.services.waste import Waste
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,13 @@ class Stream(Generic[T]):
     """
 
     def __init__(
-        self, proxy: Proxy, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], ahead: int = AHEAD
+        self,
+        proxy: Holder,
+        waste: Waste,
+        method: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ahead: int = AHEAD,
     ) -> None:
         check_number("ahead", ahead, 1)
         self.method = method
@@ -70,7 +76,7 @@ class Stream(Generic[T]):
         self._values: deque[T] = deque()  # that are here
         self._over = False
         self._trouble: Exception | None = None  # no more values could be asked for
-        self._waste = proxy._grid._waste
+        self._waste = waste
         self._opened: Result | None = self._submit("@stream", (self._key, method, args, kwargs))
         self._hold.streams.add(self._key)
         self._ask()
@@ -255,7 +261,7 @@ class Stream(Generic[T]):
         return f"<Stream of {self.method!r} on {self._server.name}, {state}>"
 
 
-def _shut(server: Server, hold: Hold, proxy: Proxy, key: str, due: list[Result | None]) -> bool:
+def _shut(server: Server, hold: Hold, proxy: Holder, key: str, due: list[Result | None]) -> bool:
     """Nobody wants more values: withdraw those under way, and tell the generator. True: it is done."""
     for result in reversed(due):
         if result is not None:
