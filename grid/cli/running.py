@@ -36,10 +36,18 @@ _ASK_S = 5.0
 @click.option("--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks.")
 @click.option("--stats", is_flag=True, help="Durations of calls by server and of tasks by name, in a table of its own.")
 @click.option("--costs", "spent", is_flag=True, help="What the calls of each service cost: CPU time, memory, bytes.")
+@click.option("--metrics", is_flag=True, help="The same for Prometheus, as OpenMetrics; grids in your jobs left out.")
 @json_option
 @click.pass_context
 def status(
-    ctx: click.Context, name: str | None, watch: bool, interval: float, stats: bool, spent: bool, as_json: bool
+    ctx: click.Context,
+    name: str | None,
+    watch: bool,
+    interval: float,
+    stats: bool,
+    spent: bool,
+    metrics: bool,
+    as_json: bool,
 ) -> None:
     """Show the grids of yours that run on this machine: hosts, services, servers free, acquired and lost, calls.
 
@@ -55,10 +63,20 @@ def status(
       grid status --watch
       grid status --stats
       grid status --costs
+      grid status --metrics > /var/lib/node_exporter/grid.prom
       grid status fit.py-4711 --json | jq '.[0].status.services'
 
     The status is 1 if there is no grid of that name, or one of them does not answer.
     """
+    if metrics:
+        from grid import openmetrics
+        from grid.grids.metrics import of_grids
+
+        if watch or as_json or stats or spent:
+            raise click.UsageError("--metrics goes alone: not with --watch, --json, --stats or --costs")
+        found = look(name)
+        click.echo(openmetrics.text(of_grids(found)), nl=False)
+        ctx.exit(exits.FAILED if any(one["error"] for one in found) else exits.OK)
     rates = Rates()
     jobs = [] if watch else _in_jobs(name)
     first = [] if name is not None and jobs else look(name)

@@ -17,6 +17,7 @@ from grid.errors import GridError
 from grid.jobs.client.proxy import usertag
 from grid.web.answers import Json, refuse, say
 from grid.web.guard import Guard
+from grid.web.metrics import add_metrics
 from grid.web.page import add_page
 from grid.web.routes import make_routes
 from grid.web.site import Site
@@ -41,6 +42,7 @@ def make_app(site: Site) -> Any:
     )
     app.include_router(make_routes(site))
     add_page(app)
+    add_metrics(app, site)
 
     @app.exception_handler(GridError)
     async def ours(_: Request, exc: GridError) -> Json:

@@ -34,7 +34,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-API = "/api/"
+API = ("/api/", "/metrics")
+"""How addresses begin that need a token."""
 PUBLIC = frozenset({"/api/v1/openapi.json"})
 UPLOADS = "/api/v1/calls/upload"
 """May have larger bodies, of those who have that right."""

@@ -16,7 +16,7 @@ GRID = Path(__file__).parents[2] / "grid"
 FLOORS = (
     ("causes",),
     ("errors", "_version", "arguments", "lazy", "limits", "text", "trust"),
-    ("extras", "hooks"),
+    ("extras", "hooks", "openmetrics"),
     ("slots",),
     ("batch_systems",),  # words only: texts in, texts out
     ("hosts", "trace"),
