@@ -249,7 +249,8 @@ class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     (None where unknown), `last_output` the last lines that it printed. `oom_kills`: how many processes the kernel of
     its host killed for lack of memory while it ran; `left_s`: seconds that its allocation had left (None: no end);
     `call`: the method that ran, and `deaths`: how many servers of this grid died with that very call, this one counted.
-    `slot`: its cores, devices and memory, in words; "" if it had none of its own.
+    `slot`: its cores, devices and memory, in words; "" if it had none of its own. `memory_peak` and `memory_limit`:
+    bytes that its process had at most, and that it might have had (None where unknown).
     """
 
     server: str
@@ -262,6 +263,8 @@ class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     call: str | None
     deaths: int
     slot: str
+    memory_peak: int | None = None
+    memory_limit: int | None = None
 
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:

@@ -253,6 +253,8 @@ def _slots(host: Host, found: dict[str, Any]) -> Step:
     said += [f"{size(resources.memory)} of memory"] if resources.memory else []
     for device in resources.devices:
         said.append(f"{device}, {'used by ' + used[device.id] if used.get(device.id) else 'free'}")
+    watched = found["slots"].get("limits", "")
+    said.append(f"memory limits are {f'watched ({watched})' if watched else 'kept by the kernel'}")
     return Step("slots", True, "; ".join(said), "; ".join(resources.notes))
 
 

@@ -30,7 +30,7 @@ from grid.launch.connection import Connection, RemoteProcess
 from grid.launch.shell import LOGIN_PATH, find_python_script, safe_program
 
 MARK = "grid-probe "
-SLOTS = ("needs", "resources", "cores", "devices", "places", "find")
+SLOTS = ("needs", "resources", "cores", "devices", "places", "groups", "find")
 """Modules of `grid/slots` that go along."""
 PYTHONS = tuple(f"python3.{minor}" for minor in range(6, 20))
 
@@ -141,7 +141,8 @@ def slots(bundle):
         from grid.slots.places import host_root, locks_dir
         found = find(host_root())
         used = dict((each.id, devices.holder(locks_dir(), each)) for each in found.devices)
-        return dict(found.plain(), used=used)
+        from grid.slots.groups import find_place
+        return dict(found.plain(), used=used, limits=find_place(host_root())[1])
     except Exception as exc:
         return {"error": "%s: %s" % (type(exc).__name__, exc)}
 

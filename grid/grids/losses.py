@@ -164,4 +164,6 @@ def _death(
         call=call,
         deaths=deaths,
         slot=server.slot,
+        memory_peak=certificate["peak_kb"] << 10 if certificate.get("peak_kb") else None,
+        memory_limit=certificate.get("memory_limit"),
     )

@@ -38,6 +38,7 @@ class Birth(NamedTuple):
     cores: tuple[int, ...] = ()  # to which it is bound; empty: to none
     locks: int = 0  # of devices, which come along
     who: str = ""  # to be said in those
+    group: str = ""  # the memory group that it joins; empty: none
 
 
 def threads_in_force(birth: Birth) -> None:
@@ -57,6 +58,11 @@ def be_born(birth: Birth, loaded_with: dict[str, str] | None, locks: Sequence[in
     for fd in locks:
         os.set_inheritable(fd, False)
         write(fd, f"{birth.who}, process {os.getpid()}")
+    if birth.group:
+        from grid.kernel.memgroups import join  # nobody else needs it
+
+        if trouble := join(birth.group):
+            print(trouble)
     if birth.cores:
         try:
             os.sched_setaffinity(0, birth.cores)

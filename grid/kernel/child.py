@@ -146,6 +146,11 @@ class Child:
             self._took = used
             self.signal(signal.SIGKILL)
 
+    def killed_by_kernel(self, kills: int, peak: int) -> None:
+        """Its group is gone: so many processes of it were killed there because it had too much, `peak` bytes."""
+        if kills and self._limit:
+            self._took = max(self._took, peak, self._limit)
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def certificate(self, lines: int) -> dict[str, Any]:
@@ -159,7 +164,8 @@ class Child:
             "peak_kb": self.exit["peak_kb"],
             "oom_kills": self._kills_since() if by_signal else 0,
             "last_output": self.tail(lines),
-            **({"memory_limit": self._limit, "memory_taken": self._took} if self._took else {}),
+            **({"memory_limit": self._limit} if self._limit else {}),
+            **({"memory_taken": self._took} if self._took and by_signal else {}),
         }
 
     def _kills_since(self) -> int:

@@ -339,6 +339,8 @@ class Children:
                 self._poller.unregister(server.control.fileno())
         del self._servers[server.name]
         server.forget()
+        if (group := self._slots.memory_end(server.name)) is not None:
+            server.killed_by_kernel(group.kills, group.peak)
         self._slots.free(server.name)
         if (wish := self._after.pop(server.name, None)) is not None:
             self._wishes.append(wish)

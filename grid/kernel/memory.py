@@ -1,9 +1,10 @@
 """How much memory a server has taken, and when to look again: a server that takes more than it may is ended.
 
-A cgroup would do it in the kernel, but one that a user may make below his own session is rare: systemd delegates none
-to sessions of ssh, and batch systems none to their jobs. RLIMIT_AS and RLIMIT_DATA count what was reserved, and GPU
-libraries reserve a hundred times what they use. So the agent looks: at anonymous memory (what a server has in common
-with others on the host, libraries and published instances, is not its own), of the server and all that it started.
+A cgroup does it in the kernel (`memgroups`), but one that a user may make below his own session is rare: systemd
+delegates none to sessions of ssh, and batch systems none to their jobs. RLIMIT_AS and RLIMIT_DATA count what was
+reserved, and GPU libraries reserve a hundred times what they use. So the agent looks: at anonymous memory (what a
+server has in common with others on the host, libraries and published instances, is not its own), of the server and all
+that it started.
 
 Lives here: looking, and how often. Elsewhere: who has which limit (`slots`), the end (`children`).
 """

@@ -15,6 +15,7 @@ from typing import Any
 
 from grid.kernel.corelocks import CoreLocks
 from grid.kernel.devices import Leases, user_name
+from grid.kernel.memgroups import MemoryGroups
 from grid.slots.choose import choose, lacks, left
 from grid.slots.find import find
 from grid.slots.needs import Needs
@@ -36,6 +37,7 @@ class Reservations:
         self._servers, self._said, self._environ = servers, said, environ
         self._who = f"{user_name(os.getuid())} ({who})"
         self._leases, self._core_locks = Leases(locks_dir(), self._who), CoreLocks(locks_dir())
+        self.groups = MemoryGroups(host_root())
         self._found: Resources | None = None
         self._slots: dict[str, Slot] = {}
         self._held: dict[str, list[int]] = {}  # locks of servers that have not started
@@ -133,6 +135,7 @@ class Reservations:
     def free(self, name: str) -> None:
         """A server has ended, or does not come: its slot is free."""
         self._leaving.discard(name)
+        self.groups.remove(name)
         for fd in self._held.pop(name, ()):
             os.close(fd)
         slot = self._slots.pop(name, None)
@@ -145,6 +148,7 @@ class Reservations:
         """The agent ends, and all servers have."""
         for name in list(self._slots):
             self.free(name)
+        self.groups.remove_all()
 
 
 def visible(devices: Sequence[Device]) -> dict[str, str]:

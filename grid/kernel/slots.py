@@ -18,6 +18,7 @@ from grid.slots.cores import count_cores
 from grid.slots.threads import ours_to_say
 
 if TYPE_CHECKING:
+    from grid.kernel.memgroups import GroupEnd
     from grid.kernel.reservations import Reservations
     from grid.slots.resources import Slot
 
@@ -80,12 +81,17 @@ class Slots:
 
         locks = self._reservations.held(name)
         who = self._reservations.who(name)
-        return Birth(self._threads(slot.threads), visible(slot.devices), slot.runs_on, len(locks), who), locks
+        group = "" if slot.memory is None else self._reservations.groups.make(name, slot.memory)
+        return Birth(self._threads(slot.threads), visible(slot.devices), slot.runs_on, len(locks), who, group), locks
 
     def limit(self, name: str) -> int | None:
         """Bytes of memory that a server may have; None: nobody said."""
         slot = self._slot(name)
         return None if slot is None else slot.memory
+
+    def memory_end(self, name: str) -> GroupEnd | None:
+        """What the kernel says of the memory of a server that has ended; None: it kept no limit."""
+        return None if self._reservations is None else self._reservations.groups.end(name)
 
     def shown(self, name: str) -> str:
         """A server's slot in words; "" if it has none."""

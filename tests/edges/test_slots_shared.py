@@ -85,6 +85,7 @@ def test_two_users_never_have_the_same_device_and_the_second_hears_who_has_it(de
             assert re.search(rf"lena@desk +{device} +Stand-in .* mara \({re.escape(script_name())} of ", shown)
         doctor = invoke("doctor", "lena@desk", "--hosts", str(hosts_file))
         assert f"{A} (Stand-in, 8G), used by mara ({script_name()} of " in doctor
+        assert "memory limits are watched (this system has no cgroups)" in doctor
         # the file is mara's, and only root and she can remove it; lena can take it all the same
         assert desk.hosts["desk"].run(["kill", "-9", str(slots[1][2])], user="mara").returncode == 0
         taken = second.publish(Card(), needs=Needs(gpus=1), wait="all", busy="wait", timeout=60)
