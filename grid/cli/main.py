@@ -46,6 +46,7 @@ _COMMANDS = {
     "top": "grid.cli.top:top",
     "logs": "grid.cli.running:logs",
     "dump": "grid.cli.dump:dump",
+    "profile": "grid.cli.profile:profile",
     "stop": "grid.cli.running:stop",
     "sessions": "grid.cli.sessions:sessions",
     "attach": "grid.cli.sessions:attach",
@@ -119,6 +120,7 @@ def main() -> None:
       grid status                       see what it does, from another terminal
       grid logs -f                      see what its servers print
       grid dump                         see where its calls are
+      grid profile Energy.0             see where its servers spend their time
       grid clean                        after a crash
 
     `grid COMMAND --help` explains a command.

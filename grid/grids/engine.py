@@ -5,6 +5,7 @@
     news      what agents tell                             outages     what connections tell
     losses    what is lost                                 source      where hosts come from
     stacks    where calls are just now
+    profiles  where servers spend their time
 
 Lives here: `KernelEngine`.
 Elsewhere:  each part in a file of its name; what users see (`grid.py`).
@@ -28,6 +29,7 @@ from grid.grids.news import News
 from grid.grids.outages import Outages
 from grid.grids.output import Output
 from grid.grids.packages import Packages
+from grid.grids.profiles import Profiles
 from grid.grids.publishing import Publisher
 from grid.grids.resuming import Resumption
 from grid.grids.settings import GridSettings
@@ -83,6 +85,7 @@ class KernelEngine:
         self.outages = Outages(self.fleet, self.mover, self.losses)
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)
         self.stacks = Stacks(self.fleet)
+        self.profiles = Profiles(self.fleet)
         self._watch: Watch | None = None
         self.resumption: Resumption | None = None
         self._halting = threading.Lock()
@@ -104,7 +107,7 @@ class KernelEngine:
             else:
                 self.fleet.make_homes(hosts)
             self.grid.hosts = FixedHosts(hosts, self.grid)
-            self._watch = Watch(watched, link, self.fleet.limits, self.look)
+            self._watch = Watch(watched, link, self.fleet.limits, self.look, self.profiles)
             self.output.in_directory(watched.grid_id)
             self._watch.start()
         except BaseException:  # no socket for the watch, say: there is nobody yet who would end the link

@@ -25,6 +25,7 @@ from grid.grids.choose import all_that_fit, find_place
 from grid.grids.engine import KernelEngine
 from grid.grids.keep import Keep
 from grid.grids.parts import held, verb
+from grid.grids.profiles import Profiles
 from grid.grids.resuming import hosts_of, open_session
 from grid.grids.settings import GridSettings, GridWords, takes
 from grid.grids.source import HostSource
@@ -398,6 +399,7 @@ class Grid(AbstractGrid):
     # -- looking ---------------------------------------------------------------------------------------------------
 
     stacks = verb("_engine.stacks", Stacks.stacks)
+    profile = verb("_engine.profiles", Profiles.profile)
 
     def status(self) -> dict[str, Any]:
         """What the grid consists of and does, in plain values (JSON)."""

@@ -59,8 +59,8 @@ def sweep() -> None:
             path.unlink(missing_ok=True)
 
 
-def ask(record: dict[str, Any], question: str, timeout: float = 5.0) -> dict[str, Any]:
-    """Ask a running grid something.
+def ask(record: dict[str, Any], question: str, timeout: float = 5.0, **more: Any) -> dict[str, Any]:
+    """Ask a running grid something; `more` goes along with the question.
 
     Raises:
         TimeoutError: No answer.
@@ -70,7 +70,7 @@ def ask(record: dict[str, Any], question: str, timeout: float = 5.0) -> dict[str
         socket.rcvtimeo = socket.sndtimeo = int(timeout * 1000)
         socket.connect(f"ipc://{record['socket']}")
         try:
-            socket.send(json.dumps({"ask": question}).encode())
+            socket.send(json.dumps({**more, "ask": question}).encode())
             answer: dict[str, Any] = json.loads(socket.recv())
         except zmq.Again as exc:
             raise TimeoutError(f"grid {record['name']!r} (process {record['pid']}) gave no answer") from exc

@@ -45,11 +45,22 @@ class Watched(Protocol):
     def stacks(self) -> Sequence[Stack]: ...
 
 
+class Profiling(Protocol):
+    """The part of a grid that makes profiles: it answers at once."""
+
+    def begin(self, service_id: str, seconds: float) -> dict[str, Any]: ...
+
+    def outcome(self, number: int) -> dict[str, Any]: ...
+
+
 class Watch(threading.Thread):
     """See the module. Owns the monitor and the question socket."""
 
-    def __init__(self, grid: Watched, link: Link, limits: Limits, look: Callable[[], None]) -> None:
+    def __init__(
+        self, grid: Watched, link: Link, limits: Limits, look: Callable[[], None], profiles: Profiling
+    ) -> None:
         super().__init__(name="grid-watch", daemon=True)
+        self._profiles = profiles
         self._grid, self._link, self._limits, self._look = grid, link, limits, look
         self._base = grids_dir() / grid.grid_id
         register.sweep()
@@ -101,13 +112,18 @@ class Watch(threading.Thread):
 
     def _answer(self) -> None:
         try:
-            question = json.loads(self._questions.recv())["ask"]
+            words = json.loads(self._questions.recv())
+            question = words["ask"]
         except (ValueError, KeyError, TypeError):
-            question = None
+            words, question = {}, None
         if question == "status":
             answer: dict[str, Any] = self._grid.status()
         elif question == "stacks":
             answer = {"stacks": [stack.as_dict() for stack in self._grid.stacks()]}
+        elif question == "profile":
+            answer = self._profiles.begin(str(words.get("service")), float(words.get("seconds", 0.0)))
+        elif question == "profiled":
+            answer = self._profiles.outcome(words.get("number"))
         elif question == "stop":
             answer = {"stopping": self._grid.label}
             threading.Timer(0.05, interrupt).start()  # after the answer
@@ -115,7 +131,7 @@ class Watch(threading.Thread):
             answer = {"detaching": self._grid.label}
             threading.Timer(0.05, self._grid.detach).start()
         else:
-            answer = {"error": "ask for status, stacks or stop"}
+            answer = {"error": "ask for status, stacks, profile or stop"}
         self._questions.send(json.dumps(answer).encode())
 
     def stop(self) -> None:

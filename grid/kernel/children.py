@@ -25,7 +25,7 @@ from typing import Any
 
 import zmq
 
-from grid.kernel import descriptors
+from grid.kernel import descriptors, sampler
 from grid.kernel.answers import Answers
 from grid.kernel.child import Child, how_it_ended
 from grid.kernel.control import Control
@@ -197,6 +197,19 @@ class Children:
             for server in self._servers.values()
             if server.ready and (names is None or server.name in names)
         ]
+
+    def sample(self, names: list[str], seconds: float, interval_s: float) -> list[LookedAt]:
+        """Have those of these servers that are ready sample their stacks, each into a file."""
+        chosen = self.to_be_looked_at(names)
+        for one in chosen:
+            path = sampler.file_of(one.path)
+            path.unlink(missing_ok=True)
+            self._servers[one.name].control.say({"profile": [seconds, interval_s, str(path)]})
+        return chosen
+
+    def has_ended(self, name: str) -> bool:
+        """Whether there is no server of that name any more. Any thread may ask."""
+        return name not in self._servers
 
     def status(self) -> list[dict[str, Any]]:
         """For the client: each server's name, pid, whether it is ready, its log."""

@@ -1,6 +1,7 @@
 """Words between the agent and its children, the zygote and the servers: lines of JSON over a socket.
 
     agent -> server   {"cancel": call} | {"debug": bool} | {"attach": epoch}
+                      | {"profile": [seconds, interval, file]}
     server -> agent   {"ready": [inlet, outlet], "pid": p} | {"failed": what, "traceback": text}
                       | {"cancelled": call, "granted": bool}
                       | {"attached": epoch, "outlet": outlet, "numbers": [received, posted, confirmed]}

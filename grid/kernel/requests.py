@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from grid.errors import GridError
+from grid.kernel import sampler
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children
 from grid.kernel.ground import Ground, cant_write
@@ -97,6 +99,7 @@ class AgentRequests:
         self._keys, self._path, self._zygote, self._shut_down = keys, path, zygote, shut_down
         self.background = Background()
         self._stacks = StackReader()
+        self._profiled: set[str] = set()  # servers that are sampling
 
     def answer(self, frame: Frame) -> None:
         """Do what a call asks for, and answer it now or later."""
@@ -148,6 +151,23 @@ class AgentRequests:
         """Stacks of these servers (None: of all) and of the agent; see `StackReader.read`."""
         servers = self._children.to_be_looked_at(names)
         self.background.start(call, lambda: self._stacks.read(servers))
+        return LATER
+
+    def do_profile(self, call: int, names: list[str], seconds: float, interval_s: float) -> Any:
+        """Have servers sample their stacks; see `sampler.wait_for`. One profile of a server at a time."""
+        busy = self._profiled.intersection(names)
+        if busy:
+            raise GridError(f"a profile of {', '.join(sorted(busy))} is under way", hint="Wait for its end")
+        self._profiled.update(names)
+        chosen = self._children.sample(names, seconds, interval_s)
+
+        def work() -> list[dict[str, Any]]:
+            try:
+                return sampler.wait_for(chosen, sampler.lasts(seconds), self._children.has_ended)
+            finally:
+                self._profiled.difference_update(names)
+
+        self.background.start(call, work)
         return LATER
 
     def do_status(self, call: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from grid.kernel import logsetup, spawned, stacks
 from grid.kernel.costs import Meter
 from grid.kernel.hostend import SETTLES_S, HostEnd
 from grid.kernel.rouse import Rouser
+from grid.kernel.sampler import Sampler
 from grid.kernel.yielding import Generators
 from grid.limits import Limits
 from grid.wire import bulk, codec, kept, mainimage, raised, randoms
@@ -367,6 +368,8 @@ class Server:
                         _say(self._control, {"cancelled": call, "granted": self.withdraw(call)})
                     elif "attach" in message:
                         _say(self._control, self._change_client(message["attach"]))
+                    elif "profile" in message:
+                        Sampler(*message["profile"]).start()
                     elif "debug" in message:
                         logging.getLogger().setLevel(logging.DEBUG if message["debug"] else logging.WARNING)
         except (OSError, ValueError):

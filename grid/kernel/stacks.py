@@ -124,7 +124,7 @@ def _ask(server: LookedAt) -> str:
     if state is None:
         return "its process has ended, or /proc can't be read"
     if state.letter in "Tt":
-        return "its process is stopped (SIGSTOP, or a debugger); `kill -CONT` lets it go on"
+        return state_in_words(server.pid)
     if not state.caught:
         return "its process takes no such signal: it runs another program, or its code took the signal"
     if state.blocked or state.waits:
@@ -158,6 +158,16 @@ def _state(pid: int) -> _State | None:
     state = fields.get("State", "? (unknown)")
     waits = bits["SigPnd"] or bits["ShdPnd"]
     return _State(state[:1], f"its state is {state}", waits, bits["SigBlk"], bits["SigCgt"])
+
+
+def state_in_words(pid: int) -> str:
+    """How a process stands, for a message that it did not do something."""
+    state = _state(pid)
+    if state is None:
+        return "its process has ended, or /proc can't be read"
+    if state.letter in "Tt":
+        return "its process is stopped (SIGSTOP, or a debugger); `kill -CONT` lets it go on"
+    return state.words
 
 
 _MASKS = ("SigPnd", "ShdPnd", "SigBlk", "SigCgt")
