@@ -44,7 +44,7 @@ _COMMANDS = {
     "doctor": "grid.cli.hosts:doctor",
     "status": "grid.cli.running:status",
     "top": "grid.cli.top:top",
-    "logs": "grid.cli.running:logs",
+    "logs": "grid.cli.logs:logs",
     "dump": "grid.cli.dump:dump",
     "profile": "grid.cli.profile:profile",
     "stop": "grid.cli.running:stop",

@@ -1,15 +1,13 @@
-"""`grid status`, `grid stop`, `grid logs`: grids of this user that run on this machine.
+"""`grid status`, `grid stop`: grids of this user that run on this machine.
 
-Lives here: tables, rates, following files.
-Elsewhere:  the register of grids and what they answer (`grids/watch.py`), who writes the logs (`grids/output.py`).
+Lives here: tables, rates.
+Elsewhere:  the register of grids and what they answer (`grids/watch.py`), `grid logs` (`logs.py`).
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -333,7 +331,7 @@ def stop(ctx: click.Context, name: str | None, every: bool, timeout: float, as_j
     for record in records:
         if record["id"] not in mute:
             _await_end(record, deadline)
-        outcomes.append(_how_it_stands(record))
+        outcomes.append(how_it_stands(record))
     if as_json:
         print_json(outcomes)
     else:
@@ -350,18 +348,19 @@ def stop(ctx: click.Context, name: str | None, every: bool, timeout: float, as_j
 def _await_end(record: dict[str, Any], deadline: float) -> None:
     """Until its process has ended; for a process that only closed its grid, 2 s more at most."""
     while time.monotonic() < deadline:
-        one = _how_it_stands(record)
+        one = how_it_stands(record)
         if one["process_gone"]:
             return
         if one["stopped"]:
             deadline = min(deadline, time.monotonic() + 2.0)
-            while time.monotonic() < deadline and not _how_it_stands(record)["process_gone"]:
+            while time.monotonic() < deadline and not how_it_stands(record)["process_gone"]:
                 time.sleep(LOOK_S)
             return
         time.sleep(LOOK_S)
 
 
-def _how_it_stands(record: dict[str, Any]) -> dict[str, Any]:
+def how_it_stands(record: dict[str, Any]) -> dict[str, Any]:
+    """Whether a grid has stopped, and whether its process has ended."""
     from grid.kernel.lease import start_ticks
 
     gone = start_ticks(record["pid"]) != record["started"]
@@ -373,126 +372,3 @@ def _how_it_stands(record: dict[str, Any]) -> dict[str, Any]:
         "stopped": stopped,
         "process_gone": gone,
     }
-
-
-# ---- logs --------------------------------------------------------------------------------------------------
-
-
-@click.command(epilog=exits.EPILOG, short_help="Print what servers print; -f follows.")
-@click.argument("name", required=False)
-@click.argument("server", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what they print, new servers too, until the grid ends.")
-@click.option(
-    "-n",
-    "lines",
-    type=click.IntRange(0),
-    metavar="LINES",
-    help="The last LINES of each server. Default: all, and 10 with -f.",
-)
-@json_option
-def logs(name: str | None, server: str | None, follow: bool, lines: int | None, as_json: bool) -> None:
-    """Print what the servers of a running grid have printed, each line with its server.
-
-    NAME is a grid's name, id or process id; it may be left out where only one runs. SERVER is a server (`Energy.0/2`)
-    or a service (`Energy.0`, all its servers). With --json each line is an object with `server` and `text`.
-
-    \b
-    Examples:
-      grid logs -f
-      grid logs fit.py-4711 Energy.0/2 -n 50
-
-    The log of a server goes when the server does. The status is 1 if there is no such grid or server.
-    """
-    if name is not None and server is None and _names_server(name):
-        name, server = None, name  # `grid logs Energy.0/2` where one grid runs
-    record = running(name)
-    directory = Path(record["socket"]).with_suffix(".logs")
-    kept = lines if lines is not None else 10 if follow else None
-    readers: dict[Path, _Reader] = {}
-    known = _servers_of(directory)
-    if server is not None and not follow and not _chosen(known, server):
-        from grid.hosts.host import did_you_mean
-
-        listed = f"They are: {', '.join(sorted(known))}" if known else "No server has printed anything yet"
-        say(f"grid: no output of a server {server!r}{did_you_mean(server, known) or '.'} {listed}")
-        click.get_current_context().exit(exits.FAILED)
-    while True:
-        alive = not follow or _is_running(record)
-        for label, path in sorted(_chosen(_servers_of(directory), server).items()):
-            if path not in readers:
-                readers[path] = _Reader(path, label, kept)
-                kept_now = readers[path].first()
-            else:
-                kept_now = readers[path].more()
-            for text in kept_now:
-                print_json({"server": label, "text": text}, indent=None) if as_json else echo(f"[{label}] {text}")
-        kept = None  # a server that comes later is followed from its first line
-        sys.stdout.flush()
-        if not follow or not alive:
-            break
-        time.sleep(LOOK_S)
-    for reader in readers.values():
-        reader.close()
-    if follow:
-        say(f"grid {record['name']} has ended")
-    elif not readers:
-        say("no server has printed anything yet")
-
-
-def _names_server(word: str) -> bool:
-    """Whether a word can only name a server or service: one grid runs, and it is not that grid's name."""
-    from grid.grids.register import running_grids
-
-    grids = [record for record in running_grids() if record["alive"]]
-    if len(grids) != 1 or is_called(grids[0], word):
-        return False
-    return bool(_chosen(_servers_of(Path(grids[0]["socket"]).with_suffix(".logs")), word))
-
-
-def _servers_of(directory: Path) -> dict[str, Path]:
-    """Server -> its log: `Energy.0/2` -> .../Energy.0.2.log"""
-    found = {}
-    for path in directory.glob("*.log"):
-        service_id, _, number = path.stem.rpartition(".")
-        found[f"{service_id}/{number}"] = path
-    return found
-
-
-def _chosen(servers: dict[str, Path], wanted: str | None) -> dict[str, Path]:
-    if wanted is None:
-        return servers
-    return {label: path for label, path in servers.items() if wanted in (label, label.rpartition("/")[0])}
-
-
-def _is_running(record: dict[str, Any]) -> bool:
-    return not _how_it_stands(record)["stopped"]
-
-
-class _Reader:
-    """One log file, line by line. Its file stays open, so that last lines can be read after the log was removed."""
-
-    def __init__(self, path: Path, label: str, last: int | None) -> None:
-        self._label, self._last = label, last
-        self._partial = b""
-        try:
-            self._file = os.open(path, os.O_RDONLY)
-        except OSError:
-            self._file = -1  # it went between being listed and being opened
-
-    def first(self) -> Sequence[str]:
-        """Its lines until now, or the last ones if that was wished."""
-        lines = self.more()
-        return lines if self._last is None else deque(lines, maxlen=self._last)
-
-    def more(self) -> list[str]:
-        """Whole lines that came since."""
-        data = self._partial
-        while self._file >= 0 and (chunk := os.read(self._file, 1 << 20)):
-            data += chunk
-        *lines, self._partial = data.split(b"\n")
-        return [line.decode(errors="replace") for line in lines]
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
