@@ -32,6 +32,10 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
 
 
+def _are_mappings(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(each, Mapping) for each in value)
+
+
 _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     NoneType: ("None", lambda value: value is None),
     bool: ("True or False", _is_flag),
@@ -42,6 +46,8 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     TextIO: ("a file to write text to (sys.stderr, say)", lambda value: callable(getattr(value, "write", None))),
     Sequence[str]: ("a list of texts", _are_texts),
     Mapping[str, str]: ("a mapping of texts", lambda value: isinstance(value, Mapping)),
+    Mapping[str, Any]: ("a mapping", lambda value: isinstance(value, Mapping)),
+    Sequence[Mapping[str, Any]]: ("a list of mappings", _are_mappings),
     Callable[..., Any]: ("a callable", callable),
 }
 

@@ -55,6 +55,8 @@ class PilotWords(GridWords, total=False):
     transport: str
     queue_s: float
     poll_s: float
+    tags: Sequence[str]
+    kinds: Sequence[Mapping[str, Any]]
 
 
 class BatchGrid(Grid):
@@ -78,6 +80,11 @@ class BatchGrid(Grid):
         python, init_cmd, env, temp_path, transport: As of `Host`, for the nodes.
         queue_s: How long `publish` waits for the first node, unless its `timeout` says otherwise.
         poll_s: Seconds between questions to the batch system; one question for all jobs.
+        tags: Words by which `where=` of `publish` means these nodes.
+        kinds: Pilots of other kinds besides: what each has otherwise,
+            `{"resources": ["--gres=gpu:1"], "tags": ["gpu"]}`.
+            All words above but login, dialect, renew and those in seconds; one pilot unless it says so. A successor is
+            of the kind of its predecessor.
 
     `start`, and all that starts it, logs in and submits the pilots; `status` has `pilots` besides: each job, its state
     and reason, and its nodes.

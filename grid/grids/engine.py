@@ -78,6 +78,7 @@ class KernelEngine:
         self.publisher = self.publisher_type(self.fleet, source, self.stager, settings)
         self.mover = self.mover_type(
             *(self.fleet, source, self.stager, self.publisher.wishes_of, self.publisher.needs_of),
+            count_of=self.publisher.count_of,
             lose=lambda server, what: self.losses.lose_server(server, what),
         )
         self.losses = Losses(self.fleet, self.publisher, self.mover)

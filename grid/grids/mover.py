@@ -101,6 +101,7 @@ class Mover:
     Args:
         wishes_of: What the kernel of each server of a service is told.
         needs_of: What each server of a service needs of its host.
+        count_of: How many servers a service wants on a host; 0: `where=` does not mean it.
         lose: Called, in the grid's thread, with a server that could not be moved, and why.
     """
 
@@ -111,10 +112,11 @@ class Mover:
         stager: Stager,
         wishes_of: Callable[[str], dict[str, Any]],
         needs_of: Callable[[str], Needs | None],
+        count_of: Callable[[str, Home], int],
         lose: Callable[[KernelServer, str], None],
     ) -> None:
         self._fleet, self._source, self._stager = fleet, source, stager
-        self._wishes_of, self._needs_of, self._lose = wishes_of, needs_of, lose
+        self._wishes_of, self._needs_of, self._count_of, self._lose = wishes_of, needs_of, count_of, lose
         self._moves: dict[str, Move] = {}  # server -> its move
 
     def tell_end(self, servers: list[KernelServer], seconds: float) -> None:
@@ -228,7 +230,7 @@ class Mover:
         """How many more servers of a service it has slots for."""
         here = [server for server in self.servers_at(home) if server.service_id == service_id]
         coming = [move for move in self._arrivals() if move.home is home and move.server.service_id == service_id]
-        return home.slots - len(here) - len(coming)
+        return self._count_of(service_id, home) - len(here) - len(coming)
 
     def _move_in(self, move: Move, home: Home) -> None:
         """Thread: start the server at its new home, from the state that it had."""

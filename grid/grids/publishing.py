@@ -202,7 +202,7 @@ class Publisher:
 
     def _check_meant(self, place: Place) -> None:
         """Raise NeedsError unless there are hosts that `where` means. Hosts of pilots are not known beforehand."""
-        if place.where is None or self._source.slots() is not None:
+        if place.where is None or self._source.homes_to_be() is not None:
             return
         known = {word for home in self._fleet.homes for word in home.host.words}
         for word in place.where.words:
@@ -302,6 +302,11 @@ class Publisher:
         publication = self._publications.get(service_id)
         return publication.place.needs if publication is not None else None
 
+    def count_of(self, service_id: str, home: Home) -> int:
+        """How many servers a service wants on a host, as far as that has room."""
+        publication = self._publications.get(service_id)
+        return publication.place.count(home) if publication is not None else 0
+
     def has(self, service_id: str) -> dict[Any, Any]:
         """What a fresh server of a service has: names of `__main__`, editions of modules."""
         publication = self._publications.get(service_id)
@@ -309,8 +314,8 @@ class Publisher:
 
     def size(self, place: Place = Place()) -> int:
         """How many servers a service has when all hosts are up and have room for it."""
-        slots = self._source.slots()
-        return sum(place.count(home) for home in self._fleet.homes) if slots is None else slots
+        homes = self._source.homes_to_be()
+        return sum(place.count(home) for home in (self._fleet.homes if homes is None else homes))
 
     def withdraw(self, service_id: str) -> None:
         """The service is gone: free what hosts hold for it."""

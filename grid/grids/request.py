@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from grid.arguments import check_fields, check_number
+from grid.arguments import check, check_fields, check_number
 from grid.batch import JobSpec, parse_walltime
 from grid.batch_systems.known import dialect_named
 from grid.hosts import Host, as_hosts
+from grid.hosts.host import did_you_mean
+
+_OF_A_KIND = (
+    *("nodes", "ppn", "walltime", "pilots", "queue", "account", "resources", "lines", "parallel_environment"),
+    *("job_name", "python", "init_cmd", "env", "temp_path", "transport", "tags"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,8 @@ class PilotRequest:
     transport: str = "auto"
     queue_s: float = 7 * 86400.0
     poll_s: float = 15.0
+    tags: Sequence[str] = ()
+    kinds: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)  # the arguments are wrong now, not when a job starts
@@ -54,6 +63,27 @@ class PilotRequest:
             dialect_named(self.dialect)
         if not 0 < self.terms_handover_s < self.walltime_s:
             raise ValueError(f"handover_s is {self.terms_handover_s:g}, of a walltime of {self.walltime_s:g} s")
+        self.every_kind()
+
+    def every_kind(self) -> list[PilotRequest]:
+        """The request of each kind of pilots, the grid's own first."""
+        return [self, *(self.kind(each) for each in self.kinds)]
+
+    def kind(self, other: Mapping[str, Any]) -> PilotRequest:
+        """The request of pilots that differ in these words.
+
+        Raises:
+            TypeError, ValueError: A word that is none, or is not a pilot's own; a value that makes no sense.
+        """
+        check("a kind of pilots", other, Mapping[str, Any])
+        for word in other:
+            if word not in _OF_A_KIND:
+                known = ", ".join(_OF_A_KIND)
+                raise TypeError(f"a kind of pilots has no {word!r}; it has {known}{did_you_mean(word, _OF_A_KIND)}")
+        made = replace(self, **{"pilots": 1, **other, "kinds": ()})
+        if self.terms_handover_s >= made.walltime_s:
+            raise ValueError(f"handover_s is {self.terms_handover_s:g}, of a walltime of {made.walltime_s:g} s")
+        return made
 
     @property
     def walltime_s(self) -> float:
@@ -79,6 +109,7 @@ class PilotRequest:
             python=python,
             init_cmd=self.init_cmd,
             env=dict(self.env or {}),
+            tags=tuple(self.tags),
             transport=self.transport,  # type: ignore[arg-type]  # Host looks
         )
 

@@ -50,8 +50,8 @@ class HostSource:
         """Whether servers may come yet: a caller that waits for one waits on, even if there is none now."""
         return False
 
-    def slots(self) -> int | None:
-        """How many servers a service has when all hosts are up; None: as the homes have slots."""
+    def homes_to_be(self) -> list[Home] | None:
+        """The homes that there are when all hosts are up; None: those that the grid knows now."""
         return None
 
     def on_their_way(self) -> list[str]:

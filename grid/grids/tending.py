@@ -65,6 +65,7 @@ class Held:
     """A pilot with what the grid has on it. Times are monotonic."""
 
     pilot: Pilot
+    request: PilotRequest
     homes: list[Home]
     submitted: float
     predecessor: Held | None = None
@@ -133,8 +134,9 @@ class Pilots(HostSource):
                 return
             try:
                 self.machine.enter()
-                while len(self.held) < self.request.pilots:
-                    self._submit()
+                for kind in self.request.every_kind():
+                    for _ in range(kind.pilots):
+                        self._submit(kind)
             except BaseException:
                 self._fleet.grid._ending.everything(force=True)
                 raise
@@ -151,12 +153,17 @@ class Pilots(HostSource):
         self._end_jobs([held for held in self.held if not held.over])
         self.machine.leave()
 
-    def grow(self, pilots: int = 1) -> None:
-        """Submit more pilots; their servers join services as they come up."""
+    def grow(self, /, pilots: int = 1, **kind: Any) -> None:
+        """Submit more pilots; their servers join services as they come up.
+
+        Args:
+            kind: What they have otherwise than the grid's own, as in `kinds` of the grid.
+        """
+        request = self.request.kind(kind) if kind else self.request
         self._fleet.grid.start()
         with self._opening:
             for _ in range(pilots):
-                self._submit()
+                self._submit(request)
         self._wake.set()
 
     def shrink(self, pilots: int = 1, *, force: bool = False) -> None:
@@ -211,8 +218,8 @@ class Pilots(HostSource):
             held.stage = PilotStage.OVER
             self.machine.remove(held.pilot)
 
-    def _submit(self, predecessor: Held | None = None) -> Held:
-        request, number = self.request, next(self._numbers)
+    def _submit(self, request: PilotRequest, predecessor: Held | None = None) -> Held:
+        number = next(self._numbers)
         names = [f"{request.job_name}-{number}.{rank}" for rank in range(request.nodes)]
         homes = [self._fleet.make_home(request.node(name, self.machine.host), request.ppn) for name in names]
         for home in homes:
@@ -228,7 +235,7 @@ class Pilots(HostSource):
             return [home.invite(PilotConnection(self.machine.connection, addresses)) for home in homes]
 
         pilot = self.machine.submit(f"{self._fleet.grid_id}-{number}", request.spec(), kernels)
-        held = Held(pilot, homes, time.monotonic(), predecessor)
+        held = Held(pilot, request, homes, time.monotonic(), predecessor)
         self.held.append(held)
         logger.info("submitted job %s: %d nodes", pilot.job, request.nodes)
         self._polled = float("-inf")
@@ -310,7 +317,7 @@ class Pilots(HostSource):
         pilot = held.pilot
         if held.started is None and pilot.age_s is not None and not held.over:
             held.started = now - pilot.age_s
-            held.ends_at = held.started + self.request.walltime_s
+            held.ends_at = held.started + held.request.walltime_s
             pilot.state, pilot.reason = "started", ""
             for home in held.homes:
                 home.ends(held.ends_at)
@@ -457,7 +464,7 @@ class Pilots(HostSource):
     def _renew(self, held: Held) -> None:
         try:
             with self._opening:
-                held.successor = self._submit(held)
+                held.successor = self._submit(held.request, held)
         except GridError as exc:
             self._trouble["renew"] = str(exc)
             logger.warning("no successor of job %s yet: %s", held.pilot.job, exc)
@@ -545,10 +552,8 @@ class Pilots(HostSource):
     def is_hoping(self) -> bool:
         return self.is_expecting() or (self._renewing() and not self._fleet.halted)
 
-    def slots(self) -> int:
-        return sum(
-            len(held.homes) * self.request.ppn for held in self.held if not held.over and held.predecessor is None
-        )
+    def homes_to_be(self) -> list[Home]:
+        return [home for held in self.held if not held.over and held.predecessor is None for home in held.homes]
 
     def _tell_expectations(self) -> None:
         hoping = self.is_hoping()

@@ -67,6 +67,21 @@ def test_pilots_hold_nodes_and_leave_nothing(torque: Path, home: Path) -> None:
     assert list((home / ".grid" / "pilots").iterdir()) == []
 
 
+@pytest.mark.row("O20")
+def test_one_grid_holds_pilots_of_two_kinds(torque: Path) -> None:
+    cards = {"ppn": 2, "tags": ["gpu"], "resources": ["mem=1gb"], "job_name": "cards"}
+    with pilots(kinds=[cards]) as g:
+        on_cards = g.publish(Probe(), where="gpu")
+        assert g.size(on_cards) == 2 and {server.host.tags for server in g.servers[on_cards]} == {("gpu",)}
+        assert g.size(g.publish(Probe())) == 3
+        with pytest.raises(TypeError, match=r"a kind of pilots has no 'ppm'; .*Did you mean 'ppn'"):
+            g.grow(1, ppm=2)
+        g.grow(1, tags=["gpu"], job_name="more")
+        until(lambda: g.size(on_cards) == 3)
+        names = {pilot["nodes"][0]["state"] for pilot in g.status()["pilots"]}
+        assert names == {"connected"} and len(g.status()["pilots"]) == 3
+
+
 @pytest.mark.row("B13")
 def test_a_server_that_will_not_live_long_enough_is_not_handed_out(torque: Path) -> None:
     with pilots() as g:

@@ -100,6 +100,8 @@ OF_PILOTS: dict[str, set[str]] = {
     "transport": set(),
     "queue_s": SECONDS - {"none"},
     "poll_s": SECONDS - {"none"},
+    "tags": {"texts"},
+    "kinds": set(),
 }
 OF_HOSTS: dict[str, set[str]] = {
     "name": TEXT,

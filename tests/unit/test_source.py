@@ -16,7 +16,7 @@ def test_a_grid_with_hosts_of_its_own_waits_for_none() -> None:
     source = HostSource()
     assert not source.is_expecting() and not source.is_hoping() and source.more_may_come()
     assert source.standing_by() == [] and source.on_their_way() == [] and source.status() == {}
-    assert source.slots() is None and source.patience_s is None
+    assert source.homes_to_be() is None and source.patience_s is None
     for step in (source.begin, source.begin, source.wake, source.end):
         step()
 
@@ -28,4 +28,6 @@ def test_servers_move_only_to_what_has_no_end(ends_at: float | None, takes: bool
 
 def test_hosts_of_batch_jobs_answer_the_same_questions() -> None:
     asked = {name for name in vars(HostSource) if not name.startswith("_")}
-    assert issubclass(Pilots, HostSource) and {"begin", "end", "slots", "is_expecting"} <= asked & set(vars(Pilots))
+    assert issubclass(Pilots, HostSource) and {"begin", "end", "homes_to_be", "is_expecting"} <= asked & set(
+        vars(Pilots)
+    )
