@@ -23,6 +23,9 @@ from grid.wire.link import Peer
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S = 3.0
+"""For a last look at a server that is given up."""
+
 
 class Outages:
     """See the module."""
@@ -106,9 +109,10 @@ class Outages:
         if home.life.is_guilty(number, asked):
             new = self._fleet.processes.is_starting(process.server)
             word = "did not answer after its start" if new else "went silent"
-            self._fleet.errand(lambda: self._give_up(number, word))
+            at = process.server.where(_LOOK_S)  # its agent answers, and looks from outside
+            self._fleet.errand(lambda: self._give_up(number, word, at))
 
-    def _give_up(self, number: int, word: str) -> None:
+    def _give_up(self, number: int, word: str, at: str) -> None:
         process = self._fleet.processes.find(number)
         if process is None or process.server is None:
             return  # it has ended in the meantime
@@ -118,5 +122,6 @@ class Outages:
             except GridError:
                 pass
         limit = self._fleet.limits.lost_s
-        what = f"it {word} (no heartbeat for {limit:g} s; is it stopped or swapped out?)"
+        seen = at.partition(";")[0] or "is it stopped or swapped out?"
+        what = f"it {word} (no heartbeat for {limit:g} s; {seen})"
         self._losses.lose_server(process.server, what)

@@ -227,12 +227,12 @@ class KernelServer(Server):
         oldest = self.oldest()
         return None if oldest is None else time.monotonic() - oldest._made
 
-    def where(self) -> str:
+    def where(self, limit_s: float = _WHERE_S) -> str:
         """See `Server.where`."""
         if not self.connected or self.home.outage() is not None:
             return ""
         try:
-            told = self.home.ask("stacks", [self.name], timeout=_WHERE_S)
+            told = self.home.ask("stacks", [self.name], timeout=limit_s)
         except GridError:
             return ""  # the message that asks for it has other things to say
         one = next((one for one in told if one["name"] == self.name), {"text": "", "why": ""})
