@@ -76,16 +76,22 @@ def real_part(item: pytest.Item) -> str:
     return next(part for name, part in REAL_PARTS.items() if name in where or not name)
 
 
+def shown_by(items: Iterable[pytest.Item]) -> dict[str, set[Shown]]:
+    """Row -> those of these tests that show it."""
+    found: dict[str, set[Shown]] = {}
+    for item in items:
+        for mark in item.iter_markers("row"):
+            for row in mark.args:
+                found.setdefault(row, set()).add(Shown(item.nodeid.partition("[")[0], real_part(item)))
+    return found
+
+
 class _Collector:
     def __init__(self) -> None:
         self.shown: dict[str, set[Shown]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
-            for mark in item.iter_markers("row"):
-                for row in mark.args:
-                    shown = Shown(item.nodeid.partition("[")[0], real_part(item))
-                    self.shown.setdefault(row, set()).add(shown)
+        self.shown = shown_by(session.items)
 
 
 def collect() -> dict[str, set[Shown]]:

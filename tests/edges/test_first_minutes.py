@@ -80,7 +80,7 @@ class Desk:
         environment = {
             **kept,
             "PATH": f"{self.env}/bin:{os.environ['PATH']}",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPYCACHEPREFIX": str(self.env) + "-pycache",
             # no index is asked: what builds and what is needed is here
             "PIP_NO_BUILD_ISOLATION": "0",
             "PIP_NO_INDEX": "1",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.pythons import CORE_PACKAGES, OTHERS, interpreter
+from tests.lab.pythons import CORE_PACKAGES, OTHERS, cache_directory, interpreter
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ def test_every_form_travels_under_each_python(minor: str, tmp_path: Path) -> Non
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(cache_directory() / "pycache"),  # or every process compiles all of grid
     }
     program = str(interpreter(minor, CORE_PACKAGES).program)
     script = [program, str(ROOT / "tests/matrix/forms.py"), "--no-loky", "--quick"]

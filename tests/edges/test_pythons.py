@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Lab, LabHost
-from tests.lab.pythons import CLIENT, CORE_PACKAGES, OTHERS, interpreter
+from tests.lab.pythons import CLIENT, CORE_PACKAGES, OTHERS, cache_directory, interpreter
 
 ROOT = Path(__file__).parents[2]
 # Rules about texts and tables, tried with many generated values: the same on every Python, and half of the time.
@@ -88,7 +88,7 @@ def run(minor: str, *arguments: str, cwd: Path, limit_s: int = 120, **variables:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(cache_directory() / "pycache"),  # or every process compiles all of grid
         **variables,
     }
     command = [str(interpreter(minor, CORE_PACKAGES).program), *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -27,6 +28,7 @@ def elsewhere(tmp_path: Path) -> Path:
     return Path(shutil.copy(TYPED, tmp_path))
 
 
+@pytest.mark.skipif(not os.environ.get("GRID_NIGHTLY"), reason="half a minute: in scripts/nightly; pyright in each run")
 def test_mypy_refuses_the_wrong_lines(elsewhere: Path) -> None:
     pytest.importorskip("mypy")
     ask = [

@@ -90,7 +90,9 @@ def is_private(name: str) -> bool:
 def names_set(node: ast.AST) -> Iterator[tuple[int, str]]:
     """(line, name) of each attribute that a class has or gives to `self`."""
     for inner in ast.walk(node):
-        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and ast.unparse(inner.value) == "self":
+        if not isinstance(inner, ast.Attribute) or not isinstance(inner.ctx, ast.Store):
+            continue
+        if isinstance(inner.value, ast.Name) and inner.value.id == "self":
             yield inner.lineno, inner.attr
     for statement in getattr(node, "body", ()):
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tracemalloc
 from collections.abc import Iterator
@@ -100,8 +101,9 @@ def test_a_generator_is_read_only_as_slaves_take_tasks() -> None:
 
 @pytest.mark.row("K05")
 def test_a_million_tasks_take_no_more_memory_than_a_few() -> None:
+    count = 1_000_000 if os.environ.get("GRID_NIGHTLY") else 100_000  # memory is measured in the first 20,000
     world = World(a=4, b=4)
-    world.feed(Work(n) for n in range(1_000_000))
+    world.feed(Work(n) for n in range(count))
     done = 0
     tracemalloc.start()
     try:
@@ -118,7 +120,7 @@ def test_a_million_tasks_take_no_more_memory_than_a_few() -> None:
         assert isinstance(step, Pack)
         done += len(step.entries)
         world.finish(step, 1e-6 * len(step.entries))
-    assert done == 1_000_000
+    assert done == count
 
 
 @pytest.mark.row("K06", "K08")
