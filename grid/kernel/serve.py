@@ -245,12 +245,10 @@ class Server:
         """A value as it travels."""
         try:
             return codec.dumps(value, "the result")
-        except GridError:
+        except GridError as exc:
             if isinstance(value, Generator):
-                raise GridError(
-                    f"{method!r} yields: it gives no value that could come back as a whole",
-                    hint=f"Iterate over it: for value in proxy.stream({method!r})(...)",
-                ) from None
+                hint = f"To have its values one by one: for value in proxy.stream({method!r})(...)"
+                raise type(exc)(exc.what, **{**exc.facts, "hint": hint}) from None
             if method == "@next":
                 return codec.dumps(self._generators.cut(value[0], partial(codec.dumps, what="the value")))
             if method != "@map":
