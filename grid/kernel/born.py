@@ -18,6 +18,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+SHOWN = 300
+"""Bytes of the words in a lock."""
+
 _FUNCTIONS = (
     (
         re.compile(r"openblas|libblas|libcblas"),
@@ -53,16 +56,11 @@ def be_born(birth: Birth, loaded_with: dict[str, str] | None, locks: Sequence[in
         locks: Descriptors, which this process keeps open to its end: they hold its devices.
         loaded_with: The variables under which the zygote loaded libraries; None: it has loaded none.
     """
-    if locks:
-        from grid.kernel.devices import write  # nobody else needs it
     for fd in locks:
         os.set_inheritable(fd, False)
-        write(fd, f"{birth.who}, process {os.getpid()}")
-    if birth.group:
-        from grid.kernel.memgroups import join  # nobody else needs it
-
-        if trouble := join(birth.group):
-            print(trouble)
+        say_who(fd, f"{birth.who}, process {os.getpid()}")
+    if birth.group and (trouble := join(birth.group)):
+        print(trouble)
     if birth.cores:
         try:
             os.sched_setaffinity(0, birth.cores)
@@ -71,6 +69,28 @@ def be_born(birth: Birth, loaded_with: dict[str, str] | None, locks: Sequence[in
     os.environ.update(birth.threads)
     if loaded_with is not None and birth.threads and loaded_with != birth.threads:
         tell_libraries(int(next(iter(birth.threads.values()))))
+
+
+# Both are here and not in the modules of locks and groups: each server would load those after its fork, for 20 ms.
+
+
+def say_who(fd: int, words: str) -> None:
+    """Write into a lock who holds it: for who finds it locked."""
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, words.encode()[:SHOWN], 0)
+    except OSError:
+        pass  # a full disk: then nobody knows the name, and the lock holds all the same
+
+
+def join(group: str) -> str:
+    """This process is in that memory group from now on, and so are all that it starts; why not, in words."""
+    try:
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+    except OSError as exc:
+        return f"its memory group can't be joined ({exc}); its limit is watched"
+    return ""
 
 
 def tell_libraries(threads: int) -> list[str]:

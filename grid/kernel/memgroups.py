@@ -4,7 +4,8 @@ One group for this agent, with one in it for each server that has a limit. They 
 that a killed agent left go when the next agent of this user looks. Where none can be made, the agent's own looks at
 memory (`memory`) are all there is; they go on in any case.
 
-Lives here: `MemoryGroups`, `join`. Elsewhere: where groups may be made (`grid/slots/groups.py`), limits (`slots`).
+Lives here: `MemoryGroups`. Elsewhere: where groups may be made (`grid/slots/groups.py`), limits (`slots`), joining one
+            (`born`).
 """
 
 from __future__ import annotations
@@ -104,15 +105,6 @@ class MemoryGroups:
         self._groups.clear()
         if self._base is not None:
             _remove(self._base)
-
-
-def join(group: str) -> str:
-    """This process is in that group from now on, and so are all that it starts; why not, in words."""
-    try:
-        Path(group, "cgroup.procs").write_text(str(os.getpid()))
-    except OSError as exc:
-        return f"its memory group can't be joined ({exc}); its limit is watched"
-    return ""
 
 
 def _read(path: Path) -> str:

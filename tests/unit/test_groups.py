@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.kernel.memgroups import GroupEnd, MemoryGroups, join
+from grid.kernel.born import join
+from grid.kernel.memgroups import GroupEnd, MemoryGroups
 from grid.slots.groups import find_place
 
 pytestmark = pytest.mark.row("O19")
