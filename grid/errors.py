@@ -30,6 +30,10 @@
      │   ├─ DuplicateSystem                       a system of that id exists already
      │   ├─ Stalled                               a system is not complete, and makes no tasks
      │   └─ StrategyError                         a scheduling strategy gave an answer that makes no sense
+     ├─ RankError(what, hint=)                    ranks that can't begin, or messages that do not fit
+     │   ├─ RankLost                              a rank's server was lost; all others are told
+     │   ├─ RankFailed                            a rank's program raised; all others are told
+     │   └─ RankReturned                          a rank has returned, and another one waits for it
      ├─ CapsuleError                              a file that is no capsule, or can't be written
      ├─ PackagesError                             packages for a host can't be had: no wheel fits, a lock file, an index
      ├─ SessionError                              a kept session that can't be made, or attached to
@@ -78,6 +82,10 @@ __all__ = [
     "PackagesError",
     "PublishError",
     "PythonError",
+    "RankError",
+    "RankFailed",
+    "RankLost",
+    "RankReturned",
     "Released",
     "RemoteError",
     "SerialisationError",
@@ -383,6 +391,25 @@ class Stalled(TaskError):
 
 class StrategyError(TaskError):
     """A scheduling strategy failed, or named a slave or a rating that makes no sense."""
+
+
+class RankError(GridError):
+    """Ranks that can't begin, or messages between them that do not fit. `rank` and `host`: whose, where it is known."""
+
+    rank: int
+    host: str
+
+
+class RankLost(RankError):
+    """The server of a rank was lost. All other ranks are told, and so is the client."""
+
+
+class RankFailed(RankError):
+    """The program raised on a rank; `__cause__` is that error, where the client hears it."""
+
+
+class RankReturned(RankError):
+    """A rank has returned, and another one waits for it or writes to it."""
 
 
 class CapsuleError(GridError):

@@ -19,7 +19,7 @@ _SCRIPT = Path(__file__).with_name("bumps_script.py")
 
 def _with_options_of_run(command: Any) -> Any:
     """The options of `grid run`, which choose the grid."""
-    command.params[:0] = [param for param in run.params if isinstance(param, click.Option)]
+    command.params[:0] = [param for param in run.params if isinstance(param, click.Option) and param.name != "ranks"]
     return command
 
 

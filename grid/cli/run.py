@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
 from grid.cli import exits
 from grid.cli.choose import environment_option, find_hosts, group_option, hosts_option, named_environment
+
+_RANKS = Path(__file__).with_name("ranks_script.py")
 
 
 @click.command(
@@ -31,6 +34,12 @@ from grid.cli.choose import environment_option, find_hosts, group_option, hosts_
     "--trace", metavar="FILE", help="Write a timeline of all calls: FILE.html, FILE.svg, or FILE.json for Perfetto."
 )
 @environment_option
+@click.option(
+    "--ranks",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Run N copies of the script, on servers; `from mpi4py import MPI` in it works without MPI.",
+)
 @click.option("--capsule", metavar="FILE", help="Write down what this run was made of, for `grid rerun FILE`.")
 @click.option(
     "--keep-failures", metavar="DIR", type=click.Path(file_okay=False), help="Keep calls that fail, for `grid debug`."
@@ -47,6 +56,7 @@ def run(
     resources: str | None,
     trace: str | None,
     environment_of: str | None,
+    ranks: int | None,
     capsule: str | None,
     keep_failures: str | None,
     script: str,
@@ -58,12 +68,16 @@ def run(
     process: it gets the signals, and its exit status is the command's. Without options it gets what `Grid.auto()`
     finds by itself: $GRID_HOSTS, a hosts.yaml, or this machine.
 
+    With --ranks the script runs on N servers and not here. Each copy finds its rank and the others by
+    `MPI.COMM_WORLD` of mpi4py, which need not be installed, nor any MPI.
+
     \b
     Examples:
       grid run --hosts hosts.yaml --group gpu fit.py --steps 100
       grid run --hosts node1,mara@node2 fit.py
       grid run --local 2 --trace fit.html fit.py
       grid run --environment here --hosts node1,node2 fit.py
+      grid run --hosts node1,node2 --ranks 8 sample.py
       grid run --capsule fit.capsule.json fit.py --steps 100
       grid run --login mara@cluster -l nodes=3:ppn=4,walltime=2:00:00 fit.py
 
@@ -77,6 +91,12 @@ def run(
     if keep_failures is not None:
         environment["GRID_KEEP_FAILURES"] = os.path.abspath(keep_failures)
     words = [script, *args]
+    if ranks is not None:
+        if capsule is not None:
+            raise click.UsageError(
+                "--ranks runs the script on servers, of which --capsule knows nothing: leave out one"
+            )
+        words = [os.fspath(_RANKS), str(ranks), *words]
     if capsule is not None:
         if not os.path.isdir(os.path.dirname(os.path.abspath(capsule))):
             raise click.UsageError(f"--capsule: there is no directory for {capsule!r}")

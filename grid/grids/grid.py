@@ -12,7 +12,7 @@ Elsewhere:  what all grids can do (`abstract.py`), what this one does (`engine.p
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from typing_extensions import Unpack
@@ -37,6 +37,7 @@ from grid.hosts import Host, as_hosts, load_hosts
 from grid.keeping.places import SessionPlace, span_s
 from grid.kernel.title import script_name
 from grid.limits import Limits
+from grid.ranks.launch import Ranks, run_ranks
 from grid.services.hold import Waiter
 from grid.services.kernel_server import KernelServer
 from grid.services.result import Result
@@ -395,6 +396,34 @@ class Grid(AbstractGrid):
     map_commands = verb("_engine.commands", GridCommands.map_commands)
     commands = held("_engine", "commands")
     """The part that runs commands."""
+
+    # -- ranks -----------------------------------------------------------------------------------------------------
+
+    def ranks(
+        self,
+        main: Callable[..., Any],
+        n: int | None = None,
+        *,
+        args: Sequence[Any] = (),
+        kw: Mapping[str, Any] | None = None,
+        needs: Needs | None = None,
+        where: str | None = None,
+    ) -> Ranks:
+        """Run `main(comm, *args, **kw)` on `n` servers that send each other messages, as under MPI; returns at once.
+
+        `comm` has mpi4py's names (`grid.ranks.comm.Comm`). Messages go straight from server to server where there is
+        a way, else through this process. When a rank is lost or raises, all others are told and raise, too.
+
+        Args:
+            n: How many ranks; default: all servers.
+            needs, where: As of `publish`.
+        Returns:
+            A future whose value is what the ranks returned, in their order. It raises RankLost or RankFailed with the
+            rank and host of the first that was lost or raised.
+        Raises:
+            RankError: There are more ranks than servers. PublishError, SerialisationError: As `publish`.
+        """
+        return run_ranks(self, main, n, args, kw or {}, needs, where)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError
-from grid.kernel import logsetup, spawned, stacks
+from grid.kernel import logsetup, premises, spawned, stacks
 from grid.kernel.costs import Meter
 from grid.kernel.hostend import SETTLES_S, HostEnd
 from grid.kernel.rouse import Rouser
@@ -83,8 +83,9 @@ class Server:
         carrier = HostSockets(self._context, self._limits)
         carrier.patience_ms = _LOOK_MS
         self._end = HostEnd(carrier, spec["peer"], spec["epoch"])
-        if spec["keys"]:
-            keys = Keys.from_json(spec["keys"])
+        keys = Keys.from_json(spec["keys"]) if spec["keys"] else None
+        premises.settle(premises.Premises(Path(spec["sockets"]), spec["peer"], spec["address"], keys, self._limits))
+        if keys is not None:
             self._gatekeeper = Gatekeeper(self._context, keys.other_public, carrier.listeners)
             carrier.guard = self._gatekeeper.guard
             ends = carrier.bind_ports(spec["address"], keys)

@@ -34,7 +34,8 @@ _SOON_MS = 300
 _SIGNALS = "inproc://signals"
 
 
-def _open(context: zmq.Context[Any], kind: int, limits: Limits) -> zmq.Socket[Any]:
+def open_socket(context: zmq.Context[Any], kind: int, limits: Limits) -> zmq.Socket[Any]:
+    """A socket with our options; a PUSH never waits."""
     socket: zmq.Socket[Any] = context.socket(kind)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = 0
@@ -112,7 +113,7 @@ class ClientSockets(_Receiving):
         self._numbers: dict[str, int] = {}  # by outlet, as `monitor.plain` spells it
 
     def _socket(self, kind: int) -> zmq.Socket[Any]:
-        socket = _open(self._context, kind, self._limits)
+        socket = open_socket(self._context, kind, self._limits)
         socket.ipv6 = True  # of both kinds
         self._set_patience(socket)
         return socket
@@ -203,7 +204,7 @@ class HostSockets(_Receiving):
     """A `HostCarrier`, once one of the `bind_` methods was called."""
 
     def __init__(self, context: zmq.Context[Any], limits: Limits) -> None:
-        super().__init__(_open(context, zmq.PULL, limits))
+        super().__init__(open_socket(context, zmq.PULL, limits))
         self._context, self._limits = context, limits
         self.push = self._make_push()
         self._bind_outlet: Callable[[zmq.Socket[Any], str], str]  # its end: of a name, or of any free port
@@ -213,7 +214,7 @@ class HostSockets(_Receiving):
         """Called with each listener that is made later, before it is bound."""
 
     def _make_push(self) -> zmq.Socket[Any]:
-        push = _open(self._context, zmq.PUSH, self._limits)
+        push = open_socket(self._context, zmq.PUSH, self._limits)
         push.maxmsgsize = MAX_FRAME
         return push
 
