@@ -19,6 +19,7 @@ from grid.kernel import logs
 from grid.kernel.control import Control
 from grid.kernel.evidence import oom_kills
 from grid.kernel.memory import look_again_s, taken
+from grid.slots.needs import shown
 
 _READ = 1 << 16
 _PIPE = 1 << 20
@@ -182,6 +183,9 @@ class Child:
 
 def how_it_ended(certificate: dict[str, Any]) -> str:
     """One phrase for a server that had not come up."""
+    if taken := certificate.get("memory_taken"):
+        limit = shown(certificate["memory_limit"])
+        return f"ended because it took {shown(taken)} of memory, and may have {limit} (needs: memory)"
     if certificate["signal"]:
         return f"ended by {signal.Signals(certificate['signal']).name}"
     return f"ended with exit status {certificate['exit_status']}"

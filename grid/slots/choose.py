@@ -42,11 +42,15 @@ def choose(
     return slots
 
 
+def _are(cores: int) -> str:
+    return "core is" if cores == 1 else "cores are"
+
+
 def lacks(resources: Resources, needs: Needs) -> str:
     """What a host lacks for one server of these needs, however empty it is; "" if it has it all."""
     said = []
     if needs.cores and needs.cores > len(resources.cores):
-        said.append(f"{needs.cores} cores are needed, and it has {len(resources.cores)}")
+        said.append(f"{needs.cores} {_are(needs.cores)} needed, and it has {len(resources.cores)}")
     if needs.memory_bytes and resources.memory is not None and needs.memory_bytes > resources.memory:
         said.append(f"{shown(needs.memory_bytes)} of memory is needed, and it has {shown(resources.memory)}")
     if needs.gpus > len(resources.devices):
@@ -61,7 +65,7 @@ def left(resources: Resources, needs: Needs, taken: Iterable[Slot], busy: Mappin
     said = []
     cores = len(resources.cores) - sum(len(slot.cores) for slot in taken)
     if needs.cores and needs.cores > cores:
-        said.append(f"{needs.cores} cores are needed, and {cores} of {len(resources.cores)} are free")
+        said.append(f"{needs.cores} {_are(needs.cores)} needed, and {cores} of {len(resources.cores)} are free")
     if needs.memory_bytes and resources.memory is not None:
         free = resources.memory - sum(slot.memory or 0 for slot in taken)
         if needs.memory_bytes > free:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grid import LocalGrid, Needs, ServerLost
+from grid import LocalGrid, Needs, PublishError, ServerLost
 from grid.slots.groups import find_place
 
 PLACE, WHY = find_place(Path("/"))
@@ -53,6 +53,15 @@ def test_the_kernel_keeps_the_limit_and_the_group_goes_with_its_server() -> None
             assert modest.share(20).get(60) == 20
         assert not (PLACE.path / groups[0].parent.name / groups[0].name).exists()
     assert not (PLACE.path / groups[0].parent.name).exists()
+
+
+@pytest.mark.row("O13", "O12")
+def test_a_limit_that_is_too_small_to_start_is_the_cause_that_is_told() -> None:
+    with (
+        LocalGrid(1, output=None) as g,
+        pytest.raises(PublishError, match=r"did not start: ended because it took .* and"),
+    ):
+        g.publish(Sharing(), needs=Needs(memory=1))
 
 
 @pytest.mark.row("O13")
