@@ -194,6 +194,25 @@ def remote_exceptions_come_home(g: AbstractGrid) -> None:
     assert _all(g, sid) == g.queues[sid].qsize()
 
 
+def values_of_a_generator_come_one_by_one(g: AbstractGrid) -> None:
+    """As many as are wanted, an error behind those before it, and the server is free after the last stream."""
+    sid = g.publish(Probe())
+    proxy = g.acquire_service(sid)
+    assert proxy.count_up(40).get(30) == list(range(40))
+    stream = proxy.count_up(10**9)
+    assert [stream.next(30) for _ in range(3)] == [0, 1, 2]
+    stream.close()
+    stream = proxy.count_up(2, fail=True)
+    assert [stream.next(30), stream.next(30)] == [0, 1]
+    with raises(ValueError, "no more numbers"):
+        stream.next(30)
+    assert proxy.log == ["ended"] * 3
+    stream = proxy.count_up(2)
+    g.release_service(proxy)
+    assert stream.get(30) == [0, 1]
+    _until(lambda: _all(g, sid) == g.queues[sid].qsize())  # what was asked for in advance is answered as well
+
+
 def attributes_follow_their_rules(g: AbstractGrid) -> None:
     """Reading waits, writing waits for the server's word, methods are methods."""
     sid = g.publish(Probe(7))
@@ -460,6 +479,7 @@ CHECKS: list[Callable[[AbstractGrid], None]] = [
     a_released_proxy_refuses_calls,
     servers_are_served_first_come_first_served,
     remote_exceptions_come_home,
+    values_of_a_generator_come_one_by_one,
     attributes_follow_their_rules,
     results_are_futures,
     many_threads_may_wait_for_one_result,
@@ -488,6 +508,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "a_released_proxy_refuses_calls": ("G17",),
     "servers_are_served_first_come_first_served": ("G10", "G12"),
     "remote_exceptions_come_home": ("G47",),
+    "values_of_a_generator_come_one_by_one": ("A09",),
     "attributes_follow_their_rules": ("G44",),
     "results_are_futures": ("G45", "G46"),
     "many_threads_may_wait_for_one_result": ("G46",),

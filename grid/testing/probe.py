@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,15 @@ class Probe:
     def threads(self) -> list[str]:
         """Names of the server's threads."""
         return [thread.name for thread in threading.enumerate()]
+
+    def count_up(self, upto: int, *, fail: bool = False) -> Iterator[int]:
+        """Yields numbers; raises ValueError behind them if asked."""
+        try:
+            yield from range(upto)
+            if fail:
+                raise ValueError("no more numbers")
+        finally:
+            self.log.append("ended")
 
     def unserialisable(self) -> Any:
         """Return what can't travel."""
