@@ -36,36 +36,37 @@ def told(*words: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def talk() -> Iterator[str]:
-    """The name of a grid whose servers have said something."""
+def talk() -> Iterator[tuple[str, str]]:
+    """The name of a grid whose servers have said something, and the id of their service."""
     with LocalGrid(2, output=None) as g:
         g.broadcast(sid := g.publish(Talker(), wait="all"), "say", "all is well\nenergy: nan")
         g.broadcast(sid, "say", "energy: -7.5")
         name = g.status()["name"]
         wait_until(lambda: len(told(name)) == 6, "all lines have arrived")
-        yield name
+        yield name, sid
 
 
-def test_lines_are_found_by_pattern_host_and_time(talk: str) -> None:
+def test_lines_are_found_by_pattern_host_and_time(talk: tuple[str, str]) -> None:
     before = time.time() - 3600
-    found = told(talk, "--grep", r"energy: (nan|inf)", "--host", "localhost", "--since", "10m")
+    name, sid = talk
+    found = told(name, "--grep", r"energy: (nan|inf)", "--host", "localhost", "--since", "10m")
     assert [(one["server"], one["host"], one["text"]) for one in found] == [
-        (f"Talker.0/{n}", "localhost", "energy: nan") for n in (0, 1)
+        (f"{sid}/{n}", "localhost", "energy: nan") for n in (0, 1)
     ]
     for one in found:
         assert before < datetime.fromisoformat(one["time"]).timestamp() <= time.time()
-    assert [one["text"] for one in told(talk, "Talker.0/1", "--grep", "energy", "-n", "1")] == ["energy: -7.5"]
-    assert told(talk, "--since", "2999-01-01T00:00") == []
+    assert [one["text"] for one in told(name, f"{sid}/1", "--grep", "energy", "-n", "1")] == ["energy: -7.5"]
+    assert told(name, "--since", "2999-01-01T00:00") == []
 
 
-def test_what_can_not_be_searched_for_is_said(talk: str) -> None:
+def test_what_can_not_be_searched_for_is_said(talk: tuple[str, str]) -> None:
     for words, status, said in (
         (("--grep", "(unclosed"), 2, "no regular expression"),
         (("--since", "yesterday"), 2, "neither a length of time"),
         (("--host", "localhots"), 1, "Did you mean 'localhost'"),
     ):
         done = subprocess.run(
-            [sys.executable, "-m", "grid", "logs", talk, *words],
+            [sys.executable, "-m", "grid", "logs", talk[0], *words],
             capture_output=True,
             text=True,
             timeout=60,
