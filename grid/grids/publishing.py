@@ -418,6 +418,9 @@ class Publisher:
             return servers
         names = [server.name for server in servers]
         granted, why, later = reserve(home, names, needs, publication.place.waits_s, self._fleet)
+        service = self._fleet.grid._services.get(publication.service_id)
+        if len(granted) < len(names) and service is not None:
+            service.note_short(label, why)
         if not granted and not self._has_some_at(home, servers):
             raise NeedsError(why, host=label, hint=f"Each server needs {needs}", later=later)
         for server in servers:

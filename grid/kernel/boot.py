@@ -115,7 +115,7 @@ else:
 _SHIPPED = (
     *("__init__.py", "_version.py", "causes.py", "errors.py", "lazy.py", "limits.py", "text.py", "trust.py"),
     *("wire", "kernel", "slots", "testing/__init__.py", "testing/probe.py"),
-    *("jobs/__init__.py", "jobs/host"),
+    *("jobs/__init__.py", "jobs/host", "compat/__init__.py", "compat/imp.py"),
     *(f"ranks/{name}.py" for name in ("__init__", "arrays", "collectives", "comm", "desk", "lane", "mailbox")),
     *(f"ranks/{name}.py" for name in ("post", "rank", "requests", "scripts", "shim", "words")),
     *("tasks/__init__.py", "tasks/abstract.py", "tasks/life.py", "tasks/runner.py", "tasks/service.py"),

@@ -81,6 +81,7 @@ class Service:
         self.ground, self.service_id, self.methods, self.lock = ground, service_id, methods, lock
         self.waste = ground._waste
         self.yielding = yielding
+        self._short: dict[str, str] = {}  # host -> why no further server has a slot there
         self.proxy_type = proxy_type(methods, yielding)
         self.roster = Roster()
         self.servers: dict[str, Server] = {}  # all that were announced and are not gone
@@ -458,6 +459,19 @@ class Service:
         what = "no server is left" + (f" ({'; '.join(reasons[-3:])})" if reasons else "")
         return NoServers(what, service_id=self.service_id, hint="Publish it again")
 
+    def note_short(self, host: str, why: str) -> None:
+        """A host has no slot for a further server of it: what they need is taken, or is not there."""
+        with self.lock:
+            self._short[host] = why
+
+    def _room(self) -> list[str]:
+        """In words, why there are no more servers, where that is because of what they need."""
+        with self.lock:
+            short = list(self._short.items())
+        told = [f"on {host} {why}" for host, why in short[:4]]
+        more = [f"and {len(short) - 4} more hosts"] if len(short) > 4 else []
+        return [f"there are no more of them, as each needs a slot: {', '.join([*told, *more])}"] if told else []
+
     def why_waiting(self) -> str:
         """What the servers are doing, for a caller that waits for one."""
         with self.lock:
@@ -465,7 +479,7 @@ class Service:
             waiting = self.roster.waiting
         shown = "; ".join(f"{server.name} on {server.host.label}: {server.doing()}" for server in servers[:8])
         more = f"; and {len(servers) - 8} more" if len(servers) > 8 else ""
-        coming = self.ground._on_their_way()
+        coming = [*self._room(), *self.ground._on_their_way()]
         told = f"{waiting} waiting. {shown}{more}"
         return "; ".join([told.removesuffix(". "), *coming]) if coming else told
 

@@ -163,6 +163,34 @@ def test_emcee_and_schwimmbad_run_on_ranks_without_mpi(tmp_path: Path) -> None:
     assert "the serial chain 2 word" in done.stdout + done.stderr
 
 
+TEMPERED = """
+import random
+from grid.compat.imp import ReplicaExchange
+
+replica, own = ReplicaExchange(seed=5), random.Random(1)
+ladder = replica.create_temperatures(1.0, 8.0, replica.get_number_of_replicas())
+replica.set_my_parameter("temp", [ladder[replica.get_my_index()]])
+x = 0.0
+for step in range(40):
+    mine = replica.get_my_parameter("temp")[0]
+    for _ in range(20):
+        new = x + own.uniform(-2, 2)
+        x = new if own.random() < 2.718 ** ((x * x - new * new) / mine) else x
+    friend = replica.get_friend_index(step)
+    theirs = replica.get_friend_parameter("temp", friend)[0]
+    replica.do_exchange(x * x / mine, x * x / theirs, friend)
+print("ended as", replica.get_my_index(), replica.get_exchange_array())
+"""
+
+
+@pytest.mark.row("Q07")
+def test_a_script_of_imps_shape_runs_with_its_replicas_on_ranks(tmp_path: Path) -> None:
+    done = script(tmp_path, TEMPERED, 2)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"ended as (\d) \[(\d+)\]", done.stdout + done.stderr)
+    assert sorted(index for index, _ in found) == ["0", "1"] and found[0][1] == found[1][1] != "0", done
+
+
 @pytest.mark.row("Q06")
 def test_a_script_ends_with_its_own_status_and_traceback(tmp_path: Path) -> None:
     text = "from mpi4py import MPI\nc = MPI.COMM_WORLD\nif c.rank == 1: {}\nc.barrier()\n"

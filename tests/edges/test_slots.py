@@ -24,7 +24,7 @@ import pytest
 import threadpoolctl
 
 import grid.compat.joblib  # noqa: F401 - registers the backend "grid"
-from grid import Grid, Host, LocalGrid, Needs, NeedsError, PublishError, ServerLost
+from grid import AcquireTimeout, Grid, Host, LocalGrid, Needs, NeedsError, PublishError, ServerLost
 from grid.grids.choose import local_host
 from grid.kernel.corelocks import CoreLocks
 from grid.kernel.devices import Leases, holder, user_name
@@ -196,6 +196,10 @@ def test_four_servers_on_a_host_with_two_devices_become_two_with_cores_of_their_
         assert g.failures == {}
         shown = {server["slot"] for server in g.status()["services"][service_id]["servers"]}
         assert shown == {f"devices {A}", f"devices {B}"}
+        held = [g.acquire_service(service_id) for _ in range(2)]
+        with pytest.raises(AcquireTimeout, match=r"as each needs a slot: on localhost .*device"):
+            g.find_server(service_id, timeout=0.05)
+        assert all(proxy.pid().get(60) for proxy in held)
         g.terminate(service_id)
         again = g.publish(Card(), needs=Needs(gpus=2, cores=1, memory="1G"), wait="all")
         assert [devices for devices, _ in slots_of(g, again)] == [f"{B},{A}"]
