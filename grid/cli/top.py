@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grid.cli import exits
+from grid.cli.costs import size
 from grid.cli.running import Rates, look, watch_grids
 from grid.cli.show import say, span
 
@@ -121,8 +122,10 @@ def _services(services: Mapping[str, Any], rates: Mapping[str, float]) -> Table:
 def _servers(services: Mapping[str, Any], most: int) -> Table:
     from rich.text import Text
 
-    table = _table("server", "host", "state", "calls", "mean", "doing")
     servers = [server for service in services.values() for server in service["servers"]]
+    slots = any(server.get("slot") for server in servers)  # none where nothing needs one
+    more = ["slot", "CPU", "peak memory"] if slots else []
+    table = _table("server", "host", "state", "calls", "mean", *more, "doing")
     for server in sorted(servers, key=lambda server: server["state"] != _BUSY)[:most]:
         style = "green" if server["state"] == _BUSY else "dim"
         table.add_row(
@@ -131,6 +134,15 @@ def _servers(services: Mapping[str, Any], most: int) -> Table:
             Text(server["state"], style),
             str(server["calls"]),
             f"{server['mean_s'] * 1e3:.3g} ms",
+            *(_load(server) if slots else ()),
             Text(server["doing"]),
         )
     return table
+
+
+def _load(server: Mapping[str, Any]) -> tuple[Text, str, str]:
+    """Its slot, the CPU seconds of its calls, and the most memory that one of them had."""
+    from rich.text import Text
+
+    costs = server.get("costs") or {"cpu_s": 0.0, "peak_memory": None}
+    return Text(server.get("slot", "")), span(costs["cpu_s"]), size(costs["peak_memory"])

@@ -419,6 +419,8 @@ class World:
             while self.users.held:
                 self.users.release()
             self.grid.release_all()
+            for service in self.grid._services.all():  # as the grid's watch does: torn off, or dropped without a word
+                service.look_after()
             self.check()
             self.clock.now += 1.0
             self.link.housekeep()
