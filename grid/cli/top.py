@@ -20,6 +20,7 @@ from grid.cli.show import say, span
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 _BUSY = "acquired"
 

@@ -41,7 +41,8 @@ class ReplicaExchange:
         if comm is None and "mpi4py.MPI" in sys.modules:
             comm = sys.modules["mpi4py.MPI"].COMM_WORLD
         self._comm = comm
-        self._rank, self._size = (0, 1) if comm is None else (comm.rank, comm.size)
+        self._rank: int = 0 if comm is None else comm.rank
+        self._size: int = 1 if comm is None else comm.size
         if self._size % 2 and self._size > 1:
             raise RankError(
                 f"replica exchange needs an even number of ranks, not {self._size}",

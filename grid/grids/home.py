@@ -54,7 +54,10 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.05
 _DYING_S = 0.1
-_ANSWER_S = 10.0  # for an agent that waits for its client, on a busy machine: it tells its servers first
+_ANSWER_S = (
+    8.0  # for an agent here that waits for its client: a dead one is told by its process, a busy one may be slow
+)
+_FAR_ANSWER_S = 4.0  # for one on another machine; `Grid.attach` waits for 10 s, and asks again later
 _CLEAR_UP_S = 6.0  # for a kernel whose start was given up; a slow machine needs some of it
 
 _ENDPOINT = re.compile(r"tcp://\[?(.*?)\]?:(\d+)\Z")
@@ -209,7 +212,8 @@ class Home:
                     self.connection = connect(self.host)
                 keys = None if self.local else self._keys[0]
                 words = {"attach": self._link.epoch, "who": who}
-                answer = knock(self.reach(self.report["door"]), keys, words, _ANSWER_S, self.host.label)
+                patience = _ANSWER_S if self.local else max(_FAR_ANSWER_S, self.limits.probe_s)
+                answer = knock(self.reach(self.report["door"]), keys, words, patience, self.host.label)
                 self.report["ready"] = answer["ends"]
                 if self.local:
                     self.blobs = bulk.BlobStore(Path(self.report["blobs"]))

@@ -145,7 +145,7 @@ def test_units_of_jobs_at_work_are_shared_by_priority(grid: LocalGrid, tmp_path:
     settings = Settings(tick_s=0.05, rules=rules, allowance=1e9)
     service = make_service(tmp_path / "s", grid, settings=settings, user="mara")
     done: list[str] = []
-    desk = service.calls.manager.desk
+    desk = service.calls.manager.desk._plain
     deliver = desk._deliver
     desk._deliver = lambda unit, ok, value: (done.append(unit.job), deliver(unit, ok, value))  # type: ignore[assignment]
     with service:

@@ -177,7 +177,10 @@ def test_the_screen_shows_what_there_is_room_for() -> None:
     for words in ("[x]fit", "1 of 2 hosts up: b down", "1234", "[red]h", "[bold]x", "[/] it is off", "gave no answer"):
         assert words in shown
     assert "slot" not in shown
-    service["servers"][0] |= {"slot": "cores 0-3, devices GPU-1", "costs": {"cpu_s": 75.0, "peak_memory": 2_500_000_000}}
+    service["servers"][0] |= {
+        "slot": "cores 0-3, devices GPU-1",
+        "costs": {"cpu_s": 75.0, "peak_memory": 2_500_000_000},
+    }
     Console(file=(wide := io.StringIO()), width=160, height=30).print(screen(found, {}, 30))
     for words in ("cores 0-3, devices GPU-1", "75 s", "2.5 GB", "peak memory"):
         assert words in wide.getvalue(), wide.getvalue()

@@ -56,7 +56,7 @@ class Desks:
                 for host, (owner, only) in self._donated.items():
                     desk.donate(host, owner, only)
                 desk.start()
-            self._of[job] = needs
+            self._of[job] = needs if needs in self._desks else None  # the manager stops: nothing is handed out
             self._desk(job).open(job, user, priority)
 
     def close(self, job: str, force_s: float) -> None:
