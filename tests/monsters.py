@@ -199,10 +199,11 @@ def judge(text: str, value: Any = RESULT) -> str:
 def measure(text: str) -> tuple[str, float, int]:
     """What came of it, CPU seconds of this thread, and bytes at the peak.
 
-    The times are the better of two: a collection of garbage of others is not its own.
+    The time is the best of a few: a collection of garbage of others is not its own, and a core that is shared with
+    another thread of the processor is slow.
     """
     times = []
-    for _ in range(2):
+    for _ in range(6):
         began = time.thread_time()
         outcome = judge(text)
         times.append(time.thread_time() - began)

@@ -18,10 +18,7 @@ import itertools
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from grid.slots.needs import Needs
+from typing import Any
 
 _PREFIX = uuid.uuid4().hex[:12]
 _count = itertools.count(1)
@@ -79,11 +76,11 @@ class TaskSystem(ABC):
     `generate_tasks`, then for each finished task `task_finished` and `is_complete`, at the end `gather_result`.
 
     `expected_tasks`: how many there will be, if that is known; for the progress bar. `needs`: what each worker needs
-    that has its tasks: cores, memory, devices of its own.
+    that has its tasks (a `grid.Needs`): cores, memory, devices of its own; None for nothing.
     """
 
     expected_tasks: int | None = None
-    needs: Needs | None = None
+    needs: Any = None
     _system_id: str | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> TaskSystem:

@@ -811,6 +811,7 @@ def test_a_thread_that_is_told_to_end_hears_it_though_the_engine_stops_and_it_is
         "checkpoint_s": 60.0,
     }
     place.call("begin", Steps, spec).result(LIMIT_S)
+    until(lambda: any(each.name == "job-1-run" for each in threading.enumerate()))
     (thread,) = [each for each in threading.enumerate() if each.name == "job-1-run"]
     went_on = threading.Event()
     held = place._pool.submit(went_on.wait, LIMIT_S)  # type: ignore[attr-defined]
