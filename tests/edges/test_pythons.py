@@ -30,8 +30,10 @@ LEFT_OUT_TESTS = {
         "test_exceptions.py::test_groups_keep_what_is_in_them",
     )
 }
-# The oldest runs all of the core, the others what Python's own objects go through, and all by `scripts/nightly`.
-WHOLE = (OTHERS[0],)
+# In each run the oldest and the newest run what Python's own objects go through, and the oldest compiles all of grid.
+# All Pythons run all of the core by `scripts/nightly`.
+NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
+EACH_RUN = (OTHERS[0], OTHERS[-1])
 CLOSE = (
     *("acquire", "arrivals", "authkey", "awaiting", "callbacks", "carrier", "child", "children", "codec", "control"),
     *("descriptors", "errors", "exceptions", "functions", "generators", "handing", "kept", "mapping", "orphans"),
@@ -116,16 +118,22 @@ def test_a_script_runs_by_ssh_under_each_python(minor: str, six: Lab, tmp_path: 
 
 
 @pytest.mark.row("N01")
+def test_the_oldest_python_compiles_all_of_grid(tmp_path: Path) -> None:
+    run(OTHERS[0], "-m", "compileall", "-q", "-f", str(ROOT / "grid"), cwd=tmp_path, PYTHONPYCACHEPREFIX=str(tmp_path))
+
+
+@pytest.mark.row("N01")
 @pytest.mark.parametrize("minor", OTHERS)
 def test_the_core_of_the_suite_passes_under_each_python(minor: str) -> None:
+    if not NIGHTLY and minor not in EACH_RUN:
+        pytest.skip("in scripts/nightly: each run has the oldest and the newest Python")
     every = {path.stem.removeprefix("test_"): str(path) for path in sorted((ROOT / "tests/unit").glob("test_*.py"))}
     assert set(LEFT_OUT) | set(CLOSE) <= set(every), "some were renamed"
-    whole = minor in WHOLE or bool(os.environ.get("GRID_NIGHTLY"))
-    chosen = set(every) - set(LEFT_OUT) if whole else CLOSE
+    chosen = set(every) - set(LEFT_OUT) if NIGHTLY else CLOSE
     units = [path for name, path in every.items() if name in chosen and not name.startswith(TORN)]
     left_out = [word for name in LEFT_OUT_TESTS.get(minor, ()) for word in ("--deselect", f"tests/unit/{name}")]
     grids = ("tests/edges/test_grids.py", "-k", "not test_over_ssh")
     options = ("-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=120", "-rs")
     said = run(minor, "-m", "pytest", *options, *units, *left_out, *grids, cwd=ROOT, limit_s=600, GRID_TEST_CORE="1")
     ended = re.search(r"(\d+) passed(?:, \d+ deselected)? in ", said)
-    assert ended and int(ended[1]) > (1000 if whole else 250), said[-3000:]  # and none is skipped
+    assert ended and int(ended[1]) > (1000 if NIGHTLY else 250), said[-3000:]  # and none is skipped

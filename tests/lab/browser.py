@@ -31,7 +31,10 @@ def browser() -> Iterator[Any]:
         raise MissingPart("the Python package playwright is missing") from exc
     if not Path(CHROMIUM).exists():
         raise MissingPart(f"the Debian package chromium is missing: there is no {CHROMIUM}")
-    options = ["--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter", "--disable-gpu"]
+    # models on the device: Chromium begins to measure the machine for them after a while, and a busy one then hangs
+    features = "SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,OptimizationGuideModelExecution"
+    features += ",OptimizationGuideOnDeviceModel,OnDeviceModelPerformanceParams"
+    options = [f"--disable-features={features}", "--disable-gpu"]
     options += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
     if os.geteuid() == 0:
         options.append("--no-sandbox")
