@@ -155,8 +155,7 @@ def a_host_with_devices(root: Path, cores: Sequence[int] = ALL) -> Path:
     return root
 
 
-@pytest.fixture
-def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def with_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This machine has two devices, as far as grid can see; their locks are in a directory of this test."""
     monkeypatch.setenv("GRID_HOST_ROOT", str(a_host_with_devices(tmp_path / "root")))
     locks = tmp_path / "locks"
@@ -166,6 +165,12 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "PBS_GPUFILE"):
         monkeypatch.delenv(name, raising=False)
     return locks
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """See `with_two_devices`: where their locks are."""
+    return with_two_devices(tmp_path, monkeypatch)
 
 
 class Card(Desk):

@@ -14,21 +14,15 @@ from grid.jobs import JobFailed, Service, ServiceHandler, Settings, ThreadEngine
 from grid.jobs.manager.engine import GridEngine
 from grid.jobs.manager.registry import ServiceRegistry
 from grid.tasks import Master, SystemService
-from tests.edges.test_slots import A, B, Card, a_host_with_devices, slots_of
+from tests.edges.test_slots import A, B, Card, slots_of, with_two_devices
 
 QUICK = Settings(tick_s=0.05, abort_grace_s=2.0)
 
 
 @pytest.fixture(autouse=True)
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine has two devices, as far as grid can see; their locks are in a directory of this test."""
-    monkeypatch.setenv("GRID_HOST_ROOT", str(a_host_with_devices(tmp_path / "root")))
-    locks = tmp_path / "locks"
-    locks.mkdir()
-    locks.chmod(0o1777)
-    monkeypatch.setenv("GRID_LOCKS_DIR", str(locks))
-    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "PBS_GPUFILE"):
-        monkeypatch.delenv(name, raising=False)
+    """See `with_two_devices`."""
+    with_two_devices(tmp_path, monkeypatch)
 
 
 def device(_: Any = None) -> str:
