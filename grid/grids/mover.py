@@ -5,7 +5,8 @@
 
 A move begins behind the calls that the server has: the state that travels is the state after them. Calls made from then
 on are kept here and run at the new place, in order. The server keeps its name and whoever has acquired it. A home that
-lacks what it needs refuses: others are tried, and then the one that it came from.
+lacks what it needs refuses: others are tried, and then the one that it came from. A home that did not answer has not
+refused: it may be asked again after a heartbeat.
 
 Two processes of one server exist for a while, and a host may be lost under either: so each step is taken under the
 lock, from the state that the table names, or not at all. The old process is off the table of processes before the move
@@ -27,7 +28,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from grid.errors import GridError, NeedsError, ServerLost
+from grid.errors import ConnectError, GridError, NeedsError, ServerLost
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.housing import Lodging, where_to
@@ -42,6 +43,8 @@ from grid.wire import codec
 from grid.wire.edited import as_they_are
 
 logger = logging.getLogger(__name__)
+
+_FOR_EVER = float("inf")
 
 
 class MoveState(Enum):
@@ -61,7 +64,7 @@ class MoveEvent(Enum):
     SAVED = "saved"  # its state is here
     STAYED = "stayed"  # it can't be saved, or does not want to
     HOUSED = "housed"  # a host has room
-    TURNED_AWAY = "turned away"  # that host was lost
+    TURNED_AWAY = "turned away"  # that host was lost, or did not answer
     REFUSED = "refused"  # that host lacks what it needs, or could not start it
     ANSWERED = "answered"  # the new process does
     LOST = "lost"  # the server is, or was terminated
@@ -81,6 +84,19 @@ MOVES = {
 """An event that a state does not name comes too late: a server may be lost in any thread's middle."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a home did not take a server in, and until when it is not asked again (by the clock of its `life`)."""
+
+    why: str
+    until: float
+
+    @property
+    def lasting(self) -> bool:
+        """It lacks what the server needs: asking again helps nobody."""
+        return self.until == _FOR_EVER
+
+
 @dataclass
 class Move:
     """One server on its way."""
@@ -92,7 +108,7 @@ class Move:
     home: Home | None = None  # where it goes
     number: int = 0  # its new one, on our link
     peer: Any = None
-    refusals: dict[Home, str] = field(default_factory=dict)  # homes that can't have it, and why
+    refusals: dict[Home, Refusal] = field(default_factory=dict)  # homes that were tried in vain
 
 
 class Mover:
@@ -198,7 +214,8 @@ class Mover:
                 if home is not None and self._happen(move, MoveEvent.HOUSED):
                     move.home = home
                     housed.append((move, home))
-            hopeless = [] if more else [move for move in homeless if move.state is MoveState.HOMELESS]
+            waiting = [move for move in homeless if move.state is MoveState.HOMELESS]
+            hopeless = [move for move in waiting if not more and not self._may_answer_yet(move)]
         for move, home in housed:
             self._fleet.in_thread("grid-move-in", self._move_in, move, home)
         for move in hopeless:
@@ -206,7 +223,7 @@ class Mover:
 
     def _lose_homeless(self, move: Move) -> None:
         if move.state is MoveState.HOMELESS:  # nothing was found meanwhile
-            told = [f"host {home.host.label!r} can't have it: {why}" for home, why in move.refusals.items()]
+            told = [f"host {home.host.label!r} can't have it: {no.why}" for home, no in move.refusals.items()]
             what = ["its allocation ends, no other host has room for it, and none is to come", *told]
             self._lose(move.server, "; ".join(what))
 
@@ -222,9 +239,21 @@ class Mover:
                 origin=home is move.origin,
                 refused=home in move.refusals,
             )
-            for home in self._fleet.homes
-            if home.up and home.outage() is None and (home is not move.origin or self._source.takes_back(home))
+            for home in self._open_to(move)
+            if home.outage() is None and (home not in move.refusals or move.refusals[home].lasting)
         ]
+
+    def _open_to(self, move: Move) -> list[Home]:
+        """The homes that are not lost and may have it; refusals whose time is up are forgotten."""
+        homes = self._fleet.homes
+        for home in [home for home, no in move.refusals.items() if home.life.now() >= no.until]:
+            del move.refusals[home]
+        return [home for home in homes if home.up and (home is not move.origin or self._source.takes_back(home))]
+
+    def _may_answer_yet(self, move: Move) -> bool:
+        """Whether a home that does not answer now could take it in later: it was not lost yet."""
+        silent = {home for home, no in move.refusals.items() if not no.lasting}
+        return any(home in silent or home.outage() is not None for home in self._open_to(move))
 
     def room(self, home: Home, service_id: str) -> int:
         """How many more servers of a service it has slots for."""
@@ -267,18 +296,22 @@ class Mover:
             home.ask("start", [{**wish, "workdir": self._stager.workdir_of(home)}], published)
         except Exception as exc:
             reason = exc.what if isinstance(exc, NeedsError) else str(exc)
+            pause_s = self._fleet.limits.heartbeat_s if isinstance(exc, ConnectError) else _FOR_EVER
             if home.up:
                 with contextlib.suppress(GridError):
                     home.ask_later("stop", [server.name], True)  # its slot is free again
                     if blob:
                         home.ask_later("drop", blob)
-            self._fleet.errand(partial(self._refused, server.name, home, reason))
+            self._fleet.errand(partial(self._refused, server.name, home, reason, pause_s))
 
-    def _refused(self, name: str, home: Home, reason: str) -> None:
-        self.refused(name, home, reason)
+    def _refused(self, name: str, home: Home, reason: str, pause_s: float) -> None:
+        self.refused(name, home, reason, pause_s)
 
-    def refused(self, name: str, home: Home, reason: str) -> bool:
+    def refused(self, name: str, home: Home, reason: str, pause_s: float = _FOR_EVER) -> bool:
         """In the grid's thread: a home can't have a server that was on its way there, so it looks for another.
+
+        Args:
+            pause_s: For how long this home is not asked again; for ever where it lacks what the server needs.
 
         Returns:
             False: it was not on its way there.
@@ -288,8 +321,8 @@ class Mover:
             if move is None or move.home is not home:
                 return False  # that home was lost meanwhile, or the server was
             self._fleet.processes.end_start(name)
-            move.refusals[home], move.home = reason, None
-            self._happen(move, MoveEvent.REFUSED)
+            move.refusals[home], move.home = Refusal(reason, home.life.now() + pause_s), None
+            self._happen(move, MoveEvent.REFUSED if pause_s == _FOR_EVER else MoveEvent.TURNED_AWAY)
         logger.warning("server %s can't move to host %s: %s", name, home.host.label, reason)
         self.house_the_homeless()
         return True

@@ -60,6 +60,8 @@ class Outages:
         for home in self._fleet.homes:
             for action in home.life.tick(broken=home.broken()):
                 self._perform(home, action)
+        if self._mover.has_homeless():  # a home that did not answer may do so now
+            self._mover.house_the_homeless()
 
     def _perform(self, home: Home, action: HostAction | Verify) -> None:
         label, fleet = home.host.label, self._fleet

@@ -67,7 +67,8 @@ class Lifeline:
         self._calls.carry(100)
         self._replies.carry(100)
         if self._calls.up and self._replies.up and not self._calls.stalled:
-            self._whole_at = now
+            # A client that has no time to beat is silent as well, and for as long as it likes: nobody can tell.
+            self._whole_at = max(self._whole_at, min(now, self._world.spoke_at + self._world.limits.heartbeat_s))
         while (data := self._carrier.receive_now()) is not None:
             self._client.heard(now)
             self._end.take(data)

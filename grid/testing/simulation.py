@@ -47,6 +47,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
         self.clock = Clock()
+        self.spoke_at = self.clock.now  # when the client last looked whether it has to say that it lives
         self.network = Network(rng, self.clock, noise=rng.choice((0.0, 0.0, 0.002, 0.02)))
         self.network.while_waiting = self._while_waiting
         self.limits = Limits(in_flight=rng.choice((60, 400)), send_s=5.0)
@@ -259,15 +260,20 @@ class World:
             body, args = self.threads.pop(self.rng.randrange(len(self.threads)))
             body(*args)
 
+    def _housekeep(self) -> None:
+        """The client says that it lives, where it has not done so for a heartbeat."""
+        self.spoke_at = self.clock.now
+        self.link.housekeep()
+
     def _tick(self) -> None:
         self.clock.now += self.rng.choice((0.001, 0.1, 1.0, 5.0))
         if self.rng.random() < 0.5:
-            self.link.housekeep()
+            self._housekeep()
 
     def _leap(self) -> None:
         """The clock leaps, as after a suspended laptop wakes up."""
         self.clock.now += self.rng.uniform(10, 10_000)
-        self.link.housekeep()
+        self._housekeep()
 
     def _publish(self) -> None:
         for service in list(self.grid._services.values()):
@@ -423,7 +429,7 @@ class World:
                 service.look_after()
             self.check()
             self.clock.now += 1.0
-            self.link.housekeep()
+            self._housekeep()
             if self._quiet():
                 break
         else:

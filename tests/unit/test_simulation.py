@@ -12,12 +12,13 @@ import pytest
 
 from grid.grids.abstract import AbstractGrid
 from grid.grids.losses import Losses
+from grid.grids.mover import MoveState
 from grid.kernel import serve
 from grid.kernel.hostend import HostEnd
 from grid.services.result import Reply, Result
 from grid.services.roster import Roster
 from grid.testing.simulated_presence import Lifeline
-from grid.testing.simulation import EPISODE, Violation, episode, simulate
+from grid.testing.simulation import EPISODE, Violation, World, episode, simulate
 from grid.wire.link import Link
 from grid.wire.session import Session
 
@@ -32,6 +33,32 @@ def test_whatever_happens_nothing_is_lost_or_done_twice_and_all_waiting_ends() -
     assert happened["verify"] and happened["lost"] > happened["orphaned"]
     assert happened["lifeline"] > STEPS / 50 and happened["orphaned"]
     assert happened["interrupted"] and happened["interrupted in line"] and happened["waited in a call-back"]
+
+
+@pytest.mark.row("B13", "O17")
+def test_hosts_that_did_not_answer_when_a_server_was_to_move_in_are_asked_again() -> None:
+    """Nobody has noticed yet that they are cut off, and soon they are back: no reason to ask them never again."""
+    arrived = 0
+    for seed in range(20):
+        world = World(seed)
+        moves = world.engine.mover._moves
+        move = None
+        while move is None and world.steps < EPISODE:
+            if not moves:
+                world._move()
+            world.step()
+            move = next((move for move in moves.values() if move.state is MoveState.ARRIVING), None)
+        if move is None:
+            continue
+        for home in world.hosts:
+            home.offline = True
+        while move.state is MoveState.ARRIVING and world.threads:
+            world._thread()
+            world.link._run_errands()
+        silent = bool(move.refusals) and move.state is MoveState.HOMELESS
+        world.finish()
+        arrived += silent and move.state is MoveState.THERE
+    assert arrived >= 3
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
