@@ -29,8 +29,9 @@ from packaging.utils import canonicalize_name
 
 from grid.environments.cache import WheelCache
 from grid.environments.fitting import Offered, PinnedPackage, Wheel, choose, no_wheel, rank_of
-from grid.environments.installed import Installed, installed, pack, tree_state
+from grid.environments.installed import Installed, installed, pack
 from grid.environments.locks import applies, read_lock
+from grid.environments.states import SourceStates
 from grid.environments.target import Target
 from grid.environments.wanted import Requirements, Wanted, parts_of, read_requirements, requirement_lines
 from grid.errors import PackagesError
@@ -43,12 +44,10 @@ FACES = CARRIED
 TOOL_S = 900.0
 FETCH_S = 60.0
 _AT_ONCE = 8
-GIT_ADDRESS = re.compile(r"\bgit\+([a-z+]+://[^/\s]*/[^@\s#;]*)(?:@([^\s#;]+))?")
-"""An address of a repository, with what is wanted of it. An `@` before its path is of a user's name."""
 _LINES = 6
 
 
-def source_key(origin: Wanted) -> str:
+def source_key(origin: Wanted, states: SourceStates) -> str:
     """The same as long as an environment is made of the same, whatever the host.
 
     Raises:
@@ -58,39 +57,15 @@ def source_key(origin: Wanted) -> str:
         content = [one.key for one in installed()]
     elif origin.kind == "requirements":
         requirements = read_requirements(Path(origin.path))
-        content = [requirements.key, *(_state(source) for source in requirements.sources)]
+        content = [requirements.key, *(states.of(source) for source in requirements.sources)]
     elif origin.kind == "lock":
         text = origin.read()
         base = Path(origin.path).parent
         paths = re.findall(r"""(?:editable|directory|path)\s*=\s*["']([^"']+)["']""", text)
-        content = [text, *(_state(str(base / path)) for path in paths)]
+        content = [text, *(states.of(str(base / path)) for path in paths)]
     else:
         content = []
     return hashlib.sha256(repr([origin.kind, _extra_names(), content]).encode()).hexdigest()[:24]
-
-
-def _state(source: str) -> str:
-    path = re.split(r"[\[;]", source)[0].strip()
-    if os.path.isdir(path):
-        return tree_state(path)
-    if found := GIT_ADDRESS.search(source):
-        return f"{source} {_commit(found[1], found[2] or 'HEAD')}"
-    return f"{source} {os.stat(path).st_mtime_ns}" if os.path.exists(path) else source
-
-
-def _commit(repository: str, name: str) -> str:
-    """The commit that a branch or tag of a repository is at just now; empty if git does not say so."""
-    if re.fullmatch("[0-9a-f]{40}", name):
-        return name
-    try:
-        command = ["git", "ls-remote", "--", repository, name, f"{name}^{{}}"]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FETCH_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""  # building it fails as well, and says why
-    lines = done.stdout.splitlines()
-    return next((line.split()[0] for line in reversed(lines) if line), "")
 
 
 def _extra_names() -> list[str]:
@@ -103,22 +78,22 @@ def _kernel_lines() -> list[str]:
     return ["pyzmq", f"dill=={version}" if re.fullmatch(r"[0-9.]+", version) else "dill"]
 
 
-def collect(origin: Wanted, target: Target, cache: WheelCache) -> list[Wheel]:
+def collect(origin: Wanted, target: Target, cache: WheelCache, states: SourceStates) -> list[Wheel]:
     """All wheels of an environment for a kind of host; they are in the cache afterwards.
 
     Raises:
         PackagesError: One of them can't be had; says which, and why.
     """
     with tempfile.TemporaryDirectory(prefix="grid-wheels-") as scratch:
-        wheels = Collection(target, cache, Path(scratch)).of(origin)
+        wheels = Collection(target, cache, states, Path(scratch)).of(origin)
     return sorted(wheels, key=lambda wheel: wheel.filename)
 
 
 class Collection:
     """See `collect`."""
 
-    def __init__(self, target: Target, cache: WheelCache, scratch: Path) -> None:
-        self._target, self._cache, self._scratch = target, cache, scratch
+    def __init__(self, target: Target, cache: WheelCache, states: SourceStates, scratch: Path) -> None:
+        self._target, self._cache, self._states, self._scratch = target, cache, states, scratch
 
     def of(self, origin: Wanted) -> list[Wheel]:
         """All that is wanted, and what every environment has."""
@@ -179,9 +154,10 @@ class Collection:
         self._cache.note_wheels(key, [wheel])
         return wheel
 
-    def _built(self, source: str, key: str) -> Wheel:
-        """A wheel made here from sources: a directory, or what pip takes as a requirement."""
-        wheel = self._once(f"built-{key}", lambda: self._build(source))
+    def _built(self, source: str, key: str = "") -> Wheel:
+        """A wheel made here from sources: a directory, or what pip takes as a requirement; `key` tells their state."""
+        key = key or hashlib.sha256(f"{source} {self._states.of(source)}".encode()).hexdigest()[:24]
+        wheel = self._once(f"built-{key}", lambda: self._build(self._states.pinned(source)))
         if rank_of(wheel.filename, self._target) is None:
             raise no_wheel(wheel.project, wheel.version, self._target, [wheel.filename])
         return wheel
@@ -218,8 +194,7 @@ class Collection:
         for source in asked.sources:
             place, extras, marker = parts_of(source)
             if applies(marker or None, self._target):
-                key = hashlib.sha256(f"{place} {_state(place)}".encode()).hexdigest()[:24]
-                built[self._built(place, key)] = extras
+                built[self._built(place)] = extras
         return self._resolve(asked.lines, asked.constraints, built)
 
     def _resolve(
@@ -285,8 +260,7 @@ class Collection:
         wheels, lacking = [], []
         for pin in pins:
             if pin.source and not pin.wheels:
-                key = hashlib.sha256(f"{pin.source} {_state(pin.source)}".encode()).hexdigest()[:24]
-                wheels.append(self._built(pin.source, key))
+                wheels.append(self._built(pin.source))
                 continue
             chosen = choose(pin, self._target)
             known = self._cache.wheel(chosen.filename, chosen.sha256) if chosen.sha256 else None

@@ -23,6 +23,7 @@ from grid.environments.archive import PythonArchive
 from grid.environments.cache import WheelCache
 from grid.environments.fetching import collect, source_key
 from grid.environments.fitting import Wheel, name_of
+from grid.environments.states import SourceStates
 from grid.environments.target import Target
 from grid.environments.uvpython import WORD, uv_archive
 from grid.environments.wanted import Wanted, wanted
@@ -79,6 +80,7 @@ class Environments:
         self._locks: dict[str, threading.Lock] = {}
         self._plans: dict[str, list[Wheel]] = {}
         self._keys: dict[Wanted, str] = {}
+        self._states = SourceStates()
         self._archives: dict[str, PythonArchive] = {}
 
     def bring(self, connection: Connection, word: str, host: Host | None = None) -> Brought:
@@ -176,7 +178,7 @@ class Environments:
     def _key_of(self, origin: Wanted) -> str:
         with self._lock:
             if origin not in self._keys:
-                self._keys[origin] = source_key(origin)
+                self._keys[origin] = source_key(origin, self._states)
             return self._keys[origin]
 
     def _plan(self, origin: Wanted, source: str, target: Target) -> list[Wheel]:
@@ -188,7 +190,7 @@ class Environments:
             found = self._plans.get(key) or self.cache.recall_wheels(key)
             if found is None or not all(self.cache.has(wheel.sha256) for wheel in found):
                 began = time.monotonic()
-                found = collect(origin, target, self.cache)
+                found = collect(origin, target, self.cache, self._states)
                 self.cache.note_wheels(key, found)
                 logger.info("environment %s for %s: %.1f s", origin.word, target, time.monotonic() - began)
             self._plans[key] = found

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grid.environments.fetching import GIT_ADDRESS
 from grid.environments.fitting import Offered, PinnedPackage, Wheel, choose, name_of
 from grid.environments.locks import read_lock
+from grid.environments.states import GIT_ADDRESS, SourceStates
 from grid.environments.target import Target
 from grid.environments.uvpython import newest_of
 from grid.environments.wanted import logical_lines, parts_of, read_requirements, wanted
@@ -441,3 +441,24 @@ def test_of_what_uv_has_the_newest_release_of_a_version_for_the_platform_is_take
 def test_an_address_of_a_repository_and_what_is_wanted_of_it(source: str, repository: str, name: str | None) -> None:
     found = GIT_ADDRESS.search(source)
     assert found is not None and found.groups() == (repository, name)
+
+
+def test_a_branch_is_looked_at_once_so_that_the_key_and_the_wheel_mean_one_commit(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=u", "-c", "user.email=u@example.org", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    first = git("rev-parse", "HEAD")
+    git("tag", "-a", "v1", "-m", "a tag with words of its own is no commit")
+    states, source = SourceStates(), f"x[a] @ git+file://{tmp_path}@main#egg=x ; os_name == 'posix'"
+    before = states.of(source)
+    git("commit", "-q", "--allow-empty", "-m", "second")
+    assert states.of(source) == before and first in before
+    assert states.pinned(source) == source.replace("@main", f"@{first}")
+    assert SourceStates().pinned(source) == source.replace("@main", f"@{git('rev-parse', 'HEAD')}")
+    assert states.pinned(f"git+file://{tmp_path}@v1") == f"git+file://{tmp_path}@{first}"
+    assert states.pinned(f"git+file://{tmp_path}").endswith(f"@{git('rev-parse', 'HEAD')}")
+    for other in ("numpy==2", f"git+file://{tmp_path}@nobody", str(tmp_path)):
+        assert states.pinned(other) == other
