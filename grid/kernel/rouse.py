@@ -29,11 +29,13 @@ class Rouser:
         threading.Thread(target=self._watch, args=(waker,), name="grid-signals", daemon=True).start()
         self.listen()
 
-    def listen(self) -> None:
-        """Be told of signals, unless somebody else is."""
+    def listen(self) -> bool:
+        """Be told of signals, unless somebody else is; whether we are."""
         other = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        if other not in (-1, self._writer):
+        ours = other in (-1, self._writer)
+        if not ours:
             signal.set_wakeup_fd(other)
+        return ours
 
     def heard(self) -> None:
         """An empty message came: the next signal is worth another one."""

@@ -114,6 +114,7 @@ class Server:
         self._took: dict[str, float] = {}  # about how long calls of a method take at most, in seconds
         self._meter = Meter()
         self._rouser = Rouser(carrier.waker())
+        self._calm = False  # nothing came for a while, and we are told of signals
         threading.Thread(target=self._listen, name="grid-control", daemon=True).start()
         _say(control, {"ready": list(ends), "pid": os.getpid()})
 
@@ -175,8 +176,11 @@ class Server:
         if not due:
             data = end.carrier.receive()
             if data is None:  # signals that nobody told us of are handled now
-                self._rouser.listen()
+                if self._rouser.listen() and not self._calm:  # only a call could change that
+                    self._calm, end.carrier.patience_ms = True, _CALM_MS
                 return
+            if self._calm:
+                end.carrier.patience_ms, self._calm = _LOOK_MS, False
             if not data:
                 self._rouser.heard()
                 return
@@ -389,6 +393,8 @@ def _work_in(place: str) -> None:
 
 _LOOK_MS = 500
 """An idle server checks this often for signals that code of the user takes instead of us."""
+_CALM_MS = 60_000
+"""The same where such code is not there: a thousand idle servers that woke twice a second took a quarter of a core."""
 _SLOW_S = 0.0005
 """Replies don't wait for a call that may take longer than this."""
 

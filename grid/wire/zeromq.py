@@ -4,7 +4,9 @@ The client connects both; a process on a host binds both, to UNIX sockets in a p
 only holders of the keys get into (CURVE). No send ever waits, and but for one nothing bounds a queue here:
 `Limits.in_flight` bounds what is under way, and two bounds can lock each other. The one is the inlet of an agent
 (`bound_inlet`). It can't lock, for an agent takes requests in whatever else is full: its own sends do not wait, and no
-request waits for another. Heartbeats of ZeroMQ notice connections that are cut.
+request waits for another. Heartbeats of ZeroMQ notice connections that are cut. Between two processes of one machine
+nothing can be cut; there the client's inbox alone asks, as a stopped server has to be noticed. (Measured with 100 idle
+servers: 0.23 % of a core at the client, and 0.36 % where both ends of both sockets ask.)
 
 Lives here: options of sockets, both ends of the carrier, the last moment of a context.
 Elsewhere:  what a carrier is (`carrier`), who may come in (`gatekeeper`), keys (`keys`), events (`monitor`).
@@ -129,6 +131,8 @@ class ClientSockets(_Receiving):
         push = self._socket(zmq.PUSH)
         if keys is not None:
             keys.call(push)
+        else:
+            push.heartbeat_ivl = 0
         return SocketWay(push, inlet)
 
     def attach(self, number: int, outlet: str, keys: Keys | None) -> None:
@@ -235,11 +239,13 @@ class HostSockets(_Receiving):
         """Listen at UNIX sockets in a private directory; returns (inlet, outlet)."""
 
         def bind_outlet(push: zmq.Socket[Any], which: str) -> str:
+            push.heartbeat_ivl = 0
             end = f"ipc://{directory / name}.o{which}"
             push.bind(end)
             return end
 
         inlet = f"ipc://{directory / name}.i"
+        self.pull.heartbeat_ivl = 0
         self.pull.bind(inlet)
         self._bind_outlet = bind_outlet
         return inlet, bind_outlet(self.push, "")
