@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from grid.services.front import GridService as GridService
     from grid.services.proxy import Proxy as Proxy
     from grid.services.result import Result as Result
+    from grid.services.retry import Attempt as Attempt
+    from grid.services.retry import Retry as Retry
     from grid.services.server import Server as Server
     from grid.services.stream import Stream as Stream
     from grid.services.table import ServiceId as ServiceId
@@ -66,6 +68,7 @@ _names, __getattr__, _dir = lazily(
         "grid.services.stream": ["Stream"],
         "grid.services.server": ["Server"],
         "grid.services.table": ["ServiceId"],
+        "grid.services.retry": ["Attempt", "Retry"],
         "grid.slots.needs": ["Needs"],
         "grid.tasks": ["Task", "TaskSystem", "run_system"],
     },

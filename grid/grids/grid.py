@@ -41,6 +41,7 @@ from grid.ranks.launch import Ranks, run_ranks
 from grid.services.hold import Waiter
 from grid.services.kernel_server import KernelServer
 from grid.services.result import Result
+from grid.services.retry import Retry
 from grid.services.roster import Event
 from grid.services.server import Server
 from grid.services.table import ServiceId, reserve_ids
@@ -308,6 +309,7 @@ class Grid(AbstractGrid):
         where: str | None = None,
         servers: int | None = None,
         busy: str = "fail",
+        retry: Retry | None = None,
     ) -> ServiceId[T]:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
@@ -334,6 +336,8 @@ class Grid(AbstractGrid):
             servers: How many servers each of these hosts gets, at most. Default: `use_n_cpu` of the host.
             busy: "wait": wait for devices, cores and memory that others have there, `timeout` at most, and say who has
                 them. "fail": such a host takes no part.
+            retry: Which calls of its proxies are made again, and how often: those of methods that may run twice.
+                Default: none. See docs/retry.md.
         Raises:
             NeedsError: `where` means no host.
             SerialisationError: The instance can't travel; the message names the part.
@@ -352,6 +356,7 @@ class Grid(AbstractGrid):
             where=where,
             servers=servers,
             busy=busy,
+            retry=retry,
         )
         return ServiceId(service_id)
 

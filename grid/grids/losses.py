@@ -124,6 +124,12 @@ class Losses:
                 start_another()
 
 
+def _what_follows(server: KernelServer) -> str:
+    """For the calls that it had."""
+    retry = getattr(server.service, "retry", None)
+    return "The call was not repeated" if retry is None else "Calls that its service declares repeatable are made again"
+
+
 def _death(
     server: KernelServer, what: str, certificate: dict[str, Any] | None = None, *, deaths: int = 0
 ) -> ServerLost:
@@ -155,7 +161,7 @@ def _death(
         service_id=server.service_id,
         server=server.name,
         host=server.host.label,
-        hint="The call was not repeated",
+        hint=_what_follows(server),
         exit_status=certificate["exit_status"],
         signal=certificate["signal"],
         last_output=certificate["last_output"],

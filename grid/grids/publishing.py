@@ -42,6 +42,7 @@ from grid.kernel.warm import to_warm
 from grid.limits import checked_timeout
 from grid.services.kernel_server import KernelServer
 from grid.services.proxy import methods_of, yielding_of
+from grid.services.retry import Retry
 from grid.services.roster import Event
 from grid.services.service import Service
 from grid.slots.needs import Needs
@@ -108,6 +109,7 @@ class Wish:
     reseed: bool | None
     logging: dict[str, Any] | None
     place: Place
+    retry: Retry | None
 
     def servers(self, total: int) -> int:
         """How many servers are waited for, of so many."""
@@ -138,9 +140,15 @@ class Publisher:
         where: str | None = None,
         servers: int | None = None,
         busy: str = "fail",
+        retry: Retry | None = None,
     ) -> str:
         """See `Grid.publish`."""
         grid, settings = self._fleet.grid, self._settings
+        check("retry", retry, Retry | None)
+        if retry is not None and self._fleet.keep is not None:
+            raise ValueError(
+                "a grid with keep= makes no call again, as a later client could not know of it: leave retry= out"
+            )
         check("needs", needs, Needs | None)
         check("where", where, str | None)
         check_number("servers", servers, 1, int | None)
@@ -162,6 +170,7 @@ class Publisher:
             reseed=settings.reseed if reseed is None else reseed,
             logging=logsetup.of_this_process() if (settings.logging if logging is None else logging) else None,
             place=Place(needs=needs, where=condition, servers=servers, waits_s=patience if busy == "wait" else 0.0),
+            retry=retry,
         )
         self._check_meant(wish.place)
         given: list[str] = []  # the service that we got
@@ -260,7 +269,7 @@ class Publisher:
         if wish.reseed is None and total > 1:
             holders = image.random if image else set()
             generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
-        service = fleet.grid._services.add(service_id, methods_of(instance), yielding_of(instance))
+        service = fleet.grid._services.add(service_id, methods_of(instance), yielding_of(instance), wish.retry)
         if fleet.keep is not None:
             fleet.keep.service(service_id, service.methods, service.yielding)
         with fleet.changed:

@@ -175,11 +175,17 @@ class GridService:
 
     def call(self, method: str, /, *args: Any, **kwargs: Any) -> Result:
         """Call a method by name on the next free server, with the parameters set before."""
-        return self._perform(lambda proxy: proxy._call(method, args, kwargs))
+        return self._perform(self._calling(method, args, kwargs))
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         """Call the instance itself, if it is callable."""
-        return self._perform(lambda proxy: proxy(*args, **kwargs))
+        return self._perform(self._calling("@call", args, kwargs))
+
+    def _calling(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Proxy], Result]:
+        """One that stands between calls which set and read parameters is part of a state: it is made once."""
+        if self._set_methods or self._get_methods:
+            return lambda proxy: proxy._call(method, args, kwargs)
+        return lambda proxy: proxy._ask(method, args, kwargs)
 
     def _take_in(self) -> None:
         """Values that earlier calls read back become the parameters'; where reading failed, the old value stays."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from grid.errors import GridError
 from grid.hosts import Host
-from grid.services.result import Reply, Result
+from grid.services.result import NOBODY, Reply, Result
 from grid.services.roster import State
 from grid.services.server import Server
 from grid.services.stack import Stack, read_threads
@@ -102,8 +102,22 @@ class KernelServer(Server):
 
     def submit(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder) -> Result:
         """See `Server.submit`."""
+        return self._submit(codec.dumps_call(method, args, kwargs), method, args, kwargs, proxy)
+
+    def written_down(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Dumped:
+        """A call that can be made more than once, for `submit_again`: with arguments as they are now."""
+        call = codec.dumps_call(method, args, kwargs)
+        own = [memoryview(bytes(buffer)) for buffer in call.buffers]
+        return Dumped(call.data, own, call.by_value, call.main_names, call.modules)
+
+    def submit_again(self, call: Dumped, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+        """Make a call that was written down; no proxy hears of it."""
+        return self._submit(call, method, args, kwargs, NOBODY)
+
+    def _submit(
+        self, dumped: Dumped, method: str, args: tuple[Any, ...], kwargs: dict[str, Any], proxy: Holder
+    ) -> Result:
         peer = self.peer
-        dumped = codec.dumps_call(method, args, kwargs)
         image = None
         if dumped.main_names or dumped.by_value or b"\x93" in dumped.data:  # it refers to something by name
             image = self.home.prepare(dumped, peer.image)

@@ -32,6 +32,7 @@ from grid.errors import Released, ServiceError
 from grid.kernel.serve import is_method
 from grid.services import html
 from grid.services.hold import Hold
+from grid.services.retry import Retried, Retry
 from grid.services.stream import AHEAD, Stream
 
 if TYPE_CHECKING:
@@ -76,12 +77,24 @@ def _streaming(name: str) -> Callable[..., Stream]:
     return call
 
 
+def _asking(name: str) -> Callable[..., Result]:
+    def call(self: Proxy, /, *args: Any, **kwargs: Any) -> Result:
+        return self._ask(name, args, kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"Call {name!r} on the server, and again where it may be; its Result comes at once."
+    return call
+
+
 @lru_cache(maxsize=256)
-def proxy_type(methods: frozenset[str], yielding: frozenset[str] = frozenset()) -> type[Proxy]:
+def proxy_type(
+    methods: frozenset[str], yielding: frozenset[str] = frozenset(), retry: Retry | None = None
+) -> type[Proxy]:
     """The class of a service's proxies: their methods are methods, so that a dropped proxy is freed at once."""
-    members: dict[str, Any] = {name: _calling(name) for name in methods if name.isidentifier()}
+    calling = _calling if retry is None else _asking
+    members: dict[str, Any] = {name: calling(name) for name in methods if name.isidentifier()}
     members |= {name: _streaming(name) for name in yielding if name.isidentifier()}
-    more = {"_yielding": yielding, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__}
+    more = {"_yielding": yielding, "_retry": retry, "__module__": Proxy.__module__, "__doc__": Proxy.__doc__}
     return type("Proxy", (Proxy,), {**members, **more})
 
 
@@ -95,7 +108,7 @@ class Method:
         self.__name__ = name
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
-        return self._proxy._call(self.__name__, args, kwargs)
+        return self._proxy._ask(self.__name__, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<remote method {self.__name__} of {self._proxy!r}>"
@@ -109,6 +122,7 @@ class Proxy(Generic[T]):
     _methods: frozenset[str]
     _hold: Hold  # its server's, as long as this is the one that has it
     _yielding: frozenset[str] = frozenset()
+    _retry: Retry | None = None
     _strict = False
     _failed: Result | None = None  # of a strict one: the first call that failed and that nobody has asked about
 
@@ -159,6 +173,14 @@ class Proxy(Generic[T]):
         if self._failed is not None:
             self._raise_failure()
         return self._server.submit(method, args, kwargs, self)
+
+    def _ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Result:
+        """A call that the user makes: it is made again where the service says so."""
+        if self._retry is None:
+            return self._call(method, args, kwargs)
+        if self._hold.released:
+            raise self._gone(method)
+        return Retried(self, self._retry, method, args, kwargs)
 
     if TYPE_CHECKING:
 
@@ -211,7 +233,7 @@ class Proxy(Generic[T]):
         name = self._name_of(method, "call")
         if name in self._yielding:
             return self._stream(name, args, kwargs)
-        return self._call(name, args, kwargs)
+        return self._ask(name, args, kwargs)
 
     def _name_of(self, method: Callable[..., Any], word: str) -> str:
         """Of a function of the class. Raises TypeError, ServiceError."""
@@ -245,7 +267,7 @@ class Proxy(Generic[T]):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Result:
         """Call the instance itself, if it is callable."""
-        return self._call("@call", args, kwargs)
+        return self._ask("@call", args, kwargs)
 
     def __enter__(self) -> Self:
         return self

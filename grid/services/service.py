@@ -26,6 +26,7 @@ from grid.limits import Limits, checked_timeout
 from grid.services.hold import Hold, Waiter
 from grid.services.load import Load
 from grid.services.proxy import Proxy, proxy_type
+from grid.services.retry import Retry
 from grid.services.roster import Action, Event, Granted, Roster, State
 from grid.services.server import Server
 from grid.services.waste import Waste
@@ -77,12 +78,14 @@ class Service:
         methods: frozenset[str],
         lock: threading.RLock,
         yielding: frozenset[str] = frozenset(),
+        retry: Retry | None = None,
     ) -> None:
         self.ground, self.service_id, self.methods, self.lock = ground, service_id, methods, lock
         self.waste = ground._waste
         self.yielding = yielding
         self._short: dict[str, str] = {}  # host -> why no further server has a slot there
-        self.proxy_type = proxy_type(methods, yielding)
+        self.proxy_type = proxy_type(methods, yielding, retry)
+        self.retry = retry
         self.roster = Roster()
         self.servers: dict[str, Server] = {}  # all that were announced and are not gone
         self.past = Load()
@@ -193,6 +196,10 @@ class Service:
     def acquire(self, timeout: float | None = None, *, expect_s: float | None = None, strict: bool = False) -> Proxy:
         """Have one free server; see `AbstractGrid.acquire_service`."""
         timeout = checked_timeout(timeout)
+        if strict and self.retry is not None:
+            raise ValueError(
+                "strict=True and publish(retry=...) exclude each other: a call may fail after the next one was made"
+            )
         proxy = self.at_once(strict=strict) if expect_s is None else None
         if proxy is None:
             claim = self.obtain(timeout, expect_s=expect_s)

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 
 from grid.errors import GridStopped, UnknownService
 from grid.services import html
+from grid.services.retry import Retry
 from grid.services.roster import State
 from grid.services.server import Server
 from grid.services.service import Service, ServiceGround
@@ -81,10 +82,16 @@ class Services(Mapping[str, Service]):
             raise UnknownService("no such service is published", service_id=service_id, hint=f"Published: {known}")
         return service
 
-    def add(self, service_id: str, methods: frozenset[str], yielding: frozenset[str] = frozenset()) -> Service:
-        """A new service. `yielding`: those of its methods that yield."""
+    def add(
+        self,
+        service_id: str,
+        methods: frozenset[str],
+        yielding: frozenset[str] = frozenset(),
+        retry: Retry | None = None,
+    ) -> Service:
+        """A new service. `yielding`: those of its methods that yield. `retry`: which of its calls are made again."""
         with self.lock:
-            service = self._by_id[service_id] = Service(self._ground, service_id, methods, self.lock, yielding)
+            service = self._by_id[service_id] = Service(self._ground, service_id, methods, self.lock, yielding, retry)
         return service
 
     def note(self, instance: Any, service_id: str) -> None:

@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,21 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     return words
 
 
-def start(shell: list[str], command: str, place: Path) -> subprocess.Popen[bytes]:
+def heard() -> None:
+    """A shell can't trap what was ignored when it began, as SIGHUP is in a run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@contextmanager
+def start(shell: list[str], command: str, place: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Its group ends with the block, whatever became of it."""
     text = f"{command} & {follow_child('TERM HUP USR2')}; exit $status"
-    return subprocess.Popen([*shell, "-c", text], cwd=place, start_new_session=True)
+    with subprocess.Popen([*shell, "-c", text], cwd=place, start_new_session=True, preexec_fn=heard) as running:
+        try:
+            yield running
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
 
 
 @pytest.mark.row("B08", "L07")
@@ -48,7 +61,8 @@ def start(shell: list[str], command: str, place: Path) -> subprocess.Popen[bytes
     ],
 )
 def test_a_shell_ends_as_its_child_did(shell: list[str], command: str, status: int, tmp_path: Path) -> None:
-    assert start(shell, command, tmp_path).wait(30) == status
+    with start(shell, command, tmp_path) as running:
+        assert running.wait(30) == status
 
 
 @pytest.mark.row("B08", "L07")
