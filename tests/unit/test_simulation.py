@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from grid.grids import mover
 from grid.grids.abstract import AbstractGrid
 from grid.grids.losses import Losses
 from grid.grids.mover import MoveState
@@ -59,6 +60,13 @@ def test_hosts_that_did_not_answer_when_a_server_was_to_move_in_are_asked_again(
         world.finish()
         arrived += silent and move.state is MoveState.THERE
     assert arrived >= 3
+
+
+def test_it_goes_the_same_way_where_modules_of_the_user_were_sent_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that move take along what they were told of edited modules: other tests leave some behind."""
+    alone = episode(2)
+    monkeypatch.setattr(mover, "as_they_are", lambda: {("a module", 1): 2})
+    assert episode(2).happened == alone.happened
 
 
 def test_the_same_seed_tells_the_same_story() -> None:
