@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grid.grids import mover
+from grid.grids import mover, publishing
 from grid.grids.abstract import AbstractGrid
 from grid.grids.losses import Losses
 from grid.grids.mover import MoveState
@@ -65,7 +65,8 @@ def test_hosts_that_did_not_answer_when_a_server_was_to_move_in_are_asked_again(
 def test_it_goes_the_same_way_where_modules_of_the_user_were_sent_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers that move take along what they were told of edited modules: other tests leave some behind."""
     alone = episode(2)
-    monkeypatch.setattr(mover, "as_they_are", lambda: {("a module", 1): 2})
+    for place in (mover, publishing):
+        monkeypatch.setattr(place, "as_they_are", lambda: {("a module", 1): 2})
     assert episode(2).happened == alone.happened
 
 
