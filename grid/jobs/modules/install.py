@@ -312,10 +312,13 @@ class Modules:
 
 
 def _remove(path: Path) -> None:
+    """Remove a module, with the byte code that Python has kept of it."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        return
+    path.unlink(missing_ok=True)
+    for kept in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        kept.unlink(missing_ok=True)
 
 
 def _folder(user: str) -> str:
