@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.commands.running import GridCommands
 from grid.errors import GridError
+from grid.grids.fetching import FileFetcher
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.losses import Losses
@@ -82,6 +83,7 @@ class KernelEngine:
             lose=lambda server, what: self.losses.lose_server(server, what),
         )
         self.losses = Losses(self.fleet, self.publisher, self.mover)
+        self.fetcher = FileFetcher(self.fleet, self.stager)
         self.commands = GridCommands(grid, self.stager, self.which)
         self.outages = Outages(self.fleet, self.mover, self.losses)
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)

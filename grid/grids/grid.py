@@ -23,6 +23,7 @@ from grid.grids.abstract import AbstractGrid
 from grid.grids.allocation import allocation_hosts
 from grid.grids.choose import all_that_fit, find_place
 from grid.grids.engine import KernelEngine
+from grid.grids.fetching import FileFetcher
 from grid.grids.keep import Keep
 from grid.grids.parts import held, verb
 from grid.grids.profiles import Profiles
@@ -382,6 +383,7 @@ class Grid(AbstractGrid):
     copy_files = verb("_engine.stager", Stager.copy_files)
     initialise = verb("_engine.stager", Stager.initialise)
     create_subroot = verb("_engine.stager", Stager.create_subroot)
+    fetch_files = verb("_engine.fetcher", FileFetcher.fetch_files)
     temp_paths = held("_engine.stager", "temp_paths")
     """Host label -> directories that the grid made there."""
     copied_files = held("_engine.stager", "copied_files")

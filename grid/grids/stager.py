@@ -146,7 +146,7 @@ class Stager:
             logger.warning("copy_files: %s", warning)
         if hosts is None:
             self._for_all.update((file.relative, file) for file in selection.files)
-        self._send(selection.files, self._chosen(hosts), report)
+        self._send(selection.files, self.chosen(hosts), report)
         self.copied_files = report
         return report
 
@@ -180,7 +180,7 @@ class Stager:
         self._work_where_files_are()
         if subroot in self._subroots:
             return
-        for home in self._chosen(None):
+        for home in self.chosen(None):
             self._fleet.start(home)
             home.ask("make_directory", subroot)
         self._subroots.add(subroot)
@@ -200,7 +200,12 @@ class Stager:
                 self._send(list(self._for_all.values()), [home], CopyReport())
             self._late.discard(home)
 
-    def _chosen(self, hosts: Host | str | Sequence[Host | str] | None) -> list[Home]:
+    def chosen(self, hosts: Host | str | Sequence[Host | str] | None) -> list[Home]:
+        """The homes of these hosts (None: all); the first one where they share a directory.
+
+        Raises:
+            StagingError: One of them is not of this grid.
+        """
         if self._shared:
             return self._fleet.homes[:1]
         if hosts is None:

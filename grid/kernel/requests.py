@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grid.errors import GridError
-from grid.kernel import sampler
+from grid.kernel import produce, sampler
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children
 from grid.kernel.ground import Ground, cant_write
@@ -257,6 +257,18 @@ class AgentRequests:
     def do_list_files(self, call: int) -> list[str]:
         """Names of files below the root, relative to it; not byte code, not hidden ones; about 5,000 at most."""
         return self._ground.files()
+
+    def do_find_files(self, call: int, directory: str | None, patterns: list[str]) -> Any:
+        """Files below the directory in which servers work that match; see `produce.find`."""
+        base = directory or str(self._ground.root)
+        self.background.start(call, lambda: produce.find(base, patterns))
+        return LATER
+
+    def do_read_file(self, call: int, directory: str | None, name: str, offset: int, size: int, changed_ns: int) -> Any:
+        """A piece of one of them; see `produce.read`."""
+        base = directory or str(self._ground.root)
+        self.background.start(call, lambda: produce.read(base, name, offset, size, changed_ns))
+        return LATER
 
     def do_probe(self, call: int, token: str, write: bool) -> bool:
         """Write, or look for, a file that proves that a directory is shared."""

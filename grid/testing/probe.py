@@ -84,6 +84,14 @@ class Probe:
         """Make a file."""
         Path(path).touch()
 
+    def write(self, path: str, data: bytes, mode: int = 0o644) -> str:
+        """Write a file, with the folders above it; its whole path."""
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+        os.chmod(path, mode)
+        return os.path.abspath(path)
+
     def environment(self, name: str) -> str | None:
         """Value of an environment variable on the server."""
         return os.environ.get(name)
