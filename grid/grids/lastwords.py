@@ -40,7 +40,7 @@ def tell_what_goes(home: HomeThatEnds, shared: bool) -> None:
         more = f" and {len(written) - 5} more" if len(written) > 5 else ""
         logger.warning(
             "host %s: servers wrote %s%s into the staging directory, which is removed now. To keep such files, "
-            "make the grid with workdir=..., write under absolute names, or return what you need",
+            "call fetch_files before the end, make the grid with workdir=..., or write under absolute names",
             home.host.label,
             ", ".join(written[:5]),
             more,
