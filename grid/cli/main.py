@@ -48,6 +48,8 @@ _COMMANDS = {
     "dump": "grid.cli.dump:dump",
     "profile": "grid.cli.profile:profile",
     "stop": "grid.cli.running:stop",
+    "runs": "grid.cli.runs:runs",
+    "follow": "grid.cli.runs:follow",
     "sessions": "grid.cli.sessions:sessions",
     "attach": "grid.cli.sessions:attach",
     "end": "grid.cli.sessions:end",

@@ -10,6 +10,7 @@ import click
 
 from grid.cli import exits
 from grid.cli.choose import environment_option, find_hosts, group_option, hosts_option, named_environment
+from grid.cli.show import echo, say
 
 _RANKS = Path(__file__).with_name("ranks_script.py")
 
@@ -44,6 +45,8 @@ _RANKS = Path(__file__).with_name("ranks_script.py")
 @click.option(
     "--keep-failures", metavar="DIR", type=click.Path(file_okay=False), help="Keep calls that fail, for `grid debug`."
 )
+@click.option("--detach", is_flag=True, help="Have the script run on without this shell: see grid follow, grid end.")
+@click.option("--name", metavar="NAME", help="With --detach: what the run is called. Default: as the script.")
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -59,6 +62,8 @@ def run(
     ranks: int | None,
     capsule: str | None,
     keep_failures: str | None,
+    detach: bool,
+    name: str | None,
     script: str,
     args: tuple[str, ...],
 ) -> None:
@@ -67,6 +72,9 @@ def run(
     Options of grid stand before SCRIPT; all that follows it is the script's own. The script takes the place of this
     process: it gets the signals, and its exit status is the command's. Without options it gets what `Grid.auto()`
     finds by itself: $GRID_HOSTS, a hosts.yaml, or this machine.
+
+    With --detach the script goes on when you log out: `grid follow NAME` shows what it prints, `grid runs` lists such
+    runs, and `grid end NAME` ends one.
 
     With --ranks the script runs on N servers and not here. Each copy finds its rank and the others by
     `MPI.COMM_WORLD` of mpi4py, which need not be installed, nor any MPI.
@@ -79,10 +87,13 @@ def run(
       grid run --environment here --hosts node1,node2 fit.py
       grid run --hosts node1,node2 --ranks 8 sample.py
       grid run --capsule fit.capsule.json fit.py --steps 100
+      grid run --detach --name fit --hosts node1,node2 fit.py
       grid run --login mara@cluster -l nodes=3:ppn=4,walltime=2:00:00 fit.py
 
     Before the script starts, a missing script, hosts file or group is an error with status 2.
     """
+    if name is not None and not detach:
+        raise click.UsageError("--name is of a run that goes on by itself: say --detach as well")
     environment = grid_variables(ctx, hosts_from, group, local, login, resources)
     if trace is not None:
         environment["GRID_TRACE"] = _trace_file(trace)
@@ -103,9 +114,25 @@ def run(
         for variable in ("GRID_SEED", "PYTHONHASHSEED"):
             environment.setdefault(variable, str(int.from_bytes(os.urandom(4), "little")))
         words = ["-m", "grid.capsule", os.path.abspath(capsule), *words]
+    if detach:
+        _detach(name, script, words, environment)
+        return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os.execve(sys.executable, [sys.executable, *words], environment)
+
+
+def _detach(name: str | None, script: str, words: list[str], environment: dict[str, str]) -> None:
+    from grid.keeping.places import check_name
+    from grid.keeping.runs import detach, free_name
+
+    try:
+        name = free_name(script) if name is None else check_name(name)
+    except ValueError as exc:
+        raise click.UsageError(f"--name: {exc}") from exc
+    detach(name, script, words, environment)
+    echo(name)
+    say(f"it runs on by itself: grid follow {name} shows what it prints, grid end {name} ends it")
 
 
 def grid_variables(

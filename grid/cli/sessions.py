@@ -125,11 +125,14 @@ def attach(steal: bool, name: str, command: tuple[str, ...]) -> None:
         raise click.UsageError(f"can't run {words[0]!r} ({exc.strerror})") from exc
 
 
-@click.command(epilog=exits.EPILOG, short_help="End a grid that waits for its client.")
+@click.command(epilog=exits.EPILOG, short_help="End a grid that waits for its client, or a detached run.")
 @click.argument("name")
 @json_option
 def end(name: str, as_json: bool) -> None:
-    """End the session NAME, on all its hosts and here. Results that nobody has fetched are lost.
+    """End the session NAME, on all its hosts and here, or the run of `grid run --detach` of that name.
+
+    Results of a session that nobody has fetched are lost, and so is the output of a run. A run gets Ctrl-C first, so
+    that its `with` blocks end their grids; SIGTERM after 10 s, and 5 s later SIGKILL.
 
     One whose client lives is ended by `grid stop`. What runs on hosts that do not answer ends by itself when the time
     of the session has passed.
@@ -143,6 +146,8 @@ def end(name: str, as_json: bool) -> None:
     from grid.grids.resuming import check_session
     from grid.keeping.places import SessionPlace
 
+    if _end_run(name, as_json):
+        return
     check_session(name)
     try:
         g = Grid.attach(name)
@@ -165,3 +170,22 @@ def end(name: str, as_json: bool) -> None:
         print_json({"ended": name, "unreachable": {host: str(why) for host, why in failed.items()}})
     else:
         echo(f"ended {name}")
+
+
+def _end_run(name: str, as_json: bool) -> bool:
+    """End a detached run, and remove it; False: there is none of that name."""
+    from grid.errors import SessionError
+    from grid.keeping.runs import DetachedRun
+
+    if name not in [run.name for run in DetachedRun.all()]:
+        return False
+    run = DetachedRun(name)
+    if not run.stop():
+        host = run.facts().get("host", "?")
+        raise SessionError(f"the run {name!r} can't be ended from here", hint=f"It was started on {host}: end it there")
+    run.remove()
+    if as_json:
+        print_json({"ended": name, "unreachable": {}})
+    else:
+        echo(f"ended {name}")
+    return True

@@ -101,6 +101,7 @@ def test_data_are_json_where_that_is_asked_for() -> None:
         "top",
         "debug",
         "token",
+        "follow",
     }
     for path, command in commands():
         options = {name for parameter in command.params for name in parameter.opts}
