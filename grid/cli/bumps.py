@@ -48,7 +48,7 @@ def bumps(args: tuple[str, ...], **options: Any) -> None:
     if find_spec("bumps") is None:
         raise click.UsageError("bumps is not installed here. Run: pip install bumps")
     if options["detach"] and options["name"] is None:
-        from grid.keeping.runs import free_name
+        from grid.runs.detached import free_name
 
         options["name"] = free_name(args[0])  # not as the script of ours
     click.get_current_context().invoke(run, script=str(_SCRIPT), args=args, **options)

@@ -124,7 +124,7 @@ def run(
 
 def _detach(name: str | None, script: str, words: list[str], environment: dict[str, str]) -> None:
     from grid.keeping.places import check_name
-    from grid.keeping.runs import detach, free_name
+    from grid.runs.detached import detach, free_name
 
     try:
         name = free_name(script) if name is None else check_name(name)

@@ -1,6 +1,6 @@
 """`grid follow`, `grid runs`: scripts that run on without their shell.
 
-Lives here: the commands. Elsewhere: starting one (`run.py`), ending one (`sessions.py`), runs themselves (`keeping/`).
+Lives here: the commands. Elsewhere: starting one (`run.py`), ending one (`sessions.py`), runs themselves (`grid/runs/`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def follow(ctx: click.Context, now: bool, name: str) -> None:
 
     A name that nobody has is an error with status 1.
     """
-    from grid.keeping.runs import DetachedRun, output_of
+    from grid.runs.detached import DetachedRun, output_of
 
     run = DetachedRun.called(name)
     out = sys.stdout.buffer
@@ -65,7 +65,7 @@ def runs(as_json: bool) -> None:
       grid runs
       grid runs --json | jq '.[] | select(.running) | .name'
     """
-    from grid.keeping.runs import DetachedRun
+    from grid.runs.detached import DetachedRun
 
     found = [_facts(run) for run in DetachedRun.all()]
     if as_json:

@@ -175,7 +175,7 @@ def end(name: str, as_json: bool) -> None:
 def _end_run(name: str, as_json: bool) -> bool:
     """End a detached run, and remove it; False: there is none of that name."""
     from grid.errors import SessionError
-    from grid.keeping.runs import DetachedRun
+    from grid.runs.detached import DetachedRun
 
     if name not in [run.name for run in DetachedRun.all()]:
         return False

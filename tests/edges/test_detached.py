@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.errors import SessionError
-from grid.keeping import runs, watchman
-from grid.keeping.runs import DetachedRun, free_name, output_of
+from grid.runs import detached as runs
+from grid.runs import watchman
+from grid.runs.detached import DetachedRun, free_name, output_of
 from tests.lab.host import wait_until
 
 pytestmark = pytest.mark.row("Z07")

@@ -24,7 +24,7 @@ FLOORS = (
     ("kernel", "failures"),
     ("services", "keeping"),
     ("launch", "staging", "compat"),  # compat is handed a grid, and never makes one
-    ("environments", "commands", "ranks"),
+    ("environments", "commands", "ranks", "runs"),
     ("batch", "care"),
     ("grids",),
     ("testing", "ensemble"),

@@ -8,7 +8,7 @@
 `$GRID_RUNS` names another directory. A run that has ended stays until `grid end` removes it, or newer ones need room.
 
 Lives here: names, records, the parts of the output, starting, ending.
-Elsewhere:  who watches the script (`watchman.py`), commands (`cli/runs.py`), grids that wait (`places.py`).
+Elsewhere:  who watches the script (`watchman.py`), commands (`cli/runs.py`), grids that wait (`keeping/`).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def detach(name: str, script: str, words: Sequence[str], environment: Mapping[st
     _make_room()
     private_dir(run.path)
     facts = {"name": name, "script": script, "words": list(words), "host": socket.gethostname(), "cwd": os.getcwd()}
-    program = safe_program("from grid.keeping.watchman import main\nmain()")
+    program = safe_program("from grid.runs.watchman import main\nmain()")
     watchman = [sys.executable, "-c", program, os.fspath(run.path), json.dumps(facts)]
     with (run.path / "watchman.log").open("wb") as log:
         child = subprocess.Popen(

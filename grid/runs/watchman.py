@@ -3,7 +3,7 @@
 Each SIGTERM that it gets ends the script more firmly: as Ctrl-C would, so that its `with` blocks end their grids; by
 SIGTERM; by SIGKILL.
 
-Lives here: this process. Elsewhere: the files that it writes (`runs.py`).
+Lives here: this process. Elsewhere: the files that it writes (`detached.py`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from grid.keeping.runs import PART_BYTES, PARTS
 from grid.kernel import held
 from grid.kernel.lease import start_ticks
+from grid.runs.detached import PART_BYTES, PARTS
 
 _FIRM = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 _LAST_WORDS_S = 2.0
