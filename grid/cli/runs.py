@@ -1,6 +1,7 @@
 """`grid follow`, `grid runs`: scripts that run on without their shell.
 
-Lives here: the commands. Elsewhere: starting one (`run.py`), ending one (`sessions.py`), runs themselves (`grid/runs/`).
+Lives here: the commands.
+Elsewhere:  starting one (`run.py`), ending one (`sessions.py`), runs themselves (`grid/runs/`).
 """
 
 from __future__ import annotations
