@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from grid import LocalGrid
+from grid import LocalGrid, openmetrics
+from grid.grids.metrics import of_grids
 from grid.jobs import GridEngine, JobManager, Settings, Store
 from grid.testing.probe import Probe
 from grid.web.server import WebServer
@@ -84,3 +87,30 @@ def test_a_job_server_tells_its_jobs_and_its_grid_to_who_may_read(tmp_path: Path
             assert ask("/metrics", tokens.create("x", ["submit"])).status_code == 403
         finally:
             web.close()
+
+
+def test_each_panel_of_the_dashboard_asks_for_metrics_and_labels_that_there_are(tmp_path: Path) -> None:
+    with LocalGrid(1, output=None) as g:
+        with g.acquire_service(g.publish(Probe())) as probe:
+            probe.add().get()
+        text = openmetrics.text(of_grids([{"name": "g", "id": "1", "began": 1.0, "status": g.status()}]))
+    jobs = {"grid_jobs": {"service", "state"}}  # of a job server: see the test above
+    known = {
+        sample.name: set(sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples
+    }
+    # energy is told where the machine tells it
+    known.setdefault("grid_call_energy_joules_total", known["grid_calls_total"])
+    known.setdefault("grid_server_peak_memory_bytes", known["grid_servers"])
+    known |= jobs
+    dashboard = json.loads((Path(__file__).parents[2] / "docs" / "grafana.json").read_text())
+    asked = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(asked) >= 10
+    for target in asked:
+        (metric,) = re.findall(r"\bgrid_\w+", target["expr"])
+        assert metric in known, target
+        named = re.search(r"by \(([^)]*)\)", target["expr"])
+        assert named is not None
+        labels = {word.strip() for word in named[1].split(",")}
+        assert labels <= known[metric] and set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels, target
+    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
+    assert len(set(places)) == len(places)
