@@ -118,7 +118,7 @@ class ReplicaExchange:
         friend = self._rank_of(findex)
         # Every rank draws, for each pair one number: all have drawn as many, and both of a pair the same.
         drawn = [self._random.random() for _ in range(self._size)]
-        gains = self._comm.allgather((float(myscore) - float(fscore), friend, self._parameters))
+        gains = self._comm.allgather((float(myscore) - float(fscore), friend))
         back = gains[friend][1]
         if back != self._rank:
             raise RankError(
@@ -127,7 +127,7 @@ class ReplicaExchange:
             )
         accepted = {
             rank
-            for rank, (gain, other, _) in enumerate(gains)
+            for rank, (gain, other) in enumerate(gains)
             if rank != other and self._is_accepted(gain + gains[other][0], drawn[min(rank, other)])
         }
         before = self._indices
@@ -138,7 +138,9 @@ class ReplicaExchange:
                 self._exchanges[low] += 1
         if self._rank not in accepted:
             return False
-        self._parameters = {key: list(values) for key, values in gains[friend][2].items()}
+        # Scores tell all ranks who has which index now; parameters, which may be large, concern the pair alone.
+        theirs = self._comm.sendrecv(self._parameters, dest=friend, source=friend)
+        self._parameters = {key: list(values) for key, values in theirs.items()}
         return True
 
     def get_exchange_array(self) -> list[int]:

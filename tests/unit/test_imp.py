@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import queue
 import random
 import sys
 import threading
@@ -19,18 +20,25 @@ from grid.errors import RankError
 
 pytestmark = pytest.mark.row("Q07")
 
+Ways = dict[tuple[int, int], "queue.Queue[Any]"]
+
 
 class ThreadComm:
-    """What a communicator does, between threads: `boards` has a place for each rank, all wait for all."""
+    """What a communicator does, between threads: `boards` has a place for each rank, all wait for all.
 
-    def __init__(self, rank: int, size: int, boards: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.size, self._boards, self._barrier = rank, size, boards, barrier
+    `sendrecv` concerns a pair alone, by a queue for each direction. `all_got` is what came by `allgather`.
+    """
+
+    def __init__(self, rank: int, size: int, boards: list[Any], barrier: threading.Barrier, ways: Ways) -> None:
+        self.rank, self.size, self._boards, self._barrier, self._ways = rank, size, boards, barrier, ways
+        self.all_got: list[Any] = []
 
     def allgather(self, obj: Any) -> list[Any]:
         self._boards[self.rank] = obj
         self._barrier.wait(60)
         found = list(self._boards)
         self._barrier.wait(60)
+        self.all_got += found
         return found
 
     def bcast(self, obj: Any) -> Any:
@@ -38,15 +46,17 @@ class ThreadComm:
 
     def sendrecv(self, obj: Any, dest: int, source: int) -> Any:
         assert dest == source
-        return self.allgather(obj)[source]
+        self._ways[self.rank, dest].put(obj)
+        return self._ways[source, self.rank].get(timeout=60)
 
 
 def on_ranks(size: int, main: Callable[[Any], Any]) -> list[Any]:
     boards, barrier, values = [None] * size, threading.Barrier(size), [None] * size
+    ways: Ways = {(one, other): queue.Queue() for one in range(size) for other in range(size)}
 
     def run(rank: int) -> None:
         try:
-            values[rank] = main(ThreadComm(rank, size, boards, barrier))
+            values[rank] = main(ThreadComm(rank, size, boards, barrier, ways))
         except BaseException as exc:
             values[rank] = exc
             barrier.abort()
@@ -93,6 +103,21 @@ def test_parameters_change_places_where_scores_are_equal() -> None:
 
     for mine, theirs, now, theirs_now in on_ranks(4, main):
         assert (now, theirs_now) == (theirs, mine)
+
+
+def test_parameters_go_to_the_partner_alone() -> None:
+    """Of six ranks each learns the scores of all, and the parameters of one."""
+
+    def main(comm: Any) -> tuple[list[float], int]:
+        replica = ReplicaExchange(comm, 5)
+        replica.set_my_parameter("coordinates", [float(comm.rank)] * 10_000)
+        before = len(comm.all_got)
+        assert replica.do_exchange(0.0, 0.0, replica.get_friend_index(1))
+        return replica.get_my_parameter("coordinates")[:1], len(pickle.dumps(comm.all_got[before:]))
+
+    found = on_ranks(6, main)
+    assert [first for first, _ in found] == [[5.0], [2.0], [1.0], [4.0], [3.0], [0.0]]
+    assert all(size < 1000 for _, size in found), found
 
 
 @settings(max_examples=30)
