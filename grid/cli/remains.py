@@ -6,6 +6,7 @@ Elsewhere:  looking, choosing and clearing (`care/remains.py`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from grid.hosts import Host
 
 HERE = "(this machine)"
+_COLUMNS = ("grid", "owner", "host", "agent", "servers", "age", "expires in", "kept for", "orphan")
+_SHOWN = 3
+"""Kinds of slots that a line of `grid ps` shows."""
 
 
 @dataclass
@@ -47,7 +51,7 @@ def ps(ctx: click.Context, hosts_from: str | None, group: str | None, as_json: b
     Each line is one lease: a grid's agent on a host, with its servers. The column `orphan` says why nobody uses it any
     more: `agent dead`; `expired` (not renewed in time); or `client gone` (the client, on this machine, has ended, and
     the lease will end by itself). `grid clean` removes the first two. `kept for`: of a grid made with keep=, how long
-    it waits for its client yet.
+    it waits for its client yet. `slots`, where servers have needs: the cores, devices and memory of each.
 
     \b
     Examples:
@@ -76,11 +80,22 @@ def ps(ctx: click.Context, hosts_from: str | None, group: str | None, as_json: b
             for lease in leases
         ]
         if rows:
-            print_table(("grid", "owner", "host", "agent", "servers", "age", "expires in", "kept for", "orphan"), rows)
+            if any(lease["slots"] for lease in leases):  # only where somebody has said what servers need
+                shown = [(*row, _slots_in_words(lease["slots"])) for row, lease in zip(rows, leases, strict=True)]
+                print_table((*_COLUMNS, "slots"), shown)
+            else:
+                print_table(_COLUMNS, rows)
         else:
             say(f"no grid of yours on {_count(machines)}")
         _tell(failed)
     ctx.exit(exits.FAILED if failed else exits.OK)
+
+
+def _slots_in_words(slots: Mapping[str, str]) -> str:
+    """What its servers have for themselves: the same of several servers once."""
+    counts = Counter(slots.values())
+    told = [f"{count} x {slot}" if count > 1 else slot for slot, count in counts.most_common(_SHOWN)]
+    return "; ".join(told) + (f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
 
 
 def _lease_facts(machine: _Machine, lease: Mapping[str, Any], machines: list[_Machine]) -> dict[str, Any]:
@@ -100,6 +115,7 @@ def _lease_facts(machine: _Machine, lease: Mapping[str, Any], machines: list[_Ma
         "agent_alive": state != "dead",
         "servers": sorted(lease["servers"]),
         "servers_alive": sum(pid in lease["alive"] for pid, _ in lease["servers"].values()),
+        "slots": lease.get("slots", {}),
         "processes": [{"pid": pid, "name": name} for pid, _, name in lease["processes"]],
         "age_s": round(now - lease["began"], 1),
         "expires_s": round(lease["expires"] - now, 1),

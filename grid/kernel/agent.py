@@ -251,7 +251,9 @@ class Agent:
     def _renew_lease(self) -> None:
         self._next_renewal = time.monotonic() + _RENEW_S
         try:
-            self._lease.renew(_RENEW_S * 3 + self._limits.orphan_s, self._children.pids(), self._waits_until())
+            pids = self._children.pids()
+            slots = {name: slot for name in pids if (slot := self._slots.shown(name))}
+            self._lease.renew(_RENEW_S * 3 + self._limits.orphan_s, pids, self._waits_until(), slots)
         except OSError as exc:
             logger.warning("can't renew the lease %s (%s)", self._lease.path, exc)
 

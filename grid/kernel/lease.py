@@ -66,10 +66,23 @@ class Lease:
         """The process that forks the servers, which outlives the agent for the moment that it takes to clear up."""
         self._facts["zygote"] = [pid, start_ticks(pid)]
 
-    def renew(self, lasts_s: float, servers: dict[str, int], kept_until: float | None = None) -> None:
-        """Write it anew: good for `lasts_s` seconds; `servers`: name -> pid; until when it waits for its client."""
+    def renew(
+        self,
+        lasts_s: float,
+        servers: dict[str, int],
+        kept_until: float | None = None,
+        slots: dict[str, str] | None = None,
+    ) -> None:
+        """Write it anew: good for `lasts_s` seconds.
+
+        Args:
+            servers: Name -> pid.
+            kept_until: Until when it waits for its client.
+            slots: Name -> cores, devices and memory that this server has for itself, in words.
+        """
         processes = {name: [pid, start_ticks(pid)] for name, pid in servers.items()}
         record = {**self._facts, "renewed": time.time(), "expires": time.time() + lasts_s, "servers": processes}
+        record["slots"] = slots or {}
         if kept_until is not None:
             record["kept_until"] = kept_until
         scratch = self.path.with_suffix(".new")

@@ -6,6 +6,7 @@ There are no GPUs here: devices are a made tree of /proc and /sys and a stand-in
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -429,3 +430,27 @@ def test_locks_of_cores_end_with_who_holds_them(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     (tmp_path / "grid-cores").symlink_to("/etc/passwd")
     assert (mine.take([0]), mine.others([0])) == (None, set())
+
+
+@pytest.mark.row("O21")
+def test_ps_tells_which_cores_devices_and_memory_the_servers_of_each_grid_have(gpus: Path) -> None:
+    def ps(*words: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "grid", "ps", *words], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+
+    with LocalGrid(1, output=None) as plain, LocalGrid(2, output=None) as g:
+        plain.publish(Desk())
+        sid = g.publish(Desk(), needs=Needs(gpus=1, memory="200M"), wait="all")
+        slots = {name: str(server.slot) for name, server in g._service(sid).servers.items()}
+        assert len(slots) == 2 and all("devices" in slot and "memory" in slot for slot in slots.values())
+        deadline = time.monotonic() + 60  # the lease follows within a second
+        while True:
+            leases = {lease["grid"]: lease["slots"] for lease in json.loads(ps("--json"))["leases"]}
+            if leases.get(g.grid_id) == slots or time.monotonic() > deadline:
+                break
+        assert leases[g.grid_id] == slots and leases[plain.grid_id] == {}
+        table = ps().splitlines()
+        assert table[0].split()[-1] == "slots"
+        (line,) = [line for line in table if line.startswith(g.grid_id)]
+        assert all(slot in line for slot in slots.values())
