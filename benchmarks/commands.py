@@ -5,7 +5,7 @@
 Three turns each, in turns, so that both bear the same load; the median of each, and their ratio. GNU parallel is
 left out where it is not installed. `grid exec` is timed whole: its start, its servers' start and end count.
 
-Two cores, load 9, Python 3.11, one turn of 700 commands: 41 a second against 29, ratio 1.39; of 500: 57 against 31, ratio
+Two cores, load 9, Python 3.11, one turn of 700 commands: 41 a second against 29, ratio 1.39; of 500: 57 against 31, so
 1.85. That is a busy machine, and one turn each: the 10,000 of a whole run have not been timed so.
 """
 
