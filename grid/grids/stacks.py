@@ -7,8 +7,10 @@ Elsewhere:  reading the answers (`services/stack.py`), how a server that is deep
 
 from __future__ import annotations
 
+import linecache
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from grid.errors import GridError
@@ -16,7 +18,7 @@ from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.kernel.stacks import own_threads
 from grid.services.kernel_server import KernelServer
-from grid.services.stack import Stack, read_threads
+from grid.services.stack import Stack, StackFrame, StackThread, read_threads
 
 ANSWER_S = 3.0
 """For the answer of a host; its agent gives servers one second."""
@@ -66,11 +68,24 @@ class Stacks:
 def _stack(server: KernelServer, told: dict[str, Any]) -> Stack:
     return Stack(
         *(server.name, server.host.label, told.get("pid")),
-        threads=read_threads(told.get("text", ""), server=True),
+        threads=tuple(map(_with_source, read_threads(told.get("text", ""), server=True))),
         doing=server.doing(),
         seconds=server.call_s(),
         why=told["why"],
     )
+
+
+def _with_source(thread: StackThread) -> StackThread:
+    """The code of scripts, too, which are here and not on the host: their functions travel, their files don't."""
+    frames, users = (tuple(map(_sourced, those)) for those in (thread.frames, thread.users))
+    return replace(thread, frames=frames, users=users)
+
+
+def _sourced(frame: StackFrame) -> StackFrame:
+    if frame.source or not frame.line or not os.path.isabs(frame.file):
+        return frame
+    linecache.checkcache(frame.file)
+    return replace(frame, source=linecache.getline(frame.file, frame.line).strip())
 
 
 def _plain(name: str, host: str, told: dict[str, Any]) -> Stack:

@@ -124,25 +124,44 @@ def read_threads(text: str, *, server: bool) -> tuple[StackThread, ...]:
             found[-1][2].append(StackFrame(match["file"], number, match["function"]))
         elif found and found[-1][2] and line.startswith("    "):
             found[-1][2][-1] = replace(found[-1][2][-1], source=line.strip())
-    threads = [_thread(name, current, tuple(reversed(frames)), server) for name, current, frames in found]
+    serving = [frame.file for _, _, frames in found for frame in frames if frame.file.endswith(_SERVES)]
+    ours = serving[0].removesuffix(_SERVES) + "/" if server and serving else _PACKAGE  # on hosts it lies elsewhere
+    threads = [_thread(name, current, tuple(reversed(frames)), server, ours) for name, current, frames in found]
     return tuple(sorted(threads, key=lambda thread: not thread.calls))
 
 
-def _thread(name: str, current: bool, frames: tuple[StackFrame, ...], server: bool) -> StackThread:
+def _thread(name: str, current: bool, frames: tuple[StackFrame, ...], server: bool, ours: str) -> StackThread:
     if not server:
-        return StackThread(name, frames, name == "MainThread", _without_ours(frames))
+        return StackThread(name, frames, name == "MainThread", _without_ours(frames, ours))
     below = [at for at, frame in enumerate(frames) if frame.file.endswith(_SERVES)]
     runs = current or any(frames[at].function == "run" for at in below)
     if not below:
-        return StackThread(name, frames, runs, _without_ours(frames))
-    ours = frames[below[0]].file.removesuffix(_SERVES) + "/"
+        return StackThread(name, frames, runs, _without_ours(frames, ours))
     users = frames[below[-1] + 1 :]
     if all(frame.file.startswith(ours) for frame in users):
         users = ()  # it waits for the next call
     return StackThread(name, frames, runs, users if runs else ())
 
 
-def _without_ours(frames: tuple[StackFrame, ...]) -> tuple[StackFrame, ...]:
-    """Nothing of a thread that grid itself has started, an agent among them."""
-    begins = [frame.file for frame in frames if frame.file != "<string>" and not frame.file.endswith("/threading.py")]
-    return () if not begins or begins[0].startswith(_PACKAGE) or begins[0].endswith(_AGENT) else frames
+def _without_ours(frames: tuple[StackFrame, ...], package: str) -> tuple[StackFrame, ...]:
+    """Nothing of a thread that grid itself has started, an agent among them.
+
+    Of the user's own threads neither how Python began them, nor how grid waits for what they asked of it.
+    """
+    began = 0
+    while began < len(frames) and (frames[began].file == "<string>" or _is_threading(frames[began])):
+        began += 1
+    rest = frames[began:]
+    if not rest or rest[0].file.startswith(package) or rest[0].file.endswith(_AGENT):
+        return ()
+    ours = [at for at, frame in enumerate(rest) if frame.file.startswith(package)]
+    if not ours or not all(_is_threading(frame) for frame in rest[ours[-1] + 1 :]):
+        return rest  # grid has called code of the user
+    end = ours[-1]
+    while rest[end - 1].file.startswith(package) or _is_threading(rest[end - 1]):
+        end -= 1
+    return rest[:end]
+
+
+def _is_threading(frame: StackFrame) -> bool:
+    return frame.file.endswith(("/threading.py", "/contextlib.py"))

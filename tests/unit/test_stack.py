@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from grid.services import stack as stack_module
 from grid.services.stack import Stack, StackFrame, StackThread, read_threads
 
 SERVER = """\
@@ -88,3 +89,31 @@ def test_stacks_come_back_from_json() -> None:
     stack = Stack("a/0", "h", None, read_threads(SERVER, server=True), seconds=2.0, why="half of it")
     assert Stack.from_dict(json.loads(json.dumps(stack.as_dict()))) == stack
     assert Stack("a/0", "h", 1, (StackThread("x", (), True, ()),)).text() == "a/0 on h (process 1): its threads"
+
+
+@pytest.mark.row("I09")
+def test_threads_of_the_user_show_neither_how_they_began_nor_how_grid_waits() -> None:
+    package = stack_module._PACKAGE
+    began = '  File "/l/threading.py", line 9 in run\n  File "/l/threading.py", line 8 in _bootstrap\n'
+    waits = f'  File "/l/threading.py", line 5 in wait\n  File "{package}wire/link.py", line 4 in wait\n'
+
+    def users(frames: str) -> list[str]:
+        (thread,) = read_threads("Thread 0x1 [x] (most recent call first):\n" + frames, server=False)
+        return [frame.function for frame in thread.users]
+
+    assert users('  File "fit.py", line 3 in write\n' + began) == ["write"]
+    assert users(waits + f'  File "{package}services/result.py", line 7 in get\n  File "fit.py", line 3 in main\n') == [
+        "main"
+    ]
+    called = f'  File "fit.py", line 5 in energy\n  File "{package}compat/quick.py", line 4 in map\n'
+    assert users(called + '  File "fit.py", line 3 in main\n') == ["main", "map", "energy"]
+    assert users(f'  File "{package}grids/watch.py", line 3 in run\n' + began) == users(began) == []
+
+
+@pytest.mark.row("I01")
+def test_threads_of_grid_in_a_server_on_another_host_are_told_from_those_of_the_user() -> None:
+    began = '  File "/l/threading.py", line 9 in run\n'
+    ours = f'Thread 0x2 (most recent call first):\n  File "/r/grid/kernel/rouse.py", line 51 in _watch\n{began}\n'
+    theirs = f'Thread 0x3 (most recent call first):\n  File "/home/me/fit.py", line 9 in write\n{began}\n'
+    _, first, second, _ = read_threads(ours + theirs + SERVER, server=True)
+    assert not first.users and [frame.function for frame in second.users] == ["write"]
