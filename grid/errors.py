@@ -258,7 +258,8 @@ class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     its host killed for lack of memory while it ran; `left_s`: seconds that its allocation had left (None: no end);
     `call`: the method that ran, and `deaths`: how many servers of this grid died with that very call, this one counted.
     `slot`: its cores, devices and memory, in words; "" if it had none of its own. `memory_peak` and `memory_limit`:
-    bytes that its process had at most, and that it might have had (None where unknown).
+    bytes that its process had at most, and that it might have had (None where unknown). `snapshot_age_s`: how old the
+    last snapshot of its state is (None: there is none); the server in its place goes on from that.
     """
 
     server: str
@@ -273,6 +274,7 @@ class ServerLost(ServiceError, concurrent.futures.BrokenExecutor):
     slot: str
     memory_peak: int | None = None
     memory_limit: int | None = None
+    snapshot_age_s: float | None = None
 
     @classmethod
     def _render(cls, what: str, facts: Mapping[str, Any]) -> str:

@@ -52,6 +52,8 @@ class Limits:
     """Calls to one server without an answer, at most."""
     starts_at_once: int = 16
     """Hosts that are started side by side."""
+    snapshot_bytes: int = 1 << 30
+    """The state of one server, as a snapshot; this process keeps the last one of each."""
     output_lines: int = 50
     """Last lines of a server's output that an error about it shows."""
 

@@ -311,6 +311,8 @@ class Grid(AbstractGrid):
         servers: int | None = None,
         busy: str = "fail",
         retry: Retry | None = None,
+        snapshot_s: float | None = None,
+        snapshot_calls: int | None = None,
     ) -> ServiceId[T]:
         """Put copies of `instance` on servers of all hosts and return the service id.
 
@@ -321,7 +323,8 @@ class Grid(AbstractGrid):
             wait: Return when so many servers are ready: "first", "all", or a number; others join as they come.
                 Hosts that fail are in `g.failures`, and a line on stderr names them. Default: the grid's.
             timeout: Seconds to wait for them; default `limits.publish_s`.
-            restarts: How many lost servers of this service are replaced, each with a fresh copy.
+            restarts: How many lost servers of this service are replaced, each with a fresh copy, or as
+                the last snapshot has it.
             republish: Make a new service even if this object has one.
             missing: "fail" or "ok": whether fewer servers than `wait` says are an error. Default: the grid's, but
                 "fail" where `wait` is given here.
@@ -339,6 +342,10 @@ class Grid(AbstractGrid):
                 them. "fail": such a host takes no part.
             retry: Which calls of its proxies are made again, and how often: those of methods that may run twice.
                 Default: none. See docs/retry.md.
+            snapshot_s: Save the state of each server after so many seconds, behind the calls that it has, if it was
+                called since. One that takes the place of a lost server (`restarts`) goes on from there, on another host
+                if that was lost as well. See docs/snapshots.md.
+            snapshot_calls: The same after so many calls.
         Raises:
             NeedsError: `where` means no host.
             SerialisationError: The instance can't travel; the message names the part.
@@ -358,6 +365,8 @@ class Grid(AbstractGrid):
             servers=servers,
             busy=busy,
             retry=retry,
+            snapshot_s=snapshot_s,
+            snapshot_calls=snapshot_calls,
         )
         return ServiceId(service_id)
 

@@ -152,7 +152,11 @@ def _death(
         facts.append(f"its slot was {server.slot}")
     if left_s is not None:
         facts.append(f"its allocation had {left_s:.0f} s left" if left_s > 0 else "its allocation had ended")
-    if call is not None:
+    if server.snapshots is not None:
+        facts.append(server.snapshots.words())
+    if call == "@snapshot":
+        facts.append("its state was being saved")
+    elif call is not None:
         facts.append(f"it was running {call!r}" if not call.startswith("@") else "it was running calls of a map")
     if deaths > 1:
         facts.append(f"{deaths} servers have died with this very call: don't give it to another unchanged")
@@ -172,4 +176,5 @@ def _death(
         slot=server.slot,
         memory_peak=certificate["peak_kb"] << 10 if certificate.get("peak_kb") else None,
         memory_limit=certificate.get("memory_limit"),
+        snapshot_age_s=None if server.snapshots is None else server.snapshots.age_s(),
     )

@@ -34,8 +34,10 @@ from grid.grids.home import Home
 from grid.grids.housing import Lodging, where_to
 from grid.grids.processes import home_of
 from grid.grids.reserving import reserve
+from grid.grids.snapshots import bring_state
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
+from grid.kernel.saving import Saved
 from grid.services.kernel_server import KernelServer
 from grid.services.result import Reply
 from grid.slots.needs import Needs
@@ -104,7 +106,7 @@ class Move:
     server: KernelServer
     origin: Home
     state: MoveState = MoveState.LEAVING
-    saved: tuple[bytes, list[Any], list[str]] | None = None  # pickle, its buffers, modules that it needs
+    saved: Saved | None = None
     home: Home | None = None  # where it goes
     number: int = 0  # its new one, on our link
     peer: Any = None
@@ -267,26 +269,19 @@ class Mover:
         if move.home is not home:  # it was lost just now, and the server looks for another
             return
         assert move.saved is not None
-        data, buffers, modules = move.saved
         blob = ""
         try:
             self._fleet.start(home)
             self._stager.furnish(home)
-            entries = dict(server.peer.image)
-            packed = home.needs.pack_image(entries) if entries else None
-            home.needs.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
-            image = packed.parts if packed else ()
-            parts = [memoryview(part) for part in (data, *buffers, *image)]
             slot = ""
             if needs := self._needs_of(server.service_id):
                 found = reserve(home, [server.name], needs, self._fleet.limits.lost_s, self._fleet)
                 if not found.granted:
                     raise NeedsError(found.why, host=home.host.label, hint=f"It needs {needs}")
                 slot = found.granted[server.name]
-            blob = home.store().write(parts)
+            wishes = self._wishes_of(server.service_id)
+            published, blob = bring_state(home, move.saved, dict(server.peer.image), wishes)
             wish: dict[str, Any] = {"name": server.name, "service_id": server.service_id}
-            published = {"blob": blob, "sizes": [len(part) for part in parts], "image": len(image), "warm": []}
-            published |= {**self._wishes_of(server.service_id), "moved": True}
             with self._fleet.changed:
                 if self._arriving(server.name) is not move or move.home is not home:
                     raise GridError("it was lost, or its host was")

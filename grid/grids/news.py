@@ -85,7 +85,8 @@ class News:
             error = HostError(what, host=home.host.label, hint="See `ulimit -n`, and `grid doctor`")
             self._publisher.host_failed(home, error, [server])
             return
-        server.attach(fleet.link, peer, self._publisher.has(server.service_id))
+        has = self._publisher.has(server.service_id)
+        server.attach(fleet.link, peer, has if server.snapshots is None else server.snapshots.born(has))
         if fleet.keep is not None:
             fleet.keep.server_up(server, home.number)
         fleet.processes.add(server.number, server, home, fleet.limits.lost_s)

@@ -18,6 +18,7 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ from grid.grids.home import Home
 from grid.grids.processes import home_of
 from grid.grids.reserving import reserve
 from grid.grids.settings import GridSettings, one_wait, one_word
+from grid.grids.snapshots import SaidOnce, SnapshotRule, Snapshots, home_for, rule_of
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
 from grid.grids.undisturbed import undisturbed
@@ -86,6 +88,8 @@ class Publication:
     reseed: bool | None  # whether generators get another state on each server; None: nobody said
     logging: dict[str, Any] | None  # how it is set up on servers
     place: Place = Place()
+    snapshots: SnapshotRule = field(default_factory=SnapshotRule)
+    told: SaidOnce = field(default_factory=SaidOnce)
     surplus: int = 0  # servers that have no slot on their host
     blobs: dict[Home, dict[str, Any]] = field(default_factory=dict)  # what servers there are told of it
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -110,6 +114,7 @@ class Wish:
     logging: dict[str, Any] | None
     place: Place
     retry: Retry | None
+    snapshots: SnapshotRule
 
     def servers(self, total: int) -> int:
         """How many servers are waited for, of so many."""
@@ -141,14 +146,16 @@ class Publisher:
         servers: int | None = None,
         busy: str = "fail",
         retry: Retry | None = None,
+        snapshot_s: float | None = None,
+        snapshot_calls: int | None = None,
     ) -> str:
         """See `Grid.publish`."""
         grid, settings = self._fleet.grid, self._settings
         check("retry", retry, Retry | None)
-        if retry is not None and self._fleet.keep is not None:
-            raise ValueError(
-                "a grid with keep= makes no call again, as a later client could not know of it: leave retry= out"
-            )
+        rule = rule_of(snapshot_s, snapshot_calls, restarts)
+        if self._fleet.keep is not None and (rule or retry is not None):
+            what = "retry=" if retry is not None else "snapshot_s= and snapshot_calls="
+            raise ValueError(f"a grid with keep= has no {what}, as a later client could not know of it: leave it out")
         check("needs", needs, Needs | None)
         check("where", where, str | None)
         check_number("servers", servers, 1, int | None)
@@ -171,6 +178,7 @@ class Publisher:
             logging=logsetup.of_this_process() if (settings.logging if logging is None else logging) else None,
             place=Place(needs=needs, where=condition, servers=servers, waits_s=patience if busy == "wait" else 0.0),
             retry=retry,
+            snapshots=rule,
         )
         self._check_meant(wish.place)
         given: list[str] = []  # the service that we got
@@ -265,6 +273,7 @@ class Publisher:
             reseed=wish.reseed,
             logging=wish.logging,
             place=wish.place,
+            snapshots=wish.snapshots,
         )
         if wish.reseed is None and total > 1:
             holders = image.random if image else set()
@@ -344,6 +353,8 @@ class Publisher:
         for _ in range(count):
             name = f"{publication.service_id}/{next(publication.numbers)}"
             server = KernelServer(publication.service_id, name, home.host, home, self._fleet.link.number())
+            if publication.snapshots:
+                server.snapshots = Snapshots(self._fleet, server, publication.snapshots, publication.told)
             self._fleet.processes.begin(server)
             made.append(server)
         return made
@@ -366,21 +377,33 @@ class Publisher:
                 service.announce(servers)
                 self._begin_on(home, publication, servers)
 
-    def replace(self, server: KernelServer) -> Callable[[], None] | None:
+    def replace(self, server: KernelServer, *, avoid: bool = False) -> Callable[[], None] | None:
         """Another one for a server that is about to leave the tables; None: there is none to be.
 
         It is announced at once, before the old one leaves, so that who waits keeps hope; the answer starts it.
+        With snapshots it goes on from the last one, and on another host where its own is lost, or could not start it
+        (`avoid`).
         """
         publication, home = self._publications.get(server.service_id), home_of(server)
+        if publication is not None and publication.snapshots:
+            home = home_for(home, self._room(publication), avoid=avoid) or home
         service = self._fleet.grid._services.get(server.service_id)
-        if publication is None or service is None or not home.up or self._fleet.halted:
+        if publication is None or service is None or home.gone or self._fleet.halted:
             return None
         if publication.restarts < 1:
             return None
         publication.restarts -= 1
         successors = self._new_servers(publication, home, 1)
+        if server.snapshots is not None:
+            successors[0].snapshots.last = server.snapshots.last
         service.announce(successors)
         return lambda: self._fleet.in_thread("grid-replace", self._publish_on, home, publication, successors)
+
+    def _room(self, publication: Publication) -> list[tuple[Home, int]]:
+        """The homes that a service may have servers on, and for how many more each has room."""
+        here = Counter(id(s.home) for s in self._fleet.servers() if s.service_id == publication.service_id)
+        counts = [(home, publication.place.count(home)) for home in self._fleet.homes]
+        return [(home, count - here[id(home)]) for home, count in counts if count]
 
     def _publish_on(self, home: Home, publication: Publication, servers: Sequence[KernelServer]) -> None:
         """Thread: one host's part of a publication."""
@@ -399,7 +422,11 @@ class Publisher:
                 }
                 for server in servers
             ]
-            published = self._bring(home, publication)
+            own = servers[0].snapshots if len(servers) == 1 else None
+            if own is not None and own.last is not None:
+                published = own.bring(home, publication.wishes())
+            else:
+                published = self._bring(home, publication)
             distance_s = self._fleet.grid.X11_delay
             if distance_s > 0:
                 for wish in wishes:
@@ -495,7 +522,13 @@ class Publisher:
         self._fleet.absent.add(Missing(home.host.label, exc, one, first.service_id if first is not None else None))
         for server in servers:
             self._fleet.processes.end_start(server.name)
+            start_another = None
+            if server.snapshots is not None and server.snapshots.last is not None and server.final_state is None:
+                server.snapshots.drop_blob()
+                start_another = self.replace(server, avoid=True)  # its state is not lost with this host
             self._fleet.gone(server, Event.LOST, str(exc))
+            if start_another is not None:
+                start_another()
         self._fleet.notify()
 
     # -- waiting for them ------------------------------------------------------------------------------------------
@@ -556,9 +589,14 @@ class Publisher:
         self._tell_absent()
 
     def look(self) -> None:
-        """Now and then: who takes no part, and nobody waits any more who would tell?"""
+        """Now and then: of whom is a snapshot due; who takes no part, and nobody waits any more who would tell?"""
         if self._fleet.absent and not self._waiting:
             self._tell_absent()
+        if any(one.snapshots for one in list(self._publications.values())):
+            now = time.monotonic()
+            for server in self._fleet.servers():
+                if server.snapshots is not None:
+                    server.snapshots.look(now)
 
     def _tell_absent(self) -> None:
         """A line for each cause that keeps hosts, or servers, from taking part."""

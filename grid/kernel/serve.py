@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -29,7 +28,7 @@ from typing import Any, NoReturn
 import zmq
 
 from grid.errors import GridError
-from grid.kernel import logsetup, premises, spawned, stacks
+from grid.kernel import logsetup, premises, saving, spawned, stacks
 from grid.kernel.costs import Meter
 from grid.kernel.hostend import SETTLES_S, HostEnd
 from grid.kernel.rouse import Rouser
@@ -284,6 +283,8 @@ class Server:
             return _work_in(args[0] or self._root)
         if method == "@ends":
             return self._before_end(*args)
+        if method == "@snapshot":
+            return saving.snapshot(self.instance, self.name, *args)
         if method == "@map":
             return self._map(*args)
         if method == "@call":  # an instance that is itself a function
@@ -332,15 +333,12 @@ class Server:
                 values.append(None)
         return values, errors
 
-    def _before_end(self, seconds: float, save: bool) -> tuple[bytes, list[Any], list[str]] | None:
+    def _before_end(self, seconds: float, save: bool) -> saving.Saved | None:
         """Its allocation ends in `seconds`: tell the instance if it wants to know, give its state if that is asked."""
         hook = getattr(type(self.instance), "allocation_ends", None)
         if hook is not None:
             hook(self.instance, seconds)
-        if not save:
-            return None
-        dumped = codec.dumps(self.instance, f"the state of {self.name}")
-        return dumped.data, [pickle.PickleBuffer(part) for part in dumped.buffers], sorted(dumped.modules)
+        return saving.saved(self.instance, self.name) if save else None
 
     def withdraw(self, call: int) -> bool:
         """Whether a call will not run: it had not begun."""

@@ -79,6 +79,8 @@ class KernelServer(Server):
     link: Link
     claims: Any = None
     """Where the grid is kept: who has calls remembered, see `keeping/claims`."""
+    snapshots: Any = None
+    """Where its service has them: its own, see `grids/snapshots`."""
 
     def __init__(self, service_id: str, name: str, host: Host, home: HomeOfServer, number: int) -> None:
         super().__init__(service_id, name, host)
@@ -128,6 +130,8 @@ class KernelServer(Server):
             self.link.call(peer, dumped, result, image)
         except Moving:
             self._keep(dumped, result)
+        if self.snapshots is not None:
+            self.snapshots.called()
         if self.claims is not None:
             result.claim = self.claims.claim(peer.number, result.call)
         if self.hooks and self.service is not None:
@@ -163,6 +167,8 @@ class KernelServer(Server):
                 self.link.call(peer, dumped, result, image)
             except Moving:  # its blob stays behind, so the value goes along with the call
                 return super(KernelServer, self).receive(value, kept)(method, proxy)
+            if self.snapshots is not None:
+                self.snapshots.called()
             if self.claims is not None:
                 result.claim = self.claims.claim(peer.number, result.call)
             return result
