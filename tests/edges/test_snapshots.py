@@ -75,7 +75,7 @@ def calls_until_killed(g: LocalGrid, sid: str, numbers: range) -> ServerLost:
     return caught.value
 
 
-@pytest.mark.row("I09")
+@pytest.mark.row("Z08")
 def test_a_killed_server_goes_on_from_its_last_snapshot_and_the_error_says_how_old_that_is(g: LocalGrid) -> None:
     sid = g.publish(Tally(), restarts=RESTARTS, snapshot_calls=4)
     lost = calls_until_killed(g, sid, range(6))
@@ -88,7 +88,7 @@ def test_a_killed_server_goes_on_from_its_last_snapshot_and_the_error_says_how_o
     g.terminate(sid)
 
 
-@pytest.mark.row("I09")
+@pytest.mark.row("Z08")
 def test_by_time_and_an_unchanged_state_is_not_sent_again(g: LocalGrid) -> None:
     sid = g.publish(Tally(), restarts=1, snapshot_s=0.01)
     with g.acquire_service(sid) as proxy:
@@ -104,7 +104,7 @@ def test_by_time_and_an_unchanged_state_is_not_sent_again(g: LocalGrid) -> None:
     g.terminate(sid)
 
 
-@pytest.mark.row("I09")
+@pytest.mark.row("Z08")
 def test_whatever_calls_and_kills_come_the_state_is_what_calls_before_the_last_snapshot_made(g: LocalGrid) -> None:
     rng = random.Random(22)
     sid = g.publish(Tally(), restarts=RESTARTS, snapshot_calls=3)
@@ -123,7 +123,7 @@ def test_whatever_calls_and_kills_come_the_state_is_what_calls_before_the_last_s
     g.terminate(sid)
 
 
-@pytest.mark.row("I09")
+@pytest.mark.row("Z08")
 @pytest.mark.parametrize(("what", "why"), [("generator", "generator"), ("much", "snapshot_bytes")])
 def test_a_state_that_can_not_be_saved_is_said_once_and_the_server_goes_on(
     g: LocalGrid, caplog: pytest.LogCaptureFixture, what: str, why: str
@@ -141,7 +141,7 @@ def test_a_state_that_can_not_be_saved_is_said_once_and_the_server_goes_on(
     g.terminate(sid)
 
 
-@pytest.mark.row("I09")
+@pytest.mark.row("Z08")
 def test_what_is_no_rule_is_refused(g: LocalGrid) -> None:
     wrong: list[dict[str, Any]] = [{"snapshot_s": -1.0}, {"snapshot_s": 0}, {"snapshot_calls": 0}]
     for words in wrong:
@@ -153,7 +153,7 @@ def test_what_is_no_rule_is_refused(g: LocalGrid) -> None:
         g.publish(Tally(), snapshot_s=300)
 
 
-@pytest.mark.row("I09")
+@pytest.mark.row("Z08")
 def test_a_server_that_is_lost_with_its_host_goes_on_at_another() -> None:
     hosts = [dataclasses.replace(local_host(1), env={"WHICH": word}) for word in ("one", "two")]
     with Grid(hosts, limits=QUICK, output=None, wait="all") as g:
