@@ -38,7 +38,8 @@ def test_a_daemon_that_left_the_family_is_known_by_its_mark() -> None:
     text = subprocess.check_output(["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"], text=True)
     try:
         deadline = time.monotonic() + 20
-        while Path(f"/proc/{int(text)}/comm").read_text() != "sleep\n":  # it has yet to become that
+        place = Path(f"/proc/{int(text)}")  # it has yet to become that; for a moment it has the name and no variables
+        while (place / "comm").read_text() != "sleep\n" or not (place / "environ").read_bytes():
             assert time.monotonic() < deadline
             time.sleep(0.005)
         assert f"process {int(text)}: sleep 1000" in scene.left_behind(0.5)
