@@ -111,8 +111,8 @@ def test_servers_move_to_the_next_pilot_with_their_state_while_their_proxies_go_
         calls, warned, saved, job = one.tell().get(30)
         assert calls == len(counts) and began == {"12.fake"} and job in ("13.fake", "14.fake")
         # once when it was published, once with each move; a slow machine warns of the next end before we forbid that
-        for warned, saved in ((warned, saved), two.tell().get(30)[1:3]):
-            assert warned in (1, 2) and 2 <= saved <= warned + 1
+        for often, moved in ((warned, saved), two.tell().get(30)[1:3]):
+            assert often in (1, 2) and 2 <= moved <= often + 1
         g.release_service(one)
         g.release_service(two)
         assert g.size(sid) == 2
