@@ -259,30 +259,27 @@ class Reply(Future[R]):
         It may do anything: wait for other results, publish, acquire, terminate.
         """
         with _lazily:
-            if not self.done_flag:
+            # also where it is done and those before it have yet to run: they run together, in their order
+            stands = not self.done_flag or self._callbacks is not None
+            if stands:
                 self._watched = True
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(fn)
-                if not self.done_flag:
-                    return
-        if self._callbacks is not None:
-            self._run_callbacks()
-        else:
+                self._callbacks = [*(self._callbacks or ()), fn]
+        if not stands:
             self._call_back(fn)
+        elif self.done_flag:
+            self._run_callbacks()
 
     def when_done(self, fn: Callable[[Future[Any]], Any]) -> None:
         """Like `add_done_callback`, for what never waits: the grid's thread calls it, and all of the grid waits."""
         with _lazily:
-            if not self.done_flag:
+            stands = not self.done_flag or self._listeners is not None
+            if stands:
                 self._watched = True
                 self._listeners = [*(self._listeners or ()), fn]
-                if not self.done_flag:
-                    return
-        if self._listeners is not None:
-            self._link.errand(self._announce)
-        else:
+        if not stands:
             self._call_back(fn)
+        elif self.done_flag:
+            self._link.errand(self._announce)
 
     def __await__(self) -> Generator[Any, None, R]:
         return asyncio.wrap_future(self).__await__()

@@ -164,3 +164,35 @@ def test_it_is_a_future_for_all_who_look() -> None:
     assert heard == ["listener", "call-back"]
     made.add_done_callback(lambda _: heard.append("late"))
     assert heard[-1] == "late" and list(concurrent.futures.as_completed([made])) == [made]
+
+
+@pytest.mark.row("G13")
+def test_a_call_back_that_is_added_between_the_answer_and_those_before_it_is_not_lost() -> None:
+    """Else `await` waits for ever, where a wait for the same result was cancelled before."""
+    callee = Callee()
+    result = Result(callee, NOBODY, "f")
+    heard: list[int] = []
+    result.add_done_callback(lambda _: heard.append(1))
+    result.deliver(0, 0.0, pack(Kind.REPLY, 1, 1, 0, 1, pickle.dumps(5)))
+    assert heard == [] and len(callee.link.due) == 1  # the thread of call-backs has yet to run
+    result.add_done_callback(lambda _: heard.append(2))
+    for each in callee.link.due:
+        each()
+    result.add_done_callback(lambda _: heard.append(3))
+    assert heard == [1, 2, 3]
+
+
+@pytest.mark.row("G13")
+def test_a_listener_that_is_added_between_the_answer_and_those_before_it_is_not_lost() -> None:
+    callee = Callee()
+    errands: list[Callable[[], None]] = []
+    callee.link.errand = errands.append  # type: ignore[method-assign]
+    result = Result(callee, NOBODY, "f")
+    heard: list[int] = []
+    result.when_done(lambda _: heard.append(1))
+    result.deliver(0, 0.0, pack(Kind.REPLY, 1, 1, 0, 1, pickle.dumps(5)))
+    result.when_done(lambda _: heard.append(2))
+    for each in errands:
+        each()
+    result.when_done(lambda _: heard.append(3))
+    assert heard == [1, 2, 3]
