@@ -182,11 +182,13 @@ class Retried(Result[Any]):
     def _granted(self, waiter: Waiter) -> None:
         with self._turn:
             self._waiter = None
-            over = self.done_flag
+            over = self.done_flag or self._withdrawn  # who has withdrawn it finishes it, and it must not run
         if not waiter.granted:
+            if over:
+                return
             if waiter.granted is None:
                 self._finish(None, self._nobody_left())
-            elif not over:
+            else:
                 self._stand_in_line()  # it was lost in the moment of its grant
             return
         proxy = self._service.hand_out(waiter.granted[0])
