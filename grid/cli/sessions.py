@@ -177,9 +177,10 @@ def _end_run(name: str, as_json: bool) -> bool:
     from grid.errors import SessionError
     from grid.runs.detached import DetachedRun
 
-    if name not in [run.name for run in DetachedRun.all()]:
+    try:
+        run = DetachedRun.called(name)
+    except SessionError:
         return False
-    run = DetachedRun(name)
     if not run.stop():
         host = run.facts().get("host", "?")
         raise SessionError(f"the run {name!r} can't be ended from here", hint=f"It was started on {host}: end it there")
