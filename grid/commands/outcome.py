@@ -6,7 +6,6 @@ Elsewhere:  the run itself (`onhost`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.errors import CommandFailed, GridError, StagingError
+from grid.staging.whole import whole_file
 from grid.text import clean
 
 _STDERR_LINES = 12
@@ -156,15 +156,10 @@ def bring_outputs(outputs: list[tuple[str, int, bytes]], to: Path) -> list[Path]
                 f"the output {name!r} leads out of {os.fspath(to)!r}", hint="The host is not to be trusted"
             )
         path = to / posixpath.normpath(name)
-        half = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_bytes(data)
-            half.chmod(mode & 0o777 | 0o600)
-            half.replace(path)
+            with whole_file(path, mode) as file:
+                file.write(data)
         except OSError as exc:
-            with contextlib.suppress(OSError):
-                half.unlink()
             raise StagingError(
                 f"the output {name!r} can't be written to {os.fspath(path)!r} ({exc.strerror or exc})",
                 hint="Make room there, or name another directory: to=...",

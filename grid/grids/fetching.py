@@ -9,7 +9,6 @@ Lives here: `FileFetcher`. Elsewhere: which files there are (`kernel/produce.py`
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import posixpath
 import re
@@ -24,8 +23,7 @@ from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.stager import Stager
 from grid.hosts import Host
-
-logger = logging.getLogger(__name__)
+from grid.staging.whole import whole_file
 
 PIECE = 8 << 20
 """Bytes of a file that travel at once."""
@@ -126,18 +124,9 @@ class FileFetcher:
             here = path.stat()
             if (here.st_size, here.st_mtime_ns) == (size, changed_ns):
                 return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
-        try:
-            with half.open("wb") as file:
-                for piece in self._pieces(home, name, size, changed_ns):
-                    file.write(piece)
-            half.chmod(mode & 0o777 | 0o600)
-            os.utime(half, ns=(changed_ns, changed_ns))
-            half.replace(path)
-        except BaseException:
-            half.unlink(missing_ok=True)
-            raise
+        with whole_file(path, mode, changed_ns) as file:
+            for piece in self._pieces(home, name, size, changed_ns):
+                file.write(piece)
         return path
 
     def _pieces(self, home: Home, name: str, size: int, changed_ns: int) -> Any:
