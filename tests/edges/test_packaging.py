@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib.metadata
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 HOOK = "import sys; from setuptools import build_meta as b; print(getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
@@ -54,21 +56,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return sdist, build("wheel", unpacked, place / "dist")
 
 
-def closure(names: list[str]) -> set[str]:
-    """Distributions that these need, themselves included; extras aside."""
-    found: set[str] = set()
-    todo = list(names)
+def closure(lines: list[str]) -> set[str]:
+    """Distributions that an installer would bring for these lines, on this Python: markers and extras count."""
+    found: set[tuple[str, str]] = set()
+    todo = [(line, "") for line in lines]
     while todo:
-        name = re.split(r"[\s;<>=!~\[(]", todo.pop(), maxsplit=1)[0].lower().replace("_", "-")
-        if name in found:
+        line, extra = todo.pop()
+        need = Requirement(line)
+        if need.marker is not None and not need.marker.evaluate({"extra": extra}):
             continue
-        try:
-            needs = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue  # for another system or Python
-        found.add(name)
-        todo += [need for need in needs if "extra ==" not in need]
-    return found
+        name = canonicalize_name(need.name)
+        for wanted in {"", *need.extras}:
+            if (name, wanted) not in found:
+                found.add((name, wanted))
+                todo += [(line, wanted) for line in importlib.metadata.requires(name) or ()]
+    return {name for name, _ in found}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def clean(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
         (about,) = [name for name in wheel.namelist() if name.endswith("METADATA")]
         lines = wheel.read(about).decode().splitlines()
     needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
-    for name in closure([need for need in needed if "extra ==" not in need]):
+    for name in closure(needed):
         for file in importlib.metadata.files(name) or ():
             top = file.parts[0]
             origin, link = Path(str(importlib.metadata.distribution(name).locate_file(top))), Path(where) / top
@@ -144,6 +146,30 @@ def test_what_lacks_an_extra_says_the_line_that_installs_it(clean: Path, tmp_pat
     served = run(clean / "bin" / "grid", "serve", "fits.py", "--local", "1", cwd=tmp_path)
     assert served.returncode == 1, served.stderr
     assert "pip install 'sshgrid[jobs]'" in served.stderr and "Traceback" not in served.stderr
+
+
+# What users bring themselves: grid uses it where they do, and says so where it is missing.
+OF_USERS = {"bumps", "h5py", "keyring", "numpy"}
+
+
+@pytest.mark.row("D02")
+def test_every_library_that_the_code_imports_is_declared() -> None:
+    """By its own name, as what brings it today may not need it tomorrow."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = [text for extra, text in config["options.extras_require"].items() if extra not in ("test", "docs")]
+    lines = "\n".join([config["options"]["install_requires"], *extras]).split("\n")
+    needs = [Requirement(line) for line in lines if line]
+    declared = {canonicalize_name(name) for need in needs for name in (need.name, *need.extras)}
+    brought_by = {**importlib.metadata.packages_distributions(), "tomli": ["tomli"]}  # tomli: before 3.11 alone
+    for path in (ROOT / "grid").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules = [node.module]
+            for top in {module.partition(".")[0] for module in modules} - {"grid"} - OF_USERS:
+                if top not in sys.stdlib_module_names:
+                    assert declared & set(map(canonicalize_name, brought_by[top])), f"{path}: {top} is not declared"
 
 
 @pytest.mark.row("D02")
