@@ -45,6 +45,12 @@ TOOL_S = 900.0
 FETCH_S = 60.0
 _AT_ONCE = 8
 _LINES = 6
+_CHARACTERS = 800
+_PYTHONS = ("3.12", "3.10", "3.8", "3.14")
+_IS_ERROR = re.compile(r"ERROR\b|error\b|×")
+_IS_ADVICE = re.compile(r"WARNING\b|warning\b|hint:|.*\bfor help visit\b")
+# uv's words for a release that is there, and has nothing for this host; older ones name the Python that it wants
+_WITHOUT_WHEEL = re.compile(r"\b([A-Za-z0-9][A-Za-z0-9._-]*)==(\S+) (?:has no (?:usable )?wheels|depends on Python)")
 
 
 def source_key(origin: Wanted, states: SourceStates) -> str:
@@ -227,6 +233,9 @@ class Collection:
                 others = [pin for pin in pins if str(canonicalize_name(pin.name)) not in known]
                 return [*built, *self._of_pins(others)]
             tried.append(f"uv: {_errors(done)}")
+            if found := _WITHOUT_WHEEL.search(tried[0]):
+                name, version = found.groups()
+                raise no_wheel(name, version, self._target, self._offered(uv, name, version, scratch))
         if _has_pip():
             fetched = scratch / "fetched"
             fetched.mkdir()
@@ -235,6 +244,18 @@ class Collection:
                 return [self._cache.put(file) for file in sorted(fetched.glob("*.whl"))]
             tried.append(f"pip: {_errors(done)}")
         raise _not_found(tried, self._target)
+
+    def _offered(self, uv: str, name: str, version: str, scratch: Path) -> list[str]:
+        """Names of all wheels that an index has of a release, whatever they fit; none if that can't be had."""
+        asked, lock = scratch / "one.txt", scratch / "pylock.one.toml"
+        asked.write_text(f"{name}=={version}\n")
+        options = ("--quiet", "--no-deps", "--universal", "--format", "pylock.toml", "--output-file", str(lock))
+        for python in _PYTHONS:  # uv names the wheels of a release to a Python that the release is for
+            done = _run([uv, "pip", "compile", *options, "--python-version", python, str(asked)])
+            found = re.findall(r'[A-Za-z0-9_.!+-]+\.whl(?=")', lock.read_text()) if done.returncode == 0 else []
+            if found:
+                return found
+        return []
 
     def _by_uv(self, uv: str, asked: Path, bounds: Path, lock: Path) -> list[str]:
         version = self._target.markers["python_full_version"]
@@ -375,6 +396,12 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _errors(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    told = [line for line in lines if "ERROR" in line or line.startswith(("error", "×", "╰─▶", "Caused"))] or lines
-    return " ".join(told[-_LINES:]) or f"exit status {done.returncode}"
+    return errors_of(done.stderr) or f"exit status {done.returncode}"
+
+
+def errors_of(said: str) -> str:
+    """What pip or uv say of an error, in one line: from their word for it on, without warnings and advice."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    first = next((number for number, line in enumerate(lines) if _IS_ERROR.match(line)), 0)
+    told = [line for line in lines[first:] if not _IS_ADVICE.match(line)]
+    return " ".join(told[:_LINES])[:_CHARACTERS]

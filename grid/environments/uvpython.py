@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from grid.environments.fetching import TOOL_S, uv_program
+from grid.environments.fetching import TOOL_S, errors_of, uv_program
 from grid.errors import PackagesError
 from grid.hosts import Host
 from grid.launch import Connection
@@ -54,7 +54,7 @@ def uv_archive(word: str, connection: Connection, host: Host, cache: Path) -> Pa
     newest = newest_of(os.listdir(home) if home.is_dir() else [], version, platform)
     if newest is None:
         raise PackagesError(
-            f"python_archive: {word}: uv has no Python {version} for {platform}: {said.stderr.strip()[-500:]}",
+            f"python_archive: {word}: uv has no Python {version} for {platform}: {errors_of(said.stderr)}",
             hint="Is the internet reachable from here? Or name an archive that you have",
         )
     return _packed(home / newest, cache / "pythons")

@@ -24,6 +24,7 @@ from grid.wire.codec import CACHE_TAG, Dumped
 from grid.wire.edited import edited_since, told_of
 from grid.wire.mainimage import MainImage, Packed
 
+OUR_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _USED: Any = ("modules", "used")
 """In what a process has: modules that the names of `__main__` there use."""
 
@@ -114,7 +115,8 @@ class HostNeeds:
             raise VersionError(
                 f"host {label!r} runs {theirs} and this is {CACHE_TAG}: {', '.join(list(by_value)[:4])} "
                 "would have to travel as byte code, which crashes there or misleads",
-                hint="Move that code into a module (it is sent as source), or use the same minor version on the host",
+                hint="Move that code into a module (it is sent as source), or use the same minor version on the host: "
+                f"python: names one that it has, and python_archive: uv:{OUR_PYTHON} brings one",
             )
 
     def have_modules(self, names: set[str]) -> None:

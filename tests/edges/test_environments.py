@@ -447,6 +447,18 @@ def test_an_index_that_is_unreachable_is_told(home: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.row("W03")
+def test_a_release_without_a_wheel_for_the_host_is_named_with_those_that_there_are(home: Path, tmp_path: Path) -> None:
+    """A real one: NumPy 1.21 has wheels up to Python 3.10."""
+    (tmp_path / "requirements.txt").write_text("numpy==1.21.6\nclick\n")
+    with pytest.raises(
+        PythonError, match=r"no wheel of numpy 1\.21\.6 fits Python .*; there are wheels for "
+    ) as caught:
+        bring(tmp_path / "requirements.txt")
+    assert "cp310-cp310-m" in str(caught.value)
+    assert "find-links" in caught.value.hint
+
+
+@pytest.mark.row("W03")
 def test_an_import_that_fails_there_names_the_package_and_what_the_loader_says(home: Path, tmp_path: Path) -> None:
     (tmp_path / "lib.c").write_text("int far(void) { return 1; }\n")
     (tmp_path / "near.c").write_text("int far(void); int near(void) { return far(); }\n")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grid.environments.fetching import errors_of
 from grid.environments.fitting import Offered, PinnedPackage, Wheel, choose, name_of
 from grid.environments.locks import read_lock
 from grid.environments.states import GIT_ADDRESS, SourceStates
@@ -462,3 +463,33 @@ def test_a_branch_is_looked_at_once_so_that_the_key_and_the_wheel_mean_one_commi
     assert states.pinned(f"git+file://{tmp_path}").endswith(f"@{git('rev-parse', 'HEAD')}")
     for other in ("numpy==2", f"git+file://{tmp_path}@nobody", str(tmp_path)):
         assert states.pinned(other) == other
+
+
+@pytest.mark.row("W03")
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (  # uv 0.13
+            "error: No solution found when resolving dependencies\n  cause: Because numpy==2.4.6 has no usable wheels "
+            "and you require numpy==2.4.6, we can conclude that your requirements are unsatisfiable.\n\nhint: "
+            "Wheels are required for `numpy`\n",
+            "error: No solution found when resolving dependencies cause: Because numpy==2.4.6 has no usable wheels and "
+            "you require numpy==2.4.6, we can conclude that your requirements are unsatisfiable.",
+        ),
+        (  # uv 0.8
+            "  × No solution found when resolving dependencies:\n  ╰─▶ Because nobody was not found in the package\n"
+            "      registry and you require nobody, we can conclude that your\n      requirements are unsatisfiable.\n",
+            "× No solution found when resolving dependencies: ╰─▶ Because nobody was not found in the package registry "
+            "and you require nobody, we can conclude that your requirements are unsatisfiable.",
+        ),
+        (  # pip 23
+            "WARNING: Location is ignored\nERROR: Cannot install a==1 because of conflicts.\nERROR: "
+            "ResolutionImpossible: for help visit pip's pages\n",
+            "ERROR: Cannot install a==1 because of conflicts.",
+        ),
+        ("something else\n", "something else"),
+        ("", ""),
+    ],
+)
+def test_what_uv_and_pip_say_of_an_error_is_told_whole_and_without_advice(said: str, told: str) -> None:
+    assert errors_of(said) == told
