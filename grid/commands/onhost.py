@@ -1,8 +1,8 @@
 """One run of a command on its host: a directory and a process group of its own, output as it comes, files at the end.
 
 A host has grid's kernel and nothing else of ours: this travels as its source, as the runner of functions does. It needs
-the standard library alone. A run ends when its program has ended: what that left running (in its group, its session, or
-as a daemon) is ended then, too.
+that kernel and the standard library. A run ends when its program has ended: what that left running (in its group, its
+session, or as a daemon) is ended then, too.
 
 Lives here: `RunCommand`. Elsewhere: how source travels (`compat/runner`), what the client makes of it (`outcome`).
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import glob
 import os
 import selectors
 import shutil
@@ -25,6 +24,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from grid.errors import GridError
+from grid.kernel import produce
+from grid.kernel.filestore import FileStore, copy, digest
 
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
@@ -41,7 +44,8 @@ class RunCommand:
     _swept = 0  # the server that has looked for directories of others that were killed
 
     def __call__(self, spec: dict[str, Any]) -> dict[str, Any]:
-        base = Path(os.environ["GRID_ROOT"], ".commands")
+        root = Path(os.environ["GRID_ROOT"])
+        base = root / ".commands"
         answer: dict[str, Any] = {"began": time.time(), "host": os.uname().nodename}
         directory = ""
         try:
@@ -51,17 +55,19 @@ class RunCommand:
                 RunCommand._swept = os.getpid()
                 _sweep(base / "runs", mine)
             directory = tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}.", dir=base / "runs")
-            for place, digest, mode in spec["ins"]:
+            for place, source, mode in spec["ins"]:
                 target = os.path.join(directory, place)
                 if "/" in place:
                     os.makedirs(os.path.dirname(target), exist_ok=True)
-                shutil.copyfile(base / "in" / digest, target)
+                copy(root / source, target)
                 os.chmod(target, mode | stat.S_IRUSR | stat.S_IWUSR)
             answer.update(_run(spec, directory))
             answer["outputs"] = _outputs(spec, directory, answer)
         except OSError as exc:
             what = "disk" if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) else "system"
             answer["trouble"] = (what, f"{exc.strerror or exc}: {exc.filename or directory or base}")
+        except GridError as exc:
+            answer["trouble"] = ("output", exc.what)
         finally:
             if directory:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -314,44 +320,39 @@ def _end_others(known: set[int]) -> int:
     return len(ended)
 
 
-def _outputs(spec: dict[str, Any], directory: str, answer: dict[str, Any]) -> list[tuple[str, int, bytes]]:
-    """Name, permission bits and contents of each file that matches; what leads out of the directory is refused."""
+def _outputs(spec: dict[str, Any], directory: str, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each file that matches: `name`, `mode`, and its `data`, or where it waits (`kept`) if it is large or stays here.
+
+    No file where the client would throw them away; what leads out of the directory is refused.
+    """
     if "trouble" in answer:
         return []
-    inputs = {place for place, _, _ in spec["ins"]}
-    inside = os.path.realpath(directory)
-    found: dict[str, tuple[int, bytes]] = {}
-    for pattern in spec["outs"]:
-        names = [pattern] if os.path.lexists(os.path.join(directory, pattern)) else []
-        names += [
-            os.path.relpath(path, directory)
-            for path in glob.glob(os.path.join(glob.escape(directory), pattern), recursive=True)
-        ]
-        names = [name for name in names if name == pattern or name not in inputs]
-        files = [file for name in dict.fromkeys(names) for file in _files(directory, name)]
-        if not files and "missing" not in answer:
-            present = sorted(file for file in _files(directory, "") if file not in inputs)
-            answer["missing"] = (pattern, present[:8], len(present))
-        for name in files:
-            path = os.path.join(directory, name)
-            real = os.path.realpath(path)
-            if not real.startswith(inside + os.sep):
-                answer["trouble"] = ("link", f"{name} -> {real}")
-                return []
-            status = os.stat(path)
-            if not stat.S_ISREG(status.st_mode):
-                answer["trouble"] = ("kind", name)
-                return []
-            if name not in found:
-                found[name] = (stat.S_IMODE(status.st_mode), Path(path).read_bytes())
-    return [(name, mode, data) for name, (mode, data) in found.items()]
-
-
-def _files(directory: str, name: str) -> list[str]:
-    """The name, or what lies below it where it is a directory (not a link to one)."""
-    path = os.path.join(directory, name)
-    if os.path.islink(path) or not os.path.isdir(path):
-        return [name]
-    return [
-        os.path.relpath(os.path.join(folder, file), directory) for folder, _, files in os.walk(path) for file in files
-    ]
+    found = produce.find(directory, spec["outs"], {place for place, _, _ in spec["ins"]})
+    for name, why in found["refused"].items():
+        answer["trouble"] = ("output", f"{name!r} {why}")
+        return []
+    if found["empty"]:
+        answer["missing"] = (found["empty"][0], found["present"], found["there"])
+    if spec["check"] and (answer["status"] or answer["signal"] or answer["timed_out"] or found["empty"]):
+        return []
+    outputs: list[dict[str, Any]] = []
+    store, most = FileStore(os.environ["GRID_ROOT"]), spec["apart"]
+    here = 0
+    try:
+        for name, (size, _, mode) in found["files"].items():
+            path = os.path.realpath(os.path.join(directory, name))
+            output: dict[str, Any] = {"name": name, "mode": mode}
+            outputs.append(output)
+            if not spec["keep"] and size <= most and here + size <= 2 * most:
+                output["data"] = Path(path).read_bytes()
+                here += len(output["data"])
+                continue
+            output["kept"] = store.put(path)
+            status = os.stat(store.path(output["kept"]))
+            output.update(size=status.st_size, changed_ns=status.st_mtime_ns)
+            if spec["keep"]:
+                output["sha256"] = digest(store.path(output["kept"]))
+    except BaseException:
+        store.drop(output["kept"] for output in outputs if "kept" in output)
+        raise
+    return outputs

@@ -109,8 +109,7 @@ def trouble(command: str, host: str, answer: dict[str, Any], having: Callable[[s
         "absent": (f"there is no program {about!r}", "Install it there, name its path, or say where= it is"),
         "no right": (f"{about!r} may not be executed", "chmod +x the file here: inputs keep their permission bits"),
         "refused": (f"it can't be started ({about})", "Is it a program of that machine, and are its words too long?"),
-        "link": (f"an output leads out of its directory ({about}), and is refused", "Have it write a plain file"),
-        "kind": (f"the output {about!r} is no plain file", "Name plain files in Out(...)"),
+        "output": (f"an output is refused: {about}", "Have it write plain files in its directory, and name those"),
         "disk": (f"its directory can't be written ({about})", "Make room there, or name another temp_path"),
     }.get(what, (f"it could not run ({about})", "Look at the host's log: grid logs"))
     if what == "absent" and "/" not in about:
@@ -143,25 +142,33 @@ def unmatched(run: CommandRun, missing: tuple[str, list[str], int]) -> CommandFa
     )
 
 
-def bring_outputs(outputs: list[tuple[str, int, bytes]], to: Path) -> list[Path]:
-    """Write the outputs below `to`, each whole or not at all.
+def place_below(to: Path, name: str) -> Path:
+    """Where an output of that name lies. StagingError: It leads out of there."""
+    if not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise StagingError(f"the output {name!r} leads out of {os.fspath(to)!r}", hint="The host is not to be trusted")
+    return to / posixpath.normpath(name)
 
+
+def bring_outputs(outputs: list[dict[str, Any]], to: Path, bring: Callable[[dict[str, Any], Path], None]) -> list[Path]:
+    """Have the outputs below `to`, each whole or not at all.
+
+    Args:
+        bring: Brings one that waits on its host. Raises OSError, GridError.
     Raises:
         StagingError: It can't be written, or a name leads out of there.
     """
     brought = []
-    for name, mode, data in sorted(outputs):
-        if name.startswith("/") or ".." in name.split("/"):
-            raise StagingError(
-                f"the output {name!r} leads out of {os.fspath(to)!r}", hint="The host is not to be trusted"
-            )
-        path = to / posixpath.normpath(name)
+    for output in sorted(outputs, key=lambda output: str(output["name"])):
+        path = place_below(to, output["name"])
         try:
-            with whole_file(path, mode) as file:
-                file.write(data)
+            if "kept" in output:
+                bring(output, path)
+            else:
+                with whole_file(path, output["mode"]) as file:
+                    file.write(output["data"])
         except OSError as exc:
             raise StagingError(
-                f"the output {name!r} can't be written to {os.fspath(path)!r} ({exc.strerror or exc})",
+                f"the output {output['name']!r} can't be written to {os.fspath(path)!r} ({exc.strerror or exc})",
                 hint="Make room there, or name another directory: to=...",
             ) from exc
         brought.append(path)

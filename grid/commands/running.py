@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from grid.commands.identity import key_of
 from grid.commands.many import AHEAD, CommandRuns, OutputClaims, place_of, values_of
 from grid.commands.memo import Memo
 from grid.commands.onhost import RunCommand
-from grid.commands.outcome import CommandRun, bring_outputs, judged, trouble, unmatched
+from grid.commands.outcome import CommandRun, bring_outputs, judged, place_below, trouble, unmatched
 from grid.commands.template import CommandLine, In, fill
 from grid.compat.crew import RESTARTS, Crew, Publishes, crew_of
 from grid.compat.runner import Runner
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 _ASKED_S = 10.0
 """What hosts said of a program holds for this time."""
 KEEP_BYTES = 1 << 20
+APART = 8 << 20
+"""Outputs of more bytes than this, and those beyond twice as many in one run, come in pieces after the answer."""
+_BRING_AT_ONCE = 4
+"""Commands of one queue whose outputs are brought at once."""
 _FACTS = (
     *("status", "signal", "seconds", "cpu_s", "peak_bytes", "stdout", "stderr", "stdout_lost", "stderr_lost"),
     *("left", "timed_out", "began"),
@@ -57,6 +61,16 @@ class Files(Protocol):
 
     def bring(self, home: Any, files: Sequence[StagedFile], digests: Sequence[str]) -> int:
         """Have files on a host."""
+
+
+class BringsOutputs(Protocol):
+    """The part of a grid that brings files from hosts."""
+
+    def bring_kept(self, home: Any, output: dict[str, Any], path: Path, go_on: Callable[[], None]) -> None:
+        """Bring an output that waits on its host, in pieces; `go_on` is called before each."""
+
+    def drop_kept(self, home: Any, names: Sequence[str]) -> None:
+        """Remove such files, without waiting."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,7 @@ def _forget_call(future: Future[Any]) -> None:
 class CommandCall(PooledCall):
     """A command in the queue."""
 
-    __slots__ = ("doomed", "files", "key", "line", "wishes")
+    __slots__ = ("bringing", "doomed", "files", "key", "line", "wishes")
 
     def __init__(
         self,
@@ -125,7 +139,7 @@ class CommandCall(PooledCall):
     ) -> None:
         super().__init__(calls, "run", (spec,), {}, RUN)
         self.line, self.key, self.files, self.wishes = line, key, files, wishes
-        self.doomed = False
+        self.doomed = self.bringing = False
         self.future = CommandFuture(calls, line.shown[:60], self)
 
     def __repr__(self) -> str:
@@ -136,12 +150,18 @@ RUN = RunCommand()
 
 
 class CommandCalls(PooledCalls):
-    """The commands of one crew. `having`: in words, which hosts have a program."""
+    """The commands of one crew. `having`: in words, which hosts have a program.
 
-    def __init__(self, crew: Crew, files: Files, having: Callable[[str], str], retries: int) -> None:
+    Large outputs are brought by threads of their own: those that hand out commands must not wait for them.
+    """
+
+    def __init__(
+        self, crew: Crew, files: Files, fetcher: BringsOutputs, having: Callable[[str], str], retries: int
+    ) -> None:
         super().__init__(crew.service, crew, retries)
-        self._files, self._having = files, having
+        self._files, self._fetcher, self._having = files, fetcher, having
         self._known = crew.take(RUN)
+        self._bringers: ThreadPoolExecutor | None = None
 
     def enter(
         self, line: CommandLine, key: str, files: list[tuple[StagedFile, str]], wishes: Wishes, spec: Any
@@ -161,6 +181,8 @@ class CommandCalls(PooledCalls):
             if handing is None or call.future.done():
                 return False
             call.doomed = True
+            if call.bringing:
+                return True
         handing.end_item(call)
         return True
 
@@ -183,41 +205,91 @@ class CommandCalls(PooledCalls):
         if type(answer) is NoValue:
             return [answer]
         try:
-            return [self._value(call, answer, result)]
+            run, to = self._judged(call, answer, result)
         except Exception as exc:
             return [NoValue(exc)]
+        if any("kept" in output for output in answer["outputs"]):
+            with self.lock:
+                call.bringing = True
+            return [_Coming(run, to, answer, result.server.home)]
+        return [self._whole(call, run, to, answer, None)]
 
     def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
         """See `Supply.arrive`."""
         [outcome] = outcomes
+        if type(outcome) is _Coming:
+            if self._bringers is None:
+                self._bringers = ThreadPoolExecutor(_BRING_AT_ONCE, "grid-bring")
+            self._bringers.submit(self._bring, pack, outcome)
+            return
         if pack.items[0].doomed and type(outcome) is NoValue and isinstance(outcome.error, ServerLost):
             outcomes = [NoValue(CancelledError())]
         super().arrive(pack, outcomes)
 
-    def _value(self, call: CommandCall, answer: dict[str, Any], result: Result) -> CommandRun:
+    def end(self) -> None:
+        """See `Supply.end`."""
+        bringers, self._bringers = self._bringers, None
+        if bringers is not None:
+            bringers.shutdown(wait=False)
+        super().end()
+
+    def _bring(self, pack: ItemPack, coming: _Coming) -> None:
+        """In a thread of its own."""
+        call: CommandCall = pack.items[0]
+        outcome = self._whole(call, coming.run, coming.to, coming.answer, coming.home)
+        self._fetcher.drop_kept(coming.home, [each["kept"] for each in coming.answer["outputs"] if "kept" in each])
+        super().arrive(pack, [outcome])
+        with self.lock:
+            if self._handing is not None:
+                self._handing.poke()
+
+    def _judged(self, call: CommandCall, answer: dict[str, Any], result: Result) -> tuple[CommandRun, Path]:
+        """The run as it is before its outputs are here, and where those go. Raises CommandFailed."""
         host, line, wishes = result.server.host.label, call.line, call.wishes
         failed = trouble(line.shown, host, answer, self._having)
         if failed is not None:
             raise failed
-        outputs: list[Path] = []
         facts = {name: answer[name] for name in _FACTS}
-        run = CommandRun(
-            command=line.shown, host=host, server=result.server.name, outputs=outputs, key=call.key, **facts
-        )
+        run = CommandRun(command=line.shown, host=host, server=result.server.name, outputs=[], key=call.key, **facts)
         if wishes.check:
             bad = judged(run, wishes.timeout_s)
             if bad is None and "missing" in answer:
                 bad = unmatched(run, answer["missing"])
             if bad is not None:
                 raise bad
-        to = Path(wishes.to if wishes.to is not None else os.curdir).absolute()
-        if answer["outputs"]:
-            if wishes.claim is not None:
-                wishes.claim([to / name for name, _, _ in answer["outputs"]])
-            outputs += bring_outputs(answer["outputs"], to)
-        if wishes.memo is not None and run.ok and "missing" not in answer:
-            wishes.memo.keep(run, to)
+        return run, Path(wishes.to if wishes.to is not None else os.curdir).absolute()
+
+    def _whole(
+        self, call: CommandCall, run: CommandRun, to: Path, answer: dict[str, Any], home: Any
+    ) -> CommandRun | NoValue:
+        """The run with its outputs. `home`: the host where some of them wait."""
+        outputs, wishes = answer["outputs"], call.wishes
+
+        def go_on() -> None:
+            if call.doomed:
+                raise CancelledError()
+
+        try:
+            if outputs:
+                if wishes.claim is not None:
+                    wishes.claim([place_below(to, output["name"]) for output in outputs])
+                run.outputs.extend(
+                    bring_outputs(outputs, to, lambda one, path: self._fetcher.bring_kept(home, one, path, go_on))
+                )
+            if wishes.memo is not None and run.ok and "missing" not in answer:
+                wishes.memo.keep(run, to)
+        except Exception as exc:
+            return NoValue(exc)
         return run
+
+
+class _Coming:
+    """In place of a run whose outputs wait on its host."""
+
+    __slots__ = ("answer", "home", "run", "to")
+
+    def __init__(self, run: CommandRun, to: Path, answer: dict[str, Any], home: Any) -> None:
+        self.run, self.to, self.answer, self.home = run, to, answer, home
 
 
 class GridCommands:
@@ -227,8 +299,10 @@ class GridCommands:
         which: For a program: host label -> whether it is there, of the hosts that answer.
     """
 
-    def __init__(self, grid: Publishes, files: Files, which: Callable[[str], dict[str, bool]]) -> None:
-        self._grid, self._files, self._which = grid, files, which
+    def __init__(
+        self, grid: Publishes, files: Files, fetcher: BringsOutputs, which: Callable[[str], dict[str, bool]]
+    ) -> None:
+        self._grid, self._files, self._fetcher, self._which = grid, files, fetcher, which
         self._lock = threading.Lock()
         self._crews: dict[tuple[Needs | None, str | None], Crew] = {}
         self._queues: dict[tuple[str, int], CommandCalls] = {}
@@ -386,8 +460,8 @@ class GridCommands:
                 raise StagingError(f"the input {path!r} is a directory", hint="Name its files, each in an In(...)")
             entry = self._files.contents(Path(path))
             hashes[place] = entry.sha256
-            places.append((place, entry.sha256, entry.mode))
             relative = f".commands/in/{entry.sha256}"
+            places.append((place, relative, entry.mode))
             files[relative] = (StagedFile(relative, Path(path), entry.size, entry.mode), entry.sha256)
         variables = {name: str(value) for name, value in (wishes.env or {}).items()}
         key = key_of(
@@ -403,6 +477,9 @@ class GridCommands:
             "timeout_s": wishes.timeout_s,
             "keep_bytes": wishes.keep_bytes,
             "show": wishes.show,
+            "check": wishes.check,
+            "apart": APART,
+            "keep": False,
         }
         return key, list(files.values()), spec
 
@@ -416,7 +493,7 @@ class GridCommands:
         with self._lock:
             at = (crew.service_id, retries)
             if at not in self._queues:
-                queue = self._queues[at] = CommandCalls(crew, self._files, self._having, retries)
+                queue = self._queues[at] = CommandCalls(crew, self._files, self._fetcher, self._having, retries)
                 self._grid.unfinished.add(queue)
             return self._queues[at]
 

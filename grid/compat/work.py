@@ -381,9 +381,11 @@ class PooledCalls:
 
     def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
         """See `Supply.arrive`."""
-        call = self._under_way.pop(pack.first)
-        _settle(call, outcomes[0])
-        self.done(call)
+        with self.lock:
+            call = self._under_way.pop(pack.first, None)
+        if call is not None:  # else all have failed meanwhile
+            _settle(call, outcomes[0])
+            self.done(call)
 
     def label(self, pack: ItemPack) -> str | None:
         """See `Supply.label`."""

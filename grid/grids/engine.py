@@ -84,7 +84,7 @@ class KernelEngine:
         )
         self.losses = Losses(self.fleet, self.publisher, self.mover)
         self.fetcher = FileFetcher(self.fleet, self.stager)
-        self.commands = GridCommands(grid, self.stager, self.which)
+        self.commands = GridCommands(grid, self.stager, self.fetcher, self.which)
         self.outages = Outages(self.fleet, self.mover, self.losses)
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)
         self.stacks = Stacks(self.fleet)

@@ -12,7 +12,7 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.stager import Stager
 from grid.hosts import Host
+from grid.kernel.filestore import PLACE
 from grid.staging.whole import whole_file
 
 PIECE = 8 << 20
@@ -86,7 +87,7 @@ class FileFetcher:
             failures[home.host.label] = exc.what
             return None
         if found["refused"]:
-            names = ", ".join(map(repr, found["refused"]))
+            names = "; ".join(f"{name!r} {why}" for name, why in found["refused"].items())
             failures[home.host.label] = f"not plain files of the servers' directory: {names}"
         return found
 
@@ -125,22 +126,47 @@ class FileFetcher:
             if (here.st_size, here.st_mtime_ns) == (size, changed_ns):
                 return path
         with whole_file(path, mode, changed_ns) as file:
-            for piece in self._pieces(home, name, size, changed_ns):
+            for piece in pieces(home, self._stager.workdir_of(home), name, size, changed_ns):
                 file.write(piece)
         return path
 
-    def _pieces(self, home: Home, name: str, size: int, changed_ns: int) -> Any:
-        """Its contents in order, the next piece under way while one is written."""
-        workdir = self._stager.workdir_of(home)
-        asked: list[tuple[int, Callable[[], Any]]] = []
-        offset = 0
-        while offset < size or asked:
-            while offset < size and len(asked) < _AHEAD:
-                length = min(PIECE, size - offset)
-                asked.append((length, home.ask_later("read_file", workdir, name, offset, length, changed_ns)))
-                offset += length
-            length, answer = asked.pop(0)
-            piece = answer()
-            if piece is None or len(piece) != length:
-                raise StagingError(f"{name!r} changed while it was read", hint="Fetch it when nobody writes to it")
-            yield piece
+    def bring_kept(self, home: Home, output: dict[str, Any], path: Path, go_on: Callable[[], None]) -> None:
+        """Bring an output of a command that waits on its host.
+
+        Args:
+            go_on: Called before each piece; may raise.
+        Raises:
+            OSError: It can't be written here. StagingError, ConnectError: It is not there any more, or nobody answers.
+        """
+        size, changed_ns = output["size"], output["changed_ns"]
+        with whole_file(path, output["mode"]) as file:
+            for piece in pieces(home, None, f"{PLACE}/{output['kept']}", size, changed_ns):
+                go_on()
+                file.write(piece)
+
+    def drop_kept(self, home: Home, names: Sequence[str]) -> None:
+        """Remove such files; without waiting, and without an error where the host was lost."""
+        with contextlib.suppress(GridError):
+            home.ask_later("drop_files", list(names))
+
+
+def pieces(home: Home, directory: str | None, name: str, size: int, changed_ns: int) -> Iterator[bytes]:
+    """The contents of a file on a host in order, the next piece under way while one is used.
+
+    Args:
+        directory: The file's name is relative to this one; None means the staging directory.
+    Raises:
+        StagingError: It has changed, or is not there any more. ConnectError: The host does not answer.
+    """
+    asked: list[tuple[int, Callable[[], Any]]] = []
+    offset = 0
+    while offset < size or asked:
+        while offset < size and len(asked) < _AHEAD:
+            length = min(PIECE, size - offset)
+            asked.append((length, home.ask_later("read_file", directory, name, offset, length, changed_ns)))
+            offset += length
+        length, answer = asked.pop(0)
+        piece = answer()
+        if piece is None or len(piece) != length:
+            raise StagingError(f"{name!r} changed while it was read", hint="Fetch it when nobody writes to it")
+        yield piece

@@ -1,8 +1,8 @@
-"""Files that servers of this host wrote, for the client to fetch: which there are, and their contents piece by piece.
+"""Files that servers and commands of this host wrote: which there are, and their contents piece by piece.
 
-Names are relative to the directory in which servers work, and nothing that leads out of it is told or read.
+Names are relative to the directory in which those work, and nothing that leads out of it is told or read.
 
-Lives here: `find`, `read`. Elsewhere: who asks (`grids/fetching.py`), staged files (`unpack`).
+Lives here: `find`, `read`. Elsewhere: who asks (`grids/fetching.py`, `commands/onhost.py`), staged files (`unpack`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +21,43 @@ MOST = 20_000
 _SHOWN = 8
 
 
-def find(base: str, patterns: list[str]) -> dict[str, Any]:
+def find(base: str, patterns: Sequence[str], leave_out: Collection[str] = ()) -> dict[str, Any]:
     """Files that match: name -> (size, time of change in ns, permission bits). A directory means all files below it.
 
-    `empty`: patterns that match nothing; `present`: some names that are there, then; `refused`: names that lead out of
-    the directory, or are no plain files.
+    `refused`: name -> why it is none of them: it leads out of the directory, or is no plain file. `empty`: patterns
+    that match nothing; then `present`: some names that are there, and `there`: how many.
+
+    Args:
+        leave_out: Files that no pattern means, unless it is the very name.
+    Raises:
+        DiskError: There are more than `MOST`.
     """
     inside = os.path.realpath(base)
     found: dict[str, tuple[int, int, int]] = {}
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     empty: list[str] = []
     for pattern in patterns:
-        names = list(_matches(inside, pattern))
+        names = [name for name in _matches(inside, pattern) if name == pattern or name not in leave_out]
         if not names:
             empty.append(pattern)
         for name in names:
             about = _about(inside, name)
-            if about is None:
-                refused.append(name)
-            else:
+            if not isinstance(about, str):
                 found[name] = about
+            elif len(refused) < _SHOWN:
+                refused[name] = about
             if len(found) > MOST:
                 raise DiskError(
                     f"{pattern!r} matches more than {MOST} files", host=os.uname().nodename, hint="Fetch them in parts"
                 )
-    present = sorted(_below(inside, "", hidden=False))[:_SHOWN] if empty else []
-    return {"files": found, "refused": refused[:_SHOWN], "empty": empty, "present": present}
+    there = sorted(set(_below(inside, "", hidden=False)).difference(leave_out)) if empty else []
+    return {"files": found, "refused": refused, "empty": empty, "present": there[:_SHOWN], "there": len(there)}
 
 
 def _matches(base: str, pattern: str) -> list[str]:
-    if os.path.lexists(os.path.join(base, pattern)):  # a name, whatever is in it
-        names = [pattern]
-    else:
-        names = sorted(glob.glob(pattern, root_dir=base, recursive=True))
+    """The file of that name, whatever is in it, and those that it matches as a pattern."""
+    names = [pattern] if os.path.lexists(os.path.join(base, pattern)) else []
+    names += sorted(glob.glob(pattern, root_dir=base, recursive=True))
     return list(dict.fromkeys(os.path.normpath(file) for name in names for file in _below(base, name)))
 
 
@@ -71,17 +76,17 @@ def _below(base: str, name: str, *, hidden: bool = True) -> list[str]:
     return found
 
 
-def _about(inside: str, name: str) -> tuple[int, int, int] | None:
-    """None: it leads out of the directory, or is no plain file, or has just gone."""
+def _about(inside: str, name: str) -> tuple[int, int, int] | str:
+    """Text: why it is no file to bring."""
     path = os.path.realpath(os.path.join(inside, name))
     if not path.startswith(inside + os.sep):
-        return None
+        return f"leads out of its directory, to {path}"
     try:
         status = os.stat(path)
-    except OSError:
-        return None
+    except OSError as exc:
+        return f"can't be looked at ({exc.strerror or exc})"
     if not stat.S_ISREG(status.st_mode):
-        return None
+        return "is no plain file"
     return status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode)
 
 
@@ -89,7 +94,7 @@ def read(base: str, name: str, offset: int, size: int, changed_ns: int) -> bytes
     """A piece of a file; None if it has changed since, or leads out of the directory now."""
     inside = os.path.realpath(base)
     about = _about(inside, name)
-    if about is None or about[1] != changed_ns:
+    if isinstance(about, str) or about[1] != changed_ns:
         return None
     try:
         with Path(inside, name).open("rb") as file:

@@ -25,6 +25,7 @@ from grid.errors import GridError
 from grid.kernel import produce, sampler
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children
+from grid.kernel.filestore import FileStore
 from grid.kernel.ground import Ground, cant_write
 from grid.kernel.slots import Slots
 from grid.kernel.stacks import StackReader
@@ -269,6 +270,10 @@ class AgentRequests:
         base = directory or str(self._ground.root)
         self.background.start(call, lambda: produce.read(base, name, offset, size, changed_ns))
         return LATER
+
+    def do_drop_files(self, call: int, names: list[str]) -> None:
+        """Remove files that wait; see `FileStore`."""
+        FileStore(self._ground.root).drop(names)
 
     def do_probe(self, call: int, token: str, write: bool) -> bool:
         """Write, or look for, a file that proves that a directory is shared."""

@@ -107,19 +107,19 @@ def test_a_file_that_changes_meanwhile_is_not_mixed(
 ) -> None:
     monkeypatch.setattr(fetching, "PIECE", 10)
     writer.write("five/grows", b"a" * 100).get(20)
-    pieces = fetching.FileFetcher._pieces
+    pieces = fetching.pieces
 
-    def slow(self: Any, home: Any, *args: Any) -> Iterator[bytes]:
-        for number, piece in enumerate(pieces(self, home, *args)):
+    def slow(*args: Any) -> Iterator[bytes]:
+        for number, piece in enumerate(pieces(*args)):
             if number == 3:
                 writer.write("five/grows", b"b" * 100).get(20)
             yield piece
 
-    monkeypatch.setattr(fetching.FileFetcher, "_pieces", slow)
+    monkeypatch.setattr(fetching, "pieces", slow)
     with pytest.raises(StagingError, match="changed while it was read"):
         grid.fetch_files("five", tmp_path)
     assert below(tmp_path) == {}
-    monkeypatch.setattr(fetching.FileFetcher, "_pieces", pieces)
+    monkeypatch.setattr(fetching, "pieces", pieces)
     (path,) = grid.fetch_files("five/*", tmp_path)["localhost"]
     assert path.read_bytes() == b"b" * 100
 
@@ -133,7 +133,7 @@ def test_a_host_can_not_write_elsewhere_and_a_place_that_can_not_be_written_is_n
         grid.fetch_files("six", tmp_path / "file")
     assert "localhost" in caught.value.failures
     for name in ("../escaped", "/escaped", "a/../../escaped", "nul\0"):
-        lies = {"files": {name: (1, 1, 0o644)}, "refused": [], "empty": [], "present": []}
+        lies = {"files": {name: (1, 1, 0o644)}, "refused": {}, "empty": [], "present": []}
         monkeypatch.setattr(fetching.FileFetcher, "_find", lambda *_, lies=lies: lies)
         with pytest.raises(StagingError, match="leads out of"):
             grid.fetch_files("six", tmp_path / "to")
