@@ -16,7 +16,7 @@ from grid.errors import AllocationError
 _TIME = re.compile(r"(?:(?:(?:(\d+)-)?(\d+):)?(\d+):)?(\d+)\Z")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._+-]{0,62}\Z")
 _NODES = re.compile(r"[A-Za-z0-9._:=+-]+\Z")
-_RESOURCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*(=[^\s,'\"`$\\;&|<>]+)?\Z")
+_RESOURCE = re.compile(r"(--)?[A-Za-z_][A-Za-z0-9_.]*(=[^\s,'\"`$\\;&|<>]+)?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -64,7 +64,7 @@ class JobSpec:
         nodes: A number, or a list as TORQUE writes it (`n1:ppn=2+n2:ppn=1`), taken as it is.
         ppn: Slots on each node; None leaves it to the system.
         walltime_s: Seconds it may run; None is the queue's default.
-        resources: More of what it needs, as the system writes it: `mem=2gb`.
+        resources: More of what it needs, as the system writes it: `mem=2gb`, `--gres=gpu:1`.
         output, error: Paths of files; join: both streams into the first.
         variables: Environment variables, set by the script itself: batch systems lose commas, quotes and newlines, and
             show to everybody what stands on the command line.

@@ -86,7 +86,7 @@ class Slurm(Dialect):
             "dependency": spec.depend,
         }
         lines += [f"--{name}={value}" for name, value in pairs.items() if value]
-        lines += [f"--{resource}" for resource in spec.resources]
+        lines += [f"--{resource.removeprefix('--')}" for resource in spec.resources]
         return [*lines, "--export=ALL"] if spec.export_all else lines
 
     def submit_command(self, spec: JobSpec, path: str) -> list[str]:

@@ -51,6 +51,7 @@ from grid.wire.codec import Dumped
 from grid.wire.edited import edited_since, told_of
 from grid.wire.frames import HEAD, IMAGE, Kind, pack
 from grid.wire.mainimage import MainImage, wrap
+from grid.wire.mentions import may_mention
 
 need("DaskGrid", "dask", "distributed")
 
@@ -156,7 +157,7 @@ class ActorServer(Server):
         buffers, flags = list(dumped.buffers), 0
         if not self._here:
             source, told = MainImage(), None
-            modules = codec.modules_in(dumped.data) | dumped.modules
+            modules = may_mention(dumped.data) | dumped.modules
             lacking = source.lacking(dumped.main_names, self._image) if dumped.main_names else None
             if lacking:
                 packed = source.pack(lacking, self._image)

@@ -19,10 +19,11 @@ from grid.grids.images import Images, ToldImage
 from grid.hosts import Host
 from grid.staging.imports import carried, find_needs
 from grid.staging.select import StagedFile
-from grid.wire import bulk, codec
+from grid.wire import bulk
 from grid.wire.codec import CACHE_TAG, Dumped
 from grid.wire.edited import edited_since, told_of
 from grid.wire.mainimage import MainImage, Packed
+from grid.wire.mentions import may_mention, modules_in
 
 OUR_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _USED: Any = ("modules", "used")
@@ -69,7 +70,10 @@ class HostNeeds:
             MissingModules: Modules that are neither there nor the user's own.
         """
         self.check_code(dumped.by_value)
-        modules = codec.modules_in(dumped.data) | dumped.modules
+        modules = may_mention(dumped.data)
+        if not (self._home.local or modules <= self._modules):
+            modules = modules_in(dumped.data)  # these must be there, so none may be a chance of the data
+        modules |= dumped.modules
         lacking = MainImage().lacking(dumped.main_names, image) if dumped.main_names else None
         if dumped.main_names:  # what the script defines may use modules that the message does not name
             modules |= image.get(_USED, frozenset())

@@ -52,6 +52,7 @@ from grid.wire import codec
 from grid.wire.codec import Dumped
 from grid.wire.edited import as_they_are, code_of
 from grid.wire.mainimage import MainImage, Packed
+from grid.wire.mentions import modules_in
 
 logger = logging.getLogger(__name__)
 
@@ -492,7 +493,7 @@ class Publisher:
             if home not in publication.blobs:
                 dumped = publication.dumped
                 home.needs.check_code(dumped.by_value)
-                modules = codec.modules_in(dumped.data) | dumped.modules
+                modules = modules_in(dumped.data) | dumped.modules
                 image = publication.image.parts if publication.image else ()
                 if publication.image:
                     home.needs.check_code(publication.image.by_value)

@@ -30,6 +30,7 @@ from grid.kernel.saving import Saved
 from grid.services.result import Reply
 from grid.wire import codec
 from grid.wire.edited import as_they_are
+from grid.wire.mentions import modules_in
 
 if TYPE_CHECKING:
     from grid.services.kernel_server import KernelServer
@@ -207,7 +208,7 @@ def bring_state(
     """Have a server's state on a host, with what it needs of `__main__`; what its kernel is told, and the blob."""
     data, buffers, modules = saved
     packed = home.needs.pack_image(entries) if entries else None
-    home.needs.have_modules(codec.modules_in(data) | set(modules) | (packed.modules if packed else set()))
+    home.needs.have_modules(modules_in(data) | set(modules) | (packed.modules if packed else set()))
     image = packed.parts if packed else ()
     parts = [memoryview(part) for part in (data, *buffers, *image)]
     blob = home.store().write(parts)

@@ -1,7 +1,8 @@
 """The GPUs of a machine: what drivers say below /proc and /sys, what `nvidia-smi` says, and which of them are ours.
 
 NVIDIA      /proc/driver/nvidia/gpus/ADDRESS/information has the UUID; memory only `nvidia-smi` tells, which may hang
-            for as long as its driver does, so it has a limit
+            for as long as its driver does, so it has a limit. In a job whose cgroup shuts devices out, /proc lists all
+            of the machine; `nvidia-smi` lists those of the job, from which CUDA counts
 AMD         /sys/class/kfd/kfd/topology/nodes/N/properties; a node without SIMDs is a CPU
 Intel       /sys/class/drm/cardN/device, vendor 0x8086, by the `xe` or `i915` driver with memory of its own
 
@@ -61,10 +62,11 @@ def _nvidia(root: Path, smi: Callable[[], str]) -> list[Device]:
         if uuid.startswith(("GPU-", "MIG-")):
             told[uuid] = (int(memory) << 20 if memory.isdecimal() else None, name, address.lower())
     found: list[Device] = []
+    reachable = frozenset(told)  # none: it did not answer
     for place in _sorted(driver / "gpus"):
         facts = dict(_facts(place / "information", ":"))
         uuid = facts.get("GPU UUID", "")
-        if uuid.startswith("GPU-") and "?" not in uuid:
+        if uuid.startswith("GPU-") and "?" not in uuid and (uuid in reachable or not reachable):
             memory_of, name, _ = told.pop(uuid, (None, "", ""))
             found.append(Device("nvidia", uuid, _node(root, place.name), memory_of, facts.get("Model", name)))
     rest = sorted(told.items(), key=lambda each: each[1][2])
@@ -146,6 +148,8 @@ def _share_of(kind: str, environ: Mapping[str, str], read: Callable[[str], str])
     for name in _BY_BATCH_SYSTEM:
         if name in environ:
             return [word.strip() for word in environ[name].split(",") if word.strip()]
+    if "SLURM_JOB_ID" in environ and "SLURM_GPUS_ON_NODE" not in environ:
+        return []  # it tells a job of each device that it gives, so those of the node are of other jobs
     if kind == "nvidia" and "PBS_GPUFILE" in environ:
         try:
             lines = read(environ["PBS_GPUFILE"]).split()

@@ -14,7 +14,8 @@ wrong result (tried between 3.9 and 3.13). So code by value names the version th
 any other, and the sender refuses beforehand where it knows the receiver's version.
 
 Lives here: `dumps`, `loads`, what an object needs at the other side, which part of it is to blame.
-Elsewhere:  where the bytes go (`link`), large buffers (`bulk`), what the hook does (`byvalue`, `kinds`).
+Elsewhere:  which modules a pickle refers to (`mentions`), where the bytes go (`link`), large buffers (`bulk`), what the
+            hook does (`byvalue`, `kinds`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from __future__ import annotations
 import gc
 import io
 import pickle
-import re
 import sys
 import threading
 import types
@@ -49,7 +49,6 @@ __all__ = [
     "dumps_whole",
     "importable",
     "loads",
-    "modules_in",
 ]
 
 _NOTHING: frozenset[str] = frozenset()
@@ -341,18 +340,6 @@ def _undill(made_by: str, data: bytes) -> Any:
 
     same_version(made_by, "an object that only dill can carry")
     return dill.loads(data)
-
-
-# -- which modules a pickle mentions -------------------------------------------------------------------------------
-
-_GLOBAL = re.compile(rb"\x8c.([A-Za-z_][\w.]{0,254})\x94(?:\x8c.[^\x94]{1,255}|h.|j.{4})\x94?\x93", re.DOTALL)
-
-
-def modules_in(data: bytes) -> set[str]:
-    """Modules whose members a pickle of protocol 5 refers to. May miss one whose name it also holds as data."""
-    if b"\x93" not in data:
-        return set()
-    return {match.decode() for match in _GLOBAL.findall(data)} - {"__main__"}
 
 
 # -- saying what is wrong ------------------------------------------------------------------------------------------

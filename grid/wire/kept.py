@@ -12,6 +12,7 @@ from typing import Any
 
 from grid.wire import bulk, codec
 from grid.wire.frames import WHOLE
+from grid.wire.mentions import modules_in
 
 
 @dataclass(frozen=True)
@@ -52,5 +53,5 @@ def keep(value: Any, store: bulk.BlobStore) -> Any:
     if not flags:
         return value
     name, sizes, rest = bulk.split(memoryview(data))
-    modules = dumped.modules | codec.modules_in(dumped.data)
+    modules = dumped.modules | modules_in(dumped.data)
     return KeptValue(name, sizes, flags, bytes(rest), dumped.by_value, dumped.main_names, frozenset(modules))

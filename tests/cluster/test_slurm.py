@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from grid import Needs, PublishError
+from tests.cards import A, B, Card, make_devices
 from tests.cluster.site import Site
 from tests.lab.host import wait_until
 
@@ -138,3 +140,68 @@ def test_one_task_of_an_array_is_cancelled_or_all(site: Site, place: Path) -> No
     assert site.grid("batch", "cancel", job).returncode == 0
     site.wait_until_quiet()
     assert state(job) == "cancelled"
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+WITH_CARD = """\
+import os, sys, time
+from cards import Card
+from grid import Grid, Needs, PublishError
+if __name__ == "__main__":
+    mine, other = sys.argv[1:]
+    with Grid.from_allocation(servers_per_node=2, output=None) as g:
+        sid = g.publish(Card(), needs=Needs(gpus=1), wait="all")
+        found = [slot[0] for slot in g.gather(g.broadcast(sid, "slot"))]
+        g.release_all()
+        try:
+            g.publish(Card(), needs=Needs(gpus=2))
+        except PublishError as exc:
+            print(*found, exc, flush=True)
+        with open(mine, "w"):
+            pass
+        until = time.monotonic() + 100
+        while not os.path.exists(other) and time.monotonic() < until:
+            time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def cards(site: Site, place: Path) -> Path:
+    """The node n1 has two devices, as far as Slurm and a made /proc and /sys say so."""
+    (place / "cards.py").write_text((Path(__file__).parents[1] / "cards.py").read_text())
+    root = make_devices(place / "made", ["0", "1"])
+    site.head.run(["chown", "-R", "mara", "/home/mara/work"], user="root")
+    return root
+
+
+@pytest.mark.row("O12")
+def test_two_jobs_on_one_node_have_the_device_that_slurm_gave_to_each(site: Site, place: Path, cards: Path) -> None:
+    """Slurm 22.05 with `gres.conf`; its word for a device is its number."""
+    (place / "run.py").write_text(WITH_CARD)
+    ask = ("-n", "1", "--ntasks-per-node", "2", "--line", "#SBATCH --gres=gpu:1")
+    ask = (*ask, "--line", "#SBATCH --export=ALL,GRID_HOST_ROOT=/home/mara/work/made")
+    first = site.grid("sbatch", *ask, "-o", "one", "--", "python", "run.py", "a", "b")
+    second = site.grid("sbatch", "--wait", *ask, "-o", "two", "--", "python", "run.py", "b", "a")
+    assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
+    wait_until(lambda: (place / "one").exists() and "needed" in (place / "one").read_text(), "the first job's output")
+    texts = [(place / name).read_text() for name in ("one", "two")]
+    assert {text.split()[0] for text in texts} == {A, B}
+    for text in texts:
+        assert "2 devices are needed" in text and "it has 1" in text, text
+    site.wait_until_quiet()
+
+
+@pytest.mark.row("O20", "O12")
+def test_pilots_of_a_kind_with_devices_have_them_and_others_none(
+    site: Site, place: Path, cards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRID_SSH_CONFIG", str(site.lab.ssh_config))
+    kind = {"resources": ["--gres=gpu:2"], "tags": ["gpu"], "ppn": 2}
+    with site.pilots(kinds=[kind], init_cmd="export GRID_HOST_ROOT=/home/mara/work/made;") as g:
+        sid = g.publish(Card(), needs=Needs(gpus=1), where="gpu", wait="all", missing="fail")
+        assert sorted(slot[0] for slot in g.gather(g.broadcast(sid, "slot"))) == [A, B]
+        assert {server.host.label.partition(".")[0] for server in g.servers[sid]} == {"n1"}
+        with pytest.raises(PublishError, match="device"):
+            g.publish(Card(), needs=Needs(gpus=1), where="not gpu")
+    site.wait_until_quiet()

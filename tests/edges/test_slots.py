@@ -31,6 +31,7 @@ from grid.kernel.corelocks import CoreLocks
 from grid.kernel.devices import Leases, holder, user_name
 from grid.slots.resources import Device, ranges
 from grid.slots.threads import VARIABLES
+from tests.cards import A, B, make_devices
 
 ALL = sorted(os.sched_getaffinity(0))
 
@@ -135,25 +136,11 @@ def test_libraries_that_are_loaded_are_told_by_a_function_of_theirs() -> None:
 
 # ---- needs ----------------------------------------------------------------------------------------------------------
 
-A, B = "GPU-aaaaaaaa-0000-1111-2222-333333333333", "GPU-bbbbbbbb-0000-1111-2222-333333333333"
-
 
 def a_host_with_devices(root: Path, cores: Sequence[int] = ALL) -> Path:
-    """A tree of /proc and /sys: two devices, each on a NUMA node of its own, with one half of the cores."""
+    """Two devices, each on a NUMA node of its own, with one half of the cores."""
     half = max(1, len(cores) // 2)
-    files = {
-        "proc/meminfo": "MemTotal: 4194304 kB\n",
-        "proc/driver/nvidia/gpus/0000:01:00.0/information": f"Model: \t Stand-in\nGPU UUID: \t {A}\n",
-        "proc/driver/nvidia/gpus/0000:41:00.0/information": f"Model: \t Stand-in\nGPU UUID: \t {B}\n",
-        "sys/bus/pci/devices/0000:01:00.0/numa_node": "1\n",
-        "sys/bus/pci/devices/0000:41:00.0/numa_node": "0\n",
-        "sys/devices/system/node/node0/cpulist": f"{ranges(cores[:half])}\n",
-        "sys/devices/system/node/node1/cpulist": f"{ranges(cores[half:] or cores)}\n",
-    }
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
+    return make_devices(root, [ranges(cores[:half]), ranges(cores[half:] or cores)], nodes=(1, 0))
 
 
 def with_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

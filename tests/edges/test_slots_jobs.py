@@ -14,7 +14,8 @@ from grid.jobs import JobFailed, Service, ServiceHandler, Settings, ThreadEngine
 from grid.jobs.manager.engine import GridEngine
 from grid.jobs.manager.registry import ServiceRegistry
 from grid.tasks import Master, SystemService
-from tests.edges.test_slots import A, B, Card, slots_of, with_two_devices
+from tests.cards import A, B
+from tests.edges.test_slots import Card, slots_of, with_two_devices
 
 QUICK = Settings(tick_s=0.05, abort_grace_s=2.0)
 

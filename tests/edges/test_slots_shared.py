@@ -14,12 +14,11 @@ from grid import Grid, Host, Needs, PublishError
 from grid.cli.main import main
 from grid.kernel.title import script_name
 from grid.slots.resources import ranges
-from tests.cards import Card
+from tests.cards import A, B, Card, make_devices
 from tests.lab import Lab, LabHost
 
 pytestmark = pytest.mark.lab
 
-A, B = "GPU-aaaaaaaa-0000-1111-2222-333333333333", "GPU-bbbbbbbb-0000-1111-2222-333333333333"
 ROOT = "/opt/made"
 PATH = f"{ROOT}/bin:/usr/local/bin:/usr/bin:/bin"
 
@@ -28,22 +27,13 @@ PATH = f"{ROOT}/bin:/usr/local/bin:/usr/bin:/bin"
 def desk() -> Iterator[Lab]:
     cores = sorted(os.sched_getaffinity(0))
     half = max(1, len(cores) // 2)
-    files = {
-        "proc/meminfo": "MemTotal: 4194304 kB\n",
-        "proc/driver/nvidia/gpus/0000:01:00.0/information": f"Model: \t Stand-in\nGPU UUID: \t {A}\n",
-        "proc/driver/nvidia/gpus/0000:41:00.0/information": f"Model: \t Stand-in\nGPU UUID: \t {B}\n",
-        "sys/bus/pci/devices/0000:01:00.0/numa_node": "0\n",
-        "sys/bus/pci/devices/0000:41:00.0/numa_node": "1\n",
-        "sys/devices/system/node/node0/cpulist": f"{ranges(cores[:half])}\n",
-        "sys/devices/system/node/node1/cpulist": f"{ranges(cores[half:] or cores)}\n",
-        "bin/nvidia-smi": f"#!/bin/sh\necho '{A}, 8192, Stand-in, 00000000:01:00.0'\n",
-    }
     with Lab([LabHost("desk", packages=("pyzmq", "dill"))], users=("mara", "lena")) as lab:
-        for name, text in files.items():
-            path: Path = lab.hosts["desk"].path(f"{ROOT}/{name}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o755)
+        root: Path = lab.hosts["desk"].path(ROOT)
+        make_devices(root, [ranges(cores[:half]), ranges(cores[half:] or cores)])
+        (root / "bin").mkdir()
+        tells = [f"echo '{device}, 8192, Stand-in, 00000000:{bus}:00.0'" for device, bus in ((A, "01"), (B, "41"))]
+        (root / "bin/nvidia-smi").write_text("\n".join(["#!/bin/sh", *tells, ""]))
+        (root / "bin/nvidia-smi").chmod(0o755)
         yield lab
 
 

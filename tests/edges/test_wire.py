@@ -127,14 +127,6 @@ def test_threads_and_futures_stay_unless_their_class_says_how_they_travel() -> N
             codec.dumps([stays])
 
 
-@pytest.mark.row("G43")
-def test_modules_are_found_by_reference_and_not_in_data() -> None:
-    import fractions
-
-    assert codec.modules_in(codec.dumps(fractions.Fraction(1, 3)).data) == {"fractions"}
-    assert codec.modules_in(codec.dumps({"numpy": "yaml", "os.path": b"\x93"}).data) == set()
-
-
 SENDER = """
 import enum, math, pickle, sys
 from collections import namedtuple

@@ -56,6 +56,7 @@ SlurmdTimeout=10
 KillWait=5
 MinJobAge=300
 SchedulerParameters=batch_sched_delay=0
+GresTypes=gpu
 {nodes}
 PartitionName={queue} Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
 PartitionName=small Nodes=n1 MaxTime=10 State=UP
@@ -95,6 +96,10 @@ function slurm_job_modify(job, record, partitions, uid) return slurm.SUCCESS end
 return slurm.SUCCESS
 """
 
+# Devices in name only, for what Slurm says of them to jobs: /dev/null and the like, which it accepts as files of some.
+GPUS = ("/dev/zero", "/dev/full")
+GRES = "".join(f"NodeName=n1 Name=gpu File={file}\n" for file in GPUS)
+
 CGROUP = """\
 CgroupPlugin=cgroup/v1
 CgroupMountpoint=/sys/fs/cgroup
@@ -120,6 +125,7 @@ class Slurm(Cluster):
         self.head = lab.hosts["head"]
         nodes = [
             f"NodeName={name} NodeAddr={lab.hosts[name].address} CPUs={SLOTS} RealMemory=2000 State=UNKNOWN"
+            + (f" Gres=gpu:{len(GPUS)}" if name == "n1" else "")
             for name in self.names
         ]
         configuration = CONFIGURATION.format(
@@ -131,6 +137,7 @@ class Slurm(Cluster):
         [spank_pbs] = Path("/usr/lib").glob("*/slurm-wlm/spank_pbs.so")
         for host in self.hosts(lab):
             host.write_file("/etc/slurm/slurm.conf", configuration)
+            host.write_file("/etc/slurm/gres.conf", GRES)
             host.write_file("/etc/slurm/plugstack.conf", f"required {spank_pbs}\n")
             host.write_file("/etc/slurm/job_submit.lua", JOB_SUBMIT)
             host.write_file("/etc/slurm/task_prolog.sh", TASK_PROLOG, 0o755)

@@ -285,6 +285,9 @@ def test_devices_of_nvidia_are_found_with_their_memory_and_node(tmp_path: Path) 
         ("GPU-aaaa", 0, None),
         ("GPU-bbbb", 1, None),
     ]
+    # In a job of Slurm with ConstrainDevices=yes that has the second one, CUDA counts from it, and so do we.
+    of_job = find_devices(root, lambda: SMI.splitlines()[0])
+    assert of_job == full[1:] == our_share(of_job, {"CUDA_VISIBLE_DEVICES": "0", "SLURM_JOB_GPUS": "1"}, str)
     for name in NVIDIA:
         if "information" in name:
             (root / name).unlink()
@@ -327,6 +330,18 @@ def test_devices_of_amd_and_intel_are_found(tmp_path: Path) -> None:
         ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, ""),
         ({"SLURM_JOB_GPUS": "0,2"}, "ac"),
         ({"SLURM_STEP_GPUS": "2", "SLURM_JOB_GPUS": "0,2"}, "c"),
+        # what Slurm 22.05 says: a job with --gres=gpu:1, a step with --gres=gpu:1 of a job with two, a job without
+        (
+            {"SLURM_JOB_ID": "3", "SLURM_JOB_GPUS": "1", "CUDA_VISIBLE_DEVICES": "1", "SLURM_GPUS_ON_NODE": "1"},
+            "b",
+        ),
+        (
+            {"SLURM_JOB_ID": "3", "SLURM_JOB_GPUS": "0,1", "SLURM_STEP_GPUS": "0", "CUDA_VISIBLE_DEVICES": "0"},
+            "a",
+        ),
+        ({"SLURM_JOB_ID": "3", "SLURM_CPUS_ON_NODE": "2"}, ""),
+        ({"SLURM_JOB_ID": "3", "SLURM_GPUS_ON_NODE": "2"}, "abc"),  # gres.conf has a count and no files
+        ({"SLURM_JOB_ID": "3", "CUDA_VISIBLE_DEVICES": "2"}, "c"),  # the user says it himself
         ({"PBS_GPUFILE": "/gpus"}, "bc"),
         ({"PBS_GPUFILE": "/none"}, "abc"),
         ({"ROCR_VISIBLE_DEVICES": "0"}, "abc"),
