@@ -119,12 +119,12 @@ class ReplicaExchange:
         # Every rank draws, for each pair one number: all have drawn as many, and both of a pair the same.
         drawn = [self._random.random() for _ in range(self._size)]
         gains = self._comm.allgather((float(myscore) - float(fscore), friend))
-        back = gains[friend][1]
-        if back != self._rank:
-            raise RankError(
-                f"rank {self._rank} exchanges with rank {friend}, which exchanges with rank {back}",
-                hint="All replicas must take get_friend_index of the same step",
-            )
+        for rank, (_, other) in enumerate(gains):  # each rank looks at all, so that none waits for one that has raised
+            if gains[other][1] != rank:
+                raise RankError(
+                    f"rank {rank} exchanges with rank {other}, which exchanges with rank {gains[other][1]}",
+                    hint="All replicas must take get_friend_index of the same step",
+                )
         accepted = {
             rank
             for rank, (gain, other) in enumerate(gains)

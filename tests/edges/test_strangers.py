@@ -224,6 +224,8 @@ def test_what_we_ship_bounds_every_frame() -> None:
 
 
 FLOOD = 1_000
+KERNEL_BYTES = sum(int(Path(f"/proc/sys/net/ipv4/tcp_{way}mem").read_text().split()[2]) for way in "rw")
+"""What buffers of a connection of this machine may hold: some machines allow 6 MB, others 32."""
 
 
 @pytest.mark.row("X03")
@@ -255,7 +257,7 @@ def test_an_agents_inlet_takes_in_a_bounded_amount_and_what_waits_outside_comes_
             while sent < FLOOD:
                 push.send(str(sent).encode().ljust(size))
                 sent += 1
-        assert sent <= REQUESTS + 40, "what waits there has no bound"  # 40: buffers of the kernel, 10 MB at most
+        assert sent <= REQUESTS + KERNEL_BYTES / size + 8, "what waits there has no bound"
         push.sndtimeo = PATIENCE_MS
         carrier.patience_ms = PATIENCE_MS
         for number in range(2 * sent):
