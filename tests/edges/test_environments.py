@@ -528,7 +528,7 @@ def test_a_transfer_that_is_cut_goes_on_where_it_was(net: Lab, at_hosts: None, t
     environments = Environments()
     with connect(Host("old")) as connection:
         environments.bring(connection, "")  # what comes before it
-    old.limit_rate(40_000)
+    old.limit_rate(300_000)
     cutter = threading.Thread(target=cut)
     cutter.start()
     with pytest.raises(ConnectError, match="another attempt goes on from it"):

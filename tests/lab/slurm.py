@@ -55,7 +55,8 @@ EnforcePartLimits=ALL
 SlurmdTimeout=10
 KillWait=5
 MinJobAge=300
-SchedulerParameters=batch_sched_delay=0
+# Heterogeneous jobs are started by the backfill scheduler alone, which passes by every 30 s unless told otherwise.
+SchedulerParameters=batch_sched_delay=0,bf_interval=1
 GresTypes=gpu
 {nodes}
 PartitionName={queue} Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
