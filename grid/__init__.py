@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from grid.tasks import Task as Task
     from grid.tasks import TaskSystem as TaskSystem
     from grid.tasks import run_system as run_system
+    from grid.wire.remote_path import RemotePath as RemotePath
 
 _names, __getattr__, _dir = lazily(
     __name__,
@@ -71,6 +72,7 @@ _names, __getattr__, _dir = lazily(
         "grid.services.retry": ["Attempt", "Retry"],
         "grid.slots.needs": ["Needs"],
         "grid.tasks": ["Task", "TaskSystem", "run_system"],
+        "grid.wire.remote_path": ["RemotePath"],
     },
     "servers run calls, grids are made by the client",
 )

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from grid.commands.calls import Wishes
 from grid.commands.joblog import HEADER, LogLine, read, written
 from grid.commands.many import CommandRuns
 from grid.commands.outcome import CommandRun
 from grid.commands.replacing import needs_shell, replaced, results_folder
-from grid.commands.running import Wishes
 from grid.commands.template import CommandLine
 from grid.errors import CommandFailed, GridError, StagingError
 
 if TYPE_CHECKING:
-    from grid.commands.running import CommandFuture
+    from grid.commands.calls import CommandFuture
 
 ABSENT, NO_WAY = 127, 255
 """The status of a command whose program is not there, and of one whose host was lost: those of sh and ssh."""

@@ -57,14 +57,14 @@ class Memo:
                 if self._files.contents(to / name).sha256 != digest:
                     return None
             facts = {**entry, **{name: base64.b64decode(entry[name]) for name in _BYTES}}
-            return CommandRun(**facts, outputs=[to / name for name in names], key=key, memo=True)
+            return CommandRun(**facts, outputs=[to / name for name in names], kept=[], key=key, memo=True)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, StagingError):
             return None  # not there, cut by a crash, of another version, or a file is not there any more
 
     def keep(self, run: CommandRun, to: Path) -> None:
         """It is done. StagingError: The entry can't be written."""
         facts = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
-        for name in ("outputs", "key", "memo"):
+        for name in ("outputs", "kept", "key", "memo"):
             del facts[name]
         facts.update({name: base64.b64encode(facts[name]).decode() for name in _BYTES})
         facts["files"] = {str(path.relative_to(to)): self._files.contents(path).sha256 for path in run.outputs}

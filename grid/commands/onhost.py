@@ -59,7 +59,11 @@ class RunCommand:
                 target = os.path.join(directory, place)
                 if "/" in place:
                     os.makedirs(os.path.dirname(target), exist_ok=True)
-                copy(root / source, target)
+                try:
+                    copy(root / source, target)
+                except FileNotFoundError:
+                    answer["trouble"] = ("vanished", place)
+                    return answer
                 os.chmod(target, mode | stat.S_IRUSR | stat.S_IWUSR)
             answer.update(_run(spec, directory))
             answer["outputs"] = _outputs(spec, directory, answer)

@@ -17,6 +17,7 @@ from typing import Any
 from grid.errors import CommandFailed, GridError, StagingError
 from grid.staging.whole import whole_file
 from grid.text import clean
+from grid.wire.remote_path import RemotePath
 
 _STDERR_LINES = 12
 
@@ -27,12 +28,13 @@ class CommandRun:
 
     `command`: as one would type it. `host`: the label of its host, `server`: the server that ran it. `status` and
     `signal`: how it ended; one of them is 0. `seconds`: how long it ran. `cpu_s`: processor seconds of it and its
-    children. `peak_bytes`: the most memory that one of its processes had; Linux counts from the start, when it
-    still shares that of its server, so that less than about 25 MB is not told. `stdout`, `stderr`: their last
-    `keep_bytes` bytes, and `stdout_lost`, `stderr_lost`: bytes before those. `outputs`: files here, in the order of
-    their names. `left`: how many processes it left running in sessions of their own, which were ended. `timed_out`: it
-    was ended at `timeout_s`. `began`: seconds since 1970, by the clock of the host. `key`: what the run is known by.
-    `memo`: it was done by an earlier run, and was not run now.
+    children. `peak_bytes`: the most memory that one of its processes had; Linux counts from the start, when it still
+    shares that of its server, so that less than about 25 MB is not told. `stdout`, `stderr`: their last `keep_bytes`
+    bytes, and `stdout_lost`, `stderr_lost`: bytes before those. `outputs`: files here, in the order of their names;
+    with `keep=True` there are none, and `kept` has those on the host. `left`: how many processes it left running in
+    sessions of their own, which were ended. `timed_out`: it was ended at `timeout_s`. `began`: seconds since 1970, by
+    the clock of the host. `key`: what the run is known by. `memo`: it was done by an earlier run, and was not run
+    now.
     """
 
     command: str
@@ -48,6 +50,7 @@ class CommandRun:
     stdout_lost: int
     stderr_lost: int
     outputs: list[Path]
+    kept: list[RemotePath]
     left: int
     timed_out: bool
     began: float
@@ -110,6 +113,7 @@ def trouble(command: str, host: str, answer: dict[str, Any], having: Callable[[s
         "no right": (f"{about!r} may not be executed", "chmod +x the file here: inputs keep their permission bits"),
         "refused": (f"it can't be started ({about})", "Is it a program of that machine, and are its words too long?"),
         "output": (f"an output is refused: {about}", "Have it write plain files in its directory, and name those"),
+        "vanished": (f"its input {about!r} is not on the host any more", "Run again what wrote it"),
         "disk": (f"its directory can't be written ({about})", "Make room there, or name another temp_path"),
     }.get(what, (f"it could not run ({about})", "Look at the host's log: grid logs"))
     if what == "absent" and "/" not in about:

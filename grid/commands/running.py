@@ -1,10 +1,7 @@
-"""Commands under way: on the crew of the grid, like functions of executors; their inputs are on the host before them.
+"""What `g.command` and `g.map_commands` are: a command is prepared, and goes into the queue of its crew.
 
-    command() ── CommandLine, key ──> CommandCalls ── bring inputs, call ──> RunCommand on a server
-                     CommandFuture <── CommandRun, outputs here ──────┘
-
-Lives here: `GridCommands` (what `g.command` is), its queues, its futures.
-Elsewhere:  handing out (`services/handing`), files on hosts (`grids/stager`), what runs there (`onhost`).
+Lives here: `GridCommands`: keys, inputs and what hosts are told of a command; queues.
+Elsewhere:  commands in queues, and their futures (`calls`); many of them (`many`); what runs on hosts (`onhost`).
 """
 
 from __future__ import annotations
@@ -13,283 +10,33 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from grid.arguments import check, check_number
+from grid.commands.calls import KEEP_BYTES, CommandCalls, CommandFuture, Files, KeepsFiles, Prepared, Wishes
 from grid.commands.identity import key_of
 from grid.commands.many import AHEAD, CommandRuns, OutputClaims, place_of, values_of
 from grid.commands.memo import Memo
-from grid.commands.onhost import RunCommand
-from grid.commands.outcome import CommandRun, bring_outputs, judged, place_below, trouble, unmatched
 from grid.commands.template import CommandLine, In, fill
 from grid.compat.crew import RESTARTS, Crew, Publishes, crew_of
 from grid.compat.runner import Runner
-from grid.compat.work import CallFuture, PooledCall, PooledCalls
-from grid.errors import ServerLost, StagingError
+from grid.errors import StagingError
+from grid.kernel.filestore import PLACE
 from grid.limits import checked_timeout
-from grid.services.handing import ItemPack, NoValue
 from grid.staging.select import StagedFile
+from grid.wire.remote_path import RemotePath
 
 if TYPE_CHECKING:
-    from grid.services.proxy import Proxy
-    from grid.services.result import Result
     from grid.slots.needs import Needs
-    from grid.staging.manifest import Entry
 
 _ASKED_S = 10.0
 """What hosts said of a program holds for this time."""
-KEEP_BYTES = 1 << 20
 APART = 8 << 20
 """Outputs of more bytes than this, and those beyond twice as many in one run, come in pieces after the answer."""
-_BRING_AT_ONCE = 4
-"""Commands of one queue whose outputs are brought at once."""
-_FACTS = (
-    *("status", "signal", "seconds", "cpu_s", "peak_bytes", "stdout", "stderr", "stdout_lost", "stderr_lost"),
-    *("left", "timed_out", "began"),
-)
-
-
-class Files(Protocol):
-    """The part of a grid that has files on hosts."""
-
-    def contents(self, path: Path) -> Entry:
-        """What a file here holds."""
-
-    def bring(self, home: Any, files: Sequence[StagedFile], digests: Sequence[str]) -> int:
-        """Have files on a host."""
-
-
-class BringsOutputs(Protocol):
-    """The part of a grid that brings files from hosts."""
-
-    def bring_kept(self, home: Any, output: dict[str, Any], path: Path, go_on: Callable[[], None]) -> None:
-        """Bring an output that waits on its host, in pieces; `go_on` is called before each."""
-
-    def drop_kept(self, home: Any, names: Sequence[str]) -> None:
-        """Remove such files, without waiting."""
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """How commands run, whatever they are. Arguments as of `GridCommands.command`."""
-
-    timeout_s: float | None = None
-    check: bool = True
-    to: str | os.PathLike[str] | None = None
-    env: Mapping[str, str] | None = None
-    show: bool = True
-    keep_bytes: int = KEEP_BYTES
-    versions: Mapping[str, str] | None = None
-    claim: Callable[[list[Path]], None] | None = None  # is told the files before they are written, and may refuse
-    memo: Memo | None = None
-
-    def __post_init__(self) -> None:
-        checked_timeout(self.timeout_s)
-        check_number("keep_bytes", self.keep_bytes, 0)
-
-
-class CommandFuture(CallFuture):
-    """The future of one command: `get` and `result` give a `CommandRun`. `cancel` also ends one that runs."""
-
-    def __init__(self, calls: CommandCalls, name: str, call: CommandCall) -> None:
-        super().__init__(calls, name)
-        self._queue: CommandCalls = calls
-        self._what: CommandCall | None = call
-        self.add_done_callback(_forget_call)
-
-    def get(self, timeout: float | None = None) -> CommandRun:
-        """The value, as `Result.get` gives that of a call."""
-        run: CommandRun = self.result(timeout)
-        return run
-
-    def cancel(self) -> bool:
-        """Withdraw the command; where it runs, its whole process group ends. False if it had ended before."""
-        what = self._what
-        if super().cancel():
-            return True
-        return what is not None and self._queue.end_one(what)
-
-    def cancelled(self) -> bool:
-        """Whether it was withdrawn, or ended by `cancel`."""
-        return super().cancelled() or (self.done() and isinstance(self.exception(0), CancelledError))
-
-
-def _forget_call(future: Future[Any]) -> None:
-    if isinstance(future, CommandFuture):
-        future._what = None
-
-
-class CommandCall(PooledCall):
-    """A command in the queue."""
-
-    __slots__ = ("bringing", "doomed", "files", "key", "line", "wishes")
-
-    def __init__(
-        self,
-        calls: CommandCalls,
-        line: CommandLine,
-        key: str,
-        files: list[tuple[StagedFile, str]],
-        wishes: Wishes,
-        spec: Any,
-    ) -> None:
-        super().__init__(calls, "run", (spec,), {}, RUN)
-        self.line, self.key, self.files, self.wishes = line, key, files, wishes
-        self.doomed = self.bringing = False
-        self.future = CommandFuture(calls, line.shown[:60], self)
-
-    def __repr__(self) -> str:
-        return repr(self.line.shown[:200])
-
-
-RUN = RunCommand()
-
-
-class CommandCalls(PooledCalls):
-    """The commands of one crew. `having`: in words, which hosts have a program.
-
-    Large outputs are brought by threads of their own: those that hand out commands must not wait for them.
-    """
-
-    def __init__(
-        self, crew: Crew, files: Files, fetcher: BringsOutputs, having: Callable[[str], str], retries: int
-    ) -> None:
-        super().__init__(crew.service, crew, retries)
-        self._files, self._fetcher, self._having = files, fetcher, having
-        self._known = crew.take(RUN)
-        self._bringers: ThreadPoolExecutor | None = None
-
-    def enter(
-        self, line: CommandLine, key: str, files: list[tuple[StagedFile, str]], wishes: Wishes, spec: Any
-    ) -> CommandFuture:
-        """One more command."""
-        assert self.crew is not None
-        call = CommandCall(self, line, key, files, wishes, spec)
-        call.taken = self.crew.share(self._known)
-        future = self._enter(call)
-        assert isinstance(future, CommandFuture)
-        return future
-
-    def end_one(self, call: CommandCall) -> bool:
-        """End a command that runs; False if it has ended."""
-        with self.lock:
-            handing = self._handing
-            if handing is None or call.future.done():
-                return False
-            call.doomed = True
-            if call.bringing:
-                return True
-        handing.end_item(call)
-        return True
-
-    # -- the supply, in the thread that hands out ------------------------------------------------------------------
-
-    def send(self, proxy: Proxy, pack: ItemPack) -> Result:
-        """See `Supply.send`. Its inputs first."""
-        call: CommandCall = pack.items[0]
-        if call.doomed:
-            raise CancelledError()
-        if call.files:
-            home: Any = getattr(proxy._server, "home", None)
-            self._files.bring(home, [file for file, _ in call.files], [each for _, each in call.files])
-        return super().send(proxy, pack)
-
-    def read(self, pack: ItemPack, result: Result) -> list[Any]:
-        """See `Supply.read`."""
-        call: CommandCall = pack.items[0]
-        [answer] = super().read(pack, result)
-        if type(answer) is NoValue:
-            return [answer]
-        try:
-            run, to = self._judged(call, answer, result)
-        except Exception as exc:
-            return [NoValue(exc)]
-        if any("kept" in output for output in answer["outputs"]):
-            with self.lock:
-                call.bringing = True
-            return [_Coming(run, to, answer, result.server.home)]
-        return [self._whole(call, run, to, answer, None)]
-
-    def arrive(self, pack: ItemPack, outcomes: list[Any]) -> None:
-        """See `Supply.arrive`."""
-        [outcome] = outcomes
-        if type(outcome) is _Coming:
-            if self._bringers is None:
-                self._bringers = ThreadPoolExecutor(_BRING_AT_ONCE, "grid-bring")
-            self._bringers.submit(self._bring, pack, outcome)
-            return
-        if pack.items[0].doomed and type(outcome) is NoValue and isinstance(outcome.error, ServerLost):
-            outcomes = [NoValue(CancelledError())]
-        super().arrive(pack, outcomes)
-
-    def end(self) -> None:
-        """See `Supply.end`."""
-        bringers, self._bringers = self._bringers, None
-        if bringers is not None:
-            bringers.shutdown(wait=False)
-        super().end()
-
-    def _bring(self, pack: ItemPack, coming: _Coming) -> None:
-        """In a thread of its own."""
-        call: CommandCall = pack.items[0]
-        outcome = self._whole(call, coming.run, coming.to, coming.answer, coming.home)
-        self._fetcher.drop_kept(coming.home, [each["kept"] for each in coming.answer["outputs"] if "kept" in each])
-        super().arrive(pack, [outcome])
-        with self.lock:
-            if self._handing is not None:
-                self._handing.poke()
-
-    def _judged(self, call: CommandCall, answer: dict[str, Any], result: Result) -> tuple[CommandRun, Path]:
-        """The run as it is before its outputs are here, and where those go. Raises CommandFailed."""
-        host, line, wishes = result.server.host.label, call.line, call.wishes
-        failed = trouble(line.shown, host, answer, self._having)
-        if failed is not None:
-            raise failed
-        facts = {name: answer[name] for name in _FACTS}
-        run = CommandRun(command=line.shown, host=host, server=result.server.name, outputs=[], key=call.key, **facts)
-        if wishes.check:
-            bad = judged(run, wishes.timeout_s)
-            if bad is None and "missing" in answer:
-                bad = unmatched(run, answer["missing"])
-            if bad is not None:
-                raise bad
-        return run, Path(wishes.to if wishes.to is not None else os.curdir).absolute()
-
-    def _whole(
-        self, call: CommandCall, run: CommandRun, to: Path, answer: dict[str, Any], home: Any
-    ) -> CommandRun | NoValue:
-        """The run with its outputs. `home`: the host where some of them wait."""
-        outputs, wishes = answer["outputs"], call.wishes
-
-        def go_on() -> None:
-            if call.doomed:
-                raise CancelledError()
-
-        try:
-            if outputs:
-                if wishes.claim is not None:
-                    wishes.claim([place_below(to, output["name"]) for output in outputs])
-                run.outputs.extend(
-                    bring_outputs(outputs, to, lambda one, path: self._fetcher.bring_kept(home, one, path, go_on))
-                )
-            if wishes.memo is not None and run.ok and "missing" not in answer:
-                wishes.memo.keep(run, to)
-        except Exception as exc:
-            return NoValue(exc)
-        return run
-
-
-class _Coming:
-    """In place of a run whose outputs wait on its host."""
-
-    __slots__ = ("answer", "home", "run", "to")
-
-    def __init__(self, run: CommandRun, to: Path, answer: dict[str, Any], home: Any) -> None:
-        self.run, self.to, self.answer, self.home = run, to, answer, home
 
 
 class GridCommands:
@@ -300,9 +47,9 @@ class GridCommands:
     """
 
     def __init__(
-        self, grid: Publishes, files: Files, fetcher: BringsOutputs, which: Callable[[str], dict[str, bool]]
+        self, grid: Publishes, files: Files, kept: KeepsFiles, which: Callable[[str], dict[str, bool]]
     ) -> None:
-        self._grid, self._files, self._fetcher, self._which = grid, files, fetcher, which
+        self._grid, self._files, self._kept, self._which = grid, files, kept, which
         self._lock = threading.Lock()
         self._crews: dict[tuple[Needs | None, str | None], Crew] = {}
         self._queues: dict[tuple[str, int], CommandCalls] = {}
@@ -319,6 +66,7 @@ class GridCommands:
         shell: bool = False,
         check: bool = True,
         to: str | os.PathLike[str] | None = None,
+        keep: bool = False,
         env: Mapping[str, str] | None = None,
         stdin: In | None = None,
         show: bool = True,
@@ -346,6 +94,8 @@ class GridCommands:
             check: A status other than 0, a signal, the time limit, or an output that is not there is a `CommandFailed`;
                 False: the value tells of it.
             to: The directory here that outputs come to; default: the current one. Files of their names are replaced.
+            keep: Outputs stay on the host, as `RemotePath`s in `kept` of the value: inputs of other commands, without a
+                way through here. They go with the grid, or by `forget()`.
             env: More variables.
             stdin: A file for its standard input; default: nothing.
             show: Its output is shown as it comes, with server and host, as that of servers is.
@@ -357,7 +107,7 @@ class GridCommands:
             StagingError: An input does not exist. The future raises CommandFailed, StagingError, ServerLost,
             CancelledError.
         """
-        wishes = Wishes(timeout_s, check, to, env, show, keep_bytes, versions)
+        wishes = Wishes(timeout_s, check, to, env, show, keep_bytes, versions, keep=keep)
         line = fill(template, {**(values or {}), **fields}, shell=shell)
         return self._start(self._queue(needs, where, retries), line, wishes, stdin)
 
@@ -379,6 +129,7 @@ class GridCommands:
         shell: bool = False,
         check: bool = True,
         to: str | os.PathLike[str] | None = None,
+        keep: bool = False,
         env: Mapping[str, str] | None = None,
         show: bool = False,
         keep_bytes: int = KEEP_BYTES,
@@ -408,7 +159,9 @@ class GridCommands:
         """
         check_number("tries", tries, 1)
         check_number("ahead", ahead, 1)
-        wishes = Wishes(timeout_s, check, None, env, show, keep_bytes, versions)
+        wishes = Wishes(timeout_s, check, None, env, show, keep_bytes, versions, keep=keep)
+        if keep and (to is not None or memo is not None):
+            raise ValueError("keep=True leaves outputs on hosts; to= and memo= are for files here: leave them out")
         done = None if memo is None else Memo(memo, self._files)
         texts = [template] if isinstance(template, str) else list(template)
         claims = OutputClaims()
@@ -418,11 +171,11 @@ class GridCommands:
             place = place_of(to, number, values)
             line = fill(template, values, shell=shell)
             claim = partial(claims.claim, number)
-            asked = replace(wishes, to=place, claim=claim, memo=done)
-            key, files, spec = self.prepared(line, asked)
-            found = None if done is None else done.find(key, place)
+            asked = wishes if keep else replace(wishes, to=place, claim=claim, memo=done)
+            prepared = self.prepared(line, asked)
+            found = None if done is None else done.find(prepared.key, place)
             if found is None:
-                return self._queue(needs, where, retries).enter(line, key, files, asked, spec)
+                return self._queue(needs, where, retries).enter(prepared, asked)
             claim(found.outputs)
             future: Future[Any] = Future()
             future.set_result(found)
@@ -442,20 +195,25 @@ class GridCommands:
         """Begin a command that is ready to run. Raises StagingError; the future raises as that of `command`."""
         return self._start(self._queue(None, None, retries), line, wishes)
 
-    def prepared(
-        self, line: CommandLine, wishes: Wishes, stdin: In | None = None
-    ) -> tuple[str, list[tuple[StagedFile, str]], Any]:
-        """Key, inputs with their hashes, and what the host is told of a command.
+    def prepared(self, line: CommandLine, wishes: Wishes, stdin: In | None = None) -> Prepared:
+        """A command with its key and its inputs.
 
         Raises:
-            StagingError: An input does not exist, or can't be read.
+            StagingError: An input does not exist, or can't be read. ConnectError: It was on a host that is lost.
         """
         ins = dict(line.ins)
         if stdin is not None:
             check("stdin", stdin, In)
-            ins.setdefault(stdin.place, os.path.abspath(os.path.expanduser(os.fspath(stdin.path))))
+            ins.setdefault(stdin.place, stdin.source)
         hashes, files, places = {}, {}, []
+        stored = []
         for place, path in ins.items():
+            if isinstance(path, RemotePath):
+                at = self._kept.stored(path)
+                hashes[place] = at.sha256
+                places.append((place, f"{PLACE}/{at.file}", at.mode))
+                stored.append(at.file)
+                continue
             if os.path.isdir(path):
                 raise StagingError(f"the input {path!r} is a directory", hint="Name its files, each in an In(...)")
             entry = self._files.contents(Path(path))
@@ -479,13 +237,12 @@ class GridCommands:
             "show": wishes.show,
             "check": wishes.check,
             "apart": APART,
-            "keep": False,
+            "keep": wishes.keep,
         }
-        return key, list(files.values()), spec
+        return Prepared(line, key, list(files.values()), stored, spec)
 
     def _start(self, queue: CommandCalls, line: CommandLine, wishes: Wishes, stdin: In | None = None) -> CommandFuture:
-        key, files, spec = self.prepared(line, wishes, stdin)
-        return queue.enter(line, key, files, wishes, spec)
+        return queue.enter(self.prepared(line, wishes, stdin), wishes)
 
     def _queue(self, needs: Needs | None, where: str | None, retries: int) -> CommandCalls:
         check_number("retries", retries, 0)
@@ -493,7 +250,7 @@ class GridCommands:
         with self._lock:
             at = (crew.service_id, retries)
             if at not in self._queues:
-                queue = self._queues[at] = CommandCalls(crew, self._files, self._fetcher, self._having, retries)
+                queue = self._queues[at] = CommandCalls(crew, self._files, self._kept, self._having, retries)
                 self._grid.unfinished.add(queue)
             return self._queues[at]
 

@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grid.wire.remote_path import RemotePath
+
 _FIELD = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 _WILD = re.compile(r"[*?\[]")
 
@@ -29,17 +31,25 @@ class In:
     """A file of this machine that a command reads. Hosts get it by its contents: once, while it is the same.
 
     Args:
-        path: The file.
+        path: The file; or a file that stays on a host (`RemotePath`), which then does not come here.
         name: Its name in the directory of the run; default: the last part of `path`.
     """
 
-    path: str | os.PathLike[str]
+    path: str | os.PathLike[str] | RemotePath
     name: str | None = None
 
     @property
     def place(self) -> str:
         """Its name in the directory of the run."""
-        return self.name if self.name is not None else os.path.basename(os.path.abspath(self.path))
+        if self.name is not None:
+            return self.name
+        return os.path.basename(self.path.name if isinstance(self.path, RemotePath) else os.path.abspath(self.path))
+
+    @property
+    def source(self) -> str | RemotePath:
+        """The file, by its whole name."""
+        path = self.path
+        return path if isinstance(path, RemotePath) else os.path.abspath(os.path.expanduser(os.fspath(path)))
 
 
 @dataclass(frozen=True)
@@ -55,11 +65,11 @@ class Out:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """One command, ready to run. `words` for a program, or `text` for a shell; `ins`: place -> file here."""
+    """One command, ready to run. `words` for a program, or `text` for a shell; `ins`: place -> file."""
 
     words: tuple[str, ...]
     text: str | None
-    ins: dict[str, str]
+    ins: Mapping[str, str | RemotePath]
     outs: tuple[str, ...]
 
     @property
@@ -156,13 +166,13 @@ def _guarded(name: str) -> str:
     return f"./{name}" if name.startswith("-") else name
 
 
-def _files(values: Mapping[str, Any]) -> tuple[dict[str, str], tuple[str, ...]]:
-    ins: dict[str, str] = {}
+def _files(values: Mapping[str, Any]) -> tuple[dict[str, str | RemotePath], tuple[str, ...]]:
+    ins: dict[str, str | RemotePath] = {}
     outs: list[str] = []
     for value in values.values():
         for each in _each(value):
             if isinstance(each, In):
-                place, path = _inside(each.place), os.path.abspath(os.path.expanduser(os.fspath(each.path)))
+                place, path = _inside(each.place), each.source
                 if ins.setdefault(place, path) != path:
                     raise ValueError(
                         f"two inputs would have the name {place!r} in the run's directory: {ins[place]} and {path}."

@@ -1,4 +1,4 @@
-"""A blob from one host to another: straight over the lane where the port can be reached, else through the client.
+"""A blob or a file from one host to another: straight over the lane where the port can be reached, else by the client.
 
 The client asks the agent that shall have it; that one calls the other agent, and both show the grid's certificate.
 Where a firewall or a tunnel is in the way the client reads it and writes it there, and does not ask again.
@@ -16,6 +16,7 @@ from grid.errors import ConnectError
 
 if TYPE_CHECKING:
     from grid.grids.home import Home
+    from grid.wire.remote_path import Whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,27 @@ def carry(source: Home, target: Home, blob: str, sizes: Sequence[int]) -> Callab
         return name
 
     return arrived
+
+
+def carry_file(source: Home, target: Home, at: Whereabouts) -> bool:
+    """Copy a file of one store to another straight, and wait for that; False: there is no way, so nothing was done.
+
+    Raises:
+        DiskError: There is no room for it. StagingError: It was changed on the way, or is not there any more.
+    """
+    way = source.lane_address()
+    if target.local or way is None or way in target.unreached:
+        return False
+    timeout = target.limits.control_s + at.size / _SLOWEST
+    try:
+        target.ask("fetch_file", at.file, *way, at.sha256, timeout=timeout)
+    except ConnectError as exc:
+        if not target.up:
+            raise
+        logger.info("no straight way from %s to %s (%s)", source.host.label, target.host.label, exc.what)
+        target.unreached.add(way)
+        return False
+    return True
 
 
 def _through_here(source: Home, target: Home, blob: str, sizes: Sequence[int]) -> str:

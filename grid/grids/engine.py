@@ -24,6 +24,7 @@ from grid.errors import GridError
 from grid.grids.fetching import FileFetcher
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
+from grid.grids.keptfiles import KeptFiles
 from grid.grids.losses import Losses
 from grid.grids.mover import Mover
 from grid.grids.news import News
@@ -84,7 +85,8 @@ class KernelEngine:
         )
         self.losses = Losses(self.fleet, self.publisher, self.mover)
         self.fetcher = FileFetcher(self.fleet, self.stager)
-        self.commands = GridCommands(grid, self.stager, self.fetcher, self.which)
+        self.kept_files = KeptFiles(self.fleet, self.stager, grid_id)
+        self.commands = GridCommands(grid, self.stager, self.kept_files, self.which)
         self.outages = Outages(self.fleet, self.mover, self.losses)
         self.news = News(self.fleet, self.publisher, self.mover, self.losses, self.output)
         self.stacks = Stacks(self.fleet)

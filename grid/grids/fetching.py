@@ -23,7 +23,6 @@ from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.stager import Stager
 from grid.hosts import Host
-from grid.kernel.filestore import PLACE
 from grid.staging.whole import whole_file
 
 PIECE = 8 << 20
@@ -129,25 +128,6 @@ class FileFetcher:
             for piece in pieces(home, self._stager.workdir_of(home), name, size, changed_ns):
                 file.write(piece)
         return path
-
-    def bring_kept(self, home: Home, output: dict[str, Any], path: Path, go_on: Callable[[], None]) -> None:
-        """Bring an output of a command that waits on its host.
-
-        Args:
-            go_on: Called before each piece; may raise.
-        Raises:
-            OSError: It can't be written here. StagingError, ConnectError: It is not there any more, or nobody answers.
-        """
-        size, changed_ns = output["size"], output["changed_ns"]
-        with whole_file(path, output["mode"]) as file:
-            for piece in pieces(home, None, f"{PLACE}/{output['kept']}", size, changed_ns):
-                go_on()
-                file.write(piece)
-
-    def drop_kept(self, home: Home, names: Sequence[str]) -> None:
-        """Remove such files; without waiting, and without an error where the host was lost."""
-        with contextlib.suppress(GridError):
-            home.ask_later("drop_files", list(names))
 
 
 def pieces(home: Home, directory: str | None, name: str, size: int, changed_ns: int) -> Iterator[bytes]:

@@ -96,6 +96,11 @@ class Stager:
                 server.submit("@workdir", (None,), {}, NOBODY)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether all hosts have one staging directory."""
+        return self._shared
+
+    @property
     def temp_paths(self) -> dict[str, list[str]]:
         """Host label -> directories that the grid made there."""
         return {home.host.label: [home.report["run"]] for home in self._fleet.homes if home.up}
@@ -257,7 +262,7 @@ class Stager:
                 failures[home.host.label] = f"its archive can't be kept here in {scratch} ({exc.strerror or exc})"
 
         try:
-            with self._scratch() as scratch:
+            with self.scratch() as scratch:
                 if len(homes) == 1:
                     send(homes[0], scratch)
                 else:
@@ -276,7 +281,7 @@ class Stager:
             )
 
     @contextlib.contextmanager
-    def _scratch(self) -> Iterator[str]:
+    def scratch(self) -> Iterator[str]:
         """A directory on this machine for archives. What Ctrl-C lets stand goes with the grid."""
         path = os.path.join(tempfile.gettempdir(), f"grid-stage-{secrets.token_hex(8)}")
         self._scratches.add(path)  # before it exists: Ctrl-C may come at any time

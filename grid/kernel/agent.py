@@ -40,6 +40,7 @@ from grid.kernel.address import address_towards
 from grid.kernel.answers import Answers
 from grid.kernel.children import Children, Nursery
 from grid.kernel.door import AgentDoor
+from grid.kernel.filestore import FileStore
 from grid.kernel.ground import Ground
 from grid.kernel.hostend import HostEnd
 from grid.kernel.lease import Lease
@@ -103,7 +104,7 @@ class Agent:
             self._gatekeeper = Gatekeeper(self._context, keys.other_public, (*self._carrier.listeners, *doors))
             self._carrier.guard = self._gatekeeper.guard
             self.ends = self._carrier.bind_ports(address, keys)
-            self.lane = LaneServer(address, keys.tls(server=True), ground.store)
+            self.lane = LaneServer(address, keys.tls(server=True), ground.store, FileStore(ground.root).path)
         else:
             self.ends = self._carrier.bind_sockets(ground.sockets, f"p{config['peer']}")
         self.door = "" if self._door is None else self._door.open(ground.sockets, address, keys)
@@ -120,6 +121,8 @@ class Agent:
             "debug": config["debug"],
             "script": config["script"],
             "epoch": config["epoch"],
+            "grid": config["grid"],
+            "agent": config["peer"],
         }
         self._slots = slots = Slots(
             config["servers"],

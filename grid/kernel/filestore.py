@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from grid.errors import GridError
+from grid.errors import GridError, StagingError
 
 PLACE = ".commands/kept"
 """Below the staging directory."""
@@ -40,16 +40,28 @@ class FileStore:
             raise GridError(f"{name!r} is not the name of a file that waits", hint="Names are 64 hexadecimal digits")
         return self.directory / name
 
-    def put(self, source: str | os.PathLike[str]) -> str:
-        """Have a file here that nobody will change any more; its name. Raises OSError.
-
-        One that has other names outside may be changed by those: that one is copied.
-        """
+    def new(self, name: str) -> Path:
+        """Where a file may be written that is to have that name; nothing is there."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.path(name)
+        path.unlink(missing_ok=True)
+        return path
+
+    def check(self, name: str, sha256: str) -> None:
+        """StagingError: It has other contents; then it is removed."""
+        if digest(self.path(name)) != sha256:
+            self.drop([name])
+            raise StagingError("a file was changed in its store, or on the way", hint="Run again what wrote it")
+
+    def put(self, source: str | os.PathLike[str], *, copied: bool = False) -> str:
+        """Have a file here; its name. Nobody may change it any more, unless it is to be `copied`. Raises OSError.
+
+        One that has other names outside may be changed by those: that one is copied in any case.
+        """
         name = secrets.token_hex(32)
-        target = self.directory / name
+        target = self.new(name)
         try:
-            if os.stat(source).st_nlink > 1:
+            if copied or os.stat(source).st_nlink > 1:
                 copy(source, target)
             else:
                 try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.errors import DiskError
+from grid.kernel.filestore import FileStore, digest
 
 MOST = 20_000
 """Files that one pattern may match on a host."""
@@ -88,6 +89,25 @@ def _about(inside: str, name: str) -> tuple[int, int, int] | str:
     if not stat.S_ISREG(status.st_mode):
         return "is no plain file"
     return status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode)
+
+
+def keep(store: FileStore, base: str, name: str, changed_ns: int) -> dict[str, Any] | None:
+    """Copy a file into the store: `kept`, `changed_ns`, `sha256` there. None as of `read`."""
+    inside = os.path.realpath(base)
+    about = _about(inside, name)
+    if isinstance(about, str) or about[1] != changed_ns:
+        return None
+    try:
+        kept = store.put(os.path.join(inside, name), copied=True)
+        path = store.path(kept)
+        if _about(inside, name) != about or path.stat().st_size != about[0]:  # somebody wrote to it meanwhile
+            store.drop([kept])
+            return None
+        return {"kept": kept, "changed_ns": path.stat().st_mtime_ns, "sha256": digest(path)}
+    except OSError as exc:
+        raise DiskError(
+            f"{name!r} can't be copied ({exc.strerror or exc})", host=os.uname().nodename, hint="Make room there"
+        ) from exc
 
 
 def read(base: str, name: str, offset: int, size: int, changed_ns: int) -> bytes | None:

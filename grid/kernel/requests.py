@@ -191,16 +191,10 @@ class AgentRequests:
 
     def do_fetch(self, call: int, blob: str, address: str, port: int) -> Any:
         """Copy a blob of the agent on another host here; answers with its name. ConnectError: no way leads there."""
-        assert self._keys is not None, "only other machines have a lane"
-        keys, store = self._keys, self._ground.store
+        store = self._ground.store
 
         def work() -> str:
-            lane = bulk.Lane(
-                lambda: socket.create_connection((address, port), self._limits.probe_s),
-                keys.tls(server=False),
-                address,
-                self._limits.control_s,
-            )
+            lane = self._lane(address, port)
             try:
                 return lane.bring(blob, store)
             finally:
@@ -208,6 +202,15 @@ class AgentRequests:
 
         self.background.start(call, work)
         return LATER
+
+    def _lane(self, address: str, port: int) -> bulk.Lane:
+        assert self._keys is not None, "only other machines have a lane"
+        return bulk.Lane(
+            lambda: socket.create_connection((address, port), self._limits.probe_s),
+            self._keys.tls(server=False),
+            address,
+            self._limits.control_s,
+        )
 
     def do_missing_modules(self, call: int, names: list[str]) -> list[str]:
         """Those of some top-level modules that servers here could not import."""
@@ -269,6 +272,31 @@ class AgentRequests:
         """A piece of one of them; see `produce.read`."""
         base = directory or str(self._ground.root)
         self.background.start(call, lambda: produce.read(base, name, offset, size, changed_ns))
+        return LATER
+
+    def do_keep_file(self, call: int, directory: str, name: str, changed_ns: int) -> Any:
+        """Copy a file of servers into the store; None: it has changed, or leads out of the directory."""
+        store = FileStore(self._ground.root)
+        self.background.start(call, lambda: produce.keep(store, directory, name, changed_ns))
+        return LATER
+
+    def do_has_file(self, call: int, name: str) -> bool:
+        """Whether a file is in the store."""
+        return FileStore(self._ground.root).path(name).exists()
+
+    def do_fetch_file(self, call: int, name: str, address: str, port: int, sha256: str) -> Any:
+        """Copy a file from the store of another host here. ConnectError: No way leads there."""
+        store = FileStore(self._ground.root)
+
+        def work() -> None:
+            lane = self._lane(address, port)
+            try:
+                lane.bring_file(name, store.new(name))
+            finally:
+                lane.close()
+            store.check(name, sha256)
+
+        self.background.start(call, work)
         return LATER
 
     def do_drop_files(self, call: int, names: list[str]) -> None:

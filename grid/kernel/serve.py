@@ -35,7 +35,7 @@ from grid.kernel.rouse import Rouser
 from grid.kernel.sampler import Sampler
 from grid.kernel.yielding import Generators
 from grid.limits import Limits
-from grid.wire import bulk, codec, kept, mainimage, raised, randoms
+from grid.wire import bulk, codec, kept, mainimage, raised, randoms, remote_path
 from grid.wire.frames import BULK, CANCELLED, COST, ERROR, IMAGE, Frame
 from grid.wire.gatekeeper import Gatekeeper
 from grid.wire.keys import Keys
@@ -121,6 +121,7 @@ class Server:
         os.environ.update(spec["env"])
         os.environ.update(spec["birth"].env)  # its devices are some of those that the entry leaves to it
         os.environ["GRID_ROOT"] = spec["root"]
+        remote_path.is_server(spec["grid"], spec["agent"])
         os.environ["GRID_SERVER"] = self.name
         os.environ["GRID_SERVICE_ID"] = spec["service_id"]
         self._root = spec["root"]

@@ -64,7 +64,7 @@ STEPS: tuple[tuple[Any, str, str, tuple[Callable[[], BaseException], ...]], ...]
     (manifest, "_hash", "read a file to be staged", (_no(errno.EACCES),)),
     (manifest._Blocks, "_write", "write to an archive", (_no(errno.ENOSPC),)),
     (stager, "write_archive", "make an archive", (_no(errno.EIO),)),
-    (stager.Stager, "_scratch", "make a temporary directory", (_no(errno.ENOSPC), _no(errno.EROFS))),
+    (stager.Stager, "scratch", "make a temporary directory", (_no(errno.ENOSPC), _no(errno.EROFS))),
 )
 """(owner, name, what it is, what it can raise)"""
 

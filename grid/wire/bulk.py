@@ -11,6 +11,7 @@ The lane, request by request, each a JSON line and then raw bytes:
 
     {"op": "put", "name": N, "size": S}  + S bytes   ->  {"ok": true} | {"error": text}
     {"op": "get", "name": N}                         ->  {"size": S} + S bytes | {"error": text}
+    {"op": "file", "name": N}                        ->  the same, of a file that waits in the store of the host
     {"op": "got", "name": N}                         ->  (nothing; the blob is removed)
     {"op": "drop", "name": N}                        ->  {"ok": true}
 
@@ -292,6 +293,31 @@ class Lane:
             return here
 
         return self._with_stream(get, once=True)
+
+    def bring_file(self, name: str, target: Path) -> None:
+        """Copy a file that waits there (`kernel/filestore.py`) to a new one of this machine. Tried once.
+
+        Raises:
+            DiskError: There is no room for it, or it is not there. ConnectError: It broke off, or there is no way.
+        """
+
+        def get(stream: ssl.SSLSocket) -> None:
+            send_line(stream, {"op": "file", "name": name})
+            size = self._answer(stream)["size"]
+            try:
+                fd = _made(target, size)
+            except OSError as exc:
+                host, hint = os.uname().nodename, "Free some space there"
+                raise DiskError(f"can't write {target} ({exc.strerror})", host=host, hint=hint) from exc
+            try:
+                receive_file(stream, fd, size)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(fd)
+
+        self._with_stream(get, once=True)
 
     def drop(self, name: str) -> None:
         """Remove a blob on the host."""
