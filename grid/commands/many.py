@@ -27,25 +27,6 @@ Start = Callable[[int, Mapping[str, Any]], "Future[Any]"]
 """Begins the command of that number, from 1, with these values."""
 
 
-def values_of(item: Any, template: Iterable[str], common: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of one item: its own, and those of all.
-
-    Args:
-        item: Values by name; or one value, where the template has one field that `common` has not.
-    Raises:
-        ValueError: It is one value, and there is no such field, or more than one.
-    """
-    if isinstance(item, Mapping):
-        return {**common, **item}
-    fields = sorted(set().union(*map(fields_of, template)) - common.keys())
-    if len(fields) != 1:
-        named = ", ".join(f"{{{name}}}" for name in fields) or "no field"
-        raise ValueError(
-            f"an item of one value needs one field, and the template has {named}. Pass dicts: {{name: value}}"
-        )
-    return {**common, fields[0]: item}
-
-
 def place_of(to: str | os.PathLike[str] | None, number: int, values: Mapping[str, Any]) -> Path:
     """The directory of a run's outputs: `to` may have fields, and `{n}` is the number of the run, from 1.
 

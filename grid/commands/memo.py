@@ -64,7 +64,7 @@ class Memo:
     def keep(self, run: CommandRun, to: Path) -> None:
         """It is done. StagingError: The entry can't be written."""
         facts = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
-        for name in ("outputs", "kept", "key", "memo"):
+        for name in ("outputs", "kept", "key", "memo", "contents"):
             del facts[name]
         facts.update({name: base64.b64encode(facts[name]).decode() for name in _BYTES})
         facts["files"] = {str(path.relative_to(to)): self._files.contents(path).sha256 for path in run.outputs}

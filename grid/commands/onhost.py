@@ -60,7 +60,10 @@ class RunCommand:
                 if "/" in place:
                     os.makedirs(os.path.dirname(target), exist_ok=True)
                 try:
-                    copy(root / source, target)
+                    if isinstance(source, bytes):
+                        Path(target).write_bytes(source)
+                    else:
+                        copy(root / source, target)
                 except FileNotFoundError:
                     answer["trouble"] = ("vanished", place)
                     return answer
@@ -232,6 +235,7 @@ def _followed(
         if process.returncode is None:  # an error of ours, or a signal to the server
             _kill(pid, signal.SIGKILL)
             process.wait()
+            _end_others(before)
     code = process.returncode
     return {
         "status": max(0, code),

@@ -56,6 +56,7 @@ class CommandRun:
     began: float
     key: str
     memo: bool = False
+    contents: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:

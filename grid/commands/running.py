@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from grid.arguments import check, check_number
 from grid.commands.calls import KEEP_BYTES, CommandCalls, CommandFuture, Files, KeepsFiles, Prepared, Wishes
 from grid.commands.identity import key_of
-from grid.commands.many import AHEAD, CommandRuns, OutputClaims, place_of, values_of
+from grid.commands.many import AHEAD, CommandRuns, OutputClaims, place_of
 from grid.commands.memo import Memo
-from grid.commands.template import CommandLine, In, fill
+from grid.commands.template import CommandLine, In, fill, values_of
 from grid.compat.crew import RESTARTS, Crew, Publishes, crew_of
 from grid.compat.runner import Runner
 from grid.errors import StagingError

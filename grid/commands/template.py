@@ -16,7 +16,7 @@ import os
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,25 @@ def fill(template: str | Sequence[str], values: Mapping[str, Any], *, shell: boo
     if not words or not words[0]:
         raise ValueError("the command has no program: its first word is empty")
     return CommandLine(tuple(words), None, ins, outs)
+
+
+def values_of(item: Any, template: Iterable[str], common: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one item: its own, and those of all.
+
+    Args:
+        item: Values by name; or one value, where the template has one field that `common` has not.
+    Raises:
+        ValueError: It is one value, and there is no such field, or more than one.
+    """
+    if isinstance(item, Mapping):
+        return {**common, **item}
+    fields = sorted(set().union(*map(fields_of, template)) - common.keys())
+    if len(fields) != 1:
+        named = ", ".join(f"{{{name}}}" for name in fields) or "no field"
+        raise ValueError(
+            f"an item of one value needs one field, and the template has {named}. Pass dicts: {{name: value}}"
+        )
+    return {**common, fields[0]: item}
 
 
 def _each(value: Any) -> list[Any]:

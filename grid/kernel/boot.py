@@ -118,7 +118,9 @@ _SHIPPED = (
     *("jobs/__init__.py", "jobs/host", "compat/__init__.py", "compat/imp.py"),
     *(f"ranks/{name}.py" for name in ("__init__", "arrays", "collectives", "comm", "desk", "lane", "mailbox")),
     *(f"ranks/{name}.py" for name in ("post", "rank", "requests", "scripts", "shim", "words")),
-    *("tasks/__init__.py", "tasks/abstract.py", "tasks/life.py", "tasks/runner.py", "tasks/service.py"),
+    *(f"tasks/{name}.py" for name in ("__init__", "abstract", "command", "life", "runner", "service")),
+    *(f"commands/{name}.py" for name in ("__init__", "onhost", "outcome", "portable", "template")),
+    *("arguments.py", "staging/__init__.py", "staging/whole.py"),
 )
 
 

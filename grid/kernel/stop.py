@@ -23,6 +23,8 @@ def heed(ticket: Callable[[], int | None], stopped: Callable[[], BaseException])
         Name of the machine and process id, for orders to `Stopper`.
     """
 
+    told: list[int] = []  # the ticket that was stopped last
+
     def on_signal(*_: Any) -> None:
         order = _order(os.environ["GRID_SERVER"])
         try:
@@ -30,7 +32,9 @@ def heed(ticket: Callable[[], int | None], stopped: Callable[[], BaseException])
             order.unlink()
         except (OSError, ValueError):
             return
-        if wanted == ticket():
+        # once: each server of the stopping service gives the order, and a second error would end the clearing up
+        if wanted == ticket() and wanted not in told:
+            told[:] = [wanted]
             raise stopped()
 
     try:

@@ -7,12 +7,13 @@
         one, two = master.start_system(a), master.start_system(b)
         print(one.get(), two.get())
 
-Names are loaded when they are first used: on a host only `abstract`, `life`, `runner` and `service` are there, and a
-user's module that says `from grid.tasks import Task, run_system` must be importable there, too.
+Names are loaded when they are first used: on a host only `abstract`, `command`, `life`, `runner` and `service` are
+there, and a user's module that says `from grid.tasks import Task, run_system` must be importable there, too.
 
     abstract     what users write, and the interfaces: stands on nothing
     life         what a system does next: pure
     slaves, strategies, schedule, statistics    who gets which task: pure, no clock, thread or socket
+    command      a task that is an executable with files in and out
     runner       what is published: runs tasks on a server; parcel: how things travel
     service      a system as a job
     workers, manager, attendance    servers, the workers of a slave, slaves that come and go
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from grid.tasks.abstract import TaskSystem as TaskSystem
     from grid.tasks.application import Application as Application
     from grid.tasks.application import Client as Client
+    from grid.tasks.command import CommandTask as CommandTask
     from grid.tasks.limits import TaskLimits as TaskLimits
     from grid.tasks.manager import WorkerManager as WorkerManager
     from grid.tasks.master import Master as Master
@@ -64,6 +66,7 @@ __all__, __getattr__, __dir__ = lazily(
             *("ITask", "ITaskManager", "ITaskScheduleStrategy", "ITaskScheduler", "ITaskSystem"),
         ],
         "grid.tasks.application": ["Application", "Client"],
+        "grid.tasks.command": ["CommandTask"],
         "grid.tasks.limits": ["TaskLimits"],
         "grid.tasks.manager": ["WorkerManager"],
         "grid.tasks.master": ["Master"],

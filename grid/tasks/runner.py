@@ -3,7 +3,7 @@
 An answer is (seconds, kind, ...): plain values as they are, all else serialised one by one, so that a result that can't
 travel, or can't be rebuilt at the other end, is the affair of its task and not of the whole pack.
 
-Hosts have this module, `abstract`, `life` and `service`, and nothing else of this package.
+Hosts have this module, `abstract`, `command`, `life` and `service`, and nothing else of this package.
 
 Lives here: running tasks, what an answer looks like.
 Elsewhere:  who sends packs (`workers`), what a task is (`abstract`), stopping (`grid/kernel/stop.py`).

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from grid.commands.many import CommandRuns, OutputClaims, place_of, values_of
+from grid.commands.many import CommandRuns, OutputClaims, place_of
+from grid.commands.template import values_of
 from grid.errors import CommandFailed, StagingError
 
 pytestmark = pytest.mark.row("A05")

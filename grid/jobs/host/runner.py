@@ -30,6 +30,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from grid.commands.outcome import CommandRun
+from grid.commands.portable import PortableCommand, perform
+from grid.commands.template import values_of
 from grid.jobs.host import messages
 from grid.jobs.host.errors import RequestError
 from grid.jobs.host.limits import Limited
@@ -53,6 +56,9 @@ KEEP_BYTES = 64 * 1024 * 1024
 
 PARTIAL_BYTES = 64 * 1024 * 1024
 """Largest partial result, and largest answer: each goes to all listeners."""
+
+_HOW = ("timeout_s", "shell", "check", "env", "keep_bytes")
+"""Arguments of commands that are no values of fields."""
 
 LOG_CHARS = 64 * 1024
 """Longest line of a job's log, and longest error; the rest is cut off, and the text says so."""
@@ -288,6 +294,41 @@ class RunningJob:
         if self._abort is not None:
             raise AbortService(self._abort)
         return Ordered(self, task, items, attempts, self._spec.get("workers", 0)).results()
+
+    def command(
+        self, template: str | Sequence[str], /, *, attempts: int = 3, keep: bool = False, **about: Any
+    ) -> CommandRun:
+        """See `ServiceHandler`."""
+        values = about.pop("values", None) or {}
+        [run] = self.map_commands(template, [values], attempts=attempts, keep=keep, **about)
+        return run
+
+    def map_commands(
+        self,
+        template: str | Sequence[str],
+        inputs: Iterable[Any],
+        /,
+        *,
+        attempts: int = 3,
+        keep: bool = False,
+        **about: Any,
+    ) -> Iterator[CommandRun]:
+        """See `ServiceHandler`."""
+        how = {name: about.pop(name) for name in _HOW if name in about}
+        common = {**(about.pop("values", None) or {}), **about}
+        texts = [template] if isinstance(template, str) else list(template)
+        commands = (PortableCommand.made(template, values_of(each, texts, common), **how) for each in inputs)
+        kept: set[str] = set()
+        for run in self.imap(perform, commands, attempts=attempts):
+            for name, data in run.contents.items() if keep else ():
+                if name in kept:
+                    raise RequestError(
+                        f"two commands wrote the file {name!r}, and the job has one of that name",
+                        hint="Give their outputs different names, or keep them by handler.keep",
+                    )
+                kept.add(name)
+                self.keep(name, data)
+            yield run
 
     def units(self, task: Callable[[Any], Any], *, attempts: int = 3) -> Units:
         """See `ServiceHandler`."""

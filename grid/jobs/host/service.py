@@ -26,7 +26,7 @@ Elsewhere:  who calls them (`runner.py`), what they are asked to do (`request.py
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from grid.jobs.host.messages import Message, snake
@@ -97,6 +97,42 @@ class ServiceHandler(Protocol):
                     units.put(self.next_ones(value))
 
         `take` waits for the next one; `AbortService` as in `map`. Leaving the block drops what nobody has begun.
+        """
+
+    def command(self, template: str | Sequence[str], /, *, attempts: int = 3, keep: bool = False, **about: Any) -> Any:
+        """Run an executable on a worker of the grid, in a directory of its own, and wait for it.
+
+            run = handler.command("mafft {i} > {o}", i=In(self.request.path), o=Out("*.aln"), shell=True, keep=True)
+            handler.improved({"alignment": run.contents["seqs.aln"].decode()})
+
+        Args:
+            template: As of `g.command`, with `In(path)` for files of the machine where the job runs.
+            attempts: How often it is tried when the worker that had it dies.
+            keep: Store each output with the job, as `handler.keep` does.
+            about: Values of fields, and of `timeout_s`, `shell`, `check`, `env`, `keep_bytes`: as of `g.command`;
+                `values`: the same, for fields with the name of another argument.
+        Returns:
+            A `CommandRun`; `contents` has the outputs: name -> bytes.
+        Raises:
+            CommandFailed: As `g.command`, or its outputs have more than 64 MB. StagingError: An input is not there.
+            RequestError: A file that is to be kept has no name for that. AbortService: The job shall end.
+        """
+
+    def map_commands(
+        self,
+        template: str | Sequence[str],
+        inputs: Iterable[Any],
+        /,
+        *,
+        attempts: int = 3,
+        keep: bool = False,
+        **about: Any,
+    ) -> Iterator[Any]:
+        """Run a command for each input, as `imap` does: runs in the order of the inputs, which are read as needed.
+
+        Args:
+            inputs: Of each run: values by name, or one value for the one field that has none yet.
+            attempts, keep, about: As of `command`; values that all runs share.
         """
 
     def improved(self, value: Any) -> None:
