@@ -5,7 +5,11 @@ Elsewhere: what all batch systems do (`test_batch.py`).
 
 from __future__ import annotations
 
+import hashlib
 import json
+import random
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +77,53 @@ def test_an_array_ends_with_its_last_task_and_as_its_worst(site: Site, place: Pa
     assert done.returncode == 4, done.stderr
     (row,) = json.loads(site.grid("batch", "status", done.stdout.strip(), "--json").stdout)
     assert (row["state"], row["exit_status"]) == ("failed", 4), row
+
+
+ALIGNS = """\
+import hashlib, pathlib
+from grid import Grid, In, Out
+if __name__ == "__main__":
+    inputs = [In(path) for path in sorted(pathlib.Path(".").glob("*.fa"))]
+    with Grid.from_allocation(wait="all", output=None) as g:
+        hosts, kept = set(), []
+        mafft = "mafft --quiet --thread 1 {i} > {o}"
+        for run in g.map_commands(mafft, inputs, o=Out("*.aln"), shell=True, keep=True):
+            hosts.add(run.host)
+            kept += run.kept
+        for path in kept:  # on to a command on another node, and here
+            other = next(host for host in sorted(hosts) if host != path.host)
+            there = g.command("sha256sum {i}", i=In(path), where=other, show=False).get(60)
+            data = path.fetch("out").read_bytes()
+            assert there.host == other and there.text.split()[0] == hashlib.sha256(data).hexdigest()
+        print("aligned", len(kept), "on", len(hosts), flush=True)
+"""
+
+
+@pytest.mark.row("A06", "A12")
+def test_alignments_of_a_job_are_those_of_a_serial_run_and_go_from_node_to_node(site: Site, place: Path) -> None:
+    if shutil.which("mafft") is None:
+        pytest.skip("mafft is not installed: apt-get install mafft")
+    letters = random.Random(2)
+    serial = {}
+    for number in range(6):
+        parent = [letters.choice("ACGT") for _ in range(60)]
+        records = []
+        for name in "abcd":
+            own = "".join(letters.choice("ACGT") if letters.random() < 0.1 else base for base in parent)
+            records.append(f">{name}\n{own}\n")
+        (place / f"f{number}.fa").write_text("".join(records))
+        command = ["mafft", "--quiet", "--thread", "1", str(place / f"f{number}.fa")]
+        serial[f"f{number}.aln"] = subprocess.run(command, capture_output=True, check=True).stdout
+    (place / "run.py").write_text(ALIGNS)
+    ask = ("sbatch", "--wait", "-o", "out.txt", "-n", "2", "--ntasks-per-node", "2", "--", "python", "run.py")
+    done = site.grid(*ask, timeout=180)
+    text = (place / "out.txt").read_text() if (place / "out.txt").exists() else ""
+    assert done.returncode == 0 and "aligned 6 on 2" in text, (done.stderr, text)
+
+    def hashes(files: dict[str, bytes]) -> dict[str, str]:
+        return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+    assert hashes({path.name: path.read_bytes() for path in (place / "out").iterdir()}) == hashes(serial)
 
 
 HOLDS = """\
