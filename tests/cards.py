@@ -34,6 +34,10 @@ def make_devices(root: Path, cores: Sequence[str], nodes: Sequence[int] = (0, 1)
 class Card:
     """Uses a device, as far as these tests can have one."""
 
+    def environment(self) -> dict[str, str]:
+        """What a batch system and grid say to it."""
+        return {name: value for name, value in os.environ.items() if name.startswith(("SLURM", "CUDA", "GPU", "GRID"))}
+
     def slot(self) -> tuple[str, list[int], int]:
         """Its devices, cores and process."""
         return os.environ["CUDA_VISIBLE_DEVICES"], sorted(os.sched_getaffinity(0)), os.getpid()

@@ -24,11 +24,13 @@ from typing_extensions import Unpack
 from grid.batch.wrapper import parse_resources
 from grid.errors import AllocationError
 from grid.grids.grid import Grid
+from grid.grids.keep import Keep
 from grid.grids.parts import held, verb
 from grid.grids.request import PilotRequest
 from grid.grids.settings import GridSettings, GridWords, takes
 from grid.grids.tending import Pilots
 from grid.hosts import Host
+from grid.keeping.places import span_s
 
 
 class PilotWords(GridWords, total=False):
@@ -99,12 +101,25 @@ class BatchGrid(Grid):
         words: dict[str, Any] = {**kw}
         asked = {each.name: words.pop(each.name) for each in fields(PilotRequest) if each.name in words}
         settings = GridSettings.of(type(self), **words)
-        if settings.keep is not None:
-            raise ValueError("keep= is for hosts that are reached by ssh and for this machine, not yet for pilots")
-        pilots = Pilots(PilotRequest(login=login, **asked))
-        self._begin([], settings, pilots)
+        self._begin_with(Pilots(PilotRequest(login=login, **asked)), settings)
+
+    def _begin_with(self, pilots: Pilots, settings: GridSettings, keep: Keep | None = None) -> None:
+        self._begin([], settings, pilots, keep)
         engine = self._engine
         pilots.serve(engine.fleet, engine.stager, engine.publisher, engine.mover, engine.losses)
+        if settings.keep is not None and span_s(settings.keep) > pilots.request.walltime_s:
+            engine.output.say(
+                f"keep={settings.keep!r} is longer than a job of {pilots.request.walltime_s:g} s: while no client is "
+                "there no job follows another, and servers end with theirs"
+            )
+
+    @classmethod
+    def _again(cls, keep: Keep, settings: GridSettings) -> Grid:
+        """The grid of a session, with the pilots that are there."""
+        assert keep.past is not None
+        made = cls.__new__(cls)
+        made._begin_with(Pilots(PilotRequest.of_plain(keep.past.facts["pilots"]["request"])), settings, keep)
+        return made
 
     @classmethod
     def from_text(cls, login: str, resources: str = "", **kw: Any) -> BatchGrid:

@@ -108,6 +108,7 @@ class KernelEngine:
             if keep is not None and keep.past is not None:
                 self.resumption = Resumption(self, keep)
                 self.resumption.make_homes()
+                hosts = [home.host for home in self.fleet.homes]
                 self.news.on_attached = self.resumption.attached
             else:
                 self.fleet.make_homes(hosts)
@@ -208,6 +209,7 @@ class KernelEngine:
             if self.fleet.halted:
                 return
             self.fleet.halted = True
+        self.source.wake()
         fleet, keep = self.fleet, self.fleet.keep
         assert keep is not None
         for home in self._all_homes():
@@ -216,6 +218,7 @@ class KernelEngine:
         fleet.link.flush()
         keep.settle()
         fleet.link.close(why)
+        self.source.leave()
         for home in self._all_homes():
             home.leave()
         keep.leave()

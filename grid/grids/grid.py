@@ -27,7 +27,7 @@ from grid.grids.fetching import FileFetcher
 from grid.grids.keep import Keep
 from grid.grids.parts import held, verb
 from grid.grids.profiles import Profiles
-from grid.grids.resuming import hosts_of, open_session
+from grid.grids.resuming import open_session
 from grid.grids.settings import GridSettings, GridWords, takes
 from grid.grids.source import HostSource
 from grid.grids.stacks import Stacks
@@ -189,18 +189,33 @@ class Grid(AbstractGrid):
         try:
             assert keep.past is not None
             facts = keep.past.facts["grid"]
-            made = Grid.__new__(Grid)
             settings = GridSettings(name=name, limits=Limits(**facts["limits"]), at_exit=at_exit)
-            made._begin(hosts_of(keep.past), settings, HostSource(), keep)
+            if "pilots" in keep.past.facts:
+                from grid.grids.batch import BatchGrid  # it stands on this module
+
+                made = BatchGrid._again(keep, settings)
+            else:
+                made = Grid._again(keep, settings)
             reserve_ids(keep.past.facts_of("service"))
-            made.start()
         except BaseException:
             keep.leave()
+            raise
+        try:
+            made.start()
+        except BaseException:
+            made._ending.leave(made._engine, GridStopped("its grid could not be taken up"))
             raise
         resumption = made._engine.resumption
         assert resumption is not None
         resumption.begin()
         resumption.wait(timeout)
+        return made
+
+    @classmethod
+    def _again(cls, keep: Keep, settings: GridSettings) -> Grid:
+        """The grid of a session, over the hosts that it had."""
+        made = cls.__new__(cls)
+        made._begin([], settings, HostSource(), keep)
         return made
 
     def detach(self) -> None:

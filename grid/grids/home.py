@@ -101,7 +101,11 @@ class Home:
         self.served = False  # a server of it came up, ever
         self._over = False  # the grid ends: nothing is begun any more
         self._settling = threading.Lock()  # a start counts, or the grid's end came first: never both, nor none
-        self._rejoins = True  # its connection is its own, and is made anew when it breaks
+        # How a connection to it is had where that is not its own; one of its own is made anew when it breaks.
+        self._way: Callable[[], Connection] | None = None
+        self._invited: int | None = None  # the epoch of the client that has invited its kernel
+        self._resumed = False  # an earlier client has started it
+        self.ended = ""  # why nothing can be there any more, of a home of an earlier client
         self.ends_at: float | None = None  # when its allocation ends, monotonic
         self.staged: Manifest = {}
         self.unreached: set[tuple[str, int]] = set()  # lanes of other hosts to which there is no way from here
@@ -175,18 +179,25 @@ class Home:
             self._link.call(self.peer, codec.dumps(("status", (), {})), Reply(self._link))
             self.life.hear(HostEvent.STARTED)
 
-    def invite(self, connection: Connection) -> tuple[str, bytes]:
+    def invite(self, way: Callable[[], Connection]) -> tuple[str, bytes]:
         """For a kernel that somebody else starts, perhaps much later: its command (POSIX shell) and its whole input.
 
-        `accept` follows when it has reported. `connection` is what leads there by then.
+        `accept` follows when it has reported. `way` gives what leads there by then.
         """
-        self.connection, self._number, self._rejoins = connection, self._link.number(), False
+        self.expect(self._link.number(), way, self._link.epoch)
+        self.connection = way()
         return launch_command(self.host, self.python), self._words(None)
+
+    def expect(self, number: int, way: Callable[[], Connection], epoch: int) -> None:
+        """A kernel was invited to be its agent, by this client or an earlier one: `accept` or `resume` follow."""
+        self._number, self._way, self._invited = number, way, epoch
 
     def accept(self, report: dict[str, Any]) -> None:
         """An invited kernel has reported: connect to it. Raises HostError."""
+        assert self._way is not None
         with self._starting:
             try:
+                self.connection = self.connection or self._way()
                 self.report = report
                 check(report, self.host)
                 self._join()
@@ -208,20 +219,28 @@ class Home:
         with self._starting:
             self._number, self.report, self.transport = past["number"], dict(past["report"]), past["transport"]
             try:
-                if self.transport == "tunnel":
+                if self._way is not None:
+                    self.connection = self._way()
+                elif self.transport == "tunnel":
                     self.connection = connect(self.host)
-                keys = None if self.local else self._keys[0]
-                words = {"attach": self._link.epoch, "who": who}
-                patience = _ANSWER_S if self.local else max(_FAR_ANSWER_S, self.limits.probe_s)
-                answer = knock(self.reach(self.report["door"]), keys, words, patience, self.host.label)
-                self.report["ready"] = answer["ends"]
+                answer = self._take_over(who)
                 if self.local:
                     self.blobs = bulk.BlobStore(Path(self.report["blobs"]))
                 self._meet(*answer["ends"])
                 self._take_on()
+                self._resumed = True
             except BaseException:
                 self._let_go()
                 raise
+        return answer
+
+    def _take_over(self, who: str) -> dict[str, Any]:
+        """Have its agent hear this client, and no earlier one."""
+        keys = None if self.local else self._keys[0]
+        words = {"attach": self._link.epoch, "who": who}
+        patience = _ANSWER_S if self.local else max(_FAR_ANSWER_S, self.limits.probe_s)
+        answer = knock(self.reach(self.report["door"]), keys, words, patience, self.host.label)
+        self.report["ready"] = answer["ends"]
         return answer
 
     def facts(self) -> dict[str, Any]:
@@ -292,6 +311,9 @@ class Home:
             self.transport = choose_transport(self.connection, self.host, *_address(inlet), self.limits.probe_s)
             if self.transport == "tunnel":
                 try_tunnel(self.connection, self.host, *_address(inlet), self.limits.lost_s)
+            if self._invited not in (None, self._link.epoch):  # by an earlier client, whom it expects
+                self._take_over(f"{title.script_name()}, process {os.getpid()} on {socket.gethostname()}")
+                inlet, outlet = self.report["ready"]
         self._meet(inlet, outlet)
 
     def _meet(self, inlet: str, outlet: str) -> None:
@@ -371,7 +393,7 @@ class Home:
     def broken(self) -> bool:
         """Whether the tunnel to it broke with its ssh connection, is ours to make anew, and was not made anew yet."""
         connection = self.connection
-        ours = self._rejoins and self.transport == "tunnel" and self.up
+        ours = self._way is None and self.transport == "tunnel" and self.up
         return ours and connection is not None and not connection.alive()
 
     def reconnect(self) -> None:
@@ -493,6 +515,10 @@ class Home:
             return isinstance(exc, ConnectionRefusedError)
         return False
 
+    def has_ended(self, reason: str) -> None:
+        """Nothing can be there any more: it is not asked again."""
+        self.ended = reason
+
     def end_starts(self) -> None:
         """The grid ends: what is just starting gives up as soon as it can."""
         with self._settling:
@@ -518,7 +544,7 @@ class Home:
         if self.up and self.peer is not None:
             # One that can't be reached may be coming back just now; else it ends by itself after `orphan_s`.
             limit = 2 * self.limits.stop_s + 5.0 if self.outage() is None else 2 * RECONNECT_S + 1.0
-            if not force and self.outage() is None:
+            if not (force or self._resumed) and self.outage() is None:  # else nobody knows what was sent there
                 tell_what_goes(self, self._shared)
             try:
                 self._ask_to_end(force, limit)

@@ -3,9 +3,14 @@
     fact                value
     grid                who made it, with which version, for how long it waits, limits, the epoch of its client
     keys                both ends' keys, where there are other machines
-    home/<number>       a host: its entry, its agent's report (`Home.facts`), the number of the agent
-    service/<id>        names of its methods, and of those that yield
-    server/<name>       its number, its service, the number of its host; `ended`: why, once it has
+    home/<number>       a host: its entry, its agent's report (`Home.facts`), the number of the agent; `ended`: why
+                        nothing is there any more, of a node of a pilot
+    submitting/<token>  a pilot that is just being submitted
+    pilots              what is asked of pilots, and how many may follow
+    pilot/<number>      a pilot that is held: its job, where its files are, its request, its agents (`Held.fact`)
+    service/<id>        names of its methods, and of those that yield; what was asked for its servers
+    server/<name>       its number, its service, the number of its host; `earlier`: numbers that it had before it moved;
+                        `ended`: why, once it has
     (calls and replies) see `keeping/memory`
 
 Lives here: `Keep`, the facts; beginning and end of a session.
@@ -22,6 +27,7 @@ from typing import Any
 
 from grid._version import __version__
 from grid.errors import SessionError
+from grid.grids.home import Home
 from grid.hosts import Host
 from grid.keeping.carrier import KeptCarrier
 from grid.keeping.claims import Claims
@@ -53,6 +59,10 @@ class Keep:
         """What earlier clients have left; None: there was none."""
         self._carrier: KeptCarrier | None = None
         self._tended = 0.0
+        self._numbers: dict[str, list[int]] = {}  # server name -> its numbers, the last one last
+        if journal is not None:
+            for name, fact in journal.memory.facts_of("server").items():
+                self._numbers[name] = [*fact.get("earlier", ()), fact["peer"]]
         self.claims: Claims
 
     @property
@@ -101,6 +111,7 @@ class Keep:
         if self.past is None:
             return 1
         numbers = [*self.past.peers, *map(int, self.past.facts_of("home"))]
+        numbers += [number for pilot in self.past.facts_of("pilot").values() for number in pilot["numbers"]]
         numbers += [server["peer"] for server in self.past.facts_of("server").values()]
         return max(numbers, default=0) + 1
 
@@ -114,9 +125,28 @@ class Keep:
         """The agent of a host came up. `facts`: of its home."""
         self.journal.fact(f"home/{facts['number']}", {"host": host.__getstate__(), **facts})
 
-    def service(self, service_id: str, methods: frozenset[str], yielding: frozenset[str]) -> None:
-        """A service is being published."""
-        self.journal.fact(f"service/{service_id}", [sorted(methods), sorted(yielding)])
+    def home_gone(self, home: Home, reason: str) -> None:
+        """The batch job that held it has ended."""
+        self.journal.fact(f"home/{home.number}", {"host": home.host.__getstate__(), **home.facts(), "ended": reason})
+
+    def pilots(self, request: dict[str, Any], renewals: int) -> None:
+        """What is asked of pilots, and how many may follow those that there are."""
+        self.journal.fact("pilots", {"request": request, "renewals": renewals})
+
+    def submitting(self, token: str, *, ended: bool = False) -> None:
+        """A pilot of that token is being submitted; `ended`: not any more."""
+        self.journal.fact(f"submitting/{token}", None if ended else token)
+
+    def pilot(self, number: int, fact: dict[str, Any] | None) -> None:
+        """A pilot is held; None: not any more."""
+        self.journal.fact(f"pilot/{number}", fact)
+
+    def service(
+        self, service_id: str, methods: frozenset[str], yielding: frozenset[str], asked: dict[str, Any]
+    ) -> None:
+        """A service is being published. `asked`: where, and how its servers are to be, in plain values."""
+        fact = {"methods": sorted(methods), "yielding": sorted(yielding), "asked": asked}
+        self.journal.fact(f"service/{service_id}", fact)
 
     def service_gone(self, service_id: str) -> None:
         """It was withdrawn."""
@@ -124,21 +154,27 @@ class Keep:
 
     def server_up(self, server: KernelServer, home: int) -> None:
         """A server came up: from now on its calls are written down. `home`: the number of its host's agent."""
-        assert self._carrier is not None
-        fact = {"peer": server.number, "service": server.service_id, "home": home}
-        self.journal.fact(f"server/{server.name}", fact)
-        self.watch(server)
+        self.server_moved(server, server.number, home)
 
-    def watch(self, server: KernelServer) -> None:
-        """Have its calls written down and remembered."""
+    def server_moved(self, server: KernelServer, number: int, home: int) -> None:
+        """From now on it is the process of that number, and its calls are written down."""
         assert self._carrier is not None
-        self._carrier.peers.add(server.number)
+        known = self._numbers.setdefault(server.name, [])
+        if number not in known:
+            known.append(number)
+        self._note(server.name, server.service_id, home)
+        self._carrier.peers.add(number)
         server.claims = self.claims
 
     def server_gone(self, server: KernelServer, home: int, reason: str) -> None:
         """It was lost or terminated. Its calls that have no result will have none."""
-        fact = {"peer": server.number, "service": server.service_id, "home": home, "ended": reason}
-        self.journal.fact(f"server/{server.name}", fact)
+        self._numbers.setdefault(server.name, [server.number])  # it may have been lost before it was up
+        self._note(server.name, server.service_id, home, ended=reason)
+
+    def _note(self, name: str, service_id: str, home: int, **more: Any) -> None:
+        *earlier, peer = self._numbers[name]
+        fact = {"peer": peer, "service": service_id, "home": home, "earlier": earlier, **more}
+        self.journal.fact(f"server/{name}", fact)
 
     # -- now and then, and the end ---------------------------------------------------------------------------------
 

@@ -111,6 +111,10 @@ class LoginMachine:
         """What the batch system says of these jobs. Raises GridError."""
         return self.system.status(list(jobs))
 
+    def remove_files(self, token: str) -> None:
+        """Remove the files of a pilot of which no more is known. Raises GridError."""
+        self.connection.run(pilots.remove_token_script(token))
+
     def remove(self, pilot: Pilot) -> None:
         """Remove a pilot's files."""
         try:

@@ -341,6 +341,8 @@ class Mover:
         assert move.home is not None
         old, image = server.peer, {**server.peer.image, **as_they_are()}
         server.host = move.home.host
+        if self._fleet.keep is not None:  # before a call goes there
+            self._fleet.keep.server_moved(server, move.number, move.home.number)
         server.settle(move.home, move.number, move.peer, image)
         where = move.origin.host.label
         error = ServerLost("it has moved", service_id=server.service_id, server=server.name, host=where)

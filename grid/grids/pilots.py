@@ -239,6 +239,11 @@ def remove_script(directory: str) -> str:
     return f"rm -rf {quoted}; [ ! -e {quoted} ] || {{ sleep 1; rm -rf {quoted}; }}"
 
 
+def remove_token_script(token: str) -> str:
+    """The same, of a pilot whose token alone is known."""
+    return f"cd {remote_path(BASE)} && rm -rf {shlex.quote(token)}"
+
+
 class PilotConnection(Connection):
     """The way to a node of a pilot: through the login machine, or straight where that is this machine."""
 

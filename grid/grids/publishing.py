@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,22 @@ class Place:
             return 0
         return home.slots if self.servers is None else self.servers
 
+    def plain(self) -> dict[str, Any]:
+        """In plain values (JSON)."""
+        needs = None if self.needs is None else vars(self.needs)
+        where = None if self.where is None else self.where.text
+        return {"needs": needs, "where": where, "servers": self.servers}
+
+    @classmethod
+    def of_plain(cls, said: Mapping[str, Any]) -> Place:
+        """What `plain` was made of."""
+        needs, where = said["needs"], said["where"]
+        return cls(needs=needs and Needs(**needs), where=where and Where(where), servers=said["servers"])
+
+
+_NOBODY: tuple[Place, dict[str, Any]] = Place(servers=0), {}
+"""What is asked for a service that is not published."""
+
 
 @dataclass(kw_only=True)
 class Publication:
@@ -128,6 +144,7 @@ class Publisher:
     def __init__(self, fleet: Fleet, source: HostSource, stager: Stager, settings: GridSettings) -> None:
         self._fleet, self._source, self._stager, self._settings = fleet, source, stager, settings
         self._publications: dict[str, Publication] = {}
+        self._earlier: dict[str, tuple[Place, dict[str, Any]]] = {}  # what earlier clients have asked for
         self._being_published: dict[int, Any] = {}  # id of a live instance that somebody publishes just now -> it
         self._waiting = 0  # threads that wait in `publish`: they tell who is absent
 
@@ -281,7 +298,8 @@ class Publisher:
             generators.warn(service_id, holders, instance=codec.holds_generator(instance, dumped))
         service = fleet.grid._services.add(service_id, methods_of(instance), yielding_of(instance), wish.retry)
         if fleet.keep is not None:
-            fleet.keep.service(service_id, service.methods, service.yielding)
+            asked = {"place": wish.place.plain(), "wishes": publication.wishes()}
+            fleet.keep.service(service_id, service.methods, service.yielding, asked)
         with fleet.changed:
             service.roster.expect(self._source.is_hoping())
             self._publications[service_id] = publication
@@ -314,17 +332,23 @@ class Publisher:
     def wishes_of(self, service_id: str) -> dict[str, Any]:
         """How servers of a service were asked for, as their kernels are told."""
         publication = self._publications.get(service_id)
-        return publication.wishes() if publication is not None else {}
+        return publication.wishes() if publication is not None else self._earlier.get(service_id, _NOBODY)[1]
+
+    def remember(self, service_id: str, asked: Mapping[str, Any]) -> None:
+        """An earlier client has published it, and asked for this: its servers may move."""
+        self._earlier[service_id] = Place.of_plain(asked["place"]), asked["wishes"]
+
+    def _place_of(self, service_id: str) -> Place:
+        publication = self._publications.get(service_id)
+        return publication.place if publication is not None else self._earlier.get(service_id, _NOBODY)[0]
 
     def needs_of(self, service_id: str) -> Needs | None:
         """What each server of a service needs of its host."""
-        publication = self._publications.get(service_id)
-        return publication.place.needs if publication is not None else None
+        return self._place_of(service_id).needs
 
     def count_of(self, service_id: str, home: Home) -> int:
         """How many servers a service wants on a host, as far as that has room."""
-        publication = self._publications.get(service_id)
-        return publication.place.count(home) if publication is not None else 0
+        return self._place_of(service_id).count(home)
 
     def has(self, service_id: str) -> dict[Any, Any]:
         """What a fresh server of a service has: names of `__main__`, editions of modules."""

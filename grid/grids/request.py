@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from grid.arguments import check, check_fields, check_number
@@ -84,6 +84,23 @@ class PilotRequest:
         if self.terms_handover_s >= made.walltime_s:
             raise ValueError(f"handover_s is {self.terms_handover_s:g}, of a walltime of {made.walltime_s:g} s")
         return made
+
+    def plain(self) -> dict[str, Any]:
+        """All that it says, in plain values (JSON), for `of_plain`."""
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
+        if isinstance(self.login, Host):
+            said["login"] = self.login.__getstate__()
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in said.items()
+            if name != "kinds" and value is not None
+        }
+
+    @classmethod
+    def of_plain(cls, said: Mapping[str, Any]) -> PilotRequest:
+        """What `plain` was made of, without its `kinds`: pilots of those have been submitted."""
+        login = said.get("login")
+        return cls(**{**said, "login": Host.of_state(login) if isinstance(login, dict) else login})
 
     @property
     def walltime_s(self) -> float:

@@ -31,6 +31,8 @@ from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.keep import Keep
 from grid.grids.losses import Losses
+from grid.grids.publishing import Publisher
+from grid.grids.source import HostSource
 from grid.hosts import Host
 from grid.keeping.journal import Journal
 from grid.keeping.memory import Past, SessionMemory
@@ -157,27 +159,13 @@ def _scan(place: SessionPlace) -> Any:
     return Scan(place.log.read_bytes())
 
 
-def hosts_of(memory: SessionMemory) -> list[Host]:
-    """The hosts of a session, one for each agent."""
-    return [_host(fact) for fact in memory.facts_of("home").values()]
-
-
-def _host(fact: dict[str, Any]) -> Host:
-    said: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fact["host"].items()
-    }
-    groups = said.pop("_of_file", None)
-    host = Host(**said)
-    if groups:
-        host.is_in(groups)
-    return host
-
-
 class EngineToResume(Protocol):
     """The part of the engine that this uses."""
 
     fleet: Fleet
     losses: Losses
+    publisher: Publisher
+    source: HostSource
 
 
 class Resumption:
@@ -186,6 +174,7 @@ class Resumption:
     def __init__(self, engine: EngineToResume, keep: Keep) -> None:
         assert keep.past is not None
         self._fleet, self._losses, self._keep, self._past = engine.fleet, engine.losses, keep, keep.past
+        self._source, self._publisher = engine.source, engine.publisher
         self._began = time.monotonic()
         self._homes: dict[int, tuple[Home, dict[str, Any]]] = {}
         self._servers: dict[str, KernelServer] = {}
@@ -204,31 +193,39 @@ class Resumption:
         if keys is not None:
             ours, theirs = map(Keys.from_json, keys)
             fleet.use_keys((ours, theirs))
+        of_source = self._source.take_up(self._past)
         for number, fact in self._past.facts_of("home").items():
-            home = fleet.make_home(_host(fact), fact["slots"])
+            home = of_source.get(int(number)) or fleet.make_home(Host.of_state(fact["host"]), fact["slots"])
+            if fact.get("ended"):
+                home.has_ended(str(fact["ended"]))
             self._homes[int(number)] = home, fact
-        fleet.homes = [home for home, _ in self._homes.values()]
+        known = [home for home, _ in self._homes.values()]
+        fleet.homes = [home for home in known if not home.ended and self._source.takes_part(home)]
 
     def begin(self) -> None:
         """Services, servers and results are there; hosts are asked, each by a thread of its own."""
         services = self._fleet.grid._services
-        for service_id, (methods, yielding) in self._past.facts_of("service").items():
-            services.add(service_id, frozenset(methods), frozenset(yielding))
+        for service_id, fact in self._past.facts_of("service").items():
+            services.add(service_id, frozenset(fact["methods"]), frozenset(fact["yielding"]))
+            self._publisher.remember(service_id, fact["asked"])
         for name, fact in self._past.facts_of("server").items():
             if fact["home"] not in self._homes:
                 continue
             server = self._known(name, fact["service"], fact["peer"], self._homes[fact["home"]][0])
-            past = self._past.peers.get(fact["peer"])
-            if past is not None:
-                self._take_results(server, past)
+            for peer in (*fact.get("earlier", ()), fact["peer"]):  # it may have moved
+                if past := self._past.peers.get(peer):
+                    self._take_results(server, peer, past)
             if "ended" in fact:
                 self._lost(server, fact["ended"])
             elif server.service is None:
                 self._lost(server, "its service was withdrawn")
+            elif server.home.ended:  # type: ignore[attr-defined]
+                self._fleet.errand(_later(self._ended, server, None))
+        asked = [number for number, (home, _) in self._homes.items() if not home.ended]
         with self._moved:
             self._coming |= {name for name in self._servers if name in self._pending}
-            self._asked |= set(self._homes)
-        for number in self._homes:
+            self._asked |= set(asked)
+        for number in asked:
             self._fleet.in_thread("grid-resume", self._resume, number)
 
     def _known(self, name: str, service_id: str, peer: int, home: Home) -> KernelServer:
@@ -241,16 +238,19 @@ class Resumption:
             self._fleet.processes.begin(server)
         return server
 
-    def _take_results(self, server: KernelServer, past: Past) -> None:
+    def _take_results(self, server: KernelServer, peer: int, past: Past) -> None:
         for call, frame in sorted(past.calls.items()):
             result: Result = Result.again(server, self._fleet.link, method_of(frame), call)
             result.name = past.names.get(call)
-            result.claim = self._keep.claims.claim(server.number, call)
+            result.claim = self._keep.claims.claim(peer, call)
             self._keep.claims.hold(result)
             self._results.append(weakref.ref(result))
             reply = past.replies.get(call)
-            if reply is None:
+            if reply is None and peer == server.number:
                 self._pending[server.name][call] = result
+            elif reply is None:
+                what = f"the result of call {call} of server {server.name} got lost as it moved"
+                result.fail(SessionError(what, hint="The call has run; the server has its effects"))
             else:
                 _, flags, _, _, _, _, _, seconds, _ = HEAD.unpack_from(reply)
                 result.deliver(flags, seconds, reply)
@@ -294,7 +294,7 @@ class Resumption:
 
     def _not_there(self, number: int, exc: Exception) -> None:
         home, fact = self._homes[number]
-        dead = home.local and start_ticks(fact["report"]["pid"]) is None
+        dead = bool(home.ended) or (home.local and start_ticks(fact["report"]["pid"]) is None)
         refused = isinstance(exc, SessionError)
         if self._fleet.halted:
             return
@@ -317,10 +317,11 @@ class Resumption:
         now = time.monotonic()
         over = now - self._began > self._keep.keep_s
         for number, at in list(self._away.items()):
-            if now < at:
+            ended = bool(self._homes[number][0].ended)
+            if now < at and not ended:
                 continue
             del self._away[number]
-            if over:
+            if over or ended:
                 for server in self._servers.values():
                     if server.home is self._homes[number][0] and server.final_state is None:
                         self._fleet.errand(_later(self._ended, server, None))
@@ -385,7 +386,8 @@ class Resumption:
     def _ended(self, server: KernelServer, certificate: dict[str, Any] | None) -> None:
         """In the grid's thread: it is not there any more."""
         if server.final_state is None and not server.connected:
-            what = "it ended while no client was there" if certificate else "it has ended; nobody knows how"
+            ended = server.home.ended  # type: ignore[attr-defined]
+            what = "it ended while no client was there" if certificate else ended or "it has ended; nobody knows how"
             self._losses.lose_server(server, what, certificate)
             self._lost(server, what, certificate)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from grid.grids.home import Home
+from grid.keeping.memory import SessionMemory
 
 
 class HostSource:
@@ -19,6 +20,17 @@ class HostSource:
 
     def begin(self) -> None:
         """The grid has started; harmless if that is said again. Raises GridError where no host can be had."""
+
+    def take_up(self, past: SessionMemory) -> dict[int, Home]:
+        """Of what an earlier client has left, the homes that this source has made, by the numbers of their agents."""
+        return {}
+
+    def takes_part(self, home: Home) -> bool:
+        """Whether a home of an earlier client is one of the grid's, and does not only stand by."""
+        return True
+
+    def leave(self) -> None:
+        """The client goes, and all that it has stays."""
 
     def end(self) -> None:
         """The grid has ended, and its homes are shut down."""

@@ -16,8 +16,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,11 +25,12 @@ from grid.errors import GridError, HostError
 from grid.grids import pilots
 from grid.grids.absent import Missing
 from grid.grids.fleet import Fleet
+from grid.grids.holding import Held, held_again, known_homes, way_to
 from grid.grids.home import Home
 from grid.grids.login import LoginMachine
 from grid.grids.losses import Losses
 from grid.grids.mover import Mover
-from grid.grids.pilots import Pilot, PilotConnection, Rank
+from grid.grids.pilots import Rank
 from grid.grids.plan import (
     GRACE_POLLS,
     Accept,
@@ -54,50 +54,11 @@ from grid.grids.request import PilotRequest
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
 from grid.hosts import FixedHosts
+from grid.keeping.memory import SessionMemory
 from grid.services.kernel_server import KernelServer
 from grid.services.roster import Roster
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Held:
-    """A pilot with what the grid has on it. Times are monotonic."""
-
-    pilot: Pilot
-    request: PilotRequest
-    homes: list[Home]
-    submitted: float
-    predecessor: Held | None = None
-    successor: Held | None = None
-    started: float | None = None
-    ends_at: float | None = None
-    unknown: int = 0  # polls in a row that did not know the job
-    hopeless: bool = False  # the batch system says that it can never run
-    stage: PilotStage = PilotStage.HELD
-    retired: bool = False  # its servers were moved away, or it was given back: no successor takes its place
-    returned: bool = False  # given back by `shrink`: nobody is told of it any more once it has ended
-    told: set[str] = field(default_factory=set)  # servers that heard of its end, by name
-    joined: set[int] = field(default_factory=set)  # ranks that take part in the grid
-
-    def part(self, stage: PilotStage) -> None:
-        """The grid gives it up."""
-        self.stage, self.retired = stage, True
-
-    @property
-    def over(self) -> bool:
-        """Whether its job has ended."""
-        return self.stage is PilotStage.OVER
-
-    @property
-    def settled(self) -> bool:
-        """Whether all its nodes are connected, or have failed."""
-        return all(rank.settled for rank in self.pilot.ranks)
-
-    @property
-    def nodes(self) -> Iterable[tuple[Rank, Home]]:
-        """Its ranks with their homes."""
-        return zip(self.pilot.ranks, self.homes, strict=True)
 
 
 class Pilots(HostSource):
@@ -114,6 +75,8 @@ class Pilots(HostSource):
         self.held: list[Held] = []
         self._renewals = (1 << 30) if request.renew is True else int(request.renew)
         self._numbers = itertools.count(1)
+        self._taken_up = False  # an earlier client has submitted what there is
+        self._unsure: list[str] = []  # directories of pilots that it was just submitting
         self._opening = threading.Lock()
         self._tending: threading.Thread | None = None
         self._wake = threading.Event()
@@ -126,6 +89,17 @@ class Pilots(HostSource):
         """These are the parts of the grid that gets the hosts."""
         self._fleet, self._stager, self._publisher, self._mover, self._losses = fleet, stager, publisher, mover, losses
 
+    def take_up(self, past: SessionMemory) -> dict[int, Home]:
+        self._taken_up = True
+        self.held = held_again(past, self._fleet, self.machine)
+        self._renewals = past.facts["pilots"]["renewals"]
+        self._unsure = list(past.facts_of("submitting").values())
+        self._numbers = itertools.count(1 + max([0, *map(int, past.facts_of("pilot"))]))
+        return known_homes(self.held)
+
+    def takes_part(self, home: Home) -> bool:
+        return any(rank.number in held.joined for held in self.held for rank, each in held.nodes if each is home)
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -134,11 +108,17 @@ class Pilots(HostSource):
                 return
             try:
                 self.machine.enter()
-                for kind in self.request.every_kind():
-                    for _ in range(kind.pilots):
-                        self._submit(kind)
+                if self._taken_up:
+                    for token in self._unsure:  # a job that begins there finds nothing, and ends
+                        self._forget_submission(token)
+                else:
+                    self._note_renewals()
+                    for kind in self.request.every_kind():
+                        for _ in range(kind.pilots):
+                            self._submit(kind)
             except BaseException:
-                self._fleet.grid._ending.everything(force=True)
+                if not self._taken_up:  # else it stays as it was
+                    self._fleet.grid._ending.everything(force=True)
                 raise
             self._tending = threading.Thread(target=self._tend, name="grid-pilots", daemon=True)
             self._tending.start()
@@ -146,10 +126,17 @@ class Pilots(HostSource):
     def wake(self) -> None:
         self._wake.set()
 
-    def end(self) -> None:
+    def leave(self) -> None:
+        self._stop_tending()
+        self.machine.leave()
+
+    def _stop_tending(self) -> None:
         self._wake.set()
         if self._tending is not None and self._tending is not threading.current_thread():
             self._tending.join(self._fleet.limits.control_s)
+
+    def end(self) -> None:
+        self._stop_tending()
         self._end_jobs([held for held in self.held if not held.over])
         self.machine.leave()
 
@@ -217,6 +204,7 @@ class Pilots(HostSource):
         for held in going:
             held.stage = PilotStage.OVER
             self.machine.remove(held.pilot)
+            self._forget(held, "its job was given back")
 
     def _submit(self, request: PilotRequest, predecessor: Held | None = None) -> Held:
         number = next(self._numbers)
@@ -231,11 +219,21 @@ class Pilots(HostSource):
         for home in homes:
             home.python = python
 
-        def kernels(addresses: Sequence[str]) -> list[tuple[str, bytes]]:
-            return [home.invite(PilotConnection(self.machine.connection, addresses)) for home in homes]
+        towards: list[str] = []
+        token = f"{self._fleet.grid_id}-{number}"
 
-        pilot = self.machine.submit(f"{self._fleet.grid_id}-{number}", request.spec(), kernels)
-        held = Held(pilot, request, homes, time.monotonic(), predecessor)
+        def kernels(addresses: Sequence[str]) -> list[tuple[str, bytes]]:
+            towards.extend(addresses)
+            return [home.invite(partial(way_to, self.machine, addresses)) for home in homes]
+
+        keep = self._fleet.keep
+        if keep is not None:
+            keep.submitting(token)
+        pilot = self.machine.submit(token, request.spec(), kernels)
+        held = Held(number, pilot, request, homes, time.monotonic(), predecessor)
+        if keep is not None:
+            keep.pilot(number, held.fact(towards, self._fleet.link.epoch))
+            keep.submitting(token, ended=True)
         self.held.append(held)
         logger.info("submitted job %s: %d nodes", pilot.job, request.nodes)
         self._polled = float("-inf")
@@ -417,6 +415,8 @@ class Pilots(HostSource):
             self._rank_failed(held, rank, str(exc))
             return
         self._fleet.processes.add_agent(home)
+        if self._fleet.keep is not None:
+            self._fleet.keep.home_up(home.host, home.facts())
         before = held.predecessor
         if before is None or before.stage is not PilotStage.HELD:
             self._join(held, rank, home)
@@ -471,6 +471,7 @@ class Pilots(HostSource):
             return
         self._trouble.pop("renew", None)
         self._renewals -= 1
+        self._note_renewals()
 
     def _pay_what_is_owed(self) -> None:
         """Successors of pilots that ended before their time; tried again with each poll."""
@@ -495,7 +496,10 @@ class Pilots(HostSource):
                 self._rank_failed(held, rank, "the job ended before its kernel answered")
             elif home.up:
                 self._fleet.errand(lambda home=home: self._losses.lose_home(home, reason))  # type: ignore[misc]
+            else:
+                home.has_ended(reason)
         self._forget_homes(held)
+        self._forget(held, reason)
         if held.successor is not None:
             for rank, home in held.successor.nodes:
                 if rank.number in held.successor.joined:
@@ -513,6 +517,28 @@ class Pilots(HostSource):
             gone = {id(home.host) for home in held.homes}
             staying = (host for host in fleet.grid.hosts if id(host) not in gone)
             fleet.grid.hosts = FixedHosts(staying, fleet.grid)
+
+    # -- what another client has to know ---------------------------------------------------------------------------
+
+    def _note_renewals(self) -> None:
+        if self._fleet.keep is not None:
+            self._fleet.keep.pilots(self.request.plain(), self._renewals)
+
+    def _forget(self, held: Held, reason: str) -> None:
+        """Its job has ended: a later client has no business there."""
+        if self._fleet.keep is not None and not self._fleet.keep.journal.leaving:
+            for rank, home in held.nodes:
+                if rank.settled and rank.words is not None:
+                    self._fleet.keep.home_gone(home, reason)
+            self._fleet.keep.pilot(held.number, None)
+
+    def _forget_submission(self, token: str) -> None:
+        try:
+            self.machine.remove_files(token)
+        except GridError as exc:
+            logger.warning("%s", exc)
+        if self._fleet.keep is not None:
+            self._fleet.keep.submitting(token, ended=True)
 
     def _servers_on(self, held: Held) -> list[KernelServer]:
         return [server for home in held.homes for server in self._mover.servers_at(home)]

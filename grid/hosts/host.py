@@ -162,6 +162,16 @@ class Host:
         kept = (*FIELDS, "_of_file")  # a copy belongs to no grid
         return {name: self.__dict__[name] for name in kept if name in self.__dict__}
 
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Host:
+        """What `__getstate__` gave, by way of JSON."""
+        said: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in state.items()}
+        groups = said.pop("_of_file", None)
+        host = cls(**said)
+        if groups:
+            host.is_in(groups)
+        return host
+
     @property
     def label(self) -> str:
         """How messages and tables call this host: the name, with user and port where the entry gives them."""

@@ -130,14 +130,19 @@ class KernelServer(Server):
             self.link.call(peer, dumped, result, image)
         except Moving:
             self._keep(dumped, result)
+        else:
+            self._claim(result, peer)
         if self.snapshots is not None:
             self.snapshots.called()
-        if self.claims is not None:
-            result.claim = self.claims.claim(peer.number, result.call)
         if self.hooks and self.service is not None:
             for hook in self.hooks:
                 hook.sent(result, self.service.instance, args, kwargs)
         return result
+
+    def _claim(self, result: Result, peer: Peer) -> None:
+        """It was sent: where the grid is kept, it is remembered from now on."""
+        if self.claims is not None:
+            result.claim = self.claims.claim(peer.number, result.call)
 
     # -- values that stay on their host ----------------------------------------------------------------------------
 
@@ -169,8 +174,7 @@ class KernelServer(Server):
                 return super(KernelServer, self).receive(value, kept)(method, proxy)
             if self.snapshots is not None:
                 self.snapshots.called()
-            if self.claims is not None:
-                result.claim = self.claims.claim(peer.number, result.call)
+            self._claim(result, peer)
             return result
 
         return call
@@ -226,6 +230,10 @@ class KernelServer(Server):
             image = self.home.prepare(dumped, self.peer.image)
             _carried(image, result)
             self.link.call(self.peer, dumped, result, image)
+            self._claim(result, self.peer)
+            if result.name is not None and self.claims is not None:  # it was named while it was kept
+                self.link.flush()
+                self.claims.name(result, result.name)
         except Exception as exc:
             result.fail(exc)
             self.link.rouse(result)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from grid import Needs, PublishError
 from tests.cards import A, B, Card, make_devices
 from tests.cluster.site import Site
 from tests.lab.host import wait_until
+from tests.readme import SAYS, closing_the_laptop
 
 pytestmark = pytest.mark.parametrize("site", ["slurm"], indirect=True)
 
@@ -250,9 +254,32 @@ def test_pilots_of_a_kind_with_devices_have_them_and_others_none(
     monkeypatch.setenv("GRID_SSH_CONFIG", str(site.lab.ssh_config))
     kind = {"resources": ["--gres=gpu:2"], "tags": ["gpu"], "ppn": 2}
     with site.pilots(kinds=[kind], init_cmd="export GRID_HOST_ROOT=/home/mara/work/made;") as g:
-        sid = g.publish(Card(), needs=Needs(gpus=1), where="gpu", wait="all", missing="fail")
+        try:
+            sid = g.publish(Card(), needs=Needs(gpus=1), where="gpu", wait="all", missing="fail")
+        except PublishError as exc:  # seen once, on a busy machine
+            with g.acquire_service(g.publish(Card(), where="gpu")) as proxy:
+                raise AssertionError(f"{exc}\n{proxy.environment().get(20)}") from exc
         assert sorted(slot[0] for slot in g.gather(g.broadcast(sid, "slot"))) == [A, B]
         assert {server.host.label.partition(".")[0] for server in g.servers[sid]} == {"n1"}
         with pytest.raises(PublishError, match="device"):
             g.publish(Card(), needs=Needs(gpus=1), where="not gpu")
+    site.wait_until_quiet()
+
+
+# ---- sessions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.row("Z09", "D04")
+def test_the_laptop_is_closed_over_jobs_as_the_readme_says(site: Site, place: Path, tmp_path: Path) -> None:
+    places = {"GRID_SSH_CONFIG": str(site.lab.ssh_config), "GRID_SESSIONS": str(tmp_path / "sessions")}
+    environment = {**os.environ, **places, "PYTHONPATH": str(Path(__file__).parents[2])}
+    first, second = closing_the_laptop("BatchGrid", {"mara@cluster": "head"})
+    (tmp_path / "first.py").write_text(first)
+    (tmp_path / "second.py").write_text(second)
+    words = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 120}
+    killed = subprocess.run([sys.executable, "first.py"], **words)  # type: ignore[call-overload]
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = subprocess.run([sys.executable, "second.py"], **words)  # type: ignore[call-overload]
+    assert done.stdout == SAYS, done.stderr
+    wait_until(lambda: not site.jobs(), "its job to end")
     site.wait_until_quiet()

@@ -21,6 +21,7 @@ from grid.keeping.places import names
 from tests.edges.session_client import LIMITS, Counter
 from tests.lab import Lab
 from tests.lab.host import RunningHost
+from tests.readme import SAYS, closing_the_laptop
 
 pytestmark = pytest.mark.lab
 NIGHTLY = bool(os.environ.get("GRID_NIGHTLY"))
@@ -114,3 +115,18 @@ def test_a_host_that_is_cut_off_joins_when_it_comes(lab: Lab) -> None:
         assert "s2" not in again.failures
     assert names() == []
     until(lambda: ours(lab.hosts["s1"]) == ours(lab.hosts["s2"]) == [])  # their starters end a moment later
+
+
+@pytest.mark.row("Z02", "Z03", "D04")
+def test_the_laptop_is_closed_as_the_readme_says(lab: Lab, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    first, second = closing_the_laptop("SSHGrid", {"node1": "s1", "node2": "s2"})
+    (tmp_path / "first.py").write_text(first)
+    (tmp_path / "second.py").write_text(second)
+    words: dict[str, Any] = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 120}
+    killed = subprocess.run([sys.executable, "first.py"], **words)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = subprocess.run([sys.executable, "second.py"], **words)
+    assert done.stdout == SAYS, done.stderr
+    assert names() == []
+    until(lambda: ours(lab.hosts["s1"]) == ours(lab.hosts["s2"]) == [])
