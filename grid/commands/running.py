@@ -191,6 +191,13 @@ class GridCommands:
             ahead=ahead,
         )
 
+    def close(self) -> None:
+        """The grid has ended: threads that wait for more commands end at once."""
+        with self._lock:
+            queues = list(self._queues.values())
+        for queue in queues:
+            queue.close()
+
     def start_line(self, line: CommandLine, wishes: Wishes, retries: int = 0) -> CommandFuture:
         """Begin a command that is ready to run. Raises StagingError; the future raises as that of `command`."""
         return self._start(self._queue(None, None, retries), line, wishes)

@@ -255,6 +255,7 @@ class KernelEngine:
 
     def _close_rest(self) -> None:
         """After the link was closed."""
+        self.commands.close()
         if self._watch is not None:
             self._watch.stop()
         if self.grid.is_alive() and threading.current_thread() is not self.grid:

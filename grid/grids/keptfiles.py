@@ -118,10 +118,17 @@ class KeptFiles:
         Raises:
             OSError: It can't be written here. StagingError, ConnectError: It is not there any more, or nobody answers.
         """
-        with whole_file(target, output["mode"]) as file:
-            for piece in pieces(home, None, f"{PLACE}/{output['kept']}", output["size"], output["changed_ns"]):
-                go_on()
-                file.write(piece)
+        try:
+            with whole_file(target, output["mode"]) as file:
+                for piece in pieces(home, None, f"{PLACE}/{output['kept']}", output["size"], output["changed_ns"]):
+                    go_on()
+                    file.write(piece)
+        except ConnectError as exc:
+            raise ConnectError(
+                f"{exc.what}, and the output {output['name']!r} was not brought",
+                host=home.host.label,
+                hint="Run the command again",
+            ) from exc
 
     def drop_outputs(self, home: Home, names: Sequence[str]) -> None:
         """Remove such outputs; without waiting, and without an error where the host was lost."""

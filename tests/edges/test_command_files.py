@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from grid import CommandFailed, In, LocalGrid, Out, StagingError
+from grid import CommandFailed, ConnectError, In, LocalGrid, Out, StagingError
 from grid.commands import running
 from grid.grids import fetching, keptfiles
 from grid.kernel import produce
@@ -62,18 +62,6 @@ def test_large_outputs_come_in_pieces_and_small_ones_with_the_answer(g: LocalGri
 
 
 @pytest.mark.row("A11")
-def test_what_nobody_will_bring_does_not_wait(g: LocalGrid, small: None) -> None:
-    for end in ("exit 3", "ln -s /etc/passwd out2", "exit 0"):
-        with pytest.raises(CommandFailed):
-            g.command(f"head -c 5000 /dev/zero > out; {end}", o=[Out("out*"), Out("x*")], shell=True).get(LIMIT_S)
-    assert not waiting(g)
-    Path("taken").touch()
-    with pytest.raises(StagingError, match="can't be written"):
-        g.command("head -c 5000 /dev/zero > out", o=Out("out"), shell=True, to="taken").get(LIMIT_S)
-    assert g.command("true").get(LIMIT_S).ok and not waiting(g)
-
-
-@pytest.mark.row("A11")
 def test_cancel_ends_what_is_being_brought_and_leaves_nothing(
     g: LocalGrid, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,33 +86,45 @@ def test_cancel_ends_what_is_being_brought_and_leaves_nothing(
 
 
 @pytest.mark.row("A11")
-def test_a_disk_that_is_full_here_is_named_and_nothing_half_stays(g: LocalGrid, small: None) -> None:
-    assert g.command("true").get(LIMIT_S).ok
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
-        with pytest.raises(StagingError, match="'out' can't be written"):
-            g.command("head -c 2000000 /dev/zero > out", o=Out("out"), shell=True).get(LIMIT_S)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not list(Path().iterdir()) and not waiting(g)
-
-
-@pytest.mark.row("A11")
-def test_an_output_that_vanishes_while_it_waits_is_an_error(
+def test_what_goes_wrong_before_outputs_are_here_is_named_and_nothing_stays(
     g: LocalGrid, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pieces = fetching.pieces
+    for end in ("exit 3", "ln -s /etc/passwd out2", "exit 0"):
+        with pytest.raises(CommandFailed):
+            g.command(f"head -c 5000 /dev/zero > out; {end}", o=[Out("out*"), Out("x*")], shell=True).get(LIMIT_S)
+    assert not waiting(g)
+    command = "head -c 2000000 /dev/zero > out"
+    Path("taken").touch()
+    with pytest.raises(StagingError, match="can't be written"):
+        g.command(command, o=Out("out"), shell=True, to="taken").get(LIMIT_S)
+    Path("taken").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # as of a disk that is full
+    try:
+        with pytest.raises(StagingError, match="'out' can't be written"):
+            g.command(command, o=Out("out"), shell=True).get(LIMIT_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not waiting(g)
+    pieces = keptfiles.pieces
 
     def robbed(*args: Any) -> Iterator[bytes]:
         for path in waiting(g):
             path.unlink()
         return pieces(*args)
 
-    monkeypatch.setattr(keptfiles, "pieces", robbed)
-    with pytest.raises(StagingError, match="changed while it was read"):
-        g.command("head -c 5000 /dev/zero > out", o=Out("out"), shell=True).get(LIMIT_S)
-    assert not list(Path().iterdir())
+    def lost(*args: Any) -> Iterator[bytes]:
+        yield next(pieces(*args))
+        raise ConnectError("its agent does not run", host="localhost", hint="")
+
+    for broken, error, said in (
+        (robbed, StagingError, "changed while it was read"),
+        (lost, ConnectError, "the output 'out' was not brought"),
+    ):
+        monkeypatch.setattr(keptfiles, "pieces", broken)
+        with pytest.raises(error, match=said):
+            g.command("head -c 5000 /dev/zero > out", o=Out("out"), shell=True).get(LIMIT_S)
+    assert not list(Path().iterdir()) and not waiting(g)
 
 
 @pytest.mark.row("A02", "A10")

@@ -18,6 +18,7 @@ import pytest
 from grid import (
     CommandFailed,
     ConnectError,
+    Grid,
     GridError,
     In,
     LocalGrid,
@@ -93,20 +94,17 @@ def test_forget_waits_for_commands_that_have_it(g: LocalGrid) -> None:
     assert g.command("true").get(LIMIT_S).ok and not stored(g)
 
 
-def test_a_file_that_vanished_or_changed_is_named(g: LocalGrid) -> None:
-    path, other = g.command("echo x > x; echo y > y", o=[Out("x"), Out("y")], shell=True, keep=True).get(LIMIT_S).kept
-    for file in stored(g):
-        file.unlink() if file.read_text() == "x\n" else file.write_text("changed")
-    with pytest.raises(CommandFailed, match="its input 'x' is not on the host any more"):
-        g.command("cat {i}", i=In(path)).get(LIMIT_S)
-    for each in (path, other):
-        with pytest.raises(StagingError, match="changed while it was read"):
-            each.fetch()
-    assert not list(Path().iterdir())
-
-
-def test_after_the_grid_it_says_so(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_used_any_more_is_named(tmp_path: Path) -> None:
     with LocalGrid(1, output=None) as g:
+        two = g.command("echo x > x; echo y > y", o=[Out("x"), Out("y")], shell=True, keep=True).get(LIMIT_S).kept
+        for file in stored(g):
+            file.unlink() if file.read_text() == "x\n" else file.write_text("changed")
+        with pytest.raises(CommandFailed, match="its input 'x' is not on the host any more"):
+            g.command("cat {i}", i=In(two[0])).get(LIMIT_S)
+        for each in two:
+            with pytest.raises(StagingError, match="changed while it was read"):
+                each.fetch()
+        assert not list(Path().iterdir())
         [path] = g.command("echo x > x", o=Out("x"), shell=True, keep=True).get(LIMIT_S).kept
         file = Path("x")
         file.touch()
@@ -186,8 +184,7 @@ class Writes:
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("way", ["straight", "here"])
-def test_a_file_goes_from_host_to_host(lab: Lab, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+def test_a_file_goes_from_host_to_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRID_SSH_CONFIG", str(lab.ssh_config))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     through: list[str] = []
@@ -195,8 +192,6 @@ def test_a_file_goes_from_host_to_host(lab: Lab, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         keptfiles.KeptFiles, "_through_here", lambda self, *args: (through.append("x"), here(self, *args))
     )
-    if way == "here":
-        monkeypatch.setattr(keptfiles, "carry_file", lambda *_: False)
     Path("writes.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     module: Any = importlib.import_module("writes")
@@ -204,15 +199,28 @@ def test_a_file_goes_from_host_to_host(lab: Lab, monkeypatch: pytest.MonkeyPatch
     Path("data").write_bytes(random.Random(4).randbytes(3_000_001))
     wanted = hashlib.sha256(Path("data").read_bytes()).hexdigest()
     with SSHGrid(["s1", "s2"], output=None, wait="all") as g:
-        made = g.command("cp {i} {o}", i=In("data"), o=Out("copy"), keep=True, where="s1").get(LIMIT_S)
-        [path] = made.kept
-        assert made.host == "s1" and path.host == "s1"
-        for host in ("s2", "s1", "s2"):
-            run = g.command("sha256sum {i}", i=In(path), where=host).get(LIMIT_S)
-            assert run.text.split()[0] == wanted and run.host == host
-        assert len(through) == (way == "here")
+        for ways in (0, 1):  # straight, and then by this machine
+            [path] = g.command("cp {i} {o}", i=In("data"), o=Out("copy"), keep=True, where="s1").get(LIMIT_S).kept
+            assert path.host == "s1"
+            for host in ("s2", "s1", "s2"):
+                run = g.command("sha256sum {i}", i=In(path), where=host).get(LIMIT_S)
+                assert run.text.split()[0] == wanted and run.host == host
+            assert len(through) == ways and hashlib.sha256(path.fetch("to").read_bytes()).hexdigest() == wanted
+            monkeypatch.setattr(keptfiles, "carry_file", lambda *_: False)
         with g.acquire_service(g.publish(module.Writes(), where="s1")) as writes:
             theirs = writes.give().get(LIMIT_S)
         assert theirs.host == "s1" and theirs.fetch("to").read_text() == "written"
         assert g.command("cat {i}", i=In(theirs), where="s2").get(LIMIT_S).text == "written"
-        assert hashlib.sha256(path.fetch("to").read_bytes()).hexdigest() == wanted
+
+
+def test_another_client_of_the_grid_has_its_files() -> None:
+    g = LocalGrid(1, output=None, name="files", keep="10m")
+    [path] = g.command("echo x > x", o=Out("x"), shell=True, keep=True).get(LIMIT_S).kept
+    pickled = pickle.dumps(path)
+    g.detach()
+    with Grid.attach("files") as again:
+        path = pickle.loads(pickled)
+        assert again.command("cat {i}", i=In(path)).get(LIMIT_S).text == "x\n"
+        assert path.host == "localhost" and path.fetch().read_text() == "x\n"
+        path.forget()
+        assert not stored(again)
