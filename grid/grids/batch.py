@@ -152,6 +152,7 @@ class BatchGrid(Grid):
 
     grow = verb("_engine.source", Pilots.grow)
     shrink = verb("_engine.source", Pilots.shrink)
+    evacuate = verb("_engine.source", Pilots.evacuate)
     ahead_s = held("_engine.source", "ahead_s")
     """Seconds before a pilot's end at which its successor is submitted."""
     handover_s = held("_engine.source", "handover_s")

@@ -35,6 +35,7 @@ class Held:
     successor: Held | None = None
     started: float | None = None
     ends_at: float | None = None
+    hurried: bool = False  # it was told that it ends before its time: its servers leave at once
     unknown: int = 0  # polls in a row that did not know the job
     hopeless: bool = False  # the batch system says that it can never run
     stage: PilotStage = PilotStage.HELD

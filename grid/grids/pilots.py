@@ -12,6 +12,7 @@ by files in a directory there that the nodes see as well (0700, in the home dire
         output, error what the script and the launcher print
         <rank>/...    its first words, what it printed, how it ended: see `launch/spool.py`
         started       seconds since 1970, when the script began
+        notice        the same, when it heard that its end is near: SIGUSR1, as by `--signal=B:USR1@120` of Slurm
         ended         its exit status
 
 Lives here: the files, what can be read from them, the way to a node through `login`.
@@ -49,6 +50,7 @@ echo "$PATH" >path  # PBS gives tasks next to none: what the job's profile and l
 date +%s >started.new && mv started.new started
 launchers=  # dash lists no jobs within $(jobs -p)
 trap 'kill -TERM $launchers 2>/dev/null' TERM HUP {warning}  # the launchers hand it on to the kernels
+trap 'date +%s >notice.new && mv notice.new notice' USR1
 start() {  # a launcher in the background; where it ends without having begun $rank, that is told at once
     (
         trap 'kill -TERM "$child" 2>/dev/null' TERM HUP
@@ -121,6 +123,7 @@ class Pilot:
     state: str = "preparing"
     reason: str = ""
     started: float | None = None
+    notice: float | None = None
     age_s: float | None = None  # how long it had been running when it was last looked at
     status: int | None = None
     noise: str = ""  # what the script itself printed to standard error
@@ -179,7 +182,7 @@ def look_script(pilots: Iterable[Pilot]) -> str:
         'printf "\\nFILE %s %d\\n" "$1" "$s"; tail -c "$2" "$1" | head -c "$s"; }',
     ]
     for pilot in pilots:
-        names = [("started", 40), ("ended", 40), ("error", 2000)]
+        names = [("started", 40), ("notice", 40), ("ended", 40), ("error", 2000)]
         for rank in pilot.ranks:
             names.append((f"{rank.number}/status", 40))
             if rank.words is None:
@@ -217,6 +220,8 @@ def _take(pilot: Pilot, now: float, found: Mapping[str, bytes]) -> None:
         if pilot.started is None:
             pilot.started = float(text("started"))
         pilot.age_s = max(0.0, now - pilot.started)
+    if text("notice").isdigit():
+        pilot.notice = float(text("notice"))
     pilot.noise = text("error")
     if text("ended").isdigit():
         pilot.status = int(text("ended"))

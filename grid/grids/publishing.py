@@ -6,21 +6,18 @@ as a blob, whichever of its servers start from it.
 Threads: one for each host while it starts servers. Who publishes waits in the meantime, and goes on as soon as there
 are as many servers as he wanted.
 
-Lives here: `Publisher`: publications, which servers they get, waiting for them, who takes no part.
-Elsewhere:  starting a host (`fleet.py`, `home.py`), what becomes of servers (`news.py`, `losses.py`).
+Lives here: `Publisher`: which servers publications get, waiting for them, who takes no part.
+Elsewhere:  what a publication is (`publication.py`), starting a host (`fleet.py`, `home.py`), what becomes of servers
+            (`news.py`, `losses.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from grid.arguments import check, check_number
@@ -30,9 +27,10 @@ from grid.grids.absent import Missing, Rest, lines
 from grid.grids.fleet import Fleet
 from grid.grids.home import Home
 from grid.grids.processes import home_of
+from grid.grids.publication import ANYWHERE, NOBODY, Place, Publication, Wish
 from grid.grids.reserving import reserve
 from grid.grids.settings import GridSettings, one_wait, one_word
-from grid.grids.snapshots import SaidOnce, SnapshotRule, Snapshots, home_for, rule_of
+from grid.grids.snapshots import Snapshots, home_for, rule_of
 from grid.grids.source import HostSource
 from grid.grids.stager import Stager
 from grid.grids.undisturbed import undisturbed
@@ -49,93 +47,14 @@ from grid.services.roster import Event
 from grid.services.service import Service
 from grid.slots.needs import Needs
 from grid.wire import codec
-from grid.wire.codec import Dumped
 from grid.wire.edited import as_they_are, code_of
-from grid.wire.mainimage import MainImage, Packed
+from grid.wire.mainimage import MainImage
 from grid.wire.mentions import modules_in
 
 logger = logging.getLogger(__name__)
 
 DESCRIPTORS = 8
 """What a server's connection may need of this process while it comes up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Which hosts servers of a service go to, how many, and what each needs there."""
-
-    needs: Needs | None = None
-    where: Where | None = None
-    servers: int | None = None  # on each host
-    waits_s: float = 0.0  # for devices and cores that others have
-
-    def count(self, home: Home) -> int:
-        """How many servers it wants there, as far as that host has room."""
-        if not home.slots or not (self.where is None or self.where.means(home.host.words)):
-            return 0
-        return home.slots if self.servers is None else self.servers
-
-    def plain(self) -> dict[str, Any]:
-        """In plain values (JSON)."""
-        needs = None if self.needs is None else vars(self.needs)
-        where = None if self.where is None else self.where.text
-        return {"needs": needs, "where": where, "servers": self.servers}
-
-    @classmethod
-    def of_plain(cls, said: Mapping[str, Any]) -> Place:
-        """What `plain` was made of."""
-        needs, where = said["needs"], said["where"]
-        return cls(needs=needs and Needs(**needs), where=where and Where(where), servers=said["servers"])
-
-
-_NOBODY: tuple[Place, dict[str, Any]] = Place(servers=0), {}
-"""What is asked for a service that is not published."""
-
-
-@dataclass(kw_only=True)
-class Publication:
-    """A published instance, ready to be sent to any host, once each."""
-
-    service_id: str
-    dumped: Dumped
-    image: Packed | None  # what it needs of __main__
-    code: object  # of the instance's class
-    has: dict[Any, Any]  # what its servers have: names of __main__, editions of modules
-    restarts: int  # how many lost servers may yet be replaced
-    reseed: bool | None  # whether generators get another state on each server; None: nobody said
-    logging: dict[str, Any] | None  # how it is set up on servers
-    place: Place = Place()
-    snapshots: SnapshotRule = field(default_factory=SnapshotRule)
-    told: SaidOnce = field(default_factory=SaidOnce)
-    surplus: int = 0  # servers that have no slot on their host
-    blobs: dict[Home, dict[str, Any]] = field(default_factory=dict)  # what servers there are told of it
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    numbers: Iterator[int] = field(default_factory=itertools.count)  # of its servers
-    withdrawn: bool = False
-    callers: int = 1  # of `publish` that have its id, or will
-
-    def wishes(self) -> dict[str, Any]:
-        """What the kernel of each of its servers is told."""
-        return {"reseed": bool(self.reseed), "logging": self.logging, "argv": list(sys.argv)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What somebody wants who publishes: see `Publisher.publish`."""
-
-    wait: str | int
-    lenient: bool
-    patience_s: float
-    restarts: int
-    reseed: bool | None
-    logging: dict[str, Any] | None
-    place: Place
-    retry: Retry | None
-    snapshots: SnapshotRule
-
-    def servers(self, total: int) -> int:
-        """How many servers are waited for, of so many."""
-        return total if self.wait == "all" else 1 if self.wait == "first" else min(int(self.wait), total)
 
 
 class Publisher:
@@ -332,7 +251,7 @@ class Publisher:
     def wishes_of(self, service_id: str) -> dict[str, Any]:
         """How servers of a service were asked for, as their kernels are told."""
         publication = self._publications.get(service_id)
-        return publication.wishes() if publication is not None else self._earlier.get(service_id, _NOBODY)[1]
+        return publication.wishes() if publication is not None else self._earlier.get(service_id, NOBODY)[1]
 
     def remember(self, service_id: str, asked: Mapping[str, Any]) -> None:
         """An earlier client has published it, and asked for this: its servers may move."""
@@ -340,7 +259,7 @@ class Publisher:
 
     def _place_of(self, service_id: str) -> Place:
         publication = self._publications.get(service_id)
-        return publication.place if publication is not None else self._earlier.get(service_id, _NOBODY)[0]
+        return publication.place if publication is not None else self._earlier.get(service_id, NOBODY)[0]
 
     def needs_of(self, service_id: str) -> Needs | None:
         """What each server of a service needs of its host."""
@@ -355,7 +274,7 @@ class Publisher:
         publication = self._publications.get(service_id)
         return dict(publication.has) if publication is not None else {}
 
-    def size(self, place: Place = Place()) -> int:
+    def size(self, place: Place = ANYWHERE) -> int:
         """How many servers a service has when all hosts are up and have room for it."""
         homes = self._source.homes_to_be()
         return sum(place.count(home) for home in (self._fleet.homes if homes is None else homes))

@@ -5,6 +5,7 @@ Lives here: `PilotRequest`. Elsewhere: submitting them (`tending.py`), what a jo
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,6 +21,10 @@ _OF_A_KIND = (
     *("nodes", "ppn", "walltime", "pilots", "queue", "account", "resources", "lines", "parallel_environment"),
     *("job_name", "python", "init_cmd", "env", "temp_path", "transport", "tags"),
 )
+
+
+NOTICE_S = 60.0
+"""What Slurm takes for the time of `--signal` where it is not said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,12 @@ class PilotRequest:
     def walltime_s(self) -> float:
         """Of each pilot, in seconds."""
         return parse_walltime(self.walltime)
+
+    @property
+    def notice_s(self) -> float:
+        """How long before its end a job of the kind hears of it, where it asks the batch system for that."""
+        said = re.findall(r"--signal=\S*?@(\d+)", " ".join((*self.resources, *self.lines)))
+        return float(said[-1]) if said else NOTICE_S
 
     @property
     def terms_handover_s(self) -> float:

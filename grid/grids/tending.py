@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from grid.arguments import check_number
 from grid.batch import JobState
 from grid.errors import GridError, HostError
 from grid.grids import pilots
@@ -202,7 +203,7 @@ class Pilots(HostSource):
         except GridError as exc:
             logger.warning("jobs %s could not be ended: %s", ", ".join(str(held.pilot.job) for held in going), exc)
         for held in going:
-            held.stage = PilotStage.OVER
+            held.stage, held.pilot.state = PilotStage.OVER, "ended"
             self.machine.remove(held.pilot)
             self._forget(held, "its job was given back")
 
@@ -304,7 +305,8 @@ class Pilots(HostSource):
         """Do what the plan says for one pilot."""
         now = time.monotonic()
         self._note_start(held, now)
-        terms = Terms(ahead_s=self.ahead_s, handover_s=self.handover_s, start_s=self._fleet.limits.start_s)
+        ahead_s = float("inf") if held.hurried else self.ahead_s
+        terms = Terms(ahead_s=ahead_s, handover_s=self._handover_s(held), start_s=self._fleet.limits.start_s)
         for action in plan(self._see(held, now), terms, self._renewals, now):
             self._perform(held, action)
             if isinstance(action, Renew):
@@ -317,12 +319,49 @@ class Pilots(HostSource):
             held.started = now - pilot.age_s
             held.ends_at = held.started + held.request.walltime_s
             pilot.state, pilot.reason = "started", ""
-            for home in held.homes:
-                home.ends(held.ends_at)
+            self._ends(held, held.ends_at)
+        if pilot.notice is not None and not held.hurried and pilot.started is not None and held.started is not None:
+            logger.info("job %s was told that its end is near", pilot.job)
+            self._hurry(held, held.started + (pilot.notice - pilot.started) + held.request.notice_s)
+
+    def _hurry(self, held: Held, at: float) -> None:
+        held.hurried = True
+        self._ends(held, at)
+
+    def _handover_s(self, held: Held) -> float:
+        """How long before its end servers of a pilot leave."""
+        return float("inf") if held.hurried else self.handover_s
+
+    def _ends(self, held: Held, at: float) -> None:
+        """Its job ends then (monotonic), or before."""
+        held.ends_at = at if held.ends_at is None else min(at, held.ends_at)
+        for home in held.homes:
+            home.ends(held.ends_at)
+
+    def evacuate(self, node: str, within_s: float) -> None:
+        """Have servers move away from a pilot's nodes as at the end of its walltime: a notice says that it ends soon.
+
+        They go to nodes that have room, or to its successor (`renew`); until there is one their state waits here.
+
+        Args:
+            node: The name of one of its nodes, or its job.
+            within_s: Seconds until it ends.
+        Raises:
+            ValueError: No pilot of this grid has such a node.
+        """
+        check_number("within_s", within_s, 0, float)
+        open_ones = [held for held in self.held if not held.over]
+        meant = [held for held in open_ones if node == held.pilot.job or node in {h.host.label for h in held.homes}]
+        if not meant:
+            known = sorted({home.host.label for held in open_ones for home in held.homes})
+            raise ValueError(f"no pilot of this grid has a node {node!r}; there are {', '.join(known) or 'none'}")
+        for held in meant:
+            self._hurry(held, time.monotonic() + within_s)
+        self._wake.set()
 
     def _see(self, held: Held, now: float) -> PilotSeen:
         leaving = held.stage is PilotStage.LEAVING
-        near = held.ends_at is not None and (leaving or held.ends_at - now < self.handover_s)
+        near = held.ends_at is not None and (leaving or held.ends_at - now < self._handover_s(held))
         with self._fleet.changed:  # no server is between the two
             servers = self._servers_on(held) if near else []
             back = [server for home in held.homes for server in self._mover.may_return(home)] if near else []
@@ -554,7 +593,9 @@ class Pilots(HostSource):
         return [home for held in self.held for home in held.homes]
 
     def takes_in(self, home: Home, now: float) -> bool:
-        return home.ends_at is None or home.ends_at - now > self.handover_s
+        held = next((each for each in self.held if home in each.homes), None)
+        handover_s = self.handover_s if held is None else self._handover_s(held)
+        return home.ends_at is None or home.ends_at - now > handover_s
 
     def takes_back(self, home: Home) -> bool:
         return any(home in held.homes and held.stage in (PilotStage.HELD, PilotStage.LEAVING) for held in self.held)

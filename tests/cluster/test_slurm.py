@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from grid import Needs, PublishError
+from grid.testing.probe import Traveller
 from tests.cards import A, B, Card, make_devices
 from tests.cluster.site import Site
 from tests.lab.host import wait_until
@@ -282,4 +283,20 @@ def test_the_laptop_is_closed_over_jobs_as_the_readme_says(site: Site, place: Pa
     done = subprocess.run([sys.executable, "second.py"], **words)  # type: ignore[call-overload]
     assert done.stdout == SAYS, done.stderr
     wait_until(lambda: not site.jobs(), "its job to end")
+    site.wait_until_quiet()
+
+
+@pytest.mark.row("Z10", "B13")
+def test_slurms_signal_to_the_script_of_a_pilot_has_its_servers_move(
+    site: Site, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRID_SSH_CONFIG", str(site.lab.ssh_config))
+    with site.pilots(renew=1, resources=["--signal=B:USR1@100"]) as g:
+        proxy = g.acquire_service(g.publish(Traveller()))
+        assert proxy.count().get(60) == 1
+        began = proxy.tell().get(60)[3]
+        (job,) = [pilot["job"] for pilot in g.status()["pilots"]]
+        site.head.run(["scancel", "--batch", "--signal=USR1", job], check=True)
+        wait_until(lambda: proxy.tell().get(60)[3] != began, "the server to move")
+        assert proxy.count().get(60) == 2
     site.wait_until_quiet()

@@ -82,6 +82,23 @@ def test_one_grid_holds_pilots_of_two_kinds(torque: Path) -> None:
         assert names == {"connected"} and len(g.status()["pilots"]) == 3
 
 
+@pytest.mark.row("Z10", "B13")
+def test_servers_leave_a_node_of_which_somebody_says_that_it_ends(torque: Path) -> None:
+    with pilots(ppn=2, renew=1) as g:
+        sid = g.publish(Traveller())
+        proxy = g.acquire_service(sid)
+        assert proxy.count().get(60) == 1
+        began = proxy.tell().get(60)[3]
+        job = g.status()["pilots"][0]["job"]
+        with pytest.raises(ValueError, match="no pilot of this grid has a node 'nowhere'; there are "):
+            g.evacuate("nowhere", 60)
+        g.evacuate(job, within_s=100.0)  # well before what its walltime asks for
+        until(lambda: proxy.tell().get(60)[3] != began)
+        assert proxy.count().get(60) == 2
+        until(lambda: [each["state"] for each in g.status()["pilots"] if each["job"] == job] == ["ended"])
+        assert g.size(sid) == 2
+
+
 @pytest.mark.row("B13")
 def test_a_server_that_will_not_live_long_enough_is_not_handed_out(torque: Path) -> None:
     with pilots() as g:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -123,3 +126,36 @@ def test_whatever_nodes_print_is_told_apart(printed: list[bytes]) -> None:
 def test_a_login_shell_that_prints_much_is_told_of() -> None:
     with pytest.raises(AllocationError, match="Welcome to the cluster"):
         pilots.take_news([], b"Welcome to the cluster\n1000\n")
+
+
+@pytest.mark.row("Z10")
+def test_a_signal_to_the_script_is_a_notice_and_no_end(tmp_path: Path) -> None:
+    directory = tmp_path / "pilot"
+    directory.mkdir()
+    unpack(directory, [("touch up; read line <go", b"")])
+    os.mkfifo(tmp_path / "go")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    environment["PBS_NODEFILE"] = str(tmp_path / "nodes")
+    (tmp_path / "nodes").write_text("localhost\n")
+    script = subprocess.Popen(["/bin/sh", f"{directory}/nodes.sh"], env=environment)
+    seen = pilot(directory, 1)
+    try:
+        until(lambda: (tmp_path / "up").exists())
+        look(seen)
+        assert seen.started is not None and seen.notice is None
+        script.send_signal(signal.SIGUSR1)
+        until(lambda: (directory / "notice").exists())
+        look(seen)
+        assert seen.notice is not None and seen.notice >= seen.started and seen.status is None
+    finally:
+        (tmp_path / "go").write_text("x\n")
+        assert script.wait(30) == 0
+    look(seen)
+    assert seen.status == 0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
