@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import selectors
 import shutil
 import signal
@@ -29,6 +30,8 @@ from grid.errors import GridError
 from grid.kernel import produce
 from grid.kernel.filestore import FileStore, copy, digest
 
+_NOTE = ".kept"
+"""Ends the name of a file beside a run's directory: names of its outputs in the store, until the run has ended."""
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
 _LOOK_S = 0.02
@@ -53,7 +56,7 @@ class RunCommand:
             mine = f"{os.uname().nodename}."
             if RunCommand._swept != os.getpid():
                 RunCommand._swept = os.getpid()
-                _sweep(base / "runs", mine)
+                _sweep(root, mine)
             directory = tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}.", dir=base / "runs")
             for place, source, mode in spec["ins"]:
                 target = os.path.join(directory, place)
@@ -78,6 +81,8 @@ class RunCommand:
         finally:
             if directory:
                 shutil.rmtree(directory, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{directory}{_NOTE}")
         return answer
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -87,11 +92,17 @@ class RunCommand:
         return carried("grid.commands.onhost", "RunCommand", SOURCE[0], {})
 
 
-def _sweep(runs: Path, mine: str) -> None:
-    """Remove the directories of servers of this host that were ended in the middle of a run."""
-    for path in runs.iterdir():
+def _sweep(root: Path, mine: str) -> None:
+    """Remove what servers left that were ended in the middle of a run: its directory, its outputs in the store."""
+    for path in (root / ".commands" / "runs").iterdir():
         pid = path.name[len(mine) :].partition(".")[0] if path.name.startswith(mine) else ""
-        if pid.isdecimal() and not os.path.exists(f"/proc/{pid}") and os.path.isdir("/proc/self"):
+        if not pid.isdecimal() or os.path.exists(f"/proc/{pid}") or not os.path.isdir("/proc/self"):
+            continue
+        if path.name.endswith(_NOTE):
+            with contextlib.suppress(OSError, GridError):
+                FileStore(root).drop(path.read_text().split())
+                path.unlink()
+        else:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -355,7 +366,10 @@ def _outputs(spec: dict[str, Any], directory: str, answer: dict[str, Any]) -> li
                 output["data"] = Path(path).read_bytes()
                 here += len(output["data"])
                 continue
-            output["kept"] = store.put(path)
+            output["kept"] = secrets.token_hex(32)
+            with open(f"{directory}{_NOTE}", "a") as note:  # for who comes after this process, should it be killed
+                note.write(f"{output['kept']}\n")
+            store.put(path, name=output["kept"])
             status = os.stat(store.path(output["kept"]))
             output.update(size=status.st_size, changed_ns=status.st_mtime_ns)
             if spec["keep"]:

@@ -91,6 +91,21 @@ class KeptFiles:
             ) from exc
         return target
 
+    def on(self, path: RemotePath, proxy: Any) -> str:
+        """See `RemotePath.on`."""
+        self._check(path)
+        home: Home = proxy._server.home
+        if path.at.directory and home.number == path.at.agent:
+            return os.path.join(path.at.directory, path.at.file)
+        at = self.stored(path)
+        self.hold([at.file])
+        try:
+            self.have(home, [at.file])
+            place: str = home.ask("place_file", at.file, path.name, at.mode)
+        finally:
+            self.release([at.file])
+        return place
+
     def forget(self, path: RemotePath) -> None:
         """See `RemotePath.forget`."""
         with self._lock:

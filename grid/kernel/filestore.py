@@ -53,12 +53,12 @@ class FileStore:
             self.drop([name])
             raise StagingError("a file was changed in its store, or on the way", hint="Run again what wrote it")
 
-    def put(self, source: str | os.PathLike[str], *, copied: bool = False) -> str:
+    def put(self, source: str | os.PathLike[str], *, copied: bool = False, name: str | None = None) -> str:
         """Have a file here; its name. Nobody may change it any more, unless it is to be `copied`. Raises OSError.
 
         One that has other names outside may be changed by those: that one is copied in any case.
         """
-        name = secrets.token_hex(32)
+        name = name or secrets.token_hex(32)
         target = self.new(name)
         try:
             if copied or os.stat(source).st_nlink > 1:
@@ -75,11 +75,28 @@ class FileStore:
             raise
         return name
 
+    def place(self, name: str, shown: str, mode: int) -> Path:
+        """Where the file is under a name that people gave it, for reading. Raises OSError."""
+        target = self._shown(name) / os.path.basename(shown)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self.path(name), target)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without such links
+            copy(self.path(name), target)
+        target.chmod(mode & 0o555 | 0o400)
+        return target
+
+    def _shown(self, name: str) -> Path:
+        return self.directory.with_name("shown") / name
+
     def drop(self, names: Iterable[str]) -> None:
         """Remove files; they need not exist."""
         for name in names:
             with contextlib.suppress(OSError):
                 self.path(name).unlink()
+            shutil.rmtree(self._shown(name), ignore_errors=True)
 
 
 def copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -280,6 +280,13 @@ class AgentRequests:
         self.background.start(call, lambda: produce.keep(store, directory, name, changed_ns))
         return LATER
 
+    def do_place_file(self, call: int, name: str, shown: str, mode: int) -> str:
+        """The path of a file in the store, under the name that people gave it; see `FileStore.place`."""
+        try:
+            return str(FileStore(self._ground.root).place(name, shown, mode))
+        except OSError as exc:
+            raise cant_write(shown, exc) from exc
+
     def do_has_file(self, call: int, name: str) -> bool:
         """Whether a file is in the store."""
         return FileStore(self._ground.root).path(name).exists()

@@ -52,6 +52,9 @@ class KnowsFiles(Protocol):
     def forget(self, path: RemotePath) -> None:
         """Nobody needs it any more."""
 
+    def on(self, path: RemotePath, proxy: Any) -> str:
+        """Have it on the host of a server."""
+
     def host_of(self, path: RemotePath) -> str:
         """The label of its host."""
 
@@ -133,6 +136,18 @@ class RemotePath:
             ConnectError: Its host was lost. GridStopped: The grid has ended.
         """
         return self.keeper().fetch(self, to)
+
+    def on(self, proxy: Any) -> str:
+        """Have the file on the host of an acquired server, and say its whole name there, to be given to its methods.
+
+            score = scorer.score(path.on(scorer))
+
+        It goes straight from host to host where there is a way. It is there to be read, till the grid ends or `forget`.
+
+        Raises:
+            As `fetch`; DiskError: There is no room for it.
+        """
+        return self.keeper().on(self, proxy)
 
     def forget(self) -> None:
         """Remove what a command left, on all hosts, once the commands that have it as an input have ended.

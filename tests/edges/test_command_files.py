@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from grid import CommandFailed, ConnectError, In, LocalGrid, Out, StagingError
+from grid import CommandFailed, ConnectError, In, LocalGrid, Out, ServerLost, StagingError
 from grid.commands import running
 from grid.grids import fetching, keptfiles
 from grid.kernel import produce
+from grid.kernel.filestore import FileStore
+from tests.lab.host import wait_until
 
 LIMIT_S = 20.0
 
@@ -125,6 +128,25 @@ def test_what_goes_wrong_before_outputs_are_here_is_named_and_nothing_stays(
         with pytest.raises(error, match=said):
             g.command("head -c 5000 /dev/zero > out", o=Out("out"), shell=True).get(LIMIT_S)
     assert not list(Path().iterdir()) and not waiting(g)
+
+
+@pytest.mark.row("A11", "A02")
+def test_what_a_server_left_that_was_killed_in_a_run_goes_with_the_next_one(g: LocalGrid, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    run = g.command(["sh", "-c", f"echo $PPID > {gate}; sleep 1000"], show=False)
+    pid = int(gate.read_text())
+    [root] = {path.parents[2] for path in Path(g.temp_paths["localhost"][0]).rglob(".commands/runs/*")}
+    [directory] = (root / ".commands/runs").iterdir()
+    (tmp_path / "output").write_text("x")
+    name = FileStore(root).put(tmp_path / "output")  # as if it were killed between its output and its answer
+    directory.with_name(f"{directory.name}.kept").write_text(f"{name}\n")
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ServerLost):
+        run.get(LIMIT_S)
+    assert waiting(g)
+    wait_until(lambda: g.command("true").get(LIMIT_S).ok and not waiting(g), "its successor to clear up")
+    assert not directory.exists() and len(list(directory.parent.iterdir())) == 0
 
 
 @pytest.mark.row("A02", "A10")

@@ -162,6 +162,12 @@ def test_a_method_returns_a_file_of_its_server() -> None:
         for bad, why in (("/etc/passwd", "leads out"), ("nowhere", "can't be looked at"), ("d", "is no plain file")):
             with pytest.raises(SerialisationError, match=why):
                 writer.link(f"link{len(why)}", bad).get(LIMIT_S)
+        assert Path(path.on(writer)).read_bytes() == b"results"  # where it is
+        [kept] = g.command("echo k > k.txt", o=Out("k.txt"), shell=True, keep=True).get(LIMIT_S).kept
+        there = Path(kept.on(writer))
+        assert kept.on(writer) == str(there) and there.name == "k.txt" and writer.read(str(there)).get(LIMIT_S) == "k\n"
+        kept.forget()
+        assert len(stored(g)) == 1 and not there.exists()
         newer = writer.give("r.dat", b"newer!!").get(LIMIT_S)["file"]
         for use in (path.fetch, lambda: g.command("cat {i}", i=In(RemotePath.found("other", path.at)))):
             with pytest.raises(StagingError, match="changed"):
@@ -209,6 +215,8 @@ def test_a_file_goes_from_host_to_host(lab: Lab, monkeypatch: pytest.MonkeyPatch
             monkeypatch.setattr(keptfiles, "carry_file", lambda *_: False)
         with g.acquire_service(g.publish(module.Writes(), where="s1")) as writes:
             theirs = writes.give().get(LIMIT_S)
+        with g.acquire_service(g.publish(Probe(), where="s2")) as probe:
+            assert probe.read(theirs.on(probe)).get(LIMIT_S) == "written"
         assert theirs.host == "s1" and theirs.fetch("to").read_text() == "written"
         assert g.command("cat {i}", i=In(theirs), where="s2").get(LIMIT_S).text == "written"
 
