@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from grid import CommandFailed, In, Limits, LocalGrid, Out, SSHGrid, StagingError, Task, TaskSystem, run_system
 from grid.commands import portable
 from grid.jobs import JobAborted, JobFailed, ServerProxy, Settings, make_service
+from grid.jobs.host.worker import UnitStopped
+from grid.kernel.stop import Stopper, heed
 from grid.tasks import CommandTask
 from tests.edges.commands_as_jobs import Fails, Sorts
 from tests.lab import Lab
@@ -65,6 +68,28 @@ def test_aborting_a_job_ends_its_command_with_all_that_it_started(service: Serve
     with pytest.raises(JobAborted, match="enough"):
         job.wait(LIMIT_S)
     wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in seen), "the command to end")
+
+
+def test_an_order_to_stop_is_heard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRID_ROOT", str(tmp_path))
+    monkeypatch.setenv("GRID_SERVER", "Model.0/1")
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        ticket = 5
+        machine, pid = heed(lambda: ticket, lambda: UnitStopped("stop"))
+
+        def order(which: int) -> None:
+            assert Stopper().stop([("Model.0/1", machine, pid, which)]) == 1
+
+        order(4)
+        with pytest.raises(UnitStopped):
+            order(5)
+        order(5)  # by another server of the stopping service, while the first one is being cleared up
+        ticket = 6
+        with pytest.raises(UnitStopped):
+            order(6)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 class Words(TaskSystem):
