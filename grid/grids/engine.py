@@ -202,6 +202,8 @@ class KernelEngine:
         if self.fleet.has_begun:
             self._end(force)
         self.source.end()
+        if self.fleet.has_begun and self.fleet.keep is not None:
+            self.fleet.keep.end()  # last: until now another client could have gone on with the end
 
     def leave(self, why: GridError) -> None:
         """The client goes, and all that runs on hosts stays for another one. `why`: the error of what it leaves."""
@@ -250,8 +252,6 @@ class KernelEngine:
                 home.shut_down(force=True)
         link.close()
         self._close_rest()
-        if fleet.keep is not None:
-            fleet.keep.end()
 
     def _close_rest(self) -> None:
         """After the link was closed."""

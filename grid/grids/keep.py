@@ -5,7 +5,7 @@
     keys                both ends' keys, where there are other machines
     home/<number>       a host: its entry, its agent's report (`Home.facts`), the number of the agent; `ended`: why
                         nothing is there any more, of a node of a pilot
-    submitting/<token>  a pilot that is just being submitted
+    intended/<number>   a pilot that is to be submitted, or just being so
     pilots              what is asked of pilots, and how many may follow
     pilot/<number>      a pilot that is held: its job, where its files are, its request, its agents (`Held.fact`)
     service/<id>        names of its methods, and of those that yield; what was asked for its servers
@@ -133,9 +133,9 @@ class Keep:
         """What is asked of pilots, and how many may follow those that there are."""
         self.journal.fact("pilots", {"request": request, "renewals": renewals})
 
-    def submitting(self, token: str, *, ended: bool = False) -> None:
-        """A pilot of that token is being submitted; `ended`: not any more."""
-        self.journal.fact(f"submitting/{token}", None if ended else token)
+    def intended(self, number: int, request: dict[str, Any] | None) -> None:
+        """A pilot is to be submitted; None: that was done, or is not wanted any more."""
+        self.journal.fact(f"intended/{number}", request)
 
     def pilot(self, number: int, fact: dict[str, Any] | None) -> None:
         """A pilot is held; None: not any more."""

@@ -205,7 +205,11 @@ class Resumption:
     def begin(self) -> None:
         """Services, servers and results are there; hosts are asked, each by a thread of its own."""
         services = self._fleet.grid._services
+        served = {fact["service"] for fact in self._past.facts_of("server").values()}
         for service_id, fact in self._past.facts_of("service").items():
+            if service_id not in served:  # the client was killed as it published: nobody has ever had it
+                self._keep.service_gone(service_id)
+                continue
             services.add(service_id, frozenset(fact["methods"]), frozenset(fact["yielding"]))
             self._publisher.remember(service_id, fact["asked"])
         for name, fact in self._past.facts_of("server").items():

@@ -77,7 +77,7 @@ class Pilots(HostSource):
         self._renewals = (1 << 30) if request.renew is True else int(request.renew)
         self._numbers = itertools.count(1)
         self._taken_up = False  # an earlier client has submitted what there is
-        self._unsure: list[str] = []  # directories of pilots that it was just submitting
+        self._intended: dict[int, PilotRequest] = {}  # pilots that it had not submitted yet, or was just submitting
         self._opening = threading.Lock()
         self._tending: threading.Thread | None = None
         self._wake = threading.Event()
@@ -94,8 +94,9 @@ class Pilots(HostSource):
         self._taken_up = True
         self.held = held_again(past, self._fleet, self.machine)
         self._renewals = past.facts["pilots"]["renewals"]
-        self._unsure = list(past.facts_of("submitting").values())
-        self._numbers = itertools.count(1 + max([0, *map(int, past.facts_of("pilot"))]))
+        intended = past.facts_of("intended").items()
+        self._intended = {int(number): PilotRequest.of_plain(request) for number, request in intended}
+        self._numbers = itertools.count(1 + max([0, *self._intended, *map(int, past.facts_of("pilot"))]))
         return known_homes(self.held)
 
     def takes_part(self, home: Home) -> bool:
@@ -109,14 +110,15 @@ class Pilots(HostSource):
                 return
             try:
                 self.machine.enter()
-                if self._taken_up:
-                    for token in self._unsure:  # a job that begins there finds nothing, and ends
-                        self._forget_submission(token)
-                else:
+                if not self._taken_up:
                     self._note_renewals()
                     for kind in self.request.every_kind():
                         for _ in range(kind.pilots):
-                            self._submit(kind)
+                            self._intend(kind)
+                for number, request in sorted(self._intended.items()):
+                    if self._taken_up:  # a job that begins there finds nothing, and ends
+                        self.machine.remove_files(self._token(number))
+                    self._submit(request, number=number)
             except BaseException:
                 if not self._taken_up:  # else it stays as it was
                     self._fleet.grid._ending.everything(force=True)
@@ -150,8 +152,8 @@ class Pilots(HostSource):
         request = self.request.kind(kind) if kind else self.request
         self._fleet.grid.start()
         with self._opening:
-            for _ in range(pilots):
-                self._submit(request)
+            for number in [self._intend(request) for _ in range(pilots)]:
+                self._submit(request, number=number)
         self._wake.set()
 
     def shrink(self, pilots: int = 1, *, force: bool = False) -> None:
@@ -207,8 +209,18 @@ class Pilots(HostSource):
             self.machine.remove(held.pilot)
             self._forget(held, "its job was given back")
 
-    def _submit(self, request: PilotRequest, predecessor: Held | None = None) -> Held:
+    def _intend(self, request: PilotRequest) -> int:
+        """The number of a pilot that is to be submitted: another client does it if we are killed before."""
         number = next(self._numbers)
+        self._intended[number] = request
+        if self._fleet.keep is not None:
+            self._fleet.keep.intended(number, request.plain())
+        return number
+
+    def _token(self, number: int) -> str:
+        return f"{self._fleet.grid_id}-{number}"
+
+    def _submit(self, request: PilotRequest, predecessor: Held | None = None, *, number: int) -> Held:
         names = [f"{request.job_name}-{number}.{rank}" for rank in range(request.nodes)]
         homes = [self._fleet.make_home(request.node(name, self.machine.host), request.ppn) for name in names]
         for home in homes:
@@ -221,20 +233,20 @@ class Pilots(HostSource):
             home.python = python
 
         towards: list[str] = []
-        token = f"{self._fleet.grid_id}-{number}"
 
         def kernels(addresses: Sequence[str]) -> list[tuple[str, bytes]]:
             towards.extend(addresses)
             return [home.invite(partial(way_to, self.machine, addresses)) for home in homes]
 
-        keep = self._fleet.keep
-        if keep is not None:
-            keep.submitting(token)
-        pilot = self.machine.submit(token, request.spec(), kernels)
-        held = Held(number, pilot, request, homes, time.monotonic(), predecessor)
-        if keep is not None:
-            keep.pilot(number, held.fact(towards, self._fleet.link.epoch))
-            keep.submitting(token, ended=True)
+        try:
+            pilot = self.machine.submit(self._token(number), request.spec(), kernels)
+            held = Held(number, pilot, request, homes, time.monotonic(), predecessor)
+            if self._fleet.keep is not None:
+                self._fleet.keep.pilot(number, held.fact(towards, self._fleet.link.epoch))
+        finally:  # whoever asked for it hears of a refusal
+            self._intended.pop(number, None)
+            if self._fleet.keep is not None:
+                self._fleet.keep.intended(number, None)
         self.held.append(held)
         logger.info("submitted job %s: %d nodes", pilot.job, request.nodes)
         self._polled = float("-inf")
@@ -503,7 +515,7 @@ class Pilots(HostSource):
     def _renew(self, held: Held) -> None:
         try:
             with self._opening:
-                held.successor = self._submit(held.request, held)
+                held.successor = self._submit(held.request, held, number=self._intend(held.request))
         except GridError as exc:
             self._trouble["renew"] = str(exc)
             logger.warning("no successor of job %s yet: %s", held.pilot.job, exc)
@@ -570,14 +582,6 @@ class Pilots(HostSource):
                 if rank.settled and rank.words is not None:
                     self._fleet.keep.home_gone(home, reason)
             self._fleet.keep.pilot(held.number, None)
-
-    def _forget_submission(self, token: str) -> None:
-        try:
-            self.machine.remove_files(token)
-        except GridError as exc:
-            logger.warning("%s", exc)
-        if self._fleet.keep is not None:
-            self._fleet.keep.submitting(token, ended=True)
 
     def _servers_on(self, held: Held) -> list[KernelServer]:
         return [server for home in held.homes for server in self._mover.servers_at(home)]

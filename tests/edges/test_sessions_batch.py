@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ CLIENT = """
 import json, os, sys
 from grid import BatchGrid
 from tests.edges.session_client import LIMITS, Counter
+os.environ["CLIENT"] = str(os.getpid())
 words = json.loads(sys.argv[1])
 early = words.pop("early", False)
 g = BatchGrid(walltime=120, poll_s=1.0, name="lab", keep="10m", limits=LIMITS, output=None, wait="all", **words)
@@ -82,6 +84,23 @@ def test_pilots_wait_for_another_client_with_their_servers_and_results(torque: P
         g.grow()  # it can have more
         until(lambda: len(g.status()["homes"]) == 4)
         assert g.size(g.publish(Counter(""), wait="all")) == 4
+    assert names() == [] and list((home / ".grid" / "pilots").iterdir()) == []
+
+
+@pytest.mark.row("Z09")
+def test_what_a_killed_client_had_not_submitted_the_next_one_does(torque: Path, home: Path) -> None:  # noqa: F811
+    """It is killed by the batch system's own command, at the moment of its second job."""
+    qsub, real = torque / "bin" / "qsub", shutil.which("qsub")
+    qsub.parent.mkdir()
+    count = f"echo x >>{torque}/calls; [ $(wc -l <{torque}/calls) = 2 ] && kill -9 $CLIENT && exit 1"
+    qsub.write_text(f'#!/bin/sh\n{count}\nexec {real} "$@"\n')
+    qsub.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{qsub.parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-c", CLIENT, json.dumps({"pilots": 2})]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with attached() as g:
+        assert g.size(g.publish(Counter(""), wait="all")) == 2
     assert names() == [] and list((home / ".grid" / "pilots").iterdir()) == []
 
 
