@@ -227,6 +227,13 @@ class Ranks(Future[list[Any]]):
         if isinstance(error, GridStopped):
             return error
         host, server = self.hosts[rank], self.servers[rank]
+        if isinstance(error, RankLost) and isinstance(error.rank, int):  # it misses another one, before we do
+            return RankLost(
+                f"rank {error.rank} on host {error.host!r}: {error.what}",
+                rank=error.rank,
+                host=error.host,
+                hint="All other ranks were told",
+            )
         kind: type[RankError] = RankLost if isinstance(error, ServerLost) else RankFailed
         named = kind(
             f"rank {rank} on host {host!r} (server {server}) {_words(error)}",

@@ -148,8 +148,11 @@ def test_a_signal_to_the_script_is_a_notice_and_no_end(tmp_path: Path) -> None:
         look(seen)
         assert seen.notice is not None and seen.notice >= seen.started and seen.status is None
     finally:
-        (tmp_path / "go").write_text("x\n")
-        assert script.wait(30) == 0
+        with open(os.open(tmp_path / "go", os.O_RDWR), "w") as go:  # for both: else it would wait for a reader
+            go.write("x\n")
+            go.flush()
+            ended = script.wait(30)
+    assert ended == 0
     look(seen)
     assert seen.status == 0
 
