@@ -129,14 +129,13 @@ def test_a_login_shell_that_prints_much_is_told_of() -> None:
 
 
 @pytest.mark.row("Z10")
-def test_a_signal_to_the_script_is_a_notice_and_no_end(tmp_path: Path) -> None:
+def test_a_signal_to_the_script_is_a_notice_and_no_end(tmp_path: Path, plain_path: str) -> None:
     directory = tmp_path / "pilot"
     directory.mkdir()
-    unpack(directory, [("touch up; read line <go", b"")])
+    unpack(directory, [("echo >up; read line <go", b"")])
     os.mkfifo(tmp_path / "go")
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    environment["PBS_NODEFILE"] = str(tmp_path / "nodes")
-    (tmp_path / "nodes").write_text("localhost\n")
+    environment = {"PATH": plain_path, "HOME": str(tmp_path), "PBS_NODEFILE": str(tmp_path / "nodes")}
+    (tmp_path / "nodes").write_text("n1\n")
     script = subprocess.Popen(["/bin/sh", f"{directory}/nodes.sh"], env=environment)
     seen = pilot(directory, 1)
     try:
