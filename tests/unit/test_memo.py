@@ -25,7 +25,7 @@ class Hashes:
 def done(to: Path) -> CommandRun:
     to.mkdir()
     (to / "a.out").write_text("text")
-    return CommandRun("x", "h", "s", 0, 0, 1.5, 0.5, 7, b"o\xff", b"e", 1, 2, [to / "a.out"], 0, False, 5.0, KEY)
+    return CommandRun("x", "h", "s", 0, 0, 1.5, 0.5, 7, b"o\xff", b"e", 1, 2, [to / "a.out"], [], 0, False, 5.0, KEY)
 
 
 def test_what_is_done_is_found(tmp_path: Path) -> None:

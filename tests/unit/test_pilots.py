@@ -136,7 +136,11 @@ def test_a_signal_to_the_script_is_a_notice_and_no_end(tmp_path: Path, plain_pat
     os.mkfifo(tmp_path / "go")
     environment = {"PATH": plain_path, "HOME": str(tmp_path), "PBS_NODEFILE": str(tmp_path / "nodes")}
     (tmp_path / "nodes").write_text("n1\n")
-    script = subprocess.Popen(["/bin/sh", f"{directory}/nodes.sh"], env=environment)
+    script = subprocess.Popen(
+        ["/bin/sh", f"{directory}/nodes.sh"],
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGUSR1, signal.SIG_DFL),
+    )
     seen = pilot(directory, 1)
     try:
         until(lambda: (tmp_path / "up").exists())
