@@ -12,6 +12,7 @@ from grid.batch_systems.dialect import Seen
 from grid.batch_systems.job import JobSpec, format_walltime
 from grid.batch_systems.pbs import nodes_word
 from grid.batch_systems.slurm import Slurm
+from grid.errors import AllocationError
 
 
 class SlurmTorque(Slurm):
@@ -27,7 +28,15 @@ class SlurmTorque(Slurm):
         return "qsub" in seen.commands and seen.qsub_is_slurm
 
     def directives(self, spec: JobSpec) -> list[str]:
-        """The lines `#PBS ...` as Slurm's `qsub` understands them."""
+        """The lines `#PBS ...` as Slurm's `qsub` understands them.
+
+        Raises:
+            AllocationError: An option of `sbatch` among the resources: that `qsub` would pass it over without a word.
+        """
+        if options := [resource for resource in spec.resources if resource.startswith("--")]:
+            raise AllocationError(
+                f"Slurm's qsub takes no {options[0]!r}", hint="Say dialect='slurm' (or GRID_DIALECT=slurm): sbatch does"
+            )
         time = [f"walltime={format_walltime(spec.walltime_s)}"] if spec.walltime_s is not None else []
         lines = [f"-N {spec.name}", f"-l {','.join([f'nodes={nodes_word(spec)}', *time, *spec.resources])}"]
         return [*lines, f"-q {spec.queue}"] if spec.queue else lines

@@ -9,6 +9,7 @@ import pytest
 from grid.batch_systems.dialect import Seen
 from grid.batch_systems.job import JobSpec
 from grid.batch_systems.slurm_torque import SlurmTorque
+from grid.errors import AllocationError
 
 pytestmark = pytest.mark.row("L01", "L11")
 SYSTEM = SlurmTorque()
@@ -50,3 +51,8 @@ def test_lines_of_the_user_may_say_that_it_restarts(line: str, restarts: bool) -
 def test_it_is_there_with_slurms_own_qsub_only() -> None:
     assert SYSTEM.is_here(Seen(frozenset({"qsub"}), qsub_is_slurm=True))
     assert not SYSTEM.is_here(Seen(frozenset({"qsub"}))) and not SYSTEM.is_here(Seen(frozenset(), qsub_is_slurm=True))
+
+
+def test_an_option_of_sbatch_that_its_qsub_would_pass_over_is_refused() -> None:
+    with pytest.raises(AllocationError, match="Slurm's qsub takes no '--gres=gpu:1'"):
+        SYSTEM.directives(JobSpec(command="x", resources=("mem=1gb", "--gres=gpu:1")))
