@@ -34,6 +34,8 @@ class Sampler:
             if fails:
                 raise ValueError("no more")
             if dies:
+                while gate and not os.path.exists(gate):
+                    time.sleep(0.005)
                 os._exit(3)
             return "all"
         finally:
@@ -135,12 +137,14 @@ def test_an_error_comes_behind_the_values_before_it(proxy: Any) -> None:
 
 
 @pytest.mark.row("A09", "E02")
-def test_a_lost_server_is_told_behind_the_values_that_had_arrived(g: LocalGrid) -> None:
+def test_a_lost_server_is_told_behind_the_values_that_had_arrived(g: LocalGrid, tmp_path: Path) -> None:
     with g.acquire_service(g.publish(Sampler(), republish=True, restarts=0)) as proxy:
         values = []
         with pytest.raises(ServerLost):
-            for value in proxy.stream("sample", ahead=3)(3, dies=True):
+            for value in proxy.stream("sample", ahead=3)(3, dies=True, gate=str(tmp_path / "gate")):
                 values.append(value)
+                if value == 2:
+                    (tmp_path / "gate").touch()
         assert values == [0, 1, 2]
 
 
